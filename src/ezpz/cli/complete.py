@@ -1,0 +1,60 @@
+"""What shells complete: hosts, strategies, engines. Nothing is started, and what fails is silent.
+
+`scripts/completions` writes the shells' own halves, which lie in `completions/`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ezpz.errors import EzpzError, ToolMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import click
+
+    from ezpz import process
+
+
+def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
+    """The hosts of the hostfile on the line, or of the job that we are in; also after a comma, each once."""
+    done, comma, word = incomplete.rpartition(",")
+    listed = set(done.split(","))
+    hosts = _hosts(ctx.params.get("hostfile"))
+    return [f"{done}{comma}{host}" for host in hosts if host.startswith(word) and host not in listed]
+
+
+def complete_names(group: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """A completer for the names in an entry-point group, as "ezpz.yeet.strategies"; nothing is loaded."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
+        from ezpz.registry import Registry
+
+        try:
+            names = Registry[object](group, "name").names()
+        except EzpzError:
+            return []
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+complete_strategies = complete_names("ezpz.yeet.strategies")
+complete_engines = complete_names("ezpz.yeet.engines")
+
+
+def _hosts(hostfile: str | None) -> tuple[str, ...]:
+    from ezpz.cluster.detect import detect
+    from ezpz.cluster.steps import System
+
+    try:
+        allocation = detect(hostfile=hostfile, hsn="off", environ=os.environ, system=System(run=_start_nothing))
+    except (EzpzError, OSError):
+        return ()
+    return tuple(node.given for node in allocation.nodes)
+
+
+def _start_nothing(argv: Sequence[str], *, timeout: float | None = None) -> process.Completed:  # noqa: ARG001 - a port
+    raise ToolMissing(f"{argv[0]} is not asked while a shell completes")

@@ -1,0 +1,107 @@
+"""Which nodes do I have: the schedulers' steps in order, the first that finds them, and the evidence for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ezpz.cluster import network
+from ezpz.cluster.hostnames import check_name, fold, is_me, short
+from ezpz.cluster.model import Allocation, Node
+from ezpz.cluster.steps import REAL, Found, Inquiry, Step, System
+from ezpz.errors import PluginError, SchedulerError
+from ezpz.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SCHEDULERS: Registry[tuple[Step, ...]] = Registry("ezpz.schedulers", "scheduler")
+
+
+def detect(
+    *,
+    hosts: str | None = None,
+    hostfile: str | None = None,
+    hsn: str = network.AUTO,
+    environ: Mapping[str, str],
+    system: System = REAL,
+    steps: Sequence[Step] | None = None,
+) -> Allocation:
+    """The nodes of this job, each once and in the scheduler's order, with the address to dial and why we believe it.
+
+    The order: --hosts, --hostfile, PBS_NODEFILE, HOSTFILE, PBS by job id, qstat, Slurm's environment, squeue, this host
+    alone. `steps` replaces those of the plugins. Raises UsageError for a bad option, BadHostName, HostfileError and
+    SchedulerError.
+    """
+    network.check_hsn(hsn)
+    me = system.local_names()
+    evidence: list[str] = []
+    ordered = sorted(installed_steps(evidence) if steps is None else steps, key=lambda step: (step.rank, step.label))
+    inquiry = Inquiry(environ, system, me, hosts, hostfile)
+    step, found = _first(inquiry, ordered, evidence)
+    given = _unique(found.names, step.label, me)
+    remote = [name for name in given if not is_me(name, me)]
+    chosen = network.dial_addresses(remote, hsn=hsn, resolve=system.resolve, answers=system.answers)
+    nodes = tuple(_node(name, chosen) for name in given)
+    evidence.append(_deciding_line(step, found, nodes, chosen))
+    return Allocation(found.scheduler, found.job_id, nodes, tuple(evidence), found.warnings + _fallbacks(hsn, chosen))
+
+
+def installed_steps(evidence: list[str]) -> tuple[Step, ...]:
+    """The steps of every installed scheduler; a plugin that cannot be loaded becomes a line of evidence."""
+    return tuple(step for name in SCHEDULERS.names() for step in _steps_of(name, evidence))
+
+
+def _steps_of(name: str, evidence: list[str]) -> tuple[Step, ...]:
+    try:
+        return SCHEDULERS.load(name)
+    except PluginError as e:
+        evidence.append(e.message)
+        return ()
+
+
+def _first(inquiry: Inquiry, steps: Sequence[Step], evidence: list[str]) -> tuple[Step, Found]:
+    """The first step that finds nodes; the others' lines go into the evidence."""
+    for step in steps:
+        answer = step.find(inquiry)
+        if isinstance(answer, Found):
+            return step, answer
+        line = f"{step.label}: {answer.why}"
+        evidence.append(line)
+        if answer.notable:
+            inquiry = replace(inquiry, noted=(*inquiry.noted, line))
+    raise SchedulerError(
+        "no step found any node: " + ("; ".join(evidence) or "no scheduler is installed"),
+        hint="reinstall ezpz, whose entry points seem to be missing",
+    )
+
+
+def _unique(names: Sequence[str], where: str, me: frozenset[str]) -> tuple[str, ...]:
+    """The names in order, one for each host; this host counts once under whatever names."""
+    by_key: dict[str, str] = {}
+    for name in names:
+        check_name(name, where)
+        by_key.setdefault("" if is_me(name, me) else short(name), name)
+    return tuple(by_key.values())
+
+
+def _node(given: str, chosen: Mapping[str, network.Address]) -> Node:
+    """A name that was not probed is this host's."""
+    dialled = chosen.get(given)
+    return Node(short(given), dialled.address if dialled else given, given, is_local=dialled is None)
+
+
+def _deciding_line(step: Step, found: Found, nodes: Sequence[Node], chosen: dict[str, network.Address]) -> str:
+    count = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    job = f" of job {found.job_id}" if found.job_id else ""
+    addresses = f"; {network.summary(chosen)}" if chosen else ""
+    return f"{step.label}: {count}{job}, {found.why}{addresses}"
+
+
+def _fallbacks(hsn: str, chosen: Mapping[str, network.Address]) -> tuple[str, ...]:
+    names = [name for name, address in chosen.items() if address.fell_back]
+    if not names:
+        return ()
+    count = f"{len(names)} of {len(chosen)} nodes"
+    reason = chosen[names[0]].reason
+    return (f"--hsn {hsn}: {count} dialled by their given name, {fold(map(short, names))} ({reason})",)

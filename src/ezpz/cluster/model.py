@@ -1,0 +1,43 @@
+"""Node and Allocation: what the rest of ezpz knows about the machines of a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine of the allocation.
+
+    name: canonical short name, unique in the allocation ("x4114c1s7b0n0")
+    address: what is dialled; a high-speed-network name where there is one ("x4114c1s7b0n0-hsn0")
+    given: the name exactly as the scheduler or hostfile wrote it
+    is_local: this process runs on it
+    """
+
+    name: str
+    address: str
+    given: str
+    is_local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The machines that we have, in the scheduler's order, each once, and why we believe it.
+
+    scheduler: "pbs", "slurm", "hosts", "hostfile" or "localhost"
+    job_id: the scheduler's, or None
+    evidence: one line for each step that was tried, the deciding one last
+    warnings: lines the user should see even without -v
+    """
+
+    scheduler: str
+    job_id: str | None
+    nodes: tuple[Node, ...]
+    evidence: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def local(self) -> Node | None:
+        """The node that this process runs on, or None when it is not part of the allocation (a login node)."""
+        return next((node for node in self.nodes if node.is_local), None)

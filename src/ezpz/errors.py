@@ -1,0 +1,200 @@
+"""What can end a run or cost a node, as one tree: each class has a `code` for scripts and an `exit_code` for shells.
+
+EzpzError
+├── UsageError                 2   the command line contradicts itself or holds a bad value
+├── PluginError                3   a plugin is broken, unknown or named twice
+├── NodesFailed                1   too few nodes have it (the causes differ, or a threshold was missed)
+├── source
+│   ├── SourceNotFound        10
+│   ├── SourceUnreadable      11
+│   ├── SourceEmpty           12
+│   ├── SourceChanged         13   it changed while it was read
+│   ├── ArchiveCorrupt        14
+│   └── ArchiveUnsafe         15   a member would land outside the destination, or is a device
+├── destination
+│   ├── DestinationRefused    20   /, a home directory, a link, the source or around it, shared between nodes
+│   ├── DestinationNotOurs    21   no receipt, or somebody else's
+│   ├── DestinationBusy       22   another run holds it
+│   ├── NoSpace               23   bytes or inodes, before or in the middle
+│   ├── NoExec                24
+│   ├── DestinationUnwritable 25
+│   └── VerifyFailed          26   what landed is not what was sent
+├── reaching a node
+│   ├── ToolMissing           30   rsync, ssh, python3 ... here or there
+│   ├── SshRefused            31
+│   ├── HostKeyUnknown        32
+│   ├── LoginRefused          33   a password is wanted, or no key is accepted
+│   ├── HostUnknown           34
+│   ├── ChattyShell           35   a banner printed by .bashrc broke the protocol
+│   ├── NodeLost              36   it stopped answering
+│   ├── TimedOut              37
+│   └── CopyFailed            38   rsync said no, for a reason of its own
+├── the allocation
+│   ├── BadHostName           40   refused, with the file and line
+│   ├── HostfileError         41
+│   └── SchedulerError        42
+├── launch
+│   ├── LauncherMissing       50
+│   └── CommandNotFound       51
+└── Interrupted          130/143   Ctrl-C or SIGTERM
+
+A bug in ezpz itself exits with 70. A node's failure is the same `code`, kept as data in `NodeResult`.
+"""
+
+from __future__ import annotations
+
+
+class EzpzError(Exception):
+    """A failure that a user can understand: what happened, what to do next, and the exit code.
+
+    `message` is one line that names the file, node or option; `hint` is the next step, or "".
+    """
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(EzpzError):
+    code, exit_code = "usage", 2
+
+
+class PluginError(EzpzError):
+    code, exit_code = "plugin", 3
+
+
+class NodesFailed(EzpzError):
+    code, exit_code = "nodes-failed", 1
+
+
+class SourceNotFound(EzpzError):
+    code, exit_code = "source-not-found", 10
+
+
+class SourceUnreadable(EzpzError):
+    code, exit_code = "source-unreadable", 11
+
+
+class SourceEmpty(EzpzError):
+    code, exit_code = "source-empty", 12
+
+
+class SourceChanged(EzpzError):
+    code, exit_code = "source-changed", 13
+
+
+class ArchiveCorrupt(EzpzError):
+    code, exit_code = "archive-corrupt", 14
+
+
+class ArchiveUnsafe(EzpzError):
+    code, exit_code = "archive-unsafe", 15
+
+
+class DestinationRefused(EzpzError):
+    code, exit_code = "destination-refused", 20
+
+
+class DestinationNotOurs(EzpzError):
+    code, exit_code = "destination-not-ours", 21
+
+
+class DestinationBusy(EzpzError):
+    code, exit_code = "destination-busy", 22
+
+
+class NoSpace(EzpzError):
+    code, exit_code = "no-space", 23
+
+
+class NoExec(EzpzError):
+    code, exit_code = "noexec", 24
+
+
+class DestinationUnwritable(EzpzError):
+    code, exit_code = "destination-unwritable", 25
+
+
+class VerifyFailed(EzpzError):
+    code, exit_code = "verify-failed", 26
+
+
+class ToolMissing(EzpzError):
+    code, exit_code = "tool-missing", 30
+
+
+class SshRefused(EzpzError):
+    code, exit_code = "ssh-refused", 31
+
+
+class HostKeyUnknown(EzpzError):
+    code, exit_code = "host-key-unknown", 32
+
+
+class LoginRefused(EzpzError):
+    code, exit_code = "login-refused", 33
+
+
+class HostUnknown(EzpzError):
+    code, exit_code = "host-unknown", 34
+
+
+class ChattyShell(EzpzError):
+    code, exit_code = "chatty-shell", 35
+
+
+class NodeLost(EzpzError):
+    code, exit_code = "node-lost", 36
+
+
+class TimedOut(EzpzError):
+    code, exit_code = "timed-out", 37
+
+
+class CopyFailed(EzpzError):
+    code, exit_code = "copy-failed", 38
+
+
+class BadHostName(EzpzError):
+    code, exit_code = "bad-host-name", 40
+
+
+class HostfileError(EzpzError):
+    code, exit_code = "hostfile", 41
+
+
+class SchedulerError(EzpzError):
+    code, exit_code = "scheduler", 42
+
+
+class LauncherMissing(EzpzError):
+    code, exit_code = "launcher-missing", 50
+
+
+class CommandNotFound(EzpzError):
+    code, exit_code = "command-not-found", 51
+
+
+class Interrupted(EzpzError):
+    """Ctrl-C (exit 130) or SIGTERM (exit 143)."""
+
+    code, exit_code = "interrupted", 130
+
+    def __init__(self, message: str, *, hint: str = "", signal: int = 2) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signal
+
+
+def by_code(code: str) -> type[EzpzError]:
+    """The class whose `code` this is; EzpzError for a code that nobody declared."""
+    pending = [EzpzError]
+    while pending:
+        candidate = pending.pop()
+        if candidate.code == code:
+            return candidate
+        pending.extend(candidate.__subclasses__())
+    return EzpzError

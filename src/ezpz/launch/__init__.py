@@ -1,0 +1,1 @@
+"""Start ranks on the nodes of an allocation."""

@@ -1,0 +1,321 @@
+"""The one place that starts local processes: to the end (`run`, `pipeline`), or with a line open to them (`Child`).
+
+Every process leads a group of its own, so that ending it ends whatever it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from ezpz.errors import TimedOut, ToolMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+Argument: TypeAlias = "str | bytes"
+
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+STDERR_LINES = 20
+LINE_LIMIT = 1 << 24  # bytes; an agent's longest line
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A process that has ended: its arguments, exit status (negative for a signal) and everything that it wrote."""
+
+    argv: tuple[Argument, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def out(self) -> str:
+        """stdout as text; what is not UTF-8 is replaced."""
+        return self.stdout.decode(errors="replace")
+
+    @property
+    def err(self) -> str:
+        """The last lines of stderr as text."""
+        return "\n".join(self.stderr.decode(errors="replace").splitlines()[-STDERR_LINES:])
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """A process was ended because its `stop` event was set."""
+
+
+def find(tool: str) -> str:
+    """The absolute path of a program on PATH. Raises ToolMissing."""
+    path = shutil.which(tool)
+    if path is None:
+        raise ToolMissing(f"'{tool}' is not on PATH on this host", hint=f"install it, or load the module that has {tool}")
+    return path
+
+
+def run(
+    argv: Sequence[Argument],
+    *,
+    input: bytes = b"",  # noqa: A002 - the name that subprocess.run gave it
+    timeout: float | None = None,
+    stop: threading.Event | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run a command to its end and return what it said.
+
+    Raises ToolMissing when the program does not exist, TimedOut after `timeout` seconds, Stopped when `stop` is set;
+    in the last two cases the whole process tree is ended first.
+    """
+    process = _popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    (talk,) = _follow_all((process, input), timeout=timeout, stop=stop)
+    return Completed(tuple(argv), process.returncode, talk.stdout, talk.stderr)
+
+
+def pipeline(first: Sequence[Argument], second: Sequence[Argument], *, input: bytes, stop: threading.Event) -> tuple[Completed, Completed]:  # noqa: A002
+    """Run `first | second` to the end; `input` goes to the first. Raises as `run` does."""
+    upstream = _popen(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None)
+    try:
+        downstream = _popen(second, stdin=upstream.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=None)
+    except ToolMissing:
+        end_tree(upstream)
+        raise
+    assert upstream.stdout is not None
+    upstream.stdout.close()
+    upstream.stdout = None
+    sent, received = _follow_all((upstream, input), (downstream, None), timeout=None, stop=stop)
+    return (
+        Completed(tuple(first), upstream.returncode, b"", sent.stderr),
+        Completed(tuple(second), downstream.returncode, b"", received.stderr),
+    )
+
+
+class _Talk(threading.Thread):
+    """Feeds a process and reads what it says: `communicate` cannot be called again after a timeout when there is input."""
+
+    def __init__(self, process: subprocess.Popen[bytes], feed: bytes | None) -> None:
+        super().__init__(daemon=True)
+        self.process, self.feed = process, feed
+        self.stdout = self.stderr = b""
+
+    def run(self) -> None:
+        stdout, stderr = self.process.communicate(self.feed)
+        self.stdout, self.stderr = stdout or b"", stderr or b""
+
+
+def _follow_all(
+    *fed: tuple[subprocess.Popen[bytes], bytes | None], timeout: float | None, stop: threading.Event | None
+) -> tuple[_Talk, ...]:
+    """Wait until all have ended; end them all when time is up or `stop` is set."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    talks = tuple(_Talk(process, feed) for process, feed in fed)
+    for talk in talks:
+        talk.start()
+    try:
+        for talk in talks:
+            while talk.is_alive():
+                talk.join(_slice(deadline, stop))
+                if talk.is_alive() and stop is not None and stop.is_set():
+                    raise Stopped
+                if talk.is_alive() and deadline is not None and time.monotonic() >= deadline:
+                    raise TimedOut(f"'{_text(talk.process.args[0])}' did not end within {timeout:g} s")  # type: ignore[index]
+    finally:
+        for talk in talks:
+            end_tree(talk.process)
+    return talks
+
+
+def end_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a process and everything in its group: SIGTERM, a grace, SIGKILL. Harmless when it has ended."""
+    if process.poll() is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Child:
+    """A process with a two-way line to it, for asyncio: write bytes, read lines, keep the end of its stderr."""
+
+    def __init__(self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.process = process
+        self.reader = reader
+        self.writer = writer
+        self._stderr: deque[bytes] = deque(maxlen=STDERR_LINES)
+        self._stderr_done: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, argv: Sequence[Argument], *, env: Mapping[str, str] | None = None) -> Child:
+        """Start `argv` with its stdin and stdout on one socket (one descriptor here). Raises ToolMissing."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = _popen(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE, env=env)
+            except ToolMissing:
+                ours.close()
+                raise
+        reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
+        child = cls(process, reader, writer)
+        child._stderr_done = asyncio.ensure_future(child._keep_stderr())
+        return child
+
+    async def _keep_stderr(self) -> None:
+        assert self.process.stderr is not None
+        reader = asyncio.StreamReader(limit=LINE_LIMIT)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self.process.stderr)
+        try:
+            while line := await reader.readline():
+                self._stderr.append(line)
+        except ValueError:
+            self._stderr.append(b"(a line of stderr was too long to keep)\n")
+        finally:
+            transport.close()
+
+    async def wait(self) -> int:
+        """The exit status, once the process has ended (after its stdout was read to the end)."""
+        while (status := self.process.poll()) is None:
+            await asyncio.sleep(0.01)
+        if self._stderr_done is not None:
+            await asyncio.wait([self._stderr_done], timeout=1.0)
+        return status
+
+    @property
+    def err(self) -> str:
+        """The last lines of stderr as text."""
+        return b"".join(self._stderr).decode(errors="replace").strip()
+
+    async def end(self, grace: float = GRACE) -> int:
+        """End the whole tree: close its stdin, wait `grace` seconds, SIGTERM, SIGKILL; return the exit status."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if self.writer.can_write_eof():
+                self.writer.write_eof()
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                _signal_group(self.process.pid, number)
+            try:
+                status = await asyncio.wait_for(self.wait(), grace)
+                break
+            except asyncio.TimeoutError:
+                continue
+        else:
+            status = -signal.SIGKILL
+        self.writer.close()
+        if self._stderr_done is not None:
+            self._stderr_done.cancel()
+        return status
+
+
+def _popen(argv: Sequence[Argument], *, stdin: object, stdout: object, stderr: object, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=stdin,  # type: ignore[arg-type]
+            stdout=stdout,  # type: ignore[arg-type]
+            stderr=stderr,  # type: ignore[arg-type]
+            env=None if env is None else dict(env),
+            start_new_session=True,
+        )
+    except (FileNotFoundError, PermissionError) as e:
+        name = _text(argv[0])
+        raise ToolMissing(f"'{name}' cannot be started on this host: {e.strerror}", hint=f"is {name} installed and on PATH?") from e
+
+
+def _slice(deadline: float | None, stop: threading.Event | None) -> float | None:
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    if stop is None:
+        return left
+    return 0.1 if left is None else min(0.1, left)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if pid > 0:  # 0 would be our own group
+            os.killpg(pid, number)
+
+
+def _text(argument: Argument) -> str:
+    return argument if isinstance(argument, str) else argument.decode(errors="replace")
+
+
+_ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
+_PASSED_ON = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
+
+
+def foreground(
+    argv: Sequence[Argument], *, envs: Sequence[Mapping[str, str]], grace: float, stdout: int | None = None
+) -> int:
+    """Run `argv` once for each environment, all at once, on our own stdio; return the exit status as a shell would.
+
+    The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to the
+    whole tree of each; `grace` seconds after one that asks to end, or at the second one, what is left is ended.
+    `stdout`: a descriptor to take the place of ours. For the main thread only. Raises ToolMissing, and OSError for a
+    file that is no program.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+    failed: subprocess.Popen[bytes] | None = None
+    deadline = math.inf
+    with _signals(_PASSED_ON) as came_within:
+        try:
+            for env in envs:
+                processes.append(_popen(argv, stdin=None, stdout=stdout, stderr=None, env=env))  # noqa: PERF401 - `finally`
+            while running := [process for process in processes if process.poll() is None]:
+                failed = failed or _failed(processes)
+                left = deadline - time.monotonic()
+                if left <= 0 or (failed and deadline == math.inf):
+                    break
+                for number in came_within(left):
+                    for process in running:
+                        _signal_group(process.pid, number)
+                    if number in _ENDING:
+                        deadline = time.monotonic() + (grace if deadline == math.inf else 0.0)
+        finally:
+            for process in processes:
+                if process.returncode is None:
+                    _signal_group(process.pid, signal.SIGTERM)
+            for process in processes:
+                end_tree(process)
+    failed = failed or _failed(processes)
+    status = failed.returncode if failed else 0
+    return status if status >= 0 else 128 - status
+
+
+def _failed(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+    return next((process for process in processes if process.returncode), None)
+
+
+@contextlib.contextmanager
+def _signals(numbers: Iterable[int]) -> Iterator[Callable[[float], Sequence[int]]]:
+    """Collect these signals instead of acting on them, but for those that we were started to ignore (nohup).
+
+    Yields a function that returns those that came, as soon as one comes or a child ends, or after so many seconds.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: None) for number in (*kept, signal.SIGCHLD)}
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+
+    def came_within(seconds: float) -> Sequence[int]:
+        ready, _, _ = select.select((ours,), (), (), None if seconds == math.inf else max(0.0, seconds))
+        return [number for number in (ours.recv(4096) if ready else b"") if number != signal.SIGCHLD]
+
+    try:
+        yield came_within
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        ours.close()
+        theirs.close()

@@ -1,0 +1,61 @@
+"""Named implementations from one entry-point group; built-ins have no privilege that a third party's plugin lacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ezpz.errors import PluginError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The implementations of one port, found by name and loaded only when asked for.
+
+    `group` is the entry-point group, `noun` what a user calls one of them ("strategy", "engine").
+    """
+
+    def __init__(self, group: str, noun: str) -> None:
+        self.group = group
+        self.noun = noun
+        self._found: dict[str, EntryPoint] | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """Every declared name, sorted; nothing is loaded. Raises PluginError when two plugins share a name."""
+        return tuple(sorted(self._entry_points()))
+
+    def load(self, name: str) -> T:
+        """The object that `name` stands for. Raises UsageError for an unknown name, PluginError for a broken plugin."""
+        found = self._entry_points()
+        if name not in found:
+            raise UsageError(f"unknown {self.noun} '{name}'", hint=f"choose one of: {', '.join(self.names())}")
+        try:
+            loaded: Any = found[name].load()
+        except (ImportError, AttributeError) as e:
+            raise PluginError(f"{self.noun} '{name}' ({found[name].value}) cannot be loaded: {e}") from e
+        result: T = loaded
+        return result
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        if self._found is None:
+            from importlib.metadata import entry_points
+
+            points = tuple(entry_points(group=self.group))
+            refuse_twins(self.noun, points)
+            self._found = {point.name: point for point in points}
+        return self._found
+
+
+def refuse_twins(noun: str, points: tuple[EntryPoint, ...]) -> None:
+    """Raise PluginError when two different entry points carry one name (one that is found twice on sys.path is one)."""
+    counts = Counter(name for name, _ in {(point.name, point.value) for point in points})
+    for name, count in counts.items():
+        if count > 1:
+            values = ", ".join(sorted({p.value for p in points if p.name == name}))
+            raise PluginError(
+                f"{count} plugins declare the {noun} '{name}': {values}", hint="uninstall all but one of them"
+            )

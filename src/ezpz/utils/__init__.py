@@ -1,0 +1,1 @@
+"""Documented old module paths, each a thin shim."""

@@ -1,0 +1,1 @@
+"""Put a directory or archive on the node-local disk of every node."""

@@ -1,0 +1,239 @@
+"""The destination on one host: which paths are refused, whose it is, how much room it has, who holds it."""
+
+import fcntl
+import getpass
+import json
+import os
+import pwd
+import socket
+import stat
+import time
+from typing import Any, Dict, Optional, Tuple
+
+from ezpz.yeet.agent.refusal import Refusal, from_os_error, shown
+from ezpz.yeet.agent.tree import RECEIPT
+
+RECEIPT_FORMAT = "ezpz/receipt/1"
+ST_NOEXEC = 8  # statvfs(3)
+INODES_SPARE = 16
+MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
+
+
+def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
+    """Raise Refusal for a destination that must never be replaced; `source` is the tree that is read, if it is here."""
+    name = shown(dst)
+    if not os.path.isabs(dst) or b"\0" in dst:
+        raise Refusal("destination-refused", "destination '{}' is not an absolute path".format(name))
+    if os.path.islink(dst):
+        target = shown(os.path.realpath(dst))
+        raise Refusal("destination-refused", "destination '{}' is a link to '{}'".format(name, target), "give the real path with --dst, or remove the link")
+    real = os.path.realpath(dst)
+    if os.path.dirname(real) == real or os.path.dirname(real) == b"/":
+        raise Refusal("destination-refused", "destination '{}' is a top-level directory".format(name), "choose a directory below it, as in --dst /tmp/NAME")
+    if os.path.ismount(real):
+        raise Refusal("destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it")
+    for home in homes():
+        if _holds(real, home):
+            raise Refusal("destination-refused", "destination '{}' is or holds a home directory ({})".format(name, shown(home)), "choose a directory of its own with --dst")
+    if source is not None and os.path.exists(source):
+        _refuse_source(dst, real, os.path.realpath(source))
+
+
+def _refuse_source(dst: bytes, real: bytes, source: bytes) -> None:
+    hint = "choose a place on node-local disk, as in --dst /tmp/NAME"
+    if real == source or (os.path.exists(real) and os.path.samefile(real, source)):
+        raise Refusal("destination-refused", "destination '{}' is the source itself".format(shown(dst)), hint)
+    if _holds(source, real):
+        raise Refusal("destination-refused", "destination '{}' is inside the source '{}'".format(shown(dst), shown(source)), hint)
+    if _holds(real, source):
+        raise Refusal("destination-refused", "destination '{}' holds the source '{}'".format(shown(dst), shown(source)), hint)
+
+
+def homes() -> Tuple[bytes, ...]:
+    """The user's home directories, by the environment and by the password database, resolved."""
+    found = [os.environb.get(b"HOME", b"")]
+    try:
+        found.append(os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir))
+    except KeyError:
+        pass
+    return tuple(sorted({os.path.realpath(home) for home in found if home and os.path.realpath(home) != b"/"}))
+
+
+def _holds(outer: bytes, inner: bytes) -> bool:
+    return inner == outer or inner.startswith(outer.rstrip(b"/") + b"/")
+
+
+def read_receipt(dst: bytes) -> Optional[Dict[str, Any]]:
+    """The receipt of what stands at `dst`, or None when nothing there proves that it is ours.
+
+    It proves that when it is a regular file of this user, in our format, and names this very place.
+    """
+    try:
+        fd = os.open(os.path.join(dst, RECEIPT), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return None
+        try:
+            receipt = json.loads(file.read(1 << 20).decode("utf-8"))
+        except ValueError:
+            return None
+    if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
+        return None
+    standing = os.path.realpath(os.fsencode(str(receipt.get("destination", ""))))
+    return receipt if standing == os.path.realpath(dst) else None
+
+
+def refuse_strangers(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
+    """The receipt of our own version at `dst`, None when nothing stands there; raise Refusal for anything else."""
+    try:
+        status = os.lstat(dst)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise from_os_error(e, "cannot look at '{}'".format(shown(dst)))
+    if status.st_uid != os.geteuid():
+        raise Refusal("destination-not-ours", "'{}' belongs to {}".format(shown(dst), user_name(status.st_uid)), "choose another place with --dst")
+    receipt = read_receipt(dst) if stat.S_ISDIR(status.st_mode) else None
+    if receipt is None and not replace:
+        raise Refusal(
+            "destination-not-ours",
+            "'{}' exists and has no receipt of an earlier yeet".format(shown(dst)),
+            "look at it; if it may go, add --replace",
+        )
+    return receipt
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "user {}".format(uid)
+
+
+def filesystem(path: bytes) -> str:
+    """The type of the filesystem that `path` is on, as /proc/self/mountinfo names it; "" when that cannot be told."""
+    device = os.stat(path).st_dev
+    wanted = "{}:{}".format(os.major(device), os.minor(device))
+    kind = ""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            for line in file:
+                before, _, after = line.decode("utf-8", "replace").partition(" - ")
+                if before.split(" ")[2] == wanted:
+                    kind = after.split(" ")[0]
+    except (OSError, IndexError):
+        return ""
+    return kind
+
+
+def refuse_full(parent: bytes, *, size: int, files: int, executable: bool) -> Dict[str, Any]:
+    """What the filesystem of `parent` offers; raise Refusal when `size` bytes in `files` entries do not fit, or may not run."""
+    room = os.statvfs(parent)
+    free = room.f_bavail * room.f_frsize
+    kind = filesystem(parent)
+    where = "'{}' ({})".format(shown(parent), kind or "filesystem unknown")
+    if executable and room.f_flag & ST_NOEXEC:
+        raise Refusal("noexec", "{} is mounted noexec: an environment cannot run there".format(where), "choose another place with --dst")
+    if size > free:
+        raise Refusal("no-space", "{} has {} free, {} needed".format(where, human(free), human(size)), "free some space there, or choose another place with --dst")
+    if room.f_files and files + INODES_SPARE > room.f_favail:
+        raise Refusal("no-space", "{} has {} inodes free, {} needed".format(where, room.f_favail, files + INODES_SPARE), "remove some files there, or choose another place with --dst")
+    memory = _memory_available() if kind in MEMORY_FILESYSTEMS else None
+    if memory is not None and size > memory:
+        raise Refusal("no-space", "{} lives in memory, of which {} is available, {} needed".format(where, human(memory), human(size)), "choose a place on disk with --dst")
+    return {"free_bytes": free, "free_files": room.f_favail if room.f_files else None, "filesystem": kind}
+
+
+def _memory_available() -> Optional[int]:
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                if line.startswith(b"MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def human(size: float) -> str:
+    """Bytes for people: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return "{:.0f} B".format(size) if unit == "B" else "{:.1f} {}".format(size, unit)
+        size /= 1000
+    return "{:.1f} TB".format(size)
+
+
+class Lock:
+    """The right to change what stands at a destination on this host; it ends with the process that holds it.
+
+    A file `.NAME.ezpz-lock` beside the destination, locked with flock(2), says who holds it.
+    """
+
+    def __init__(self, dst: bytes, run: str) -> None:
+        self.path = os.path.join(os.path.dirname(dst), b"." + os.path.basename(dst) + b".ezpz-lock")
+        self.run = run
+        self.fd = -1
+        host = socket.gethostname()
+        self.content = json.dumps(
+            {"run": run, "host": host, "user": getpass.getuser() if os.geteuid() else "root", "pid": os.getpid(), "since": int(time.time())}
+        ).encode()
+
+    def acquire(self) -> None:
+        """Raise Refusal when another run holds the destination, or when another host of this run already does."""
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+            status = os.fstat(fd)
+            if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
+                os.close(fd)
+                raise Refusal("destination-not-ours", "the lock '{}' belongs to {}".format(shown(self.path), user_name(status.st_uid)), "choose another name with --dst")
+            holder = self._holder(fd)
+            if holder.get("run") == self.run:
+                os.close(fd)
+                message = "the destination is shared with node {}: '{}' is not node-local".format(holder.get("host"), shown(os.path.dirname(self.path)))
+                raise Refusal("destination-refused", message, "choose a place on node-local disk, as in --dst /tmp/NAME")
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(fd)
+                raise Refusal("destination-busy", "another run holds the destination: {}".format(_describe(holder)), "wait for it to end, or choose another place with --dst")
+            if self._still_there(fd):
+                self.fd = fd
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, self.content, 0)
+                return
+            os.close(fd)
+
+    def release(self) -> None:
+        """Give the destination up; harmless when it is not held."""
+        if self.fd >= 0:
+            try:
+                os.unlink(self.path)
+            except FileNotFoundError:
+                pass
+            os.close(self.fd)
+            self.fd = -1
+
+    def _still_there(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
+    @staticmethod
+    def _holder(fd: int) -> Dict[str, Any]:
+        try:
+            found = json.loads(os.pread(fd, 4096, 0).decode("utf-8"))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _describe(holder: Dict[str, Any]) -> str:
+    if not holder:
+        return "it has not said who it is yet"
+    since = time.strftime("%H:%M:%S", time.localtime(float(holder.get("since", 0))))
+    return "run {run} of {user} on {host}, process {pid}, since {since}".format(**dict(holder, since=since))

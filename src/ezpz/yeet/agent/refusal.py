@@ -1,0 +1,33 @@
+"""What an agent answers instead of a result: a code of `ezpz.errors`, one line, and the next step."""
+
+import errno
+from typing import Dict
+
+
+class Refusal(Exception):
+    """A request that was not carried out; `code` is that of a class in `ezpz.errors`."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+    def as_dict(self) -> Dict[str, str]:
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+def from_os_error(error: OSError, doing: str) -> Refusal:
+    """What an operating system error means to a user; `doing` says what was being done, and to what."""
+    reason = "{}: {}".format(doing, error.strerror or error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refusal("no-space", reason, "free some space there, or choose another place with --dst")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Refusal("destination-unwritable", reason, "choose a place that you may write to with --dst")
+    return Refusal("destination-unwritable", reason)
+
+
+def shown(path: bytes) -> str:
+    """A path as a user should see it: whatever is not printable is escaped, so that it cannot fake a line."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

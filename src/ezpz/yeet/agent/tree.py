@@ -1,0 +1,93 @@
+"""What a directory tree holds, as one digest; and how to remove a tree."""
+
+import hashlib
+import os
+import shutil
+import stat
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
+
+RECEIPT = b".ezpz-yeet-receipt.json"
+FAILED_NODES = b".ezpz-yeet-failed-nodes.txt"
+OWN_FILES = (RECEIPT, FAILED_NODES)
+CARRIED = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)
+
+Survey = NamedTuple("Survey", [("files", int), ("bytes", int), ("entries", int), ("version", str)])
+"""files: everything that is not a directory; bytes: sum of regular files' sizes; version: see `survey`."""
+
+
+def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
+    """Every directory, file and link below `root` as (relative path, lstat), parents first, names sorted.
+
+    Our own files and what no yeet carries (FIFOs, sockets, devices) are left out.
+    """
+    pending = [b""]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(os.path.join(root, folder)) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            if folder or entry.name not in OWN_FILES:
+                path = os.path.join(folder, entry.name)
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(path)
+                if stat.S_IFMT(status.st_mode) in CARRIED:
+                    yield path, status
+
+
+def survey(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Survey:
+    """Count a tree and digest its entries: path, type, permissions, size, modification time, link target.
+
+    The version is a SHA-256 in hex. Times count in whole seconds, because some filesystems and tools keep no more;
+    those of directories and links do not count. `going_on` is called for each entry and may raise.
+    """
+    digest = hashlib.sha256()
+    files = size = entries = 0
+    for path, status in walk(root):
+        if going_on is not None:
+            going_on()
+        mode = status.st_mode
+        facts = b""
+        if stat.S_ISREG(mode):
+            facts = b"%o %d %d" % (mode & 0o7777, status.st_size, int(status.st_mtime))
+            size += status.st_size
+        elif stat.S_ISLNK(mode):
+            facts = os.readlink(os.path.join(root, path))
+        else:
+            facts = b"%o" % (mode & 0o7777)
+        entries += 1
+        files += not stat.S_ISDIR(mode)
+        digest.update(b"%d %d %o %b%b" % (len(path), len(facts), stat.S_IFMT(mode), path, facts))
+    return Survey(files, size, entries, digest.hexdigest())
+
+
+def count_missing(old: bytes, new: bytes) -> int:
+    """How many files of `old` have no counterpart in `new`."""
+    return sum(
+        1 for path, status in walk(old) if not stat.S_ISDIR(status.st_mode) and not os.path.lexists(os.path.join(new, path))
+    )
+
+
+def remove(root: bytes) -> None:
+    """Remove a tree, its read-only directories included; a link is removed, never followed. Raises OSError."""
+    try:
+        status = os.lstat(root)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(root)
+        return
+    open_up(root)
+    shutil.rmtree(root)
+
+
+def open_up(root: bytes) -> None:
+    """Give the owner full access to every directory of a tree, so that it can be written to or removed."""
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        mode = os.lstat(folder).st_mode
+        if mode & 0o700 != 0o700:
+            os.chmod(folder, stat.S_IMODE(mode) | 0o700)
+        with os.scandir(folder) as found:
+            pending.extend(entry.path for entry in found if entry.is_dir(follow_symlinks=False))

@@ -1,0 +1,220 @@
+"""`ezpz yeet` and its subcommands: click only, options to a Request, a Report to words."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ezpz.cli.complete import complete_engines, complete_strategies
+from ezpz.cli.deprecated import TAR_STRAYS, YEET_STRAYS, deprecation, without_stray
+from ezpz.cli.options import exclusive, node_options
+from ezpz.cli.output import Output, output_options
+
+if TYPE_CHECKING:
+    from ezpz.yeet.plan import Request
+
+PREFIX = "EZPZ_YEET"
+
+
+class DefaultGroup(click.Group):
+    """A group that is its own first command: what names no subcommand goes to `env`."""
+
+    default = "env"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.commands[self.default].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Subcommands, and whatever `env` would complete."""
+        env = self.commands[self.default]
+        own = super().shell_complete(ctx, incomplete)
+        with env.make_context(self.default, [], parent=ctx, resilient_parsing=True) as inner:
+            theirs = env.shell_complete(inner, incomplete) if incomplete.startswith("-") else _complete_source(env, inner, incomplete)
+        return [*own, *theirs]
+
+
+def _complete_source(env: click.Command, ctx: click.Context, incomplete: str) -> list[Any]:
+    argument = next(param for param in env.params if isinstance(param, click.Argument))
+    return argument.shell_complete(ctx, incomplete)
+
+
+def option(*names: str, **settings: Any) -> Any:
+    """A click option with the environment variable EZPZ_YEET_… of its name, shown in --help."""
+    long = next(name for name in names if name.startswith("--"))
+    settings.setdefault("envvar", f"{PREFIX}_{long.lstrip('-').upper().replace('-', '_')}")
+    return click.option(*names, show_envvar=True, **settings)
+
+
+def excludes(*others: str) -> Any:
+    """A callback for an option that excludes others, by parameter name."""
+    return lambda ctx, param, value: exclusive(ctx, param, value, *others)
+
+
+SOURCE = click.argument("src_arg", metavar="[SRC]", required=False, type=click.Path())
+
+
+@click.group(cls=DefaultGroup, invoke_without_command=False, no_args_is_help=False)
+def yeet() -> None:
+    """Put an environment, a directory or an archive on the local disk of every node.
+
+    `ezpz yeet [SRC]` is the same as `ezpz yeet env [SRC]`; a path that is named like a subcommand is written `./tar`.
+
+    \b
+    Examples:
+      ezpz yeet                                 the active venv or conda environment
+      ezpz yeet /lus/me/models/llama --dst /tmp/llama
+      ezpz yeet env.tar.gz --min-success-fraction 0.9
+      ezpz yeet --dry-run                       what would be done, and why
+      ezpz yeet status /tmp/env                 what stands on each node
+    """
+
+
+@yeet.command("env")
+@SOURCE
+@option("--src", type=click.Path(), callback=excludes("src_arg"), help="What to put on the nodes; the same as SRC.")
+@option("--dst", type=click.Path(), help="Where it goes on every node.  [default: /tmp/NAME]")
+@node_options(PREFIX)
+@option("--strategy", metavar="NAME", callback=excludes("copy", "compress"), shell_complete=complete_strategies, help="How it is read here: direct, rsync, cp, compress or tarball.")
+@option("--copy", is_flag=True, callback=excludes("strategy", "compress"), help="Short for --strategy cp.")
+@option("--compress", is_flag=True, callback=excludes("strategy", "copy"), help="Short for --strategy compress.")
+@option("--engine", metavar="NAME", shell_complete=complete_engines, help="How it gets to the other nodes: rsync.")
+@option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches; may be repeated. Without a slash it matches any name, else the path from SRC.")
+@option("--min-success-nodes", metavar="N", type=click.IntRange(min=1), callback=excludes("min_success_fraction"), help="Succeed when at least N nodes have it.")
+@option("--min-success-fraction", metavar="F", type=click.FloatRange(0, 1, min_open=True), callback=excludes("min_success_nodes"), help="Succeed when at least this share of the nodes has it, as 0.9.")
+@option("--replace", is_flag=True, help="Replace a directory at the destination that is not from an earlier yeet.")
+@option("--retries", metavar="N", type=click.IntRange(min=0), default=2, show_default=True, envvar=[f"{PREFIX}_RETRIES", f"{PREFIX}_RSYNC_RETRIES"], help="Further attempts for a node that failed.")
+@option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), default=3600.0, show_default=True, envvar=[f"{PREFIX}_TIMEOUT", f"{PREFIX}_RSYNC_TIMEOUT"], help="End a copy to one node after this long; 0 for never.")
+@option("--dry-run", is_flag=True, help="Print the plan and move nothing.")
+@output_options(PREFIX)
+@click.pass_context
+def env_command(ctx: click.Context, *, output: Output, dry_run: bool, **options: Any) -> None:
+    """Put SRC on the local disk of every node of the job.
+
+    SRC is a directory or a .tar.gz; by default the active venv or conda environment.
+
+    \b
+    Examples:
+      ezpz yeet env
+      ezpz yeet env /lus/me/envs/torch --hosts 'n[001-016]'
+      ezpz yeet env --exclude '*.ipynb' --exclude tests
+    """
+    from ezpz.yeet import display, run
+
+    request = request_of(options)
+    if dry_run:
+        sight = run.look(request, os.environ)
+        plan, scanned = run.decide(new_run(), request, sight)
+        display.show_plan(output, plan, run.warnings(scanned))
+        return
+    import random
+
+    with display.Display(output) as watch:
+        report = run.execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
+    display.show_report(output, report, guessed=request.src is None)
+    ctx.exit(report.exit_code)
+
+
+@yeet.command("tar")
+@SOURCE
+@click.option("-o", "--output", "target", type=click.Path(), envvar=f"{PREFIX}_OUTPUT", show_envvar=True, help="The archive.  [default: NAME.tar.gz beside SRC]")
+@option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches, as in `ezpz yeet env`.")
+@output_options(PREFIX)
+def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, ...], output: Output) -> None:
+    """Make the archive of SRC that `ezpz yeet FILE` takes.
+
+    \b
+    Examples:
+      ezpz yeet tar
+      ezpz yeet tar /lus/me/envs/torch -o /lus/me/torch.tar.gz
+    """
+    from ezpz.errors import UsageError
+    from ezpz.yeet import display
+    from ezpz.yeet.archive import archive_path, write_archive
+    from ezpz.yeet.events import PhaseStarted, Read
+    from ezpz.yeet.run import warnings
+    from ezpz.yeet.scan import scan
+    from ezpz.yeet.source import active_environment, inspect
+
+    source = inspect(src_arg or active_environment(os.environ))
+    if source.is_archive:
+        raise UsageError(f"the source '{source.path}' is an archive already", hint="give the directory it was made from")
+    path = archive_path(source, target)
+    with display.Display(output) as watch:
+        scanned = scan(os.fsencode(source.real), exclude=exclude)
+        watch(PhaseStarted("pack", scanned.size))
+        size = write_archive(scanned, path, lambda moved: watch(Read(moved)))
+    display.show_archive(output, source, scanned, path, size, warnings(scanned))
+
+
+@yeet.command("status")
+@click.argument("dst", required=False, type=click.Path())
+@node_options(PREFIX)
+@output_options(PREFIX)
+@click.pass_context
+def status_command(ctx: click.Context, *, dst: str | None, hosts: str | None, hostfile: str | None, hsn: str, output: Output) -> None:
+    """Tell what stands at DST on every node: exit 0 only if all have the same version.
+
+    DST is by default where `ezpz yeet` puts the active environment.
+
+    \b
+    Examples:
+      ezpz yeet status /tmp/torch
+      ezpz yeet status --json | jq '.nodes[] | select(.state != "present")'
+    """
+    from ezpz.cluster.detect import detect
+    from ezpz.yeet import display
+    from ezpz.yeet.source import active_environment, default_destination, inspect
+    from ezpz.yeet.status import ask_all
+
+    destination = dst or default_destination(inspect(active_environment(os.environ)))
+    allocation = detect(hosts=hosts, hostfile=hostfile, hsn=hsn, environ=os.environ)
+    report = ask_all(allocation, os.path.abspath(destination))
+    display.show_status(output, allocation, report)
+    ctx.exit(report.exit_code)
+
+
+def request_of(options: dict[str, Any]) -> Request:
+    """The Request that the options of `ezpz yeet env` spell."""
+    from ezpz.yeet.plan import Request
+
+    known = dict(options)
+    source = known.pop("src_arg") or known.pop("src", None)
+    known.pop("src", None)
+    copy, compress = known.pop("copy"), known.pop("compress")
+    strategy = "cp" if copy else "compress" if compress else known.pop("strategy")
+    known.pop("strategy", None)
+    return Request(src=source, strategy=strategy, **known)
+
+
+def new_run() -> str:
+    """An id for a run: when, and something nobody else has."""
+    import secrets
+    import time
+
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+
+
+def _deprecated(old: str, new: str, target: click.Command, strays: tuple[str, ...]) -> click.Command:
+    """A command that says its new name and then is it."""
+
+    @click.command(old, context_settings={"ignore_unknown_options": True, "help_option_names": []}, short_help=f"Deprecated: use `{new}`.", hidden=True)
+    @click.argument("args", nargs=-1, type=click.UNPROCESSED)
+    @click.pass_context
+    def command(ctx: click.Context, args: tuple[str, ...]) -> None:
+        Output().warn(deprecation(f"ezpz {old}", new))
+        with target.make_context(new, without_stray(args, strays), parent=ctx.parent) as inner:
+            target.invoke(inner)
+
+    return command
+
+
+yeet_env = _deprecated("yeet-env", "ezpz yeet", env_command, YEET_STRAYS)
+tar_env = _deprecated("tar-env", "ezpz yeet tar", tar_command, TAR_STRAYS)

@@ -1,0 +1,1 @@
+"""Local-copy strategies: how the source gets into staging on the launching host."""

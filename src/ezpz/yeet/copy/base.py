@@ -1,0 +1,99 @@
+"""Strategy: the port that every local-copy strategy implements, and the job that each is given."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from ezpz.errors import CopyFailed, DestinationUnwritable, EzpzError, NoSpace, SourceUnreadable
+from ezpz.registry import Registry
+from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.relocate.folder import relocate_folder
+
+if TYPE_CHECKING:
+    from ezpz.process import Completed
+    from ezpz.yeet.relocate.environment import Relocation
+    from ezpz.yeet.scan import Scan
+    from ezpz.yeet.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One local copy.
+
+    root: the real path of the source; scan: its entries (empty for an archive); staging: an existing, empty, private directory
+    previous: the version in place, made from the same source by the same ezpz, or None; unchanged files may be linked from it
+    stop: set when the run was interrupted; moved: is told the bytes of content that have been written since it was last told
+    """
+
+    root: bytes
+    scan: Scan
+    staging: bytes
+    relocation: Relocation
+    stop: threading.Event
+    moved: Callable[[int], None]
+    previous: bytes | None = None
+
+    def settle(self) -> None:
+        """Make what another tool has copied the same as what `direct` makes: drop what is left out, relocate."""
+        for left in self.scan.left_out:
+            tree.remove(os.path.join(self.staging, left.path))
+        relocate_folder(self.staging, self.relocation)
+
+
+class Strategy(Protocol):
+    """A way to get a source into staging on the launching host; one file and one entry-point line.
+
+    All of them end with the same tree: modes, modification times, links, hard links, empty directories and names survive,
+    what the scan left out is not there, and the environment is relocated.
+    """
+
+    name: ClassVar[str]
+    reads_archives: ClassVar[bool]
+    tools: ClassVar[tuple[str, ...]]
+    """Programs that must be on PATH here."""
+
+    def fill(self, job: Job) -> None:
+        """Fill `job.staging`. Raises EzpzError, or Stopped once `job.stop` is set; staging may then hold anything."""
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry("ezpz.yeet.strategies", "strategy")
+
+
+def choose(source: Source, wanted: str | None) -> tuple[str, str]:
+    """The name of the strategy for this source, and the reason. Pure, except that a named strategy is looked up."""
+    if wanted is None:
+        return ("tarball", "the source is an archive") if source.is_archive else ("direct", "default for a directory")
+    return wanted, "asked for"
+
+
+def name_list(scan: Scan) -> bytes:
+    """Every path of a scan, NUL-terminated, as `--files-from` and `-T` take them."""
+    return b"".join(b"./" + entry.path + b"\0" for batch in scan.batches() for entry in batch)
+
+
+def demand(done: Completed, tool: str) -> None:
+    """Raise the EzpzError that explains why a copying tool ended badly."""
+    if done.returncode == 0:
+        return
+    said = done.err or f"exit status {done.returncode}"
+    if "No space left on device" in said or "Disk quota exceeded" in said:
+        raise NoSpace(f"{tool}: the local disk is full: {said.splitlines()[-1]}", hint="free some space, or choose another place with --dst")
+    if "Permission denied" in said:
+        raise SourceUnreadable(f"{tool}: {said.splitlines()[0]}", hint="are you allowed to read all of the source?")
+    raise CopyFailed(f"{tool} failed: {said}")
+
+
+def local_failure(error: OSError) -> EzpzError:
+    """What an operating system error while staging means to a user."""
+    where = shown(os.fsencode(error.filename)) if error.filename else "the local disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"the local disk is full: {where}: {error.strerror}", hint="free some space, or choose another place with --dst")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DestinationUnwritable(f"cannot write {where}: {error.strerror}", hint="choose another place with --dst")
+    return CopyFailed(f"cannot copy {where}: {error.strerror}")

@@ -1,0 +1,25 @@
+"""cp: one `cp -a` from the source to staging."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ezpz import process
+from ezpz.yeet.copy.base import demand
+
+if TYPE_CHECKING:
+    from ezpz.yeet.copy.base import Job
+
+
+class Cp:
+    """What everybody has; what the scan left out is removed again afterwards."""
+
+    name: ClassVar[str] = "cp"
+    reads_archives: ClassVar[bool] = False
+    tools: ClassVar[tuple[str, ...]] = ("cp",)
+
+    def fill(self, job: Job) -> None:
+        argv = ["cp", "--recursive", "--no-dereference", "--preserve=mode,timestamps,links", "--", job.root + b"/.", job.staging + b"/"]
+        demand(process.run(argv, stop=job.stop), "cp")
+        job.moved(job.scan.size)
+        job.settle()

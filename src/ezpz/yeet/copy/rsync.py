@@ -1,0 +1,28 @@
+"""rsync: one `rsync -a` from the source to staging, of exactly what the scan found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ezpz import process
+from ezpz.yeet.copy.base import demand, name_list
+
+if TYPE_CHECKING:
+    from ezpz.yeet.copy.base import Job
+
+
+class Rsync:
+    """For sources that only rsync may read fast, and to compare with."""
+
+    name: ClassVar[str] = "rsync"
+    reads_archives: ClassVar[bool] = False
+    tools: ClassVar[tuple[str, ...]] = ("rsync",)
+
+    def fill(self, job: Job) -> None:
+        argv: list[process.Argument] = ["rsync", "-lptH", "--files-from=-", "--from0"]
+        if job.previous is not None:
+            argv.append(b"--link-dest=" + job.previous)
+        argv += ["--", job.root + b"/", job.staging + b"/"]
+        demand(process.run(argv, input=b"./\0" + name_list(job.scan), stop=job.stop), "rsync")
+        job.moved(job.scan.size)
+        job.settle()

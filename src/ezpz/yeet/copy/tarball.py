@@ -1,0 +1,177 @@
+"""tarball: the source is an archive; its members are judged, unpacked to staging, and a lone top folder is stripped."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import zlib
+from typing import TYPE_CHECKING, ClassVar
+
+from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty
+from ezpz.process import Stopped
+from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.agent.tree import OWN_FILES
+from ezpz.yeet.copy.base import local_failure
+
+if TYPE_CHECKING:
+    from ezpz.yeet.copy.base import Job
+
+CHUNK = 1 << 20  # bytes
+STANDARD_FOLDERS = (b"bin", b"lib", b"lib64", b"include", b"share", b"etc", b"man", b"conda-meta")
+CORRUPT_HINT = "copy or make the archive again; `gzip -t FILE` tells the same"
+
+
+class Tarball:
+    """Reads .tar.gz and .tgz once, in order, with the standard library's reader."""
+
+    name: ClassVar[str] = "tarball"
+    reads_archives: ClassVar[bool] = True
+    tools: ClassVar[tuple[str, ...]] = ()
+
+    def fill(self, job: Job) -> None:
+        _Unpack(job).run()
+
+
+class _Unpack:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.label = shown(job.root)
+        self.folders: list[tuple[bytes, int, int]] = []
+        self.has_root = False
+
+    def run(self) -> None:
+        count = 0
+        try:
+            with gzip.open(self.job.root) as stream, _open(stream) as archive:
+                while (member := archive.next()) is not None:
+                    if self.job.stop.is_set():
+                        raise Stopped
+                    self._unpack(archive, member)
+                    archive.members = []  # type: ignore[attr-defined]  # the reader keeps every member otherwise
+                    count += 1
+                while stream.read(CHUNK):  # the checksum is at the very end, and tarfile stops before it
+                    pass
+            for path, mode, mtime in reversed(self.folders):
+                os.utime(path, ns=(mtime, mtime))
+                os.chmod(path, mode)
+        except (tarfile.TarError, EOFError, zlib.error) as e:
+            raise ArchiveCorrupt(f"the archive '{self.label}' is damaged or cut short: {e}", hint=CORRUPT_HINT) from e
+        except OSError as e:
+            raise self._explained(e) from e
+        if count == 0:
+            raise SourceEmpty(f"the archive '{self.label}' is empty")
+        if not self.has_root:
+            strip_lone_folder(self.job.staging)
+
+    def _explained(self, error: OSError) -> EzpzError:
+        if isinstance(error, gzip.BadGzipFile):
+            return ArchiveCorrupt(f"the archive '{self.label}' is damaged: {error}", hint=CORRUPT_HINT)
+        return local_failure(error)
+
+    def _unpack(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        relative = self._checked(member.name, member)
+        if relative in OWN_FILES:
+            return
+        self.has_root = self.has_root or not relative
+        path = os.path.join(self.job.staging, relative) if relative else self.job.staging
+        mtime = _nanoseconds(member.pax_headers.get("mtime", str(int(member.mtime))))
+        if member.isdir():
+            self._make_folders(relative)
+            self.folders.append((path, stat.S_IMODE(member.mode) & 0o777, mtime))
+            return
+        self._make_folders(os.path.dirname(relative))
+        if os.path.lexists(path):  # tar(1): of two members with one name the later counts
+            os.unlink(path)
+        if member.issym():
+            os.symlink(os.fsencode(member.linkname), path)
+            os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
+        elif member.islnk():
+            earlier = self._checked(member.linkname, member)
+            self._make_folders(os.path.dirname(earlier))
+            os.link(os.path.join(self.job.staging, earlier), path, follow_symlinks=False)
+        elif member.isreg():
+            self._write(archive, member, path, mtime)
+        else:
+            raise ArchiveUnsafe(f"the archive '{self.label}' holds '{shown(relative)}', a device or FIFO", hint="unpack it by hand and look at it")
+
+    def _checked(self, name: str, member: tarfile.TarInfo) -> bytes:
+        """The member's path below staging. Raises ArchiveUnsafe when it would land elsewhere."""
+        raw = os.fsencode(name)
+        parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+        if raw.startswith(b"/") or b".." in parts:
+            raise ArchiveUnsafe(
+                f"the archive '{self.label}' holds '{shown(os.fsencode(member.name))}', which would land outside the destination",
+                hint="nothing was written there; unpack it by hand and look at it",
+            )
+        return b"/".join(parts)
+
+    def _make_folders(self, relative: bytes) -> None:
+        """Make a folder and those above it; none of them may be a link, which could lead out."""
+        path = self.job.staging
+        for part in relative.split(b"/") if relative else ():
+            path = os.path.join(path, part)
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.lstat(path).st_mode):
+                    message = f"the archive '{self.label}' writes through '{shown(relative)}', which is a link or file in it"
+                    raise ArchiveUnsafe(message, hint="unpack it by hand and look at it") from None
+
+    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, mtime: int) -> None:
+        source = archive.extractfile(member)
+        assert source is not None
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as sink:
+            shutil.copyfileobj(source, sink, CHUNK)
+            if sink.tell() != member.size:
+                raise ArchiveCorrupt(f"the archive '{self.label}' is cut short in '{shown(os.fsencode(member.name))}'", hint=CORRUPT_HINT)
+            sink.flush()
+            os.fchmod(fd, stat.S_IMODE(member.mode) & 0o777)
+            os.utime(fd, ns=(mtime, mtime))
+        self.job.moved(member.size)
+
+
+def _open(stream: gzip.GzipFile) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK, encoding="utf-8", errors="surrogateescape")
+
+
+def _nanoseconds(text: str) -> int:
+    """A PAX time ("1700000000.123456789") in whole nanoseconds, without the rounding of a float."""
+    seconds, _, fraction = text.partition(".")
+    return int(seconds) * 10**9 + (-1 if text.startswith("-") else 1) * int(fraction[:9].ljust(9, "0") or 0)
+
+
+def strip_lone_folder(staging: bytes) -> None:
+    """If all that was unpacked is one folder that is itself the tree, make its content the content of staging.
+
+    A conda-pack archive has no top folder and `tar czf env.tgz env` has one; a lone `bin` or `lib` is content. (An archive
+    that names its root, `.`, has no top folder either, and is not asked.)
+    """
+    names = os.listdir(staging)
+    if len(names) != 1 or names[0] in STANDARD_FOLDERS:
+        return
+    lone = os.path.join(staging, names[0])
+    status = os.lstat(lone)
+    if not stat.S_ISDIR(status.st_mode):
+        return
+    os.chmod(lone, 0o700)
+    aside = staging + b".lone"
+    os.rename(lone, aside)
+    os.rmdir(staging)
+    os.rename(aside, staging)
+    os.utime(staging, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    os.chmod(staging, stat.S_IMODE(status.st_mode))
+
+
+def estimated_size(path: str) -> int:
+    """About how many bytes a gzip file holds: RFC 1952 keeps the size modulo 4 GiB in its last four bytes. Raises OSError."""
+    packed = os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(max(0, packed - 4))
+        size = int.from_bytes(file.read(4), "little")
+    while size < packed:
+        size += 1 << 32
+    return size

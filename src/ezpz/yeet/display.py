@@ -1,0 +1,217 @@
+"""How a yeet is shown: progress while it runs, the plan, the report, the status; text or one JSON document."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING, Any
+
+from ezpz import __version__
+from ezpz.cluster.hostnames import fold
+from ezpz.yeet.agent.place import human
+from ezpz.yeet.archive import SCHEMA as ARCHIVE_SCHEMA
+from ezpz.yeet.events import Event, NodeDone, NodeRetrying, PhaseStarted, Warned
+from ezpz.yeet.report import Outcome, Report, Status
+from ezpz.yeet.source import Kind, newer_archive
+from ezpz.yeet.tally import Tally
+
+if TYPE_CHECKING:
+    from ezpz.cli.output import Output
+    from ezpz.cluster.model import Allocation
+    from ezpz.yeet.plan import Plan
+    from ezpz.yeet.scan import Scan
+    from ezpz.yeet.source import Source
+    from ezpz.yeet.status import StatusReport
+
+PLAN_SCHEMA = "ezpz/yeet-plan/1"
+PHASES = {"reach": "reaching the nodes, counting the source", "check": "checking every destination", "read": "reading", "publish": "publishing here", "send": "sending", "pack": "packing"}
+PLAIN_STEP = 0.1  # of the nodes; how often a plain line says how far it is
+SHOWN_FAILURES = 20
+
+
+class Display:
+    """Takes events: one live picture on a terminal, a few plain lines elsewhere, nothing with --json or -q."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.tally = Tally()
+        self._live: Any = None
+        self._told = 0.0
+
+    def __enter__(self) -> Display:
+        if self.output.live:
+            from ezpz.yeet.picture import Picture
+
+            self._live = Picture(self.tally)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+    def __call__(self, event: Event) -> None:
+        self.tally.hear(event, time.monotonic())
+        if isinstance(event, Warned):
+            self._say(self.output.warn, event.text)
+        elif isinstance(event, NodeRetrying):
+            self._say(self.output.note, f"{event.node.given}: tried again: {event.reason}")
+        elif isinstance(event, NodeDone) and event.result.failure is not None:
+            self._say(self.output.note, f"failed: {event.result.failure.message}")
+        elif self._live is None:
+            self._tell_plainly(event)
+    def _say(self, voice: Any, text: str) -> None:
+        if self._live is not None:
+            with self._live.aside():
+                voice(text)
+        else:
+            voice(text)
+
+    def _tell_plainly(self, event: Event) -> None:
+        tally = self.tally
+        if isinstance(event, PhaseStarted):
+            self._told = 0.0
+            self.output.note(f"{PHASES[event.name]}{f', {human(event.total)}' if event.total else ''} ...")
+        elif isinstance(event, NodeDone) and tally.nodes and tally.phase == "send":
+            done = (tally.done + tally.failed) / tally.nodes
+            if done - self._told >= PLAIN_STEP:
+                self._told = done
+                self.output.note(f"  {tally.done} of {tally.nodes} nodes have it, {human(tally.rate(time.monotonic()))}/s")
+
+
+def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
+    """Print what would be done."""
+    output.document({"schema": PLAN_SCHEMA, "ezpz": __version__, "plan": plan.to_dict()})
+    totals, nodes = plan.totals, plan.allocation.nodes
+    local = plan.allocation.local
+    size = f"about {human(totals.bytes)} unpacked" if totals.files is None else f"{human(totals.bytes)} in {totals.files:,} files"
+    facts = (
+        ("source", f"{plan.source.path} ({plan.source.kind.value if plan.source.kind else 'archive'}, {size})"),
+        ("destination", plan.destination + (" (the source stands there already)" if plan.in_place else "")),
+        ("nodes", f"{len(nodes)}: {fold(node.given for node in nodes)} ({'one of them is' if local else 'none of them is'} this host)"),
+        ("found by", plan.allocation.evidence[-1] if plan.allocation.evidence else plan.allocation.scheduler),
+        ("strategy", f"{plan.strategy.name} ({plan.strategy.reason})"),
+        ("engine", f"{plan.engine.name} ({plan.engine.reason})"),
+        ("relocation", plan.relocation),
+        ("threshold", "every node" if plan.threshold is None else f"{plan.threshold} of {len(nodes)} nodes"),
+    )
+    for name, value in facts:
+        output.line(f"{name:<12} {value}")
+    for line in plan.allocation.evidence:
+        output.detail(f"  {line}")
+    for warning in (*plan.allocation.warnings, *warnings):
+        output.warn(warning)
+    output.line("nothing was moved (--dry-run)")
+
+
+def show_report(output: Output, report: Report, *, guessed: bool) -> None:
+    """Print what happened and what to do next. `guessed`: the user named no source."""
+    output.document(report.to_dict())
+    for line in report.plan.allocation.evidence:
+        output.detail(line)
+    for phase, seconds in report.phases.items():
+        output.detail(f"{phase:<8} {seconds:8.3f} s")
+    nodes, have = len(report.results), len(report.succeeded)
+    colour = {Status.SUCCESS: "green", Status.PARTIAL: "yellow", Status.FAILURE: "red"}[report.status]
+    output.line(f"{have} of {nodes} nodes have {report.plan.destination}{_amount(report)} after {report.seconds:.1f} s", fg=colour, bold=True)
+    moved = _moved(report)
+    if moved:
+        output.line(moved)
+    _show_failures(output, report)
+    if report.interrupted:
+        waiting = [r.node.given for r in report.results if r.outcome is Outcome.SKIPPED]
+        output.line(f"interrupted: not done on {fold(waiting) or 'any other node'}; what stood there before still does")
+    elif have:
+        for line in next_steps(report):
+            output.line(line)
+    archive = newer_archive(report.plan.source.path, ".") if guessed else None
+    if archive:
+        output.note(f"{archive} is newer than the environment: `ezpz yeet {shlex.quote(archive)}` would use it")
+
+
+def _amount(report: Report) -> str:
+    return f" ({report.kind}, {report.files:,} files, {human(report.bytes)}, version {report.version[:12]})" if report.version else ""
+
+
+def _moved(report: Report) -> str:
+    """What a rerun had to do, in a line; "" for a first run."""
+    unchanged = sum(result.unchanged for result in report.results)
+    removed = max((result.removed for result in report.results), default=0)
+    most = max((result.sent_files for result in report.results), default=0)
+    parts = []
+    if unchanged:
+        parts.append(f"{unchanged} had this version already")
+    if report.files and most and most < report.files:
+        parts.append(f"at most {most:,} of {report.files:,} files were sent to a node")
+    if removed:
+        parts.append(f"{removed:,} files that went were removed")
+    return "; ".join(parts)
+
+
+def _show_failures(output: Output, report: Report) -> None:
+    causes: dict[tuple[str, str], list[str]] = {}
+    for result in report.failed:
+        if result.failure is not None:
+            text = result.failure.message.removeprefix(f"{result.node.given}: ")
+            causes.setdefault((text, result.failure.hint), []).append(result.node.given)
+    for (text, hint), names in list(causes.items())[:SHOWN_FAILURES]:
+        output.line(f"failed on {fold(names)}: {text}", fg="red")
+        if hint:
+            output.line(f"  hint: {hint}")
+    if len(causes) > SHOWN_FAILURES:
+        output.line(f"... and {len(causes) - SHOWN_FAILURES} more causes; --json has them all")
+    if report.failed_list:
+        output.line(f"the failed nodes are listed in {report.failed_list}")
+
+
+def next_steps(report: Report) -> tuple[str, ...]:
+    """How to use what stands on the nodes now."""
+    place = shlex.quote(report.plan.destination)
+    kind = Kind(report.kind)
+    local = "It is on each node's own disk: what is written there stays there, and goes when the job ends."
+    if kind is Kind.VENV:
+        return ("next:", f"  source {place}/bin/activate", "  ezpz launch -- python3 -m your_app", local)
+    if kind is Kind.CONDA:
+        return ("next:", f"  conda activate {place}      # or: export PATH={place}/bin:$PATH", "  ezpz launch -- python3 -m your_app", local)
+    if kind is Kind.TOOL:
+        return ("next:", f"  export PATH={place}/bin:$PATH", "  ezpz launch -- your-tool", local)
+    return ("next:", f"  ezpz launch -- ls {place}", local)
+
+
+def show_archive(output: Output, source: Source, scanned: Scan, path: str, size: int, warnings: tuple[str, ...]) -> None:
+    """Say which archive was made and what it is for."""
+    output.document({"schema": ARCHIVE_SCHEMA, "ezpz": __version__, "archive": path, "bytes": size, "source": source.path, "files": scanned.files, "content_bytes": scanned.size})
+    for warning in warnings:
+        output.warn(warning)
+    output.line(f"{path}: {human(size)} from {scanned.files:,} files, {human(scanned.size)}", fg="green", bold=True)
+    output.line(f"next:\n  ezpz yeet {shlex.quote(path)}")
+
+
+def show_status(output: Output, allocation: Allocation, report: StatusReport) -> None:
+    """One line for all nodes of which the same is true."""
+    output.document(report.to_dict())
+    for line in allocation.evidence:
+        output.detail(line)
+    for warning in allocation.warnings:
+        output.warn(warning)
+    groups: dict[str, list[str]] = {}
+    now = time.time()
+    for standing in report.standings:
+        receipt = standing.receipt
+        if receipt is not None:
+            text = f"version {str(receipt['version'])[:12]}, {receipt['files']:,} files, {human(receipt['bytes'])}, {_age(now - receipt['created'])} old, from {receipt.get('source')}"
+        elif standing.failure is not None:
+            text = standing.failure.message
+        else:
+            text = {"foreign": "something stands there that has no receipt of a yeet", "absent": "nothing stands there"}[standing.state]
+        groups.setdefault(f"{standing.state}: {text}", []).append(standing.node.given)
+    output.line(report.destination, bold=True)
+    for text, names in groups.items():
+        output.line(f"{len(names):>5}  {fold(names)}  {text}", fg=None if text.startswith("present") else "red")
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

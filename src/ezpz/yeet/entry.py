@@ -1,0 +1,37 @@
+"""Entry: one directory, file or link of a source, as every reader and sink speaks of it."""
+
+from __future__ import annotations
+
+import stat
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One entry of a tree (a NamedTuple, because a source has millions and they are spooled in batches).
+
+    path: relative to the source's root, bytes as the filesystem has them
+    mode: st_mode, type included
+    mtime_ns: modification time, nanoseconds since the epoch
+    size: bytes of content; 0 for what is not a regular file
+    target: what a symbolic link points at, else b""
+    link: the path of the earlier entry that this one is a hard link to, else b""
+    """
+
+    path: bytes
+    mode: int
+    mtime_ns: int
+    size: int
+    target: bytes = b""
+    link: bytes = b""
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def permissions(self) -> int:
+        return stat.S_IMODE(self.mode)

@@ -1,0 +1,69 @@
+"""Events: what an engine or a strategy says while it works; the display turns them into a picture, scripts ignore them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from ezpz.cluster.model import Node
+    from ezpz.yeet.report import NodeResult
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted:
+    """A phase of the run has begun: "reach", "scan", "check", "read", "publish" or "send"; total is its bytes, if known."""
+
+    name: str
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """So many more bytes of content are in staging on this host."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """A copy to a node has begun, from the host named `via`."""
+
+    node: Node
+    via: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMoved:
+    """A node has received so many bytes in this attempt."""
+
+    node: Node
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRetrying:
+    """A copy to a node failed and will be tried again."""
+
+    node: Node
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDone:
+    """A node has it, or never will in this run."""
+
+    result: NodeResult
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know although the run goes on."""
+
+    text: str
+
+
+Event: TypeAlias = "PhaseStarted | Read | NodeStarted | NodeMoved | NodeRetrying | NodeDone | Warned"
+Emit: TypeAlias = Callable[[Event], None]

@@ -1,0 +1,1 @@
+"""Engines: how what stands on one host gets to all the others."""

@@ -1,0 +1,242 @@
+"""rsync: a greedy tree of rsync copies over ssh; every node that has the data serves others at once.
+
+One session to an agent on each node stages, verifies and publishes there. From this host the data is pushed; between
+nodes the receiving agent pulls it, so that the end of its session ends the copy too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from ezpz.cluster.remote import explain, ssh_command_line
+from ezpz.errors import EzpzError, NodeLost, TimedOut
+from ezpz.process import Child
+from ezpz.yeet.agent.transfer import PROGRESS, STATS
+from ezpz.yeet.events import Emit, NodeDone, NodeMoved, NodeRetrying, NodeStarted
+from ezpz.yeet.fanout.machine import handshakes, raise_open_files
+from ezpz.yeet.fanout.sources import Tree
+from ezpz.yeet.report import Failure, NodeResult, Outcome
+from ezpz.yeet.session import Session
+
+if TYPE_CHECKING:
+    import random
+
+    from ezpz.cluster.model import Node
+    from ezpz.yeet.fanout.base import Limits, Shipment
+
+ANSWER_WITHIN = 120.0  # seconds for an agent to look at its disk
+STALLED = 60  # seconds without a byte after which rsync gives up
+OPTIONS = ("-rlptH", "--protect-args", "--no-human-readable", "--info=progress2", "--stats", f"--timeout={STALLED}", "--exclude=/.ezpz-yeet-*")
+HOPELESS = ("no-space", "destination-unwritable", "destination-refused", "destination-not-ours", "destination-busy", "noexec", "tool-missing")
+
+Point: TypeAlias = "Node | None"
+"""A source or a receiver: a node, or None for this host."""
+
+
+class RsyncTree:
+    """The engine that needs nothing but ssh and rsync, and python3 for the agent."""
+
+    name: ClassVar[str] = "rsync"
+    tools: ClassVar[tuple[str, ...]] = ("ssh", "rsync")
+
+    def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None:
+        self.limits = limits
+        self.emit = emit
+        self.rng = rng
+        self.started = time.monotonic()
+        self.sessions: dict[Node, Session] = {}
+        self.prepared: dict[Node, dict[str, Any]] = {}
+        self.request: dict[str, Any] = {}
+        self.handshakes = handshakes()
+
+    async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
+        raise_open_files(len(nodes))
+        return await self._on_each(nodes, self._connect)
+
+    async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
+        self.request = dict(request, tools=["rsync", "ssh"])
+        return await self._on_each(nodes, self._prepare)
+
+    async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
+        await _Delivery(self, nodes, shipment).run()
+
+    async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
+        answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_WITHIN)
+        return str(answer["path"])
+
+    async def close(self) -> None:
+        await asyncio.gather(*(session.close() for session in self.sessions.values()))
+        self.sessions.clear()
+
+    async def renew(self, node: Node) -> None:
+        """A prepared session to a node, a new one if the old one has ended. Raises EzpzError."""
+        session = self.sessions.get(node)
+        if session is None or not session.is_open:
+            if session is not None:
+                await session.close()
+            await self._connect(node)
+            await self._prepare(node)
+
+    async def _connect(self, node: Node) -> None:
+        async with self.handshakes:
+            self.sessions[node] = await Session.open(node)
+
+    async def _prepare(self, node: Node) -> None:
+        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=ANSWER_WITHIN, **self.request)
+
+    async def _on_each(self, nodes: tuple[Node, ...], act: Any) -> Mapping[Node, Failure]:
+        outcomes = await asyncio.gather(*(_failure_of(act(node)) for node in nodes))
+        return {node: failure for node, failure in zip(nodes, outcomes, strict=True) if failure is not None}
+
+
+class _Delivery:
+    """One shipment on its way through the tree."""
+
+    def __init__(self, engine: RsyncTree, nodes: tuple[Node, ...], shipment: Shipment) -> None:
+        self.engine = engine
+        self.nodes = nodes
+        self.shipment = shipment
+        self.tree: Tree[Point] = Tree(None, nodes, retries=engine.limits.retries, rng=engine.rng)
+        self.ended: asyncio.Queue[None] = asyncio.Queue()
+        self.expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._keep(node) for node in self.nodes))
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                while (pair := self.tree.next()) is not None:
+                    task = asyncio.create_task(self._serve(*pair))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
+                if not under_way:
+                    return
+                await self.ended.get()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _keep(self, node: Node) -> None:
+        """Leave a node alone that has this very version, and let it serve others."""
+        receipt = self.engine.prepared[node].get("receipt") or {}
+        if receipt.get("version") != self.shipment.version:
+            return
+        try:
+            answer = await self.engine.sessions[node].ask("keep", version=self.shipment.version, timeout=ANSWER_WITHIN)
+        except EzpzError:
+            return  # whatever it is, the copy that follows meets it too
+        if answer["kept"]:
+            self.tree.has(node)
+            self.engine.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
+
+    async def _serve(self, node: Point, source: Point) -> None:
+        assert node is not None
+        via = "this host" if source is None else source.name
+        attempt = self.tree.attempts[node]
+        try:
+            self.engine.emit(NodeStarted(node, via, attempt))
+            await self.engine.renew(node)
+            moved = await self._copy(node, source)
+            published = await self._publish(node)
+        except EzpzError as e:
+            self._failed(node, source, Failure.of(e), attempt, via)
+        else:
+            self.tree.done(node, source)
+            done = NodeResult(node, Outcome.OK, attempt, via, moved["sent_files"], moved["sent_bytes"], published["removed"], seconds=self._elapsed())
+            self.engine.emit(NodeDone(done))
+        finally:
+            self.ended.put_nowait(None)
+
+    def _failed(self, node: Node, source: Point, failure: Failure, attempt: int, via: str) -> None:
+        session = self.engine.sessions.get(node)
+        well = session is not None and session.is_open and failure.code not in HOPELESS
+        if self.tree.failed(node, source, blame_source=well, again=failure.code not in HOPELESS):
+            self.engine.emit(NodeRetrying(node, failure.message))
+        else:
+            result = NodeResult(node, failure.outcome, attempt, via, failure=failure, seconds=self._elapsed())
+            self.engine.emit(NodeDone(result))
+
+    async def _copy(self, node: Node, source: Point) -> dict[str, Any]:
+        if source is None:
+            return await self._push(node)
+        return await self._pull(node, source)
+
+    async def _pull(self, node: Node, source: Node) -> dict[str, Any]:
+        serving = self.engine.sessions[source]
+        staging = self.engine.prepared[node]["staging"]
+        argv = self._argv(node, f"{_host(serving.address)}:{self.shipment.destination}/", staging + "/")
+        timeout = self.engine.limits.timeout
+        session = self.engine.sessions[node]
+        moved = await session.ask(
+            "pull", argv=argv, timeout=timeout + ANSWER_WITHIN if timeout else None, seconds=timeout,
+            heard=lambda event: self.engine.emit(NodeMoved(node, event["bytes"])),
+        )  # fmt: skip
+        if moved["returncode"] != 0:
+            raise explain(moved["stderr"], moved["returncode"], node.given)
+        return moved
+
+    async def _push(self, node: Node) -> dict[str, Any]:
+        session = self.engine.sessions[node]
+        staging = self.engine.prepared[node]["staging"]
+        argv = self._argv(node, self.shipment.path + "/", f"{_host(session.address)}:{staging}/")
+        child = await Child.start(argv, env=dict(os.environ, LC_ALL="C"))
+        timeout = self.engine.limits.timeout or None
+        try:
+            said = await asyncio.wait_for(self._follow(node, child), timeout)
+            status = await child.wait()
+        except asyncio.TimeoutError:
+            raise TimedOut(f"{node.given}: the copy did not end within {timeout:g} s", hint="is the node slow? raise --timeout, or look at the node") from None
+        finally:
+            await child.end(0.5)
+        if status != 0:
+            raise explain(child.err, status, node.given)
+        return {name: int(match.group(1)) if (match := pattern.search(said)) else 0 for name, pattern in STATS.items()}
+
+    async def _follow(self, node: Node, child: Child) -> bytes:
+        """Read what rsync says to its end, tell how far it is, and return the last of it."""
+        kept = b""
+        told = 0.0
+        while data := await child.reader.read(1 << 16):
+            kept = (kept + data)[-4096:]
+            found = PROGRESS.findall(kept)
+            if found and time.monotonic() - told > 0.25:
+                told = time.monotonic()
+                self.engine.emit(NodeMoved(node, int(found[-1])))
+        return kept
+
+    async def _publish(self, node: Node) -> dict[str, Any]:
+        answer = await self.engine.sessions[node].ask(
+            "publish", expected=self.expected, receipt=self.shipment.receipt, executable=self.shipment.executable,
+            timeout=self.engine.limits.timeout or None,
+        )  # fmt: skip
+        return answer
+
+    def _argv(self, node: Node, source: str, target: str) -> list[str]:
+        argv = ["rsync", *OPTIONS, "-e", ssh_command_line()]
+        if self.engine.prepared[node].get("receipt"):
+            argv.append(f"--link-dest={self.shipment.destination}")
+        return [*argv, "--", source, target]
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.engine.started
+
+
+async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
+    try:
+        await act
+    except EzpzError as e:
+        return Failure.of(e)
+    except OSError as e:
+        return Failure.of(NodeLost(f"no session can be started: {e.strerror}", hint="is this host out of processes or open files? see `ulimit -a`"))
+    return None
+
+
+def _host(address: str) -> str:
+    """An address as rsync takes it before a colon."""
+    return f"[{address}]" if re.fullmatch(r"[0-9a-fA-F]*:[0-9a-fA-F:.]+", address) else address

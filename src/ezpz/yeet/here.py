@@ -1,0 +1,174 @@
+"""Here: the launching host's part of a yeet, which is to read the source once and, if it is a node of the job, to land it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from ezpz import __version__
+from ezpz.errors import EzpzError, by_code
+from ezpz.process import Stopped
+from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.landing import Abandoned, Landing
+from ezpz.yeet.agent.refusal import Refusal, from_os_error
+from ezpz.yeet.copy.base import STRATEGIES, Job
+from ezpz.yeet.fanout.base import Shipment
+from ezpz.yeet.relocate.environment import Relocation
+from ezpz.yeet.relocate.folder import relocate_folder, relocation_of_folder
+from ezpz.yeet.source import Kind, kind_of
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from ezpz.yeet.plan import Plan
+    from ezpz.yeet.scan import Scan
+
+
+class Here:
+    """Prepare, read, land; then serve from `shipment.path` until closed. Blocking: meant for a thread of its own.
+
+    stop: set when the run is interrupted; moved: told the bytes that were read
+    """
+
+    def __init__(self, plan: Plan, scanned: Scan, stop: threading.Event, moved: Callable[[int], None]) -> None:
+        self.plan = plan
+        self.scan = scanned
+        self.stop = stop
+        self.moved = moved
+        self.is_target = plan.allocation.local is not None
+        self.landing = self._landing(plan.destination if self.is_target else _private_place(plan))
+        self.previous: dict[str, Any] | None = None
+        self.kind = plan.source.kind or Kind.DATA
+        self.removed = 0
+        self.unchanged = False
+
+    def interrupt(self) -> None:
+        """Make whatever is going on here end soon; safe from any thread."""
+        self.stop.set()
+        self.landing.abandoned.set()
+
+    def prepare(self) -> None:
+        """Check the destination here and take its lock, before anything moves. Raises EzpzError."""
+        with _as_ezpz_errors():
+            if self.plan.in_place and self.is_target:
+                self.landing.lock.acquire()
+                self.landing.forget_failed_nodes()
+            elif not self._serves_in_place():
+                self.previous = self.landing.prepare(prepare_request(self.plan))["receipt"]
+
+    def prepare_elsewhere(self) -> None:
+        """Give the destination on this host up and stage in a private place instead, to serve the others from."""
+        self.landing.close()
+        self.is_target = False
+        self.landing = self._landing(_private_place(self.plan))
+        self.prepare()
+
+    def read(self) -> Shipment:
+        """Fill staging, relocated and verified, and say what it is. Raises EzpzError or Stopped."""
+        with _as_ezpz_errors():
+            if self._serves_in_place():
+                return self._shipment(self.plan.source.real, tree.survey(os.fsencode(self.plan.source.real), self.landing.check_on))
+            relocation = self._fill()
+            self.found = self.landing.verify(self._expected(relocation))
+            return self._shipment(os.fsdecode(self.landing.tree), self.found)
+
+    def publish(self, shipment: Shipment) -> Shipment:
+        """Put what was read at the destination, if this host is a target, and say where it is served from from now on."""
+        if not self.is_target or self._serves_in_place():
+            self.unchanged = self.is_target
+            return shipment
+        with _as_ezpz_errors():
+            self.unchanged = self.landing.keep(shipment.version)
+            if not self.unchanged:
+                answer = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
+                self.removed = int(answer["removed"])
+        return self._shipment(self.plan.destination, self.found)
+
+    def note_failed(self, names: tuple[str, ...]) -> str:
+        """Write the list of failed nodes into the destination. Raises EzpzError."""
+        with _as_ezpz_errors():
+            return self.landing.note_failed_nodes(list(names))
+
+    def close(self) -> None:
+        """Remove staging and give up the lock; harmless twice."""
+        self.landing.close()
+
+    def _landing(self, destination: str) -> Landing:
+        landing = Landing(os.fsencode(destination), self.plan.id)
+        if self.stop.is_set():
+            landing.abandoned.set()
+        return landing
+
+    def _serves_in_place(self) -> bool:
+        """Whether the tree is sent from where the source stands: nothing about it has to change, and it is on a local disk."""
+        source = self.plan.source
+        if self.plan.in_place:
+            return True
+        return not self.is_target and source.node_local and source.kind in (Kind.DATA, Kind.TOOL) and not self.scan.left_out
+
+    def _fill(self) -> Relocation:
+        source = self.plan.source
+        strategy = STRATEGIES.load(self.plan.strategy.name)()
+        destination = os.fsencode(self.plan.destination)
+        relocation = Relocation((), destination)
+        if source.kind is not None:
+            known = (os.fsencode(source.path), os.fsencode(source.real))
+            relocation = relocation_of_folder(os.fsencode(source.real), source.kind, known, destination)
+        job = Job(os.fsencode(source.real), self.scan, self.landing.tree, relocation, self.stop, self.moved, self._linkable())
+        strategy.fill(job)
+        if source.kind is None:
+            self.kind = kind_of(self.landing.tree)
+            relocation = relocation_of_folder(self.landing.tree, self.kind, (), destination)
+            relocate_folder(self.landing.tree, relocation)
+        return relocation
+
+    def _linkable(self) -> bytes | None:
+        """The version in place, if this ezpz made it from this source: then equal size and time mean equal content."""
+        previous = self.previous or {}
+        same = previous.get("source") == self.plan.source.real and previous.get("ezpz") == __version__
+        return self.landing.dst if same else None
+
+    def _expected(self, relocation: Relocation) -> dict[str, Any]:
+        if self.plan.source.is_archive:
+            return {}
+        return {"files": self.scan.files, "bytes": None if relocation.is_needed else self.scan.size + self.scan.linked}
+
+    def _shipment(self, path: str, found: tree.Survey) -> Shipment:
+        receipt = {"source": self.plan.source.real, "kind": self.kind.value, "ezpz": __version__}
+        return Shipment(path, self.plan.destination, found.version, found.files, found.bytes, receipt, self.kind.is_environment)
+
+
+def prepare_request(plan: Plan) -> dict[str, Any]:
+    """What a landing is asked to check and prepare for this plan."""
+    totals = plan.totals
+    return {
+        "dst": plan.destination,
+        "run": plan.id,
+        "avoid": None if plan.in_place else plan.source.real,
+        "source": plan.source.real,
+        "bytes": totals.allocated,
+        "files": (totals.files or 0) + (totals.directories or 0),
+        "executable": plan.source.kind is not None and plan.source.kind.is_environment,
+        "replace": plan.request.replace,
+    }
+
+
+def _private_place(plan: Plan) -> str:
+    return os.path.join(tempfile.gettempdir(), f"ezpz-origin-{plan.id}")
+
+
+class _as_ezpz_errors:  # noqa: N801 - used as a function
+    """Within it, what a landing raises becomes what the rest of ezpz understands."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Refusal):
+            raise by_code(error.code)(error.message, hint=error.hint) from error
+        if isinstance(error, Abandoned):
+            raise Stopped from None
+        if isinstance(error, OSError) and not isinstance(error, EzpzError):
+            refusal = from_os_error(error, f"cannot use '{error.filename or 'the local disk'}'")
+            raise by_code(refusal.code)(refusal.message, hint=refusal.hint) from error

@@ -1,0 +1,165 @@
+"""Plan: everything that a yeet will do, decided before anything is done; `--dry-run` prints this very object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ezpz.cluster.hostnames import fold
+from ezpz.errors import UsageError
+from ezpz.yeet.source import Source, default_destination
+
+if TYPE_CHECKING:
+    from ezpz.cluster.model import Allocation, Node
+    from ezpz.yeet.scan import Scan
+
+DEFAULT_ENGINE = "rsync"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, exactly; None where they said nothing.
+
+    retries: further attempts for a node after the first; timeout: seconds for one copy to one node, 0 for none
+    """
+
+    src: str | None = None
+    dst: str | None = None
+    hostfile: str | None = None
+    hosts: str | None = None
+    hsn: str = "auto"
+    strategy: str | None = None
+    engine: str | None = None
+    exclude: tuple[str, ...] = ()
+    min_success_nodes: int | None = None
+    min_success_fraction: float | None = None
+    retries: int = 2
+    timeout: float = 3600.0
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much a source holds. files and directories are None for an archive, which is read only once; bytes is then an estimate."""
+
+    files: int | None
+    directories: int | None
+    bytes: int
+    allocated: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A name and the reason why it was chosen."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A decided yeet.
+
+    id: names the run and its staging directories; in_place: the source already stands at the destination of this host
+    threshold: how many nodes must have it, None for all of them
+    """
+
+    id: str
+    request: Request
+    source: Source
+    totals: Totals
+    destination: str
+    allocation: Allocation
+    strategy: Choice
+    engine: Choice
+    relocation: str
+    threshold: int | None
+
+    @property
+    def in_place(self) -> bool:
+        return self.source.node_local and self.source.real == self.destination
+
+    @property
+    def remote_nodes(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.allocation.nodes if not node.is_local)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON can hold it; see docs/reference/json.md."""
+        nodes = self.allocation.nodes
+        return {
+            "id": self.id,
+            "source": {
+                "path": self.source.path,
+                "kind": self.source.kind.value if self.source.kind else "archive",
+                "node_local": self.source.node_local,
+                "in_place": self.in_place,
+                "files": self.totals.files,
+                "directories": self.totals.directories,
+                "bytes": self.totals.bytes,
+                "left_out": self.totals.left_out,
+            },
+            "destination": self.destination,
+            "allocation": {
+                "scheduler": self.allocation.scheduler,
+                "job_id": self.allocation.job_id,
+                "nodes": [node.given for node in nodes],
+                "folded": fold(tuple(node.name for node in nodes)),
+                "addresses": {node.given: node.address for node in nodes},
+                "local": self.allocation.local.given if self.allocation.local else None,
+                "evidence": list(self.allocation.evidence),
+            },
+            "strategy": {"name": self.strategy.name, "reason": self.strategy.reason},
+            "engine": {"name": self.engine.name, "reason": self.engine.reason},
+            "relocation": self.relocation,
+            "threshold": self.threshold,
+            "retries": self.request.retries,
+            "timeout": self.request.timeout,
+            "exclude": list(self.request.exclude),
+        }
+
+
+def make_plan(run: str, request: Request, source: Source, totals: Totals, allocation: Allocation, strategy: Choice) -> Plan:
+    """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError."""
+    destination = (request.dst or default_destination(source)).rstrip("/") or "/"
+    if not destination.startswith("/"):
+        raise UsageError(f"--dst '{request.dst}' is not an absolute path", hint="it names a place on every node, as in --dst /tmp/NAME")
+    return Plan(
+        run, request, source, totals, destination, allocation, strategy, engine_choice(request),
+        relocation_in_words(source, destination), threshold(request, len(allocation.nodes)),
+    )  # fmt: skip
+
+
+def engine_choice(request: Request) -> Choice:
+    """The engine, and the reason."""
+    return Choice(request.engine, "asked for") if request.engine else Choice(DEFAULT_ENGINE, "default")
+
+
+def threshold(request: Request, nodes: int) -> int | None:
+    """How many of `nodes` must have it: N, ceil(F × nodes), or None for all. Raises UsageError when that is more than there are."""
+    if request.min_success_nodes is not None:
+        if request.min_success_nodes > nodes:
+            raise UsageError(f"--min-success-nodes {request.min_success_nodes} is more than the {nodes} nodes of the allocation")
+        return request.min_success_nodes
+    if request.min_success_fraction is not None:
+        return math.ceil(round(request.min_success_fraction * nodes, 9))
+    return None
+
+
+def relocation_in_words(source: Source, destination: str) -> str:
+    """What relocation will do, for the plan."""
+    if source.is_archive:
+        return "as the unpacked tree needs it"
+    if source.kind is None or not source.kind.is_environment:
+        return "none: not an environment"
+    if source.real == destination:
+        return "none: it stands there already"
+    return f"scripts, links and configuration: {source.path} becomes {destination}"
+
+
+def totals_of(source: Source, scanned: Scan, archive_bytes: int) -> Totals:
+    """The totals of a scanned directory, or the estimate for an archive."""
+    if source.is_archive:
+        return Totals(None, None, archive_bytes, archive_bytes, 0)
+    return Totals(scanned.files, scanned.directories, scanned.size, scanned.allocated, len(scanned.left_out))

@@ -1,0 +1,1 @@
+"""A pure transform that makes an environment work from its new place: bytes in, bytes out."""

@@ -1,0 +1,167 @@
+"""Report: what happened on every node, and the verdict that decides the exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from ezpz import __version__
+from ezpz.errors import EzpzError, NodesFailed, by_code
+
+if TYPE_CHECKING:
+    from ezpz.cluster.model import Node
+    from ezpz.yeet.plan import Plan
+
+SCHEMA = "ezpz/yeet-report/1"
+
+
+class Outcome(Enum):
+    """How it ended for one node."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    UNREACHABLE = "unreachable"
+    SKIPPED = "skipped"
+
+
+class Status(Enum):
+    """How it ended for the run."""
+
+    SUCCESS = "success"
+    PARTIAL = "partial"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a node does not have it: a code of `ezpz.errors`, one line, the next step."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: EzpzError) -> Failure:
+        return cls(error.code, error.message, error.hint)
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.code == "timed-out":
+            return Outcome.TIMED_OUT
+        unreachable = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown", "node-lost")
+        return Outcome.UNREACHABLE if self.code in unreachable else Outcome.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """What happened on one node.
+
+    attempts: copies that were tried; via: the host it was copied from, "" for none; sent_files, sent_bytes: content that
+    had to move; removed: files that the new version no longer has; unchanged: it already had this version; seconds: from
+    the start of the run to the end for this node
+    """
+
+    node: Node
+    outcome: Outcome
+    attempts: int = 0
+    via: str = ""
+    sent_files: int = 0
+    sent_bytes: int = 0
+    removed: int = 0
+    unchanged: bool = False
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        failure = self.failure
+        return {
+            "node": self.node.given,
+            "outcome": self.outcome.value,
+            "attempts": self.attempts,
+            "via": self.via,
+            "sent_files": self.sent_files,
+            "sent_bytes": self.sent_bytes,
+            "removed": self.removed,
+            "unchanged": self.unchanged,
+            "seconds": round(self.seconds, 3),
+            "failure": None if failure is None else {"code": failure.code, "message": failure.message, "hint": failure.hint},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished yeet.
+
+    version: the digest of what was sent; files, bytes: what it holds; phases: seconds by name; failed_list: where the
+    failed nodes were written, "" for nowhere; interrupted: the signal that ended the run, or 0
+    """
+
+    plan: Plan
+    results: tuple[NodeResult, ...]
+    version: str = ""
+    files: int = 0
+    bytes: int = 0
+    kind: str = ""
+    phases: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    failed_list: str = ""
+    interrupted: int = 0
+
+    @property
+    def succeeded(self) -> tuple[NodeResult, ...]:
+        return tuple(result for result in self.results if result.outcome is Outcome.OK)
+
+    @property
+    def failed(self) -> tuple[NodeResult, ...]:
+        return tuple(result for result in self.results if result.outcome is not Outcome.OK)
+
+    @property
+    def status(self) -> Status:
+        """success: every node has it; partial: the threshold is met all the same; failure: neither, or interrupted."""
+        if self.interrupted:
+            return Status.FAILURE
+        return judge(len(self.succeeded), len(self.results), self.plan.threshold)
+
+    @property
+    def exit_code(self) -> int:
+        """0 for success and partial. Without a threshold the one cause of all failures has its own code, else it is 1."""
+        if self.interrupted:
+            return 128 + self.interrupted
+        if self.status is not Status.FAILURE:
+            return 0
+        causes = Counter(result.failure.code for result in self.failed if result.failure is not None)
+        if self.plan.threshold is None and len(causes) == 1:
+            return by_code(next(iter(causes))).exit_code
+        return NodesFailed.exit_code
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as the one JSON document of a run; schema in docs/reference/json.md."""
+        return {
+            "schema": SCHEMA,
+            "ezpz": __version__,
+            "status": self.status.value,
+            "exit_code": self.exit_code,
+            "plan": self.plan.to_dict(),
+            "version": self.version,
+            "kind": self.kind,
+            "files": self.files,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "phases": {name: round(seconds, 3) for name, seconds in self.phases.items()},
+            "nodes": [result.to_dict() for result in self.results],
+            "succeeded": len(self.succeeded),
+            "failed": len(self.failed),
+            "failed_list": self.failed_list,
+            "interrupted": self.interrupted,
+        }
+
+
+def judge(succeeded: int, nodes: int, threshold: int | None) -> Status:
+    """The verdict. Without a threshold all must have it; with one, at least that many, even when none failed."""
+    needed = nodes if threshold is None else threshold
+    if succeeded < needed or succeeded == 0:
+        return Status.FAILURE
+    return Status.SUCCESS if succeeded == nodes else Status.PARTIAL

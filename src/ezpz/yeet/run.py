@@ -1,0 +1,270 @@
+"""A yeet from beginning to end: look, decide, reach and check every node, read, publish here, send, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from ezpz.cluster.detect import detect
+from ezpz.errors import EzpzError, UsageError
+from ezpz.process import Stopped, find
+from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.copy.base import STRATEGIES, choose
+from ezpz.yeet.copy.tarball import estimated_size
+from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, Warned
+from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment
+from ezpz.yeet.here import Here, prepare_request
+from ezpz.yeet.plan import Choice, Plan, Request, engine_choice, make_plan, totals_of
+from ezpz.yeet.report import Failure, NodeResult, Outcome, Report, Status, judge
+from ezpz.yeet.scan import Scan, scan
+from ezpz.yeet.source import Source, active_environment, inspect
+
+if TYPE_CHECKING:
+    import random
+
+    from ezpz.cluster.model import Allocation, Node
+
+T = TypeVar("T")
+UNANSWERED = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown", "node-lost", "timed-out", "chatty-shell")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is known once everything has been looked at and nothing counted."""
+
+    source: Source
+    allocation: Allocation
+    strategy: Choice
+
+
+def look(request: Request, environ: Mapping[str, str]) -> Sight:
+    """Look at the source and the allocation. Raises EzpzError."""
+    source = inspect(request.src or active_environment(environ))
+    strategy = Choice(*choose(source, request.strategy))
+    if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:
+        what = "an archive" if source.is_archive else "a directory"
+        raise UsageError(f"--strategy {strategy.name} cannot read '{source.path}', which is {what}", hint="leave --strategy out")
+    if source.is_archive and request.exclude:
+        raise UsageError(f"--exclude {request.exclude[0]} cannot be used with an archive", hint="make the archive without it")
+    allocation = detect(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
+    return Sight(source, allocation, strategy)
+
+
+def decide(run: str, request: Request, sight: Sight, stop: threading.Event | None = None) -> tuple[Plan, Scan]:
+    """Count the source and make the plan. Raises EzpzError or Stopped."""
+    source = sight.source
+    scanned = Scan(b"") if source.is_archive else scan(source.real.encode(errors="surrogateescape"), exclude=request.exclude, stop=stop)
+    archive_bytes = estimated_size(source.real) if source.is_archive else 0
+    plan = make_plan(run, request, source, totals_of(source, scanned, archive_bytes), sight.allocation, sight.strategy)
+    if plan.in_place and any(left.why == "excluded" for left in scanned.left_out):
+        raise UsageError(f"--exclude {request.exclude[0]} cannot be used: the source stands at the destination already", hint="choose another --dst")
+    return plan, scanned
+
+
+def warnings(scanned: Scan) -> tuple[str, ...]:
+    """One line for what the source holds that is not carried, whatever it is asked."""
+    special = [left for left in scanned.left_out if left.why != "excluded"]
+    if not special:
+        return ()
+    more = f" and {len(special) - 1} more" if len(special) > 1 else ""
+    return (f"not carried: the {special[0].why} '{shown(special[0].path)}'{more}",)
+
+
+def execute(run: str, request: Request, environ: Mapping[str, str], emit: Emit, rng: random.Random) -> Report:
+    """Do it, and report. Raises EzpzError when it failed as a whole; a node's failure is in the report."""
+    sight = look(request, environ)
+    engine_type = ENGINES.load(engine_choice(request).name)
+    remote = any(not node.is_local for node in sight.allocation.nodes)
+    for tool in (*STRATEGIES.load(sight.strategy.name).tools, *(engine_type.tools if remote else ())):
+        find(tool)
+    return asyncio.run(_Run(run, request, sight, engine_type, emit, rng).go())
+
+
+class _Run:
+    """The steps of one yeet and what they leave for each other."""
+
+    def __init__(self, run: str, request: Request, sight: Sight, engine_type: type[Engine], emit: Emit, rng: random.Random) -> None:
+        self.run = run
+        self.request = request
+        self.sight = sight
+        self.emit = emit
+        self.engine = engine_type(Limits(request.retries, request.timeout), self._hear, rng)
+        self.stop = threading.Event()
+        self.started = time.monotonic()
+        self.phases: dict[str, float] = {}
+        self.results: dict[Node, NodeResult] = {}
+        self.interrupted = 0
+        self.here: Here | None = None
+        self.shipment: Shipment | None = None
+        self.failed_list = ""
+
+    async def go(self) -> Report:
+        with self._signals():
+            try:
+                await self._reach_and_scan()
+                if await self._check():
+                    await self._read()
+                    await self._send()
+                    await self._note_failed()
+            except (asyncio.CancelledError, Stopped):
+                if not self.interrupted:
+                    raise
+            finally:
+                await self._close()
+        return self._report()
+
+    async def _reach_and_scan(self) -> None:
+        """Open the sessions while the source is counted: both take their time, and neither moves anything."""
+        remote = tuple(node for node in self.sight.allocation.nodes if not node.is_local)
+        counting = asyncio.ensure_future(self._thread(lambda: decide(self.run, self.request, self.sight, self.stop)))
+        with self._phase("reach"):
+            try:
+                lost = await self.engine.reach(remote)
+            finally:
+                counted = await asyncio.gather(counting, return_exceptions=True)
+        if isinstance(counted[0], BaseException):
+            raise counted[0]
+        self.plan, self.scan = counted[0]
+        for warning in warnings(self.scan):
+            self._hear(Warned(warning))
+        self._lose(lost)
+
+    async def _check(self) -> bool:
+        """Check every destination; whether there is any point in moving something."""
+        self.here = Here(self.plan, self.scan, self.stop, lambda size: self._hear(Read(size)))
+        local = self.plan.allocation.local
+        with self._phase("check"):
+            try:
+                await self._thread(self.here.prepare)
+            except EzpzError as e:
+                if local is None:
+                    raise
+                self._lose({local: Failure.of(e)})
+            self._lose(await self.engine.check(self._wanted(), prepare_request(self.plan)))
+        if not self._worth_it():
+            return False
+        if local is not None and local in self.results:
+            await self._thread(self.here.prepare_elsewhere)
+        return True
+
+    def _worth_it(self) -> bool:
+        """Whether to move anything: nobody refused it, or enough are left for the threshold."""
+        nodes = self.plan.allocation.nodes
+        left = len(nodes) - len(self.results)
+        if self.plan.threshold is not None:
+            return judge(left, len(nodes), self.plan.threshold) is not Status.FAILURE
+        refused = any(result.failure is not None and result.failure.code not in UNANSWERED for result in self.results.values())
+        return left > 0 and not refused
+
+    async def _read(self) -> None:
+        here = self.here
+        assert here is not None
+        with self._phase("read", self.plan.totals.bytes):
+            shipment = await self._thread(here.read)
+        with self._phase("publish"):
+            self.shipment = shipment = await self._thread(lambda: here.publish(shipment))
+        local = self.plan.allocation.local
+        if local is not None and here.is_target:
+            self._hear(NodeDone(NodeResult(local, Outcome.OK, removed=here.removed, unchanged=here.unchanged, seconds=self._elapsed())))
+
+    async def _send(self) -> None:
+        assert self.shipment is not None
+        with self._phase("send", self.shipment.bytes):
+            await self.engine.deliver(self._wanted(), self.shipment)
+
+    async def _note_failed(self) -> None:
+        """With failures and the threshold met, list the failed nodes in the destination, here or on a node that has it."""
+        here = self.here
+        assert here is not None
+        failed = tuple(node.given for node in self.plan.allocation.nodes if self.results[node].outcome is not Outcome.OK)
+        if not failed or self._report().status is not Status.PARTIAL:
+            return
+        if here.is_target:
+            self.failed_list = await self._thread(lambda: here.note_failed(failed))
+            return
+        first = next(node for node in self.plan.remote_nodes if self.results[node].outcome is Outcome.OK)
+        path = await self.engine.note_failed(first, failed)
+        self.failed_list = f"{first.given}:{path}"
+
+    async def _close(self) -> None:
+        self.stop.set()
+        await self.engine.close()
+        if self.here is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.here.close)
+
+    def _report(self) -> Report:
+        if not hasattr(self, "plan"):
+            raise Stopped
+        results = tuple(self.results.get(node) or NodeResult(node, Outcome.SKIPPED) for node in self.plan.allocation.nodes)
+        sent = self.shipment
+        return Report(
+            self.plan, results,
+            version=sent.version if sent else "", files=sent.files if sent else 0, bytes=sent.bytes if sent else 0,
+            kind=self.here.kind.value if self.here else "", phases=self.phases, seconds=self._elapsed(),
+            failed_list=self.failed_list, interrupted=self.interrupted,
+        )  # fmt: skip
+
+    def _wanted(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.plan.remote_nodes if node not in self.results)
+
+    def _lose(self, failures: Mapping[Node, Failure]) -> None:
+        for node, failure in failures.items():
+            self._hear(NodeDone(NodeResult(node, failure.outcome, failure=failure, seconds=self._elapsed())))
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, NodeDone):
+            self.results[event.result.node] = event.result
+        self.emit(event)
+
+    @contextmanager
+    def _phase(self, name: str, total: int = 0) -> Iterator[None]:
+        began = time.monotonic()
+        self._hear(PhaseStarted(name, total))
+        try:
+            yield
+        finally:
+            self.phases[name] = time.monotonic() - began
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Within it Ctrl-C and SIGTERM cancel the run, once; what is cleaned up then is cleaned up in peace."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+
+        def interrupt(number: int) -> None:
+            if not self.interrupted:
+                self.interrupted = number
+                self.stop.set()
+                if self.here is not None:
+                    self.here.interrupt()
+                task.cancel()
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, interrupt, int(number))
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    async def _thread(self, act: Callable[[], T]) -> T:
+        """Run something that blocks; a cancelled run still waits for it, since it looks at `stop` by itself."""
+        work = asyncio.get_running_loop().run_in_executor(None, act)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            work.exception()
+            raise
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+

@@ -1,0 +1,137 @@
+"""Source: what is at this path, a venv, a conda environment, a tool, plain data, or an archive."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ezpz.errors import SourceEmpty, SourceNotFound, SourceUnreadable, UsageError
+from ezpz.yeet.agent import place
+from ezpz.yeet.agent.refusal import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
+SHARED_FILESYSTEMS = frozenset(
+    "nfs nfs4 lustre gpfs ceph beegfs beegfs_nodev panfs pvfs2 orangefs cifs smb3 smbfs 9p afs dvs glusterfs wekafs vast daos virtiofs".split()
+)
+
+
+class Kind(Enum):
+    """What a tree is for; decides relocation, the noexec check, and how it is used afterwards."""
+
+    VENV = "venv"
+    CONDA = "conda"
+    TOOL = "tool"
+    DATA = "data"
+
+    @property
+    def is_environment(self) -> bool:
+        return self in (Kind.VENV, Kind.CONDA)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is to be put on the nodes.
+
+    path: absolute, as the user gave it; real: with every link resolved; name: what the default destination is called
+    kind: None for an archive until it has been unpacked; node_local: on a disk that only this host has, as far as its
+    filesystem's type tells
+    """
+
+    path: str
+    real: str
+    name: str
+    kind: Kind | None
+    node_local: bool
+
+    @property
+    def is_archive(self) -> bool:
+        return self.kind is None
+
+
+def is_node_local(filesystem: str) -> bool:
+    """Whether a filesystem of this type is, as far as its type tells, a disk that only one host has."""
+    return filesystem not in SHARED_FILESYSTEMS and not filesystem.startswith("fuse.")
+
+
+def active_environment(environ: Mapping[str, str]) -> str:
+    """The path of the active venv or conda environment. Raises SourceNotFound when none is active."""
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        if environ.get(variable):
+            return environ[variable]
+    raise SourceNotFound(
+        "no source: no SRC was given, and no venv or conda environment is active",
+        hint="activate one first, or name it: ezpz yeet /path/to/env",
+    )
+
+
+def inspect(path: str) -> Source:
+    """Look at `path` and say what it is.
+
+    Raises SourceNotFound, SourceUnreadable, SourceEmpty, or UsageError for a file that is no archive we read.
+    """
+    given = os.path.normpath(os.path.join(os.getcwd(), path))
+    label = shown(os.fsencode(path))
+    if not os.path.lexists(given):
+        raise SourceNotFound(f"no source: '{label}' does not exist", hint="check the path; is the filesystem mounted here?")
+    if not os.path.exists(given):
+        raise SourceNotFound(f"no source: '{label}' is a link to nothing ('{shown(os.fsencode(os.path.realpath(given)))}')")
+    real = os.path.realpath(given)
+    if not os.access(real, os.R_OK | (os.X_OK if os.path.isdir(real) else 0)):
+        raise SourceUnreadable(f"cannot read '{label}': permission denied", hint="are you allowed to read it?")
+    local = is_node_local(place.filesystem(os.fsencode(real)))
+    name = os.path.basename(given)
+    if os.path.isdir(real):
+        if not any(os.scandir(real)):
+            raise SourceEmpty(f"the source '{label}' is an empty directory")
+        return Source(given, real, name, kind_of(os.fsencode(real)), local)
+    if os.path.isfile(real):
+        return _inspect_file(given, real, label, local)
+    raise UsageError(f"the source '{label}' is neither a directory nor a file")
+
+
+def _inspect_file(given: str, real: str, label: str, local: bool) -> Source:
+    if os.path.getsize(real) == 0:
+        raise SourceEmpty(f"the source '{label}' is an empty file")
+    name = os.path.basename(given)
+    for suffix in ARCHIVE_SUFFIXES:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return Source(given, real, name[: -len(suffix)], None, local)
+    raise UsageError(
+        f"the source '{label}' is a file, but no archive that ezpz reads ({', '.join(ARCHIVE_SUFFIXES)})",
+        hint="give a directory, or an archive made by `ezpz yeet tar`",
+    )
+
+
+def kind_of(root: bytes) -> Kind:
+    """What the tree at `root` is for, by the files that mark it (PEP 405 for pyvenv.cfg)."""
+    if os.path.isfile(os.path.join(root, b"pyvenv.cfg")):
+        return Kind.VENV
+    if os.path.isdir(os.path.join(root, b"conda-meta")):
+        return Kind.CONDA
+    if os.path.isdir(os.path.join(root, b"bin")):
+        return Kind.TOOL
+    return Kind.DATA
+
+
+def default_destination(source: Source) -> str:
+    """`/tmp/NAME`, by the name that was given and not a link's target."""
+    return f"/tmp/{source.name}"  # noqa: S108 - the node-local disk that every site has
+
+
+def newer_archive(environment: str, folder: str) -> str | None:
+    """An archive of the environment's name beside it or in `folder` that is newer than it, or None."""
+    name = os.path.basename(environment)
+    for place_ in (os.path.dirname(environment), folder):
+        for suffix in ARCHIVE_SUFFIXES:
+            candidate = os.path.join(place_, name + suffix)
+            try:
+                if os.stat(candidate).st_mtime > os.stat(environment).st_mtime:
+                    return candidate
+            except OSError:
+                continue
+    return None

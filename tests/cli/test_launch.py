@@ -1,0 +1,245 @@
+"""`ezpz launch` for real, on this host: exit status, standard streams, signals, what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import clean_environ, ezpz
+
+HERE = ("--hosts", socket.gethostname())
+
+
+def launch(*args: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `ezpz launch` on this host alone."""
+    return ezpz("launch", *HERE, *args, stdin=stdin, variables=variables)
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+    """Start `ezpz launch` on this host, and wait until the command has said "ready"."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ezpz", "launch", *HERE, *args], env=clean_environ(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What it still says, once it has ended."""
+    out, _ = process.communicate(timeout=30)
+    return out
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_one_rank_here() -> None:
+    done = launch("sh", "-c", "echo $RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE")
+    assert (done.stdout, done.stderr, done.returncode) == ("0/1 0/1\n", "", 0)
+
+
+def test_several_ranks_here() -> None:
+    done = launch("-n", "3", "sh", "-c", "echo $RANK of $WORLD_SIZE")
+    assert sorted(done.stdout.splitlines()) == ["0 of 3", "1 of 3", "2 of 3"]
+
+
+def test_standard_streams_are_the_commands() -> None:
+    done = launch("sh", "-c", "tr a-z A-Z; echo oops >&2", stdin="hello")
+    assert (done.stdout, done.stderr) == ("HELLO", "oops\n")
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill $$", 143)])
+def test_the_exit_status_is_the_commands(script: str, status: int) -> None:
+    assert launch("sh", "-c", script).returncode == status
+
+
+def test_the_first_rank_that_fails_ends_the_others() -> None:
+    begin = time.monotonic()
+    done = launch("-n", "3", "sh", "-c", "test $RANK = 1 && exit 9; exec sleep 60")
+    assert done.returncode == 9
+    assert time.monotonic() - begin < 20
+
+
+def test_what_follows_the_command_is_the_commands() -> None:
+    assert launch("echo", "--json", "-v", "--", "-n").stdout == "--json -v -- -n\n"
+    assert launch("--", "echo", "--dry-run").stdout == "--dry-run\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_reach_the_whole_tree_of_the_command(number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    with start("sh", "-c", f"trap 'echo got {name}; exit 5' {name}; sleep 60 & echo ready; wait") as process:
+        process.send_signal(number)
+        assert finish(process) == f"got {name}\n"
+        assert process.returncode == 5
+
+
+def test_a_signal_reaches_every_rank() -> None:
+    code = "import signal, time; signal.signal(15, lambda *_: exit(4)); print('ready', flush=True); time.sleep(60)"
+    with start("-n", "3", sys.executable, "-c", code) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+        process.terminate()
+        assert finish(process) == ""
+        assert process.returncode == 4
+
+
+def test_a_command_that_dies_of_the_signal_gives_its_status() -> None:
+    with start("sh", "-c", "echo ready; exec sleep 60") as process:
+        process.terminate()
+        finish(process)
+        assert process.returncode == 143
+
+
+def test_a_command_that_ignores_signals_is_killed_at_the_second() -> None:
+    script = "trap '' INT TERM; echo ready; echo $$; sleep 60; sleep 60"
+    with start("sh", "-c", script) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        finish(process)
+        assert process.returncode == 137
+        assert not is_running(pid)
+
+
+def test_nohup_is_respected() -> None:
+    with subprocess.Popen(
+        ["nohup", sys.executable, "-m", "ezpz", "launch", *HERE, "sh", "-c", "echo ready; sleep 1; echo done"],
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert finish(process) == "done\n"
+        assert process.returncode == 0
+
+
+def test_a_terminal_reaches_the_command_and_so_does_its_ctrl_c() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        code = "import sys; print(sys.stdin.isatty(), input(), flush=True); input()"
+        argv = [sys.executable, "-m", "ezpz", "launch", *HERE, sys.executable, "-c", code]
+        os.execve(sys.executable, argv, clean_environ())
+    os.write(terminal, b"hello\n")
+    said = b""
+    while b"True hello" not in said:
+        said += os.read(terminal, 1024)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130
+
+
+def test_a_command_that_does_not_exist() -> None:
+    done = launch("no-such-command-here")
+    assert done.returncode == 51
+    assert "'no-such-command-here' cannot be started on this host: No such file or directory" in done.stderr
+    assert "hint:" in done.stderr
+
+
+def test_a_script_without_an_interpreter_line(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo hello\n")
+    script.chmod(0o755)
+    done = launch(str(script))
+    assert done.returncode == 51
+    assert "Exec format error" in done.stderr
+    assert "#!" in done.stderr
+
+
+def test_dry_run_runs_nothing(tmp_path: Path) -> None:
+    done = launch("--dry-run", "-n", "2", "touch", str(tmp_path / "made"))
+    assert done.returncode == 0
+    assert "launcher  local: this host is the only node" in done.stdout
+    assert "ranks     2, 2 a node" in done.stdout
+    assert not (tmp_path / "made").exists()
+
+
+def test_dry_run_in_json() -> None:
+    document = json.loads(launch("--dry-run", "--json", "true").stdout)
+    assert document["schema"] == "ezpz/launch/1"
+    assert document["argv"] == ["true"]
+    assert "exit_code" not in document
+
+
+def test_json_is_one_document_after_the_command() -> None:
+    done = launch("--json", "sh", "-c", "echo heard; exit 6")
+    assert json.loads(done.stdout)["exit_code"] == done.returncode == 6
+    assert done.stderr == "heard\n"
+
+
+def test_verbose_says_how_it_was_decided() -> None:
+    assert "local: this host is the only node" in launch("-v", "true").stderr
+
+
+def test_the_environment_gives_options_and_the_line_wins(tmp_path: Path) -> None:
+    assert launch("sh", "-c", "echo $WORLD_SIZE", EZPZ_LAUNCH_NPROC="2").stdout == "2\n2\n"
+    assert launch("-n", "1", "sh", "-c", "echo $WORLD_SIZE", EZPZ_LAUNCH_NPROC="2").stdout == "1\n"
+    assert launch("true", EZPZ_LAUNCH_HOSTFILE=str(tmp_path / "missing")).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (("-n", "0", "true"), "'-n' / '--nproc' (env var: 'EZPZ_LAUNCH_NPROC'): 0 is not"),
+        (("--ppn", "two", "true"), "'two' is not a valid integer"),
+        (("--hostfile", "h", "true"), f"'--hosts {HERE[1]}' and '--hostfile h' exclude each other"),
+        (("-n", "4", "--ppn", "3", "true"), "-n 4 does not fit with --ppn 3: 1 nodes x 3 = 3 < 4"),
+        (("-q", "-v", "true"), "exclude each other"),
+        ((), "Missing argument 'COMMAND"),
+        (("--no-such", "true"), "--no-such"),
+    ],
+)
+def test_a_bad_line_is_a_usage_error(line: tuple[str, ...], named: str) -> None:
+    done = launch(*line)
+    assert done.returncode == 2
+    assert named in done.stderr
+
+
+def test_other_hosts_without_a_launcher(tmp_path: Path) -> None:
+    done = ezpz("launch", "--hosts", "n[1-2]", "--hsn", "off", "true", variables={"PATH": str(tmp_path)})
+    assert done.returncode == 50
+    assert "nothing here can start ranks on n[1-2]" in done.stderr
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
+def test_a_stub_launcher_gets_the_command_and_the_hosts(tmp_path: Path, scheduler: str) -> None:
+    """A launcher that does what its kind does, but starts the command here, once, and shows its hostfile."""
+    stub = tmp_path / ("srun" if scheduler == "slurm" else "mpiexec")
+    stub.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo PALS 1.2; exit; }\n'
+        'while [ $# -gt 0 ]; do case "$1" in --hostfile) shift; cat "$1"; stat -c %a "$1";;'
+        ' --|--envall) shift; break;; esac; shift; done\nexec "$@"\n'
+    )
+    stub.chmod(0o755)
+    nodefile = tmp_path / "nodefile"
+    nodefile.write_text("n1\nn1\nn2\n")
+    variables = {
+        "slurm": {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]"},
+        "pbs": {"PBS_JOBID": "7.server", "PBS_NODEFILE": str(nodefile)},
+    }[scheduler]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = ezpz("launch", "--hsn", "off", "sh", "-c", "echo ran; exit 3", variables={"PATH": path, **variables})
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == {"slurm": "ran\n", "pbs": "n1\nn2\n600\nran\n"}[scheduler]

@@ -1,0 +1,132 @@
+"""Fixtures for tests on real hosts: labs that are made once and as new for every test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import FaultyLab, Host, LabUnavailable, make_lab
+from tests.lab.slurm import Slurm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import FrameType
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LABS = ("lab4", "lab16", "slurm")
+FOREIGN = ("PBS_", "SLURM_", "PMI_", "PALS_", "EZPZ_", "VIRTUAL_ENV", "CONDA_", "PYTHONDONTWRITEBYTECODE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end the run as Ctrl-C does, so that no lab outlives it."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def _session_lab(count: int) -> Iterator[FaultyLab]:
+    if REPOSITORY.is_relative_to("/tmp"):
+        raise LabUnavailable(f"{REPOSITORY} lies in /tmp, of which each host has its own")
+    with make_lab(count) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def lab4() -> Iterator[FaultyLab]:
+    """Four unshaped hosts, as new for each test."""
+    yield from _session_lab(4)
+
+
+@pytest.fixture(scope="session")
+def lab16() -> Iterator[FaultyLab]:
+    """Sixteen unshaped hosts, as new for each test."""
+    yield from _session_lab(16)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """Slurm on four hosts of its own, ``slurm.lab``."""
+    for lab in _session_lab(4):
+        with Slurm(lab) as running:
+            yield running
+
+
+def _labs_of(request: pytest.FixtureRequest) -> list[FaultyLab]:
+    made = (request.getfixturevalue(name) for name in LABS if name in request.fixturenames)
+    return [each.lab if isinstance(each, Slurm) else each for each in made]
+
+
+@pytest.fixture(autouse=True)
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Make the hosts that a test used as new, and fail it if anything of it still runs on one it did not break."""
+    labs = _labs_of(request)
+    yield
+    leaks = [leak for lab in labs for leak in lab.clean()]
+    assert not leaks, "left running: " + "; ".join(leaks)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without what schedulers, ezpz and virtual environments put in one."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+
+
+class Ezpz:
+    """``ezpz`` on the launching host of a lab, in a clean environment."""
+
+    def __init__(self, lab: FaultyLab) -> None:
+        """Run on this lab."""
+        self.lab = lab
+
+    def argv(self, *arguments: str | os.PathLike[str]) -> list[str]:
+        """Return the command line that these arguments stand for."""
+        return [sys.executable, "-m", "ezpz", *(os.fspath(argument) for argument in arguments)]
+
+    def __call__(
+        self,
+        *arguments: str | os.PathLike[str],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        host: Host | str = "n000",
+        timeout: float = 120,
+        check: bool = False,
+        input: str | None = None,  # noqa: A002 - the name that subprocess.run gives it
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``ezpz`` to its end with ``env`` added to the clean environment."""
+        return self.lab.run(
+            host,
+            self.argv(*arguments),
+            env={**clean_environment(), **(env or {})},
+            cwd=cwd,
+            timeout=timeout,
+            check=check,
+            input=input,
+        )
+
+    def popen(
+        self, *arguments: str | os.PathLike[str], env: Mapping[str, str] | None = None, host: Host | str = "n000"
+    ) -> subprocess.Popen[str]:
+        """Start ``ezpz`` with its output in pipes; its pid is its own, so signals arrive."""
+        environment = {**clean_environment(), **(env or {})}
+        return self.lab.popen(
+            host,
+            self.argv(*arguments),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+@pytest.fixture
+def ezpz(request: pytest.FixtureRequest) -> Ezpz:
+    """Run ``ezpz`` on n000 of the lab that the test uses, or else of `lab4`."""
+    labs = _labs_of(request)
+    return Ezpz(labs[0] if labs else request.getfixturevalue("lab4"))
