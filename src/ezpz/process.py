@@ -60,7 +60,9 @@ def find(tool: str) -> str:
     """The absolute path of a program on PATH. Raises ToolMissing."""
     path = shutil.which(tool)
     if path is None:
-        raise ToolMissing(f"'{tool}' is not on PATH on this host", hint=f"install it, or load the module that has {tool}")
+        raise ToolMissing(
+            f"'{tool}' is not on PATH on this host", hint=f"install it, or load the module that has {tool}"
+        )
     return path
 
 
@@ -82,7 +84,9 @@ def run(
     return Completed(tuple(argv), process.returncode, talk.stdout, talk.stderr)
 
 
-def pipeline(first: Sequence[Argument], second: Sequence[Argument], *, input: bytes, stop: threading.Event) -> tuple[Completed, Completed]:  # noqa: A002
+def pipeline(
+    first: Sequence[Argument], second: Sequence[Argument], *, input: bytes, stop: threading.Event
+) -> tuple[Completed, Completed]:  # noqa: A002
     """Run `first | second` to the end; `input` goes to the first. Raises as `run` does."""
     upstream = _popen(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None)
     try:
@@ -148,7 +152,9 @@ def end_tree(process: subprocess.Popen[bytes]) -> None:
 class Child:
     """A process with a two-way line to it, for asyncio: write bytes, read lines, keep the end of its stderr."""
 
-    def __init__(self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.process = process
         self.reader = reader
         self.writer = writer
@@ -217,7 +223,9 @@ class Child:
         return status
 
 
-def _popen(argv: Sequence[Argument], *, stdin: object, stdout: object, stderr: object, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+def _popen(
+    argv: Sequence[Argument], *, stdin: object, stdout: object, stderr: object, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(argv),
@@ -229,7 +237,9 @@ def _popen(argv: Sequence[Argument], *, stdin: object, stdout: object, stderr: o
         )
     except (FileNotFoundError, PermissionError) as e:
         name = _text(argv[0])
-        raise ToolMissing(f"'{name}' cannot be started on this host: {e.strerror}", hint=f"is {name} installed and on PATH?") from e
+        raise ToolMissing(
+            f"'{name}' cannot be started on this host: {e.strerror}", hint=f"is {name} installed and on PATH?"
+        ) from e
 
 
 def _slice(deadline: float | None, stop: threading.Event | None) -> float | None:
@@ -282,7 +292,7 @@ def foreground(
                         deadline = time.monotonic() + (grace if deadline == math.inf else 0.0)
         finally:
             for process in processes:
-                if process.returncode is None:
+                if process.returncode is None or deadline != math.inf:  # asked to end: also what outlived its leader
                     _signal_group(process.pid, signal.SIGTERM)
             for process in processes:
                 end_tree(process)

@@ -47,7 +47,7 @@ class Output:
     def line(self, text: str = "", *, fg: str | None = None, bold: bool = False) -> None:
         """Say a line of the result. `fg` is a click colour name, used on a terminal only."""
         if not (self.json or self.quiet):
-            _write(sys.stdout, text, fg=fg, bold=bold)
+            _write(sys.stdout, text, fg=fg, bold=bold or None)
 
     def note(self, text: str) -> None:
         """Tell what goes on, on stderr."""

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.model import Allocation
 
-HOSTFILE = (
-    "{hostfile}"  # in an argv: stands for the path of the hostfile, which is written when the plan is carried out
-)
+HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 
 
 class Tools(Protocol):

@@ -32,9 +32,13 @@ def archive_path(source: Source, output: str | None) -> str:
         raise UsageError(f"--output '{output}' does not end in {' or '.join(ARCHIVE_SUFFIXES)}")
     folder = os.path.realpath(os.path.dirname(path))
     if os.path.commonpath([folder, source.real]) == source.real:
-        raise DestinationRefused(f"the archive '{path}' would lie inside the source '{source.path}'", hint="choose another place with -o")
+        raise DestinationRefused(
+            f"the archive '{path}' would lie inside the source '{source.path}'", hint="choose another place with -o"
+        )
     if not os.path.isdir(folder):
-        raise DestinationRefused(f"the folder '{folder}' does not exist", hint="make it, or choose another place with -o")
+        raise DestinationRefused(
+            f"the folder '{folder}' does not exist", hint="make it, or choose another place with -o"
+        )
     return path
 
 
@@ -63,7 +67,9 @@ def write_archive(scanned: Scan, path: str, moved: Callable[[int], None]) -> int
 
 
 def _open(stream: gzip.GzipFile) -> tarfile.TarFile:
-    return tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape")
+    return tarfile.open(
+        fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
+    )
 
 
 def _add_all(archive: tarfile.TarFile, scanned: Scan, moved: Callable[[int], None]) -> None:
@@ -97,7 +103,9 @@ def _add_file(archive: tarfile.TarFile, path: bytes, member: tarfile.TarInfo, en
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size != entry.size or not stat.S_ISREG(entry.mode):
-            raise SourceChanged(f"'{shown(entry.path)}' changed during the run", hint="run it again when nothing writes there")
+            raise SourceChanged(
+                f"'{shown(entry.path)}' changed during the run", hint="run it again when nothing writes there"
+            )
         member.size = size
         archive.addfile(member, file)
 

@@ -37,7 +37,11 @@ class DefaultGroup(click.Group):
         env = self.commands[self.default]
         own = super().shell_complete(ctx, incomplete)
         with env.make_context(self.default, [], parent=ctx, resilient_parsing=True) as inner:
-            theirs = env.shell_complete(inner, incomplete) if incomplete.startswith("-") else _complete_source(env, inner, incomplete)
+            theirs = (
+                env.shell_complete(inner, incomplete)
+                if incomplete.startswith("-")
+                else _complete_source(env, inner, incomplete)
+            )
         return [*own, *theirs]
 
 
@@ -82,16 +86,55 @@ def yeet() -> None:
 @option("--src", type=click.Path(), callback=excludes("src_arg"), help="What to put on the nodes; the same as SRC.")
 @option("--dst", type=click.Path(), help="Where it goes on every node.  [default: /tmp/NAME]")
 @node_options(PREFIX)
-@option("--strategy", metavar="NAME", callback=excludes("copy", "compress"), shell_complete=complete_strategies, help="How it is read here: direct, rsync, cp, compress or tarball.")
+@option(
+    "--strategy",
+    metavar="NAME",
+    callback=excludes("copy", "compress"),
+    shell_complete=complete_strategies,
+    help="How it is read here: direct, rsync, cp, compress or tarball.",
+)
 @option("--copy", is_flag=True, callback=excludes("strategy", "compress"), help="Short for --strategy cp.")
 @option("--compress", is_flag=True, callback=excludes("strategy", "copy"), help="Short for --strategy compress.")
 @option("--engine", metavar="NAME", shell_complete=complete_engines, help="How it gets to the other nodes: rsync.")
-@option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches; may be repeated. Without a slash it matches any name, else the path from SRC.")
-@option("--min-success-nodes", metavar="N", type=click.IntRange(min=1), callback=excludes("min_success_fraction"), help="Succeed when at least N nodes have it.")
-@option("--min-success-fraction", metavar="F", type=click.FloatRange(0, 1, min_open=True), callback=excludes("min_success_nodes"), help="Succeed when at least this share of the nodes has it, as 0.9.")
+@option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    help="Leave out what matches; may be repeated. Without a slash it matches any name, else the path from SRC.",
+)
+@option(
+    "--min-success-nodes",
+    metavar="N",
+    type=click.IntRange(min=1),
+    callback=excludes("min_success_fraction"),
+    help="Succeed when at least N nodes have it.",
+)
+@option(
+    "--min-success-fraction",
+    metavar="F",
+    type=click.FloatRange(0, 1, min_open=True),
+    callback=excludes("min_success_nodes"),
+    help="Succeed when at least this share of the nodes has it, as 0.9.",
+)
 @option("--replace", is_flag=True, help="Replace a directory at the destination that is not from an earlier yeet.")
-@option("--retries", metavar="N", type=click.IntRange(min=0), default=2, show_default=True, envvar=[f"{PREFIX}_RETRIES", f"{PREFIX}_RSYNC_RETRIES"], help="Further attempts for a node that failed.")
-@option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), default=3600.0, show_default=True, envvar=[f"{PREFIX}_TIMEOUT", f"{PREFIX}_RSYNC_TIMEOUT"], help="End a copy to one node after this long; 0 for never.")
+@option(
+    "--retries",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    envvar=[f"{PREFIX}_RETRIES", f"{PREFIX}_RSYNC_RETRIES"],
+    help="Further attempts for a node that failed.",
+)
+@option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=3600.0,
+    show_default=True,
+    envvar=[f"{PREFIX}_TIMEOUT", f"{PREFIX}_RSYNC_TIMEOUT"],
+    help="End a copy to one node after this long; 0 for never.",
+)
 @option("--dry-run", is_flag=True, help="Print the plan and move nothing.")
 @output_options(PREFIX)
 @click.pass_context
@@ -124,7 +167,15 @@ def env_command(ctx: click.Context, *, output: Output, dry_run: bool, **options:
 
 @yeet.command("tar")
 @SOURCE
-@click.option("-o", "--output", "target", type=click.Path(), envvar=f"{PREFIX}_OUTPUT", show_envvar=True, help="The archive.  [default: NAME.tar.gz beside SRC]")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(),
+    envvar=f"{PREFIX}_OUTPUT",
+    show_envvar=True,
+    help="The archive.  [default: NAME.tar.gz beside SRC]",
+)
 @option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches, as in `ezpz yeet env`.")
 @output_options(PREFIX)
 def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, ...], output: Output) -> None:
@@ -145,7 +196,9 @@ def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, 
 
     source = inspect(src_arg or active_environment(os.environ))
     if source.is_archive:
-        raise UsageError(f"the source '{source.path}' is an archive already", hint="give the directory it was made from")
+        raise UsageError(
+            f"the source '{source.path}' is an archive already", hint="give the directory it was made from"
+        )
     path = archive_path(source, target)
     with display.Display(output) as watch:
         scanned = scan(os.fsencode(source.real), exclude=exclude)
@@ -159,7 +212,9 @@ def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, 
 @node_options(PREFIX)
 @output_options(PREFIX)
 @click.pass_context
-def status_command(ctx: click.Context, *, dst: str | None, hosts: str | None, hostfile: str | None, hsn: str, output: Output) -> None:
+def status_command(
+    ctx: click.Context, *, dst: str | None, hosts: str | None, hostfile: str | None, hsn: str, output: Output
+) -> None:
     """Tell what stands at DST on every node: exit 0 only if all have the same version.
 
     DST is by default where `ezpz yeet` puts the active environment.
@@ -205,7 +260,12 @@ def new_run() -> str:
 def _deprecated(old: str, new: str, target: click.Command, strays: tuple[str, ...]) -> click.Command:
     """A command that says its new name and then is it."""
 
-    @click.command(old, context_settings={"ignore_unknown_options": True, "help_option_names": []}, short_help=f"Deprecated: use `{new}`.", hidden=True)
+    @click.command(
+        old,
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        short_help=f"Deprecated: use `{new}`.",
+        hidden=True,
+    )
     @click.argument("args", nargs=-1, type=click.UNPROCESSED)
     @click.pass_context
     def command(ctx: click.Context, args: tuple[str, ...]) -> None:

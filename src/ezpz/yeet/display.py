@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from ezpz.yeet.status import StatusReport
 
 PLAN_SCHEMA = "ezpz/yeet-plan/1"
-PHASES = {"reach": "reaching the nodes, counting the source", "check": "checking every destination", "read": "reading", "publish": "publishing here", "send": "sending", "pack": "packing"}
+PHASES = {
+    "reach": "reaching the nodes, counting the source",
+    "check": "checking every destination",
+    "read": "reading",
+    "publish": "publishing here",
+    "send": "sending",
+    "pack": "packing",
+}
 PLAIN_STEP = 0.1  # of the nodes; how often a plain line says how far it is
 SHOWN_FAILURES = 20
 
@@ -60,6 +67,7 @@ class Display:
             self._say(self.output.note, f"failed: {event.result.failure.message}")
         elif self._live is None:
             self._tell_plainly(event)
+
     def _say(self, voice: Any, text: str) -> None:
         if self._live is not None:
             with self._live.aside():
@@ -76,7 +84,9 @@ class Display:
             done = (tally.done + tally.failed) / tally.nodes
             if done - self._told >= PLAIN_STEP:
                 self._told = done
-                self.output.note(f"  {tally.done} of {tally.nodes} nodes have it, {human(tally.rate(time.monotonic()))}/s")
+                self.output.note(
+                    f"  {tally.done} of {tally.nodes} nodes have it, {human(tally.rate(time.monotonic()))}/s"
+                )
 
 
 def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
@@ -84,11 +94,18 @@ def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
     output.document({"schema": PLAN_SCHEMA, "ezpz": __version__, "plan": plan.to_dict()})
     totals, nodes = plan.totals, plan.allocation.nodes
     local = plan.allocation.local
-    size = f"about {human(totals.bytes)} unpacked" if totals.files is None else f"{human(totals.bytes)} in {totals.files:,} files"
+    size = (
+        f"about {human(totals.bytes)} unpacked"
+        if totals.files is None
+        else f"{human(totals.bytes)} in {totals.files:,} files"
+    )
     facts = (
         ("source", f"{plan.source.path} ({plan.source.kind.value if plan.source.kind else 'archive'}, {size})"),
         ("destination", plan.destination + (" (the source stands there already)" if plan.in_place else "")),
-        ("nodes", f"{len(nodes)}: {fold(node.given for node in nodes)} ({'one of them is' if local else 'none of them is'} this host)"),
+        (
+            "nodes",
+            f"{len(nodes)}: {fold(node.given for node in nodes)} ({'one of them is' if local else 'none of them is'} this host)",
+        ),
         ("found by", plan.allocation.evidence[-1] if plan.allocation.evidence else plan.allocation.scheduler),
         ("strategy", f"{plan.strategy.name} ({plan.strategy.reason})"),
         ("engine", f"{plan.engine.name} ({plan.engine.reason})"),
@@ -113,7 +130,11 @@ def show_report(output: Output, report: Report, *, guessed: bool) -> None:
         output.detail(f"{phase:<8} {seconds:8.3f} s")
     nodes, have = len(report.results), len(report.succeeded)
     colour = {Status.SUCCESS: "green", Status.PARTIAL: "yellow", Status.FAILURE: "red"}[report.status]
-    output.line(f"{have} of {nodes} nodes have {report.plan.destination}{_amount(report)} after {report.seconds:.1f} s", fg=colour, bold=True)
+    output.line(
+        f"{have} of {nodes} nodes have {report.plan.destination}{_amount(report)} after {report.seconds:.1f} s",
+        fg=colour,
+        bold=True,
+    )
     moved = _moved(report)
     if moved:
         output.line(moved)
@@ -130,7 +151,11 @@ def show_report(output: Output, report: Report, *, guessed: bool) -> None:
 
 
 def _amount(report: Report) -> str:
-    return f" ({report.kind}, {report.files:,} files, {human(report.bytes)}, version {report.version[:12]})" if report.version else ""
+    return (
+        f" ({report.kind}, {report.files:,} files, {human(report.bytes)}, version {report.version[:12]})"
+        if report.version
+        else ""
+    )
 
 
 def _moved(report: Report) -> str:
@@ -172,15 +197,32 @@ def next_steps(report: Report) -> tuple[str, ...]:
     if kind is Kind.VENV:
         return ("next:", f"  source {place}/bin/activate", "  ezpz launch -- python3 -m your_app", local)
     if kind is Kind.CONDA:
-        return ("next:", f"  conda activate {place}      # or: export PATH={place}/bin:$PATH", "  ezpz launch -- python3 -m your_app", local)
+        return (
+            "next:",
+            f"  conda activate {place}      # or: export PATH={place}/bin:$PATH",
+            "  ezpz launch -- python3 -m your_app",
+            local,
+        )
     if kind is Kind.TOOL:
         return ("next:", f"  export PATH={place}/bin:$PATH", "  ezpz launch -- your-tool", local)
     return ("next:", f"  ezpz launch -- ls {place}", local)
 
 
-def show_archive(output: Output, source: Source, scanned: Scan, path: str, size: int, warnings: tuple[str, ...]) -> None:
+def show_archive(
+    output: Output, source: Source, scanned: Scan, path: str, size: int, warnings: tuple[str, ...]
+) -> None:
     """Say which archive was made and what it is for."""
-    output.document({"schema": ARCHIVE_SCHEMA, "ezpz": __version__, "archive": path, "bytes": size, "source": source.path, "files": scanned.files, "content_bytes": scanned.size})
+    output.document(
+        {
+            "schema": ARCHIVE_SCHEMA,
+            "ezpz": __version__,
+            "archive": path,
+            "bytes": size,
+            "source": source.path,
+            "files": scanned.files,
+            "content_bytes": scanned.size,
+        }
+    )
     for warning in warnings:
         output.warn(warning)
     output.line(f"{path}: {human(size)} from {scanned.files:,} files, {human(scanned.size)}", fg="green", bold=True)
@@ -203,7 +245,10 @@ def show_status(output: Output, allocation: Allocation, report: StatusReport) ->
         elif standing.failure is not None:
             text = standing.failure.message
         else:
-            text = {"foreign": "something stands there that has no receipt of a yeet", "absent": "nothing stands there"}[standing.state]
+            text = {
+                "foreign": "something stands there that has no receipt of a yeet",
+                "absent": "nothing stands there",
+            }[standing.state]
         groups.setdefault(f"{standing.state}: {text}", []).append(standing.node.given)
     output.line(report.destination, bold=True)
     for text, names in groups.items():

@@ -69,7 +69,9 @@ class Here:
         """Fill staging, relocated and verified, and say what it is. Raises EzpzError or Stopped."""
         with _as_ezpz_errors():
             if self._serves_in_place():
-                return self._shipment(self.plan.source.real, tree.survey(os.fsencode(self.plan.source.real), self.landing.check_on))
+                return self._shipment(
+                    self.plan.source.real, tree.survey(os.fsencode(self.plan.source.real), self.landing.check_on)
+                )
             relocation = self._fill()
             self.found = self.landing.verify(self._expected(relocation))
             return self._shipment(os.fsdecode(self.landing.tree), self.found)
@@ -106,7 +108,12 @@ class Here:
         source = self.plan.source
         if self.plan.in_place:
             return True
-        return not self.is_target and source.node_local and source.kind in (Kind.DATA, Kind.TOOL) and not self.scan.left_out
+        return (
+            not self.is_target
+            and source.node_local
+            and source.kind in (Kind.DATA, Kind.TOOL)
+            and not self.scan.left_out
+        )
 
     def _fill(self) -> Relocation:
         source = self.plan.source
@@ -116,7 +123,9 @@ class Here:
         if source.kind is not None:
             known = (os.fsencode(source.path), os.fsencode(source.real))
             relocation = relocation_of_folder(os.fsencode(source.real), source.kind, known, destination)
-        job = Job(os.fsencode(source.real), self.scan, self.landing.tree, relocation, self.stop, self.moved, self._linkable())
+        job = Job(
+            os.fsencode(source.real), self.scan, self.landing.tree, relocation, self.stop, self.moved, self._linkable()
+        )
         strategy.fill(job)
         if source.kind is None:
             self.kind = kind_of(self.landing.tree)
@@ -137,7 +146,9 @@ class Here:
 
     def _shipment(self, path: str, found: tree.Survey) -> Shipment:
         receipt = {"source": self.plan.source.real, "kind": self.kind.value, "ezpz": __version__}
-        return Shipment(path, self.plan.destination, found.version, found.files, found.bytes, receipt, self.kind.is_environment)
+        return Shipment(
+            path, self.plan.destination, found.version, found.files, found.bytes, receipt, self.kind.is_environment
+        )
 
 
 def prepare_request(plan: Plan) -> dict[str, Any]:

@@ -29,7 +29,9 @@ class Picture:
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
         self.began = time.monotonic()
-        self.live = Live(console=Console(stderr=True), get_renderable=self.render, refresh_per_second=FRAMES_A_SECOND, transient=True)
+        self.live = Live(
+            console=Console(stderr=True), get_renderable=self.render, refresh_per_second=FRAMES_A_SECOND, transient=True
+        )
         self.live.start()
 
     @contextmanager
@@ -49,11 +51,16 @@ class Picture:
         row = Table.grid(padding=(0, 1))
         row.add_row(
             Text(PHASES.get(tally.phase, "starting"), style="bold"),
-            ProgressBar(total=1.0, completed=tally.fraction, width=30, pulse=tally.phase in ("", "reach", "check", "publish")),
+            ProgressBar(
+                total=1.0, completed=tally.fraction, width=30, pulse=tally.phase in ("", "reach", "check", "publish")
+            ),
             Text(self._facts(now)),
         )
         slowest = tally.slowest
-        detail = Text(f"slowest: {slowest[0].given}, {human(slowest[1])}" if slowest and tally.phase == "send" else "", style="dim")
+        detail = Text(
+            f"slowest: {slowest[0].given}, {human(slowest[1])}" if slowest and tally.phase == "send" else "",
+            style="dim",
+        )
         return Group(row, detail)
 
     def _facts(self, now: float) -> str:

@@ -120,11 +120,16 @@ class Plan:
         }
 
 
-def make_plan(run: str, request: Request, source: Source, totals: Totals, allocation: Allocation, strategy: Choice) -> Plan:
+def make_plan(
+    run: str, request: Request, source: Source, totals: Totals, allocation: Allocation, strategy: Choice
+) -> Plan:
     """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError."""
     destination = (request.dst or default_destination(source)).rstrip("/") or "/"
     if not destination.startswith("/"):
-        raise UsageError(f"--dst '{request.dst}' is not an absolute path", hint="it names a place on every node, as in --dst /tmp/NAME")
+        raise UsageError(
+            f"--dst '{request.dst}' is not an absolute path",
+            hint="it names a place on every node, as in --dst /tmp/NAME",
+        )
     return Plan(
         run, request, source, totals, destination, allocation, strategy, engine_choice(request),
         relocation_in_words(source, destination), threshold(request, len(allocation.nodes)),
@@ -140,7 +145,9 @@ def threshold(request: Request, nodes: int) -> int | None:
     """How many of `nodes` must have it: N, ceil(F × nodes), or None for all. Raises UsageError when that is more than there are."""
     if request.min_success_nodes is not None:
         if request.min_success_nodes > nodes:
-            raise UsageError(f"--min-success-nodes {request.min_success_nodes} is more than the {nodes} nodes of the allocation")
+            raise UsageError(
+                f"--min-success-nodes {request.min_success_nodes} is more than the {nodes} nodes of the allocation"
+            )
         return request.min_success_nodes
     if request.min_success_fraction is not None:
         return math.ceil(round(request.min_success_fraction * nodes, 9))

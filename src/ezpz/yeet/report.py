@@ -87,7 +87,9 @@ class NodeResult:
             "removed": self.removed,
             "unchanged": self.unchanged,
             "seconds": round(self.seconds, 3),
-            "failure": None if failure is None else {"code": failure.code, "message": failure.message, "hint": failure.hint},
+            "failure": None
+            if failure is None
+            else {"code": failure.code, "message": failure.message, "hint": failure.hint},
         }
 
 

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from ezpz.cluster.model import Allocation, Node
 
 T = TypeVar("T")
-UNANSWERED = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown", "node-lost", "timed-out", "chatty-shell")
+UNANSWERED = (
+    "ssh-refused",
+    "host-key-unknown",
+    "login-refused",
+    "host-unknown",
+    "node-lost",
+    "timed-out",
+    "chatty-shell",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +57,13 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
     strategy = Choice(*choose(source, request.strategy))
     if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:
         what = "an archive" if source.is_archive else "a directory"
-        raise UsageError(f"--strategy {strategy.name} cannot read '{source.path}', which is {what}", hint="leave --strategy out")
+        raise UsageError(
+            f"--strategy {strategy.name} cannot read '{source.path}', which is {what}", hint="leave --strategy out"
+        )
     if source.is_archive and request.exclude:
-        raise UsageError(f"--exclude {request.exclude[0]} cannot be used with an archive", hint="make the archive without it")
+        raise UsageError(
+            f"--exclude {request.exclude[0]} cannot be used with an archive", hint="make the archive without it"
+        )
     allocation = detect(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
     return Sight(source, allocation, strategy)
 
@@ -59,11 +71,18 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
 def decide(run: str, request: Request, sight: Sight, stop: threading.Event | None = None) -> tuple[Plan, Scan]:
     """Count the source and make the plan. Raises EzpzError or Stopped."""
     source = sight.source
-    scanned = Scan(b"") if source.is_archive else scan(source.real.encode(errors="surrogateescape"), exclude=request.exclude, stop=stop)
+    scanned = (
+        Scan(b"")
+        if source.is_archive
+        else scan(source.real.encode(errors="surrogateescape"), exclude=request.exclude, stop=stop)
+    )
     archive_bytes = estimated_size(source.real) if source.is_archive else 0
     plan = make_plan(run, request, source, totals_of(source, scanned, archive_bytes), sight.allocation, sight.strategy)
     if plan.in_place and any(left.why == "excluded" for left in scanned.left_out):
-        raise UsageError(f"--exclude {request.exclude[0]} cannot be used: the source stands at the destination already", hint="choose another --dst")
+        raise UsageError(
+            f"--exclude {request.exclude[0]} cannot be used: the source stands at the destination already",
+            hint="choose another --dst",
+        )
     return plan, scanned
 
 
@@ -89,7 +108,9 @@ def execute(run: str, request: Request, environ: Mapping[str, str], emit: Emit, 
 class _Run:
     """The steps of one yeet and what they leave for each other."""
 
-    def __init__(self, run: str, request: Request, sight: Sight, engine_type: type[Engine], emit: Emit, rng: random.Random) -> None:
+    def __init__(
+        self, run: str, request: Request, sight: Sight, engine_type: type[Engine], emit: Emit, rng: random.Random
+    ) -> None:
         self.run = run
         self.request = request
         self.sight = sight
@@ -159,7 +180,9 @@ class _Run:
         left = len(nodes) - len(self.results)
         if self.plan.threshold is not None:
             return judge(left, len(nodes), self.plan.threshold) is not Status.FAILURE
-        refused = any(result.failure is not None and result.failure.code not in UNANSWERED for result in self.results.values())
+        refused = any(
+            result.failure is not None and result.failure.code not in UNANSWERED for result in self.results.values()
+        )
         return left > 0 and not refused
 
     async def _read(self) -> None:
@@ -171,7 +194,13 @@ class _Run:
             self.shipment = shipment = await self._thread(lambda: here.publish(shipment))
         local = self.plan.allocation.local
         if local is not None and here.is_target:
-            self._hear(NodeDone(NodeResult(local, Outcome.OK, removed=here.removed, unchanged=here.unchanged, seconds=self._elapsed())))
+            self._hear(
+                NodeDone(
+                    NodeResult(
+                        local, Outcome.OK, removed=here.removed, unchanged=here.unchanged, seconds=self._elapsed()
+                    )
+                )
+            )
 
     async def _send(self) -> None:
         assert self.shipment is not None
@@ -182,7 +211,9 @@ class _Run:
         """With failures and the threshold met, list the failed nodes in the destination, here or on a node that has it."""
         here = self.here
         assert here is not None
-        failed = tuple(node.given for node in self.plan.allocation.nodes if self.results[node].outcome is not Outcome.OK)
+        failed = tuple(
+            node.given for node in self.plan.allocation.nodes if self.results[node].outcome is not Outcome.OK
+        )
         if not failed or self._report().status is not Status.PARTIAL:
             return
         if here.is_target:
@@ -201,7 +232,9 @@ class _Run:
     def _report(self) -> Report:
         if not hasattr(self, "plan"):
             raise Stopped
-        results = tuple(self.results.get(node) or NodeResult(node, Outcome.SKIPPED) for node in self.plan.allocation.nodes)
+        results = tuple(
+            self.results.get(node) or NodeResult(node, Outcome.SKIPPED) for node in self.plan.allocation.nodes
+        )
         sent = self.shipment
         return Report(
             self.plan, results,
@@ -267,4 +300,3 @@ class _Run:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
-

@@ -59,7 +59,9 @@ class Scan:
     linked: int = 0
     latency: float = 0.0
     left_out: list[LeftOut] = field(default_factory=list)
-    _spool: tempfile.SpooledTemporaryFile[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(SPOOL_MEMORY))
+    _spool: tempfile.SpooledTemporaryFile[bytes] = field(
+        default_factory=lambda: tempfile.SpooledTemporaryFile(SPOOL_MEMORY)
+    )
 
     @property
     def threads(self) -> int:
@@ -133,7 +135,9 @@ class _Walk:
             raise Stopped
         if self.failure is not None:
             where = shown(os.fsencode(self.failure.filename or self.root))
-            raise SourceUnreadable(f"cannot read '{where}': {self.failure.strerror}", hint="are you allowed to read it?")
+            raise SourceUnreadable(
+                f"cannot read '{where}': {self.failure.strerror}", hint="are you allowed to read it?"
+            )
         self.result.latency = self.seconds / max(1, self.calls)
         return self.result
 
@@ -178,7 +182,9 @@ class _Walk:
         started = time.perf_counter()
         looked = [(os.path.join(folder, e.name), e.stat(follow_symlinks=False)) for e in listed]
         elapsed = time.perf_counter() - started
-        targets = {path: os.readlink(os.path.join(self.root, path)) for path, status in looked if stat.S_ISLNK(status.st_mode)}
+        targets = {
+            path: os.readlink(os.path.join(self.root, path)) for path, status in looked if stat.S_ISLNK(status.st_mode)
+        }
         self._keep(looked, targets, elapsed)
 
     def _keep(self, looked: list[tuple[bytes, os.stat_result]], targets: dict[bytes, bytes], elapsed: float) -> None:
@@ -205,7 +211,9 @@ class _Walk:
         if regular and status.st_nlink > 1:
             first = self.inodes.setdefault((status.st_dev, status.st_ino), path)
         link = first if first != path else b""
-        return Entry(path, status.st_mode, status.st_mtime_ns, status.st_size if regular else 0, targets.get(path, b""), link)
+        return Entry(
+            path, status.st_mode, status.st_mtime_ns, status.st_size if regular else 0, targets.get(path, b""), link
+        )
 
 
 class Exclusion:

@@ -87,13 +87,23 @@ class Session:
             session.host = await asyncio.wait_for(session._ready(), READY_WITHIN)
         except asyncio.TimeoutError:
             await child.end()
-            raise NodeLost(f"{node.given}: no answer within {READY_WITHIN:g} s of connecting", hint="is the node overloaded or hung?") from None
+            raise NodeLost(
+                f"{node.given}: no answer within {READY_WITHIN:g} s of connecting",
+                hint="is the node overloaded or hung?",
+            ) from None
         except BaseException:
             await child.end(0.2)
             raise
         return session
 
-    async def ask(self, op: str, *, timeout: float | None = None, heard: Callable[[dict[str, Any]], None] | None = None, **request: Any) -> dict[str, Any]:
+    async def ask(
+        self,
+        op: str,
+        *,
+        timeout: float | None = None,
+        heard: Callable[[dict[str, Any]], None] | None = None,
+        **request: Any,
+    ) -> dict[str, Any]:
         """Have the agent do something and return its answer; `heard` takes its events. `timeout` is in seconds.
 
         Raises the EzpzError that the agent answers with, NodeLost when the line ends, TimedOut.
@@ -107,7 +117,10 @@ class Session:
         except ConnectionError:
             raise await self._lost() from None
         except asyncio.TimeoutError:
-            raise TimedOut(f"{self.node.given}: no answer to '{op}' within {timeout:g} s", hint="is the node overloaded or its disk hung?") from None
+            raise TimedOut(
+                f"{self.node.given}: no answer to '{op}' within {timeout:g} s",
+                hint="is the node overloaded or its disk hung?",
+            ) from None
 
     @property
     def is_open(self) -> bool:
@@ -123,7 +136,9 @@ class Session:
             found = _parsed(await self._line())
             if found.get("ready") == READY:
                 return found
-        raise NodeLost(f"{self.node.given}: its shell printed {CHATTER} lines and started no agent", hint="look at its .bashrc")
+        raise NodeLost(
+            f"{self.node.given}: its shell printed {CHATTER} lines and started no agent", hint="look at its .bashrc"
+        )
 
     async def _answer(self, heard: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
         while True:

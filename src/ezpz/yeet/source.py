@@ -77,9 +77,13 @@ def inspect(path: str) -> Source:
     given = os.path.normpath(os.path.join(os.getcwd(), path))
     label = shown(os.fsencode(path))
     if not os.path.lexists(given):
-        raise SourceNotFound(f"no source: '{label}' does not exist", hint="check the path; is the filesystem mounted here?")
+        raise SourceNotFound(
+            f"no source: '{label}' does not exist", hint="check the path; is the filesystem mounted here?"
+        )
     if not os.path.exists(given):
-        raise SourceNotFound(f"no source: '{label}' is a link to nothing ('{shown(os.fsencode(os.path.realpath(given)))}')")
+        raise SourceNotFound(
+            f"no source: '{label}' is a link to nothing ('{shown(os.fsencode(os.path.realpath(given)))}')"
+        )
     real = os.path.realpath(given)
     if not os.access(real, os.R_OK | (os.X_OK if os.path.isdir(real) else 0)):
         raise SourceUnreadable(f"cannot read '{label}': permission denied", hint="are you allowed to read it?")

@@ -36,7 +36,9 @@ class Standing:
             "node": self.node.given,
             "state": self.state,
             **{name: receipt.get(name) for name in ("version", "files", "bytes", "created", "source", "run", "kind")},
-            "failure": None if failure is None else {"code": failure.code, "message": failure.message, "hint": failure.hint},
+            "failure": None
+            if failure is None
+            else {"code": failure.code, "message": failure.message, "hint": failure.hint},
         }
 
 
@@ -56,7 +58,13 @@ class StatusReport:
     def to_dict(self) -> dict[str, Any]:
         """The status as JSON; schema in docs/reference/json.md."""
         nodes = [standing.to_dict() for standing in self.standings]
-        return {"schema": SCHEMA, "ezpz": __version__, "destination": self.destination, "exit_code": self.exit_code, "nodes": nodes}
+        return {
+            "schema": SCHEMA,
+            "ezpz": __version__,
+            "destination": self.destination,
+            "exit_code": self.exit_code,
+            "nodes": nodes,
+        }
 
 
 def ask_all(allocation: Allocation, destination: str) -> StatusReport:

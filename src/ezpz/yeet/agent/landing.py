@@ -61,7 +61,11 @@ class Landing:
         tools = {tool: shutil.which(tool) for tool in request.get("tools", ())}
         for tool, path in tools.items():
             if path is None:
-                raise Refusal("tool-missing", "'{}' is not installed".format(tool), "install {0} there, or load the module that has {0}".format(tool))
+                raise Refusal(
+                    "tool-missing",
+                    "'{}' is not installed".format(tool),
+                    "install {0} there, or load the module that has {0}".format(tool),
+                )
         try:
             self._make_parents()
             self.lock.acquire()
@@ -92,7 +96,13 @@ class Landing:
 
     def _remove_leftovers(self) -> None:
         with os.scandir(self.parent) as found:
-            stale = [e.path for e in found if e.name.startswith(self.prefix) and e.path != self.lock.path and e.stat(follow_symlinks=False).st_uid == os.geteuid()]
+            stale = [
+                e.path
+                for e in found
+                if e.name.startswith(self.prefix)
+                and e.path != self.lock.path
+                and e.stat(follow_symlinks=False).st_uid == os.geteuid()
+            ]
         for path in stale:
             self.check_on()
             tree.remove(path)
@@ -154,7 +164,13 @@ class Landing:
         return {"removed": removed}
 
     def _write_receipt(self, receipt: Dict[str, Any]) -> None:
-        content = dict(receipt, format=place.RECEIPT_FORMAT, destination=os.fsdecode(self.dst), run=self.run, created=int(time.time()))
+        content = dict(
+            receipt,
+            format=place.RECEIPT_FORMAT,
+            destination=os.fsdecode(self.dst),
+            run=self.run,
+            created=int(time.time()),
+        )
         path = os.path.join(self.tree, tree.RECEIPT)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w") as file:

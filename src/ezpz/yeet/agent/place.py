@@ -26,15 +26,29 @@ def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
         raise Refusal("destination-refused", "destination '{}' is not an absolute path".format(name))
     if os.path.islink(dst):
         target = shown(os.path.realpath(dst))
-        raise Refusal("destination-refused", "destination '{}' is a link to '{}'".format(name, target), "give the real path with --dst, or remove the link")
+        raise Refusal(
+            "destination-refused",
+            "destination '{}' is a link to '{}'".format(name, target),
+            "give the real path with --dst, or remove the link",
+        )
     real = os.path.realpath(dst)
     if os.path.dirname(real) == real or os.path.dirname(real) == b"/":
-        raise Refusal("destination-refused", "destination '{}' is a top-level directory".format(name), "choose a directory below it, as in --dst /tmp/NAME")
+        raise Refusal(
+            "destination-refused",
+            "destination '{}' is a top-level directory".format(name),
+            "choose a directory below it, as in --dst /tmp/NAME",
+        )
     if os.path.ismount(real):
-        raise Refusal("destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it")
+        raise Refusal(
+            "destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it"
+        )
     for home in homes():
         if _holds(real, home):
-            raise Refusal("destination-refused", "destination '{}' is or holds a home directory ({})".format(name, shown(home)), "choose a directory of its own with --dst")
+            raise Refusal(
+                "destination-refused",
+                "destination '{}' is or holds a home directory ({})".format(name, shown(home)),
+                "choose a directory of its own with --dst",
+            )
     if source is not None and os.path.exists(source):
         _refuse_source(dst, real, os.path.realpath(source))
 
@@ -44,9 +58,13 @@ def _refuse_source(dst: bytes, real: bytes, source: bytes) -> None:
     if real == source or (os.path.exists(real) and os.path.samefile(real, source)):
         raise Refusal("destination-refused", "destination '{}' is the source itself".format(shown(dst)), hint)
     if _holds(source, real):
-        raise Refusal("destination-refused", "destination '{}' is inside the source '{}'".format(shown(dst), shown(source)), hint)
+        raise Refusal(
+            "destination-refused", "destination '{}' is inside the source '{}'".format(shown(dst), shown(source)), hint
+        )
     if _holds(real, source):
-        raise Refusal("destination-refused", "destination '{}' holds the source '{}'".format(shown(dst), shown(source)), hint)
+        raise Refusal(
+            "destination-refused", "destination '{}' holds the source '{}'".format(shown(dst), shown(source)), hint
+        )
 
 
 def homes() -> Tuple[bytes, ...]:
@@ -95,7 +113,11 @@ def refuse_strangers(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
     except OSError as e:
         raise from_os_error(e, "cannot look at '{}'".format(shown(dst)))
     if status.st_uid != os.geteuid():
-        raise Refusal("destination-not-ours", "'{}' belongs to {}".format(shown(dst), user_name(status.st_uid)), "choose another place with --dst")
+        raise Refusal(
+            "destination-not-ours",
+            "'{}' belongs to {}".format(shown(dst), user_name(status.st_uid)),
+            "choose another place with --dst",
+        )
     receipt = read_receipt(dst) if stat.S_ISDIR(status.st_mode) else None
     if receipt is None and not replace:
         raise Refusal(
@@ -136,14 +158,30 @@ def refuse_full(parent: bytes, *, size: int, files: int, executable: bool) -> Di
     kind = filesystem(parent)
     where = "'{}' ({})".format(shown(parent), kind or "filesystem unknown")
     if executable and room.f_flag & ST_NOEXEC:
-        raise Refusal("noexec", "{} is mounted noexec: an environment cannot run there".format(where), "choose another place with --dst")
+        raise Refusal(
+            "noexec",
+            "{} is mounted noexec: an environment cannot run there".format(where),
+            "choose another place with --dst",
+        )
     if size > free:
-        raise Refusal("no-space", "{} has {} free, {} needed".format(where, human(free), human(size)), "free some space there, or choose another place with --dst")
+        raise Refusal(
+            "no-space",
+            "{} has {} free, {} needed".format(where, human(free), human(size)),
+            "free some space there, or choose another place with --dst",
+        )
     if room.f_files and files + INODES_SPARE > room.f_favail:
-        raise Refusal("no-space", "{} has {} inodes free, {} needed".format(where, room.f_favail, files + INODES_SPARE), "remove some files there, or choose another place with --dst")
+        raise Refusal(
+            "no-space",
+            "{} has {} inodes free, {} needed".format(where, room.f_favail, files + INODES_SPARE),
+            "remove some files there, or choose another place with --dst",
+        )
     memory = _memory_available() if kind in MEMORY_FILESYSTEMS else None
     if memory is not None and size > memory:
-        raise Refusal("no-space", "{} lives in memory, of which {} is available, {} needed".format(where, human(memory), human(size)), "choose a place on disk with --dst")
+        raise Refusal(
+            "no-space",
+            "{} lives in memory, of which {} is available, {} needed".format(where, human(memory), human(size)),
+            "choose a place on disk with --dst",
+        )
     return {"free_bytes": free, "free_files": room.f_favail if room.f_files else None, "filesystem": kind}
 
 
@@ -179,7 +217,13 @@ class Lock:
         self.fd = -1
         host = socket.gethostname()
         self.content = json.dumps(
-            {"run": run, "host": host, "user": getpass.getuser() if os.geteuid() else "root", "pid": os.getpid(), "since": int(time.time())}
+            {
+                "run": run,
+                "host": host,
+                "user": getpass.getuser() if os.geteuid() else "root",
+                "pid": os.getpid(),
+                "since": int(time.time()),
+            }
         ).encode()
 
     def acquire(self) -> None:
@@ -189,17 +233,29 @@ class Lock:
             status = os.fstat(fd)
             if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
                 os.close(fd)
-                raise Refusal("destination-not-ours", "the lock '{}' belongs to {}".format(shown(self.path), user_name(status.st_uid)), "choose another name with --dst")
+                raise Refusal(
+                    "destination-not-ours",
+                    "the lock '{}' belongs to {}".format(shown(self.path), user_name(status.st_uid)),
+                    "choose another name with --dst",
+                )
             holder = self._holder(fd)
             if holder.get("run") == self.run:
                 os.close(fd)
-                message = "the destination is shared with node {}: '{}' is not node-local".format(holder.get("host"), shown(os.path.dirname(self.path)))
-                raise Refusal("destination-refused", message, "choose a place on node-local disk, as in --dst /tmp/NAME")
+                message = "the destination is shared with node {}: '{}' is not node-local".format(
+                    holder.get("host"), shown(os.path.dirname(self.path))
+                )
+                raise Refusal(
+                    "destination-refused", message, "choose a place on node-local disk, as in --dst /tmp/NAME"
+                )
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 os.close(fd)
-                raise Refusal("destination-busy", "another run holds the destination: {}".format(_describe(holder)), "wait for it to end, or choose another place with --dst")
+                raise Refusal(
+                    "destination-busy",
+                    "another run holds the destination: {}".format(_describe(holder)),
+                    "wait for it to end, or choose another place with --dst",
+                )
             if self._still_there(fd):
                 self.fd = fd
                 os.ftruncate(fd, 0)

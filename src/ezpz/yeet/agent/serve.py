@@ -74,7 +74,12 @@ class Agent:
         except OSError as e:
             self._say({"id": number, "error": refusal.from_os_error(e, request["op"]).as_dict()})
         except Exception as e:  # the boundary of this process: a bug becomes an answer
-            self._say({"id": number, "error": {"code": "error", "message": "agent: {}: {}".format(type(e).__name__, e), "hint": ""}})
+            self._say(
+                {
+                    "id": number,
+                    "error": {"code": "error", "message": "agent: {}: {}".format(type(e).__name__, e), "hint": ""},
+                }
+            )
 
     def _say(self, message: Dict[str, Any]) -> None:
         try:

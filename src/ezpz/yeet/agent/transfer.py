@@ -19,7 +19,9 @@ STDERR_KEPT = 4096  # bytes
 EVENT_EVERY = 0.25  # seconds
 
 
-def run_rsync(argv: List[str], timeout: float, going_on: Callable[[], None], progress: Callable[[int], None]) -> Dict[str, Any]:
+def run_rsync(
+    argv: List[str], timeout: float, going_on: Callable[[], None], progress: Callable[[int], None]
+) -> Dict[str, Any]:
     """Run rsync to its end: returncode, stderr (its last lines), sent_files, sent_bytes, seconds.
 
     `timeout` is in seconds, 0 for none; `going_on` may raise to stop it; `progress` takes the bytes so far.
@@ -28,24 +30,41 @@ def run_rsync(argv: List[str], timeout: float, going_on: Callable[[], None], pro
     started = time.monotonic()
     environment = dict(os.environ, LC_ALL="C")
     try:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
     except OSError as e:
         raise Refusal("tool-missing", "'{}' cannot be started: {}".format(argv[0], e.strerror))
     try:
         out, err = _follow(process, started + timeout if timeout else None, going_on, progress)
         code = process.wait()
     except TimeoutError:
-        raise Refusal("timed-out", "the copy did not end within {:g} s".format(timeout), "is the node or its source slow? raise --timeout, or look at the node")
+        raise Refusal(
+            "timed-out",
+            "the copy did not end within {:g} s".format(timeout),
+            "is the node or its source slow? raise --timeout, or look at the node",
+        )
     finally:
         end_group(process)
-    result = {"returncode": code, "stderr": err.decode("utf-8", "replace").strip(), "seconds": time.monotonic() - started}
+    result = {
+        "returncode": code,
+        "stderr": err.decode("utf-8", "replace").strip(),
+        "seconds": time.monotonic() - started,
+    }
     for name, pattern in STATS.items():
         match = pattern.search(out)
         result[name] = int(match.group(1)) if match else 0
     return result
 
 
-def _follow(process: "subprocess.Popen[bytes]", deadline: Any, going_on: Callable[[], None], progress: Callable[[int], None]) -> Any:
+def _follow(
+    process: "subprocess.Popen[bytes]", deadline: Any, going_on: Callable[[], None], progress: Callable[[int], None]
+) -> Any:
     assert process.stdout is not None and process.stderr is not None
     kept = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
     open_ends = list(kept)
@@ -80,5 +99,3 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-
-

@@ -64,7 +64,9 @@ def survey(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Survey
 def count_missing(old: bytes, new: bytes) -> int:
     """How many files of `old` have no counterpart in `new`."""
     return sum(
-        1 for path, status in walk(old) if not stat.S_ISDIR(status.st_mode) and not os.path.lexists(os.path.join(new, path))
+        1
+        for path, status in walk(old)
+        if not stat.S_ISDIR(status.st_mode) and not os.path.lexists(os.path.join(new, path))
     )
 
 

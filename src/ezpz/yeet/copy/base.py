@@ -83,7 +83,10 @@ def demand(done: Completed, tool: str) -> None:
         return
     said = done.err or f"exit status {done.returncode}"
     if "No space left on device" in said or "Disk quota exceeded" in said:
-        raise NoSpace(f"{tool}: the local disk is full: {said.splitlines()[-1]}", hint="free some space, or choose another place with --dst")
+        raise NoSpace(
+            f"{tool}: the local disk is full: {said.splitlines()[-1]}",
+            hint="free some space, or choose another place with --dst",
+        )
     if "Permission denied" in said:
         raise SourceUnreadable(f"{tool}: {said.splitlines()[0]}", hint="are you allowed to read all of the source?")
     raise CopyFailed(f"{tool} failed: {said}")
@@ -93,7 +96,10 @@ def local_failure(error: OSError) -> EzpzError:
     """What an operating system error while staging means to a user."""
     where = shown(os.fsencode(error.filename)) if error.filename else "the local disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"the local disk is full: {where}: {error.strerror}", hint="free some space, or choose another place with --dst")
+        return NoSpace(
+            f"the local disk is full: {where}: {error.strerror}",
+            hint="free some space, or choose another place with --dst",
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DestinationUnwritable(f"cannot write {where}: {error.strerror}", hint="choose another place with --dst")
     return CopyFailed(f"cannot copy {where}: {error.strerror}")

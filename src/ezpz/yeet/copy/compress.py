@@ -19,9 +19,24 @@ class Compress:
     tools: ClassVar[tuple[str, ...]] = ("tar", "gzip")
 
     def fill(self, job: Job) -> None:
-        pack: list[process.Argument] = ["tar", "--create", "--gzip", "--format=posix", "--no-recursion", "--null", "--verbatim-files-from"]
+        pack: list[process.Argument] = [
+            "tar",
+            "--create",
+            "--gzip",
+            "--format=posix",
+            "--no-recursion",
+            "--null",
+            "--verbatim-files-from",
+        ]
         pack += ["--directory", job.root, "--files-from=-", "--file=-"]
-        unpack: list[process.Argument] = ["tar", "--extract", "--gzip", "--preserve-permissions", "--no-same-owner", "--delay-directory-restore"]
+        unpack: list[process.Argument] = [
+            "tar",
+            "--extract",
+            "--gzip",
+            "--preserve-permissions",
+            "--no-same-owner",
+            "--delay-directory-restore",
+        ]
         unpack += ["--directory", job.staging, "--file=-"]
         packed, unpacked = process.pipeline(pack, unpack, input=b"./\0" + name_list(job.scan), stop=job.stop)
         demand(packed if packed.returncode > 0 else unpacked, "tar")

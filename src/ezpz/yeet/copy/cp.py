@@ -19,7 +19,15 @@ class Cp:
     tools: ClassVar[tuple[str, ...]] = ("cp",)
 
     def fill(self, job: Job) -> None:
-        argv = ["cp", "--recursive", "--no-dereference", "--preserve=mode,timestamps,links", "--", job.root + b"/.", job.staging + b"/"]
+        argv = [
+            "cp",
+            "--recursive",
+            "--no-dereference",
+            "--preserve=mode,timestamps,links",
+            "--",
+            job.root + b"/.",
+            job.staging + b"/",
+        ]
         demand(process.run(argv, stop=job.stop), "cp")
         job.moved(job.scan.size)
         job.settle()

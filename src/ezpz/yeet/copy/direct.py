@@ -135,8 +135,13 @@ class _Fill:
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as e:
             if e.errno in (errno.ENOENT, errno.ELOOP):
-                raise SourceChanged(f"'{shown(entry.path)}' changed during the run: {e.strerror}", hint="run it again when nothing writes there") from e
-            raise SourceUnreadable(f"cannot read '{shown(path)}': {e.strerror}", hint="are you allowed to read all of the source?") from e
+                raise SourceChanged(
+                    f"'{shown(entry.path)}' changed during the run: {e.strerror}",
+                    hint="run it again when nothing writes there",
+                ) from e
+            raise SourceUnreadable(
+                f"cannot read '{shown(path)}': {e.strerror}", hint="are you allowed to read all of the source?"
+            ) from e
 
     def _link_previous(self, entry: Entry) -> bool:
         """Take an unchanged file (same size, time and mode) from the version in place, if there is one."""
@@ -145,7 +150,11 @@ class _Fill:
         path = os.path.join(self.job.previous, entry.path)
         with contextlib.suppress(OSError):
             status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns, status.st_mode) == (entry.size, entry.mtime_ns, entry.mode):
+            if stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns, status.st_mode) == (
+                entry.size,
+                entry.mtime_ns,
+                entry.mode,
+            ):
                 os.link(path, self._to(entry.path), follow_symlinks=False)
                 return True
         return False
@@ -192,4 +201,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-

@@ -95,7 +95,10 @@ class _Unpack:
         elif member.isreg():
             self._write(archive, member, path, mtime)
         else:
-            raise ArchiveUnsafe(f"the archive '{self.label}' holds '{shown(relative)}', a device or FIFO", hint="unpack it by hand and look at it")
+            raise ArchiveUnsafe(
+                f"the archive '{self.label}' holds '{shown(relative)}', a device or FIFO",
+                hint="unpack it by hand and look at it",
+            )
 
     def _checked(self, name: str, member: tarfile.TarInfo) -> bytes:
         """The member's path below staging. Raises ArchiveUnsafe when it would land elsewhere."""
@@ -117,7 +120,9 @@ class _Unpack:
                 os.mkdir(path, 0o700)
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(path).st_mode):
-                    message = f"the archive '{self.label}' writes through '{shown(relative)}', which is a link or file in it"
+                    message = (
+                        f"the archive '{self.label}' writes through '{shown(relative)}', which is a link or file in it"
+                    )
                     raise ArchiveUnsafe(message, hint="unpack it by hand and look at it") from None
 
     def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, mtime: int) -> None:
@@ -127,7 +132,9 @@ class _Unpack:
         with os.fdopen(fd, "wb") as sink:
             shutil.copyfileobj(source, sink, CHUNK)
             if sink.tell() != member.size:
-                raise ArchiveCorrupt(f"the archive '{self.label}' is cut short in '{shown(os.fsencode(member.name))}'", hint=CORRUPT_HINT)
+                raise ArchiveCorrupt(
+                    f"the archive '{self.label}' is cut short in '{shown(os.fsencode(member.name))}'", hint=CORRUPT_HINT
+                )
             sink.flush()
             os.fchmod(fd, stat.S_IMODE(member.mode) & 0o777)
             os.utime(fd, ns=(mtime, mtime))

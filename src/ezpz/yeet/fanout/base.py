@@ -71,5 +71,3 @@ class Engine(Protocol):
 
 
 ENGINES: Registry[type[Engine]] = Registry("ezpz.yeet.engines", "engine")
-
-

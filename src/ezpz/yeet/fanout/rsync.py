@@ -11,8 +11,9 @@ import os
 import re
 import time
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from ezpz.cluster.model import Node
 from ezpz.cluster.remote import explain, ssh_command_line
 from ezpz.errors import EzpzError, NodeLost, TimedOut
 from ezpz.process import Child
@@ -26,16 +27,31 @@ from ezpz.yeet.session import Session
 if TYPE_CHECKING:
     import random
 
-    from ezpz.cluster.model import Node
     from ezpz.yeet.fanout.base import Limits, Shipment
 
 ANSWER_WITHIN = 120.0  # seconds for an agent to look at its disk
 STALLED = 60  # seconds without a byte after which rsync gives up
-OPTIONS = ("-rlptH", "--protect-args", "--no-human-readable", "--info=progress2", "--stats", f"--timeout={STALLED}", "--exclude=/.ezpz-yeet-*")
-HOPELESS = ("no-space", "destination-unwritable", "destination-refused", "destination-not-ours", "destination-busy", "noexec", "tool-missing")
+OPTIONS = (
+    "-rlptH",
+    "--protect-args",
+    "--no-human-readable",
+    "--info=progress2",
+    "--stats",
+    f"--timeout={STALLED}",
+    "--exclude=/.ezpz-yeet-*",
+)
+HOPELESS = (
+    "no-space",
+    "destination-unwritable",
+    "destination-refused",
+    "destination-not-ours",
+    "destination-busy",
+    "noexec",
+    "tool-missing",
+)
 
-Point: TypeAlias = "Node | None"
-"""A source or a receiver: a node, or None for this host."""
+ORIGIN = Node("this host", address="", given="this host", is_local=True)
+"""The first source, whether or not it is a node of the job."""
 
 
 class RsyncTree:
@@ -101,26 +117,32 @@ class _Delivery:
         self.engine = engine
         self.nodes = nodes
         self.shipment = shipment
-        self.tree: Tree[Point] = Tree(None, nodes, retries=engine.limits.retries, rng=engine.rng)
-        self.ended: asyncio.Queue[None] = asyncio.Queue()
+        self.tree = Tree(ORIGIN, nodes, retries=engine.limits.retries, rng=engine.rng)
+        self.under_way: set[asyncio.Task[None]] = set()
+        self.ended: asyncio.Queue[BaseException | None] = asyncio.Queue()
         self.expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
 
     async def run(self) -> None:
         await asyncio.gather(*(self._keep(node) for node in self.nodes))
-        under_way: set[asyncio.Task[None]] = set()
         try:
             while True:
                 while (pair := self.tree.next()) is not None:
                     task = asyncio.create_task(self._serve(*pair))
-                    under_way.add(task)
-                    task.add_done_callback(under_way.discard)
-                if not under_way:
+                    self.under_way.add(task)
+                    task.add_done_callback(self._has_ended)
+                if not self.under_way:
                     return
-                await self.ended.get()
+                bug = await self.ended.get()
+                if bug is not None:
+                    raise bug
         finally:
-            for task in under_way:
+            for task in self.under_way:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*self.under_way, return_exceptions=True)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self.under_way.discard(task)
+        self.ended.put_nowait(None if task.cancelled() else task.exception())
 
     async def _keep(self, node: Node) -> None:
         """Leave a node alone that has this very version, and let it serve others."""
@@ -135,9 +157,8 @@ class _Delivery:
             self.tree.has(node)
             self.engine.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
 
-    async def _serve(self, node: Point, source: Point) -> None:
-        assert node is not None
-        via = "this host" if source is None else source.name
+    async def _serve(self, node: Node, source: Node) -> None:
+        via = source.name
         attempt = self.tree.attempts[node]
         try:
             self.engine.emit(NodeStarted(node, via, attempt))
@@ -148,12 +169,19 @@ class _Delivery:
             self._failed(node, source, Failure.of(e), attempt, via)
         else:
             self.tree.done(node, source)
-            done = NodeResult(node, Outcome.OK, attempt, via, moved["sent_files"], moved["sent_bytes"], published["removed"], seconds=self._elapsed())
+            done = NodeResult(
+                node,
+                Outcome.OK,
+                attempt,
+                via,
+                moved["sent_files"],
+                moved["sent_bytes"],
+                published["removed"],
+                seconds=self._elapsed(),
+            )
             self.engine.emit(NodeDone(done))
-        finally:
-            self.ended.put_nowait(None)
 
-    def _failed(self, node: Node, source: Point, failure: Failure, attempt: int, via: str) -> None:
+    def _failed(self, node: Node, source: Node, failure: Failure, attempt: int, via: str) -> None:
         session = self.engine.sessions.get(node)
         well = session is not None and session.is_open and failure.code not in HOPELESS
         if self.tree.failed(node, source, blame_source=well, again=failure.code not in HOPELESS):
@@ -162,10 +190,8 @@ class _Delivery:
             result = NodeResult(node, failure.outcome, attempt, via, failure=failure, seconds=self._elapsed())
             self.engine.emit(NodeDone(result))
 
-    async def _copy(self, node: Node, source: Point) -> dict[str, Any]:
-        if source is None:
-            return await self._push(node)
-        return await self._pull(node, source)
+    async def _copy(self, node: Node, source: Node) -> dict[str, Any]:
+        return await (self._push(node) if source is ORIGIN else self._pull(node, source))
 
     async def _pull(self, node: Node, source: Node) -> dict[str, Any]:
         serving = self.engine.sessions[source]
@@ -191,7 +217,10 @@ class _Delivery:
             said = await asyncio.wait_for(self._follow(node, child), timeout)
             status = await child.wait()
         except asyncio.TimeoutError:
-            raise TimedOut(f"{node.given}: the copy did not end within {timeout:g} s", hint="is the node slow? raise --timeout, or look at the node") from None
+            raise TimedOut(
+                f"{node.given}: the copy did not end within {timeout:g} s",
+                hint="is the node slow? raise --timeout, or look at the node",
+            ) from None
         finally:
             await child.end(0.5)
         if status != 0:
@@ -233,7 +262,12 @@ async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
     except EzpzError as e:
         return Failure.of(e)
     except OSError as e:
-        return Failure.of(NodeLost(f"no session can be started: {e.strerror}", hint="is this host out of processes or open files? see `ulimit -a`"))
+        return Failure.of(
+            NodeLost(
+                f"no session can be started: {e.strerror}",
+                hint="is this host out of processes or open files? see `ulimit -a`",
+            )
+        )
     return None
 
 

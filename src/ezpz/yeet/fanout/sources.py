@@ -33,7 +33,15 @@ class Tree(Generic[S]):
     Ask `next()` for copies to start until it says None, and tell it how each one ended.
     """
 
-    def __init__(self, origin: S, waiting: tuple[S, ...], *, retries: int, rng: random.Random, max_per_source: int = MAX_PER_SOURCE) -> None:
+    def __init__(
+        self,
+        origin: S,
+        waiting: tuple[S, ...],
+        *,
+        retries: int,
+        rng: random.Random,
+        max_per_source: int = MAX_PER_SOURCE,
+    ) -> None:
         self.active: dict[S, int] = {origin: 0}
         self.attempts: dict[S, int] = dict.fromkeys(waiting, 0)
         self._waiting = deque(waiting)

@@ -19,7 +19,9 @@ TEXT_LIMIT = 1 << 20  # bytes; a script is smaller
 SCRIPT_FOLDERS = (b"bin", b"etc/profile.d", b"etc/conda/activate.d", b"etc/conda/deactivate.d", b"Scripts")
 CONFIGURATION = (b"pyvenv.cfg",)
 WITNESSES = (b"bin/activate", b"bin/activate.csh", b"bin/activate.fish", b"pyvenv.cfg")
-BAKED = re.compile(rb"""^(?:(?:export |set -gx |setenv )?VIRTUAL_ENV[= ]|command = .* )['"]?(/[^'"\n]+?)['"]?[ \t]*$""", re.MULTILINE)
+BAKED = re.compile(
+    rb"""^(?:(?:export |set -gx |setenv )?VIRTUAL_ENV[= ]|command = .* )['"]?(/[^'"\n]+?)['"]?[ \t]*$""", re.MULTILINE
+)
 SHEBANG = re.compile(rb"\A#!(/[^\n]+)/bin/python[\d.]*[ \t]*$", re.MULTILINE)
 BASE = re.compile(rb"^(?:home|base-prefix|base-exec-prefix) = (/[^\n]+?)(?:/bin)?[ \t]*$", re.MULTILINE)
 SHEBANGS_READ = 50
@@ -55,7 +57,9 @@ class Relocation:
         return os.path.relpath(b"/" + inside, b"/" + os.path.dirname(path))
 
 
-def relocation_of(kind: Kind, known: tuple[bytes, ...], destination: bytes, *, read: Read, scripts: tuple[bytes, ...]) -> Relocation:
+def relocation_of(
+    kind: Kind, known: tuple[bytes, ...], destination: bytes, *, read: Read, scripts: tuple[bytes, ...]
+) -> Relocation:
     """The Relocation of a tree of this kind.
 
     known: the prefixes that it is known by (as given, resolved); read: a file of the tree by its relative path, None when
@@ -67,7 +71,9 @@ def relocation_of(kind: Kind, known: tuple[bytes, ...], destination: bytes, *, r
     for path in WITNESSES:
         found.update(match.group(1) for match in BAKED.finditer(read(path) or b""))
     shebangs = Counter(
-        match.group(1) for path in scripts[:SHEBANGS_READ] if (match := SHEBANG.match((read(path) or b"")[:512])) is not None
+        match.group(1)
+        for path in scripts[:SHEBANGS_READ]
+        if (match := SHEBANG.match((read(path) or b"")[:512])) is not None
     )
     found.update(prefix for prefix, _ in shebangs.most_common(1))
     found.difference_update(match.group(1) for match in BASE.finditer(read(b"pyvenv.cfg") or b""))

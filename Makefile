@@ -1,0 +1,30 @@
+.PHONY: demo test lint types imports docs bench completions setup clean
+
+PYTHON_BIN := .venv/bin
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(PYTHON_BIN)/python -m tests.lab.demo
+
+test: setup lint docs
+	@$(PYTHON_BIN)/python -m pytest
+
+lint: setup
+	@$(PYTHON_BIN)/ruff check .
+	@$(PYTHON_BIN)/ruff format --check .
+	@$(PYTHON_BIN)/mypy
+	@$(PYTHON_BIN)/lint-imports
+
+docs: setup
+	@$(PYTHON_BIN)/mkdocs build --strict --quiet
+
+bench: setup
+	@$(PYTHON_BIN)/python -m bench
+
+completions: setup
+	@scripts/completions
+
+clean:
+	@rm -rf .venv .cache site .mypy_cache .ruff_cache .pytest_cache .hypothesis
