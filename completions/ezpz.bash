@@ -8,11 +8,10 @@ _ezpz_completion() {
         IFS=',' read type value <<< "$completion"
 
         if [[ $type == 'dir' ]]; then
-            COMPREPLY=()
-            compopt -o dirnames
+            compopt -o plusdirs
         elif [[ $type == 'file' ]]; then
-            COMPREPLY=()
-            compopt -o default
+            compopt -o filenames
+            COMPREPLY+=($(compgen -f -- "$value"))
         elif [[ $type == 'plain' ]]; then
             COMPREPLY+=($value)
         fi

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from ezpz.errors import TimedOut, ToolMissing
 
@@ -52,7 +52,7 @@ class Completed:
         return "\n".join(self.stderr.decode(errors="replace").splitlines()[-STDERR_LINES:])
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+class Stopped(Exception):
     """A process was ended because its `stop` event was set."""
 
 
@@ -69,25 +69,26 @@ def find(tool: str) -> str:
 def run(
     argv: Sequence[Argument],
     *,
-    input: bytes = b"",  # noqa: A002 - the name that subprocess.run gave it
+    feed: bytes = b"",
     timeout: float | None = None,
     stop: threading.Event | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run a command to its end and return what it said.
+    """Run a command to its end, with `feed` as its stdin, and return what it said.
 
     Raises ToolMissing when the program does not exist, TimedOut after `timeout` seconds, Stopped when `stop` is set;
     in the last two cases the whole process tree is ended first.
     """
     process = _popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
-    (talk,) = _follow_all((process, input), timeout=timeout, stop=stop)
+    talk = _Talk(argv, process, feed)
+    _follow_all(talk, timeout=timeout, stop=stop)
     return Completed(tuple(argv), process.returncode, talk.stdout, talk.stderr)
 
 
 def pipeline(
-    first: Sequence[Argument], second: Sequence[Argument], *, input: bytes, stop: threading.Event
-) -> tuple[Completed, Completed]:  # noqa: A002
-    """Run `first | second` to the end; `input` goes to the first. Raises as `run` does."""
+    first: Sequence[Argument], second: Sequence[Argument], *, feed: bytes, stop: threading.Event
+) -> tuple[Completed, Completed]:
+    """Run `first | second` to the end; `feed` goes to the first. Raises as `run` does."""
     upstream = _popen(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None)
     try:
         downstream = _popen(second, stdin=upstream.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=None)
@@ -97,7 +98,8 @@ def pipeline(
     assert upstream.stdout is not None
     upstream.stdout.close()
     upstream.stdout = None
-    sent, received = _follow_all((upstream, input), (downstream, None), timeout=None, stop=stop)
+    sent, received = _Talk(first, upstream, feed), _Talk(second, downstream, None)
+    _follow_all(sent, received, timeout=None, stop=stop)
     return (
         Completed(tuple(first), upstream.returncode, b"", sent.stderr),
         Completed(tuple(second), downstream.returncode, b"", received.stderr),
@@ -105,11 +107,11 @@ def pipeline(
 
 
 class _Talk(threading.Thread):
-    """Feeds a process and reads what it says: `communicate` cannot be called again after a timeout when there is input."""
+    """Feeds a process and reads what it says: `communicate` forgets its input when it is called again after a timeout."""
 
-    def __init__(self, process: subprocess.Popen[bytes], feed: bytes | None) -> None:
+    def __init__(self, argv: Sequence[Argument], process: subprocess.Popen[bytes], feed: bytes | None) -> None:
         super().__init__(daemon=True)
-        self.process, self.feed = process, feed
+        self.argv, self.process, self.feed = argv, process, feed
         self.stdout = self.stderr = b""
 
     def run(self) -> None:
@@ -117,12 +119,9 @@ class _Talk(threading.Thread):
         self.stdout, self.stderr = stdout or b"", stderr or b""
 
 
-def _follow_all(
-    *fed: tuple[subprocess.Popen[bytes], bytes | None], timeout: float | None, stop: threading.Event | None
-) -> tuple[_Talk, ...]:
-    """Wait until all have ended; end them all when time is up or `stop` is set."""
+def _follow_all(*talks: _Talk, timeout: float | None, stop: threading.Event | None) -> None:
+    """Talk until all have ended; end them all when time is up or `stop` is set."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    talks = tuple(_Talk(process, feed) for process, feed in fed)
     for talk in talks:
         talk.start()
     try:
@@ -132,11 +131,10 @@ def _follow_all(
                 if talk.is_alive() and stop is not None and stop.is_set():
                     raise Stopped
                 if talk.is_alive() and deadline is not None and time.monotonic() >= deadline:
-                    raise TimedOut(f"'{_text(talk.process.args[0])}' did not end within {timeout:g} s")  # type: ignore[index]
+                    raise TimedOut(f"'{_text(talk.argv)}' did not end within {timeout:g} s")
     finally:
         for talk in talks:
             end_tree(talk.process)
-    return talks
 
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
@@ -224,19 +222,17 @@ class Child:
 
 
 def _popen(
-    argv: Sequence[Argument], *, stdin: object, stdout: object, stderr: object, env: Mapping[str, str] | None
+    argv: Sequence[Argument],
+    *,
+    stdin: int | IO[bytes] | None,
+    stdout: int | None,
+    stderr: int | None,
+    env: Mapping[str, str] | None,
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
-            list(argv),
-            stdin=stdin,  # type: ignore[arg-type]
-            stdout=stdout,  # type: ignore[arg-type]
-            stderr=stderr,  # type: ignore[arg-type]
-            env=None if env is None else dict(env),
-            start_new_session=True,
-        )
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True)
     except (FileNotFoundError, PermissionError) as e:
-        name = _text(argv[0])
+        name = _text(argv)
         raise ToolMissing(
             f"'{name}' cannot be started on this host: {e.strerror}", hint=f"is {name} installed and on PATH?"
         ) from e
@@ -255,8 +251,8 @@ def _signal_group(pid: int, number: int) -> None:
             os.killpg(pid, number)
 
 
-def _text(argument: Argument) -> str:
-    return argument if isinstance(argument, str) else argument.decode(errors="replace")
+def _text(argv: Sequence[Argument]) -> str:
+    return os.fsdecode(argv[0])
 
 
 _ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
@@ -279,7 +275,7 @@ def foreground(
     with _signals(_PASSED_ON) as came_within:
         try:
             for env in envs:
-                processes.append(_popen(argv, stdin=None, stdout=stdout, stderr=None, env=env))  # noqa: PERF401 - `finally`
+                processes.append(_popen(argv, stdin=None, stdout=stdout, stderr=None, env=env))
             while running := [process for process in processes if process.poll() is None]:
                 failed = failed or _failed(processes)
                 left = deadline - time.monotonic()

@@ -87,5 +87,5 @@ def _from_environment(ctx: click.Context, name: str) -> bool:
 
 
 def _shown(param: click.Parameter, value: object) -> str:
-    name = param.opts[-1] if isinstance(param, click.Option) else param.make_metavar(click.get_current_context())
+    name = param.opts[-1] if isinstance(param, click.Option) else param.human_readable_name.strip("[]")
     return f"'{name}'" if value is True else f"'{name} {value}'"

@@ -7,7 +7,6 @@ import os
 import stat
 import tarfile
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from ezpz.yeet.entry import Entry
 from ezpz.yeet.source import ARCHIVE_SUFFIXES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
 
@@ -26,7 +27,7 @@ LEVEL = 6  # gzip's own default
 
 
 def archive_path(source: Source, output: str | None) -> str:
-    """Where the archive goes: `output`, or `<name>.tar.gz` beside the source. Raises UsageError or DestinationRefused."""
+    """Where the archive goes: `output`, or `<name>.tar.gz` beside the source. Raises UsageError, DestinationRefused."""
     path = os.path.abspath(output or os.path.join(os.path.dirname(source.path), source.name + ARCHIVE_SUFFIXES[0]))
     if not path.lower().endswith(ARCHIVE_SUFFIXES):
         raise UsageError(f"--output '{output}' does not end in {' or '.join(ARCHIVE_SUFFIXES)}")

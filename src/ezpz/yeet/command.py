@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,8 +13,11 @@ from ezpz.cli.options import exclusive, node_options
 from ezpz.cli.output import Output, output_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ezpz.yeet.plan import Request
 
+F = TypeVar("F", bound="Callable[..., Any]")
 PREFIX = "EZPZ_YEET"
 
 
@@ -50,7 +53,7 @@ def _complete_source(env: click.Command, ctx: click.Context, incomplete: str) ->
     return argument.shell_complete(ctx, incomplete)
 
 
-def option(*names: str, **settings: Any) -> Any:
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """A click option with the environment variable EZPZ_YEET_… of its name, shown in --help."""
     long = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", f"{PREFIX}_{long.lstrip('-').upper().replace('-', '_')}")
@@ -138,7 +141,7 @@ def yeet() -> None:
 @option("--dry-run", is_flag=True, help="Print the plan and move nothing.")
 @output_options(PREFIX)
 @click.pass_context
-def env_command(ctx: click.Context, *, output: Output, dry_run: bool, **options: Any) -> None:
+def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **options: Any) -> None:
     """Put SRC on the local disk of every node of the job.
 
     SRC is a directory or a .tar.gz; by default the active venv or conda environment.
@@ -213,7 +216,7 @@ def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, 
 @output_options(PREFIX)
 @click.pass_context
 def status_command(
-    ctx: click.Context, *, dst: str | None, hosts: str | None, hostfile: str | None, hsn: str, output: Output
+    ctx: click.Context, /, *, dst: str | None, hosts: str | None, hostfile: str | None, hsn: str, output: Output
 ) -> None:
     """Tell what stands at DST on every node: exit 0 only if all have the same version.
 

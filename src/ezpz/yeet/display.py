@@ -104,7 +104,7 @@ def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
         ("destination", plan.destination + (" (the source stands there already)" if plan.in_place else "")),
         (
             "nodes",
-            f"{len(nodes)}: {fold(node.given for node in nodes)} ({'one of them is' if local else 'none of them is'} this host)",
+            f"{len(nodes)}: {fold(node.given for node in nodes)} ({'one' if local else 'none'} of them is this host)",
         ),
         ("found by", plan.allocation.evidence[-1] if plan.allocation.evidence else plan.allocation.scheduler),
         ("strategy", f"{plan.strategy.name} ({plan.strategy.reason})"),
@@ -241,7 +241,9 @@ def show_status(output: Output, allocation: Allocation, report: StatusReport) ->
     for standing in report.standings:
         receipt = standing.receipt
         if receipt is not None:
-            text = f"version {str(receipt['version'])[:12]}, {receipt['files']:,} files, {human(receipt['bytes'])}, {_age(now - receipt['created'])} old, from {receipt.get('source')}"
+            amount = f"{receipt['files']:,} files, {human(receipt['bytes'])}"
+            age = _age(now - receipt["created"])
+            text = f"version {str(receipt['version'])[:12]}, {amount}, {age} old, from {receipt.get('source')}"
         elif standing.failure is not None:
             text = standing.failure.message
         else:

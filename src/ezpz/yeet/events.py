@@ -1,4 +1,4 @@
-"""Events: what an engine or a strategy says while it works; the display turns them into a picture, scripts ignore them."""
+"""Events: what an engine or a strategy says while it works; the display turns them into a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase of the run has begun: "reach", "scan", "check", "read", "publish" or "send"; total is its bytes, if known."""
+    """A phase has begun: "reach", "check", "read", "publish", "send" or "pack"; total is its bytes, 0 for unknown."""
 
     name: str
     total: int = 0

@@ -1,4 +1,4 @@
-"""Here: the launching host's part of a yeet, which is to read the source once and, if it is a node of the job, to land it."""
+"""Here: the launching host's part of a yeet: read the source once and, if this is a node of the job, land it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Here:
             return self._shipment(os.fsdecode(self.landing.tree), self.found)
 
     def publish(self, shipment: Shipment) -> Shipment:
-        """Put what was read at the destination, if this host is a target, and say where it is served from from now on."""
+        """Put what was read at the destination, if this host is a target, and say where it is served from now."""
         if not self.is_target or self._serves_in_place():
             self.unchanged = self.is_target
             return shipment
@@ -104,7 +104,7 @@ class Here:
         return landing
 
     def _serves_in_place(self) -> bool:
-        """Whether the tree is sent from where the source stands: nothing about it has to change, and it is on a local disk."""
+        """Whether the tree is sent from where it stands: nothing about it has to change, and it is on a local disk."""
         source = self.plan.source
         if self.plan.in_place:
             return True
@@ -170,7 +170,7 @@ def _private_place(plan: Plan) -> str:
     return os.path.join(tempfile.gettempdir(), f"ezpz-origin-{plan.id}")
 
 
-class _as_ezpz_errors:  # noqa: N801 - used as a function
+class _as_ezpz_errors:  # noqa: N801 - reads as a function
     """Within it, what a landing raises becomes what the rest of ezpz understands."""
 
     def __enter__(self) -> None: ...

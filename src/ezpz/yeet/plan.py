@@ -41,7 +41,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How much a source holds. files and directories are None for an archive, which is read only once; bytes is then an estimate."""
+    """How much a source holds.
+
+    files and directories are None for an archive, which is read only once; bytes is then an estimate.
+    """
 
     files: int | None
     directories: int | None
@@ -142,7 +145,10 @@ def engine_choice(request: Request) -> Choice:
 
 
 def threshold(request: Request, nodes: int) -> int | None:
-    """How many of `nodes` must have it: N, ceil(F × nodes), or None for all. Raises UsageError when that is more than there are."""
+    """How many of `nodes` must have it: N, ceil(F * nodes), or None for all.
+
+    Raises UsageError when that is more than there are.
+    """
     if request.min_success_nodes is not None:
         if request.min_success_nodes > nodes:
             raise UsageError(

@@ -59,9 +59,9 @@ class Failure:
 class NodeResult:
     """What happened on one node.
 
-    attempts: copies that were tried; via: the host it was copied from, "" for none; sent_files, sent_bytes: content that
-    had to move; removed: files that the new version no longer has; unchanged: it already had this version; seconds: from
-    the start of the run to the end for this node
+    attempts: copies that were tried; via: the host it was copied from, "" for none
+    sent_files, sent_bytes: content that had to move; removed: files that the new version no longer has
+    unchanged: it already had this version; seconds: from the start of the run to the end for this node
     """
 
     node: Node
@@ -129,7 +129,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 for success and partial. Without a threshold the one cause of all failures has its own code, else it is 1."""
+        """0 for success and partial; without a threshold the code of the one cause of all failures; else 1."""
         if self.interrupted:
             return 128 + self.interrupted
         if self.status is not Status.FAILURE:

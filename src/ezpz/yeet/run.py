@@ -6,7 +6,6 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +26,7 @@ from ezpz.yeet.source import Source, active_environment, inspect
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable, Iterator, Mapping
 
     from ezpz.cluster.model import Allocation, Node
 
@@ -208,7 +208,7 @@ class _Run:
             await self.engine.deliver(self._wanted(), self.shipment)
 
     async def _note_failed(self) -> None:
-        """With failures and the threshold met, list the failed nodes in the destination, here or on a node that has it."""
+        """With failures and the threshold met, list the failed nodes in the destination, here or where it is."""
         here = self.here
         assert here is not None
         failed = tuple(

@@ -1,7 +1,7 @@
 """Scan: what a source directory holds, counted and spooled in one parallel pass.
 
-A shared filesystem answers slowly but in parallel, so threads are added for as long as it is slow (many), and not when it
-answers from memory (few: there they would only wait for each other's interpreter lock).
+A shared filesystem answers slowly but in parallel, so threads are added for as long as it is slow. One that answers
+from memory gets few: more of them would only wait for each other's interpreter lock.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class LeftOut:
 class Scan:
     """The entries of a directory, parents before children, and their totals.
 
-    files: everything but directories; size: bytes of content, each hard-linked file once; linked: bytes that its further
-    names show; allocated: bytes on a disk with 4 KiB blocks; latency: mean seconds of one metadata call
+    files: everything but directories; size: bytes of content, each hard-linked file once; linked: bytes that its
+    further names show; allocated: bytes on a disk with 4 KiB blocks; latency: mean seconds of one metadata call
     """
 
     root: bytes
@@ -60,7 +60,7 @@ class Scan:
     latency: float = 0.0
     left_out: list[LeftOut] = field(default_factory=list)
     _spool: tempfile.SpooledTemporaryFile[bytes] = field(
-        default_factory=lambda: tempfile.SpooledTemporaryFile(SPOOL_MEMORY)
+        default_factory=lambda: tempfile.SpooledTemporaryFile(SPOOL_MEMORY)  # noqa: SIM115 - closed by close()
     )
 
     @property
@@ -73,7 +73,7 @@ class Scan:
         self._spool.seek(0)
         while True:
             try:
-                batch = marshal.load(self._spool)  # noqa: S302 - our own file, unlinked since it was made
+                batch = marshal.load(self._spool)  # noqa: S302 - our own file, which never had a name
             except EOFError:
                 return
             yield [Entry(*facts) for facts in batch]
@@ -219,8 +219,8 @@ class _Walk:
 class Exclusion:
     """Which relative paths `--exclude` leaves out.
 
-    A pattern without a slash matches a name anywhere, one with a slash the path from the root; both as in fnmatch(3), and
-    `*` also matches a slash. An excluded folder takes all that is below it along.
+    A pattern without a slash matches a name anywhere, one with a slash the path from the root; both as in fnmatch(3),
+    and `*` also matches a slash. An excluded folder takes all that is below it along.
     """
 
     def __init__(self, patterns: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Session: a line to the agent on one node. It is sent as source over ssh, answers requests, and goes when the line ends."""
+"""Session: a line to the agent on one node, which is sent as source over ssh and goes when the line ends."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def bundle() -> bytes:
 def bootstrap() -> str:
     """The remote command that starts the agent; the same text for sh, csh and fish as login shells."""
     read = "import sys;b=sys.stdin.buffer;exec(b.read(int(b.readline())))"
-    look = f'for p in {PYTHONS}; do command -v $p >/dev/null 2>&1 && exec $p -IS -c "{read}"; done; echo {MISSING} >&2; exit 127'
-    return f"exec /bin/sh -c '{look}'"
+    look = f'for p in {PYTHONS}; do command -v $p >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
+    return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
 
 
 class Session:

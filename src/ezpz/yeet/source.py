@@ -16,7 +16,29 @@ if TYPE_CHECKING:
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 SHARED_FILESYSTEMS = frozenset(
-    "nfs nfs4 lustre gpfs ceph beegfs beegfs_nodev panfs pvfs2 orangefs cifs smb3 smbfs 9p afs dvs glusterfs wekafs vast daos virtiofs".split()
+    [
+        "nfs",
+        "nfs4",
+        "lustre",
+        "gpfs",
+        "ceph",
+        "beegfs",
+        "beegfs_nodev",
+        "panfs",
+        "pvfs2",
+        "orangefs",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "dvs",
+        "glusterfs",
+        "wekafs",
+        "vast",
+        "daos",
+        "virtiofs",
+    ]
 )
 
 
@@ -94,11 +116,11 @@ def inspect(path: str) -> Source:
             raise SourceEmpty(f"the source '{label}' is an empty directory")
         return Source(given, real, name, kind_of(os.fsencode(real)), local)
     if os.path.isfile(real):
-        return _inspect_file(given, real, label, local)
+        return _inspect_file(given, real, label, local=local)
     raise UsageError(f"the source '{label}' is neither a directory nor a file")
 
 
-def _inspect_file(given: str, real: str, label: str, local: bool) -> Source:
+def _inspect_file(given: str, real: str, label: str, *, local: bool) -> Source:
     if os.path.getsize(real) == 0:
         raise SourceEmpty(f"the source '{label}' is an empty file")
     name = os.path.basename(given)

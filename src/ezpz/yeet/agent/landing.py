@@ -42,7 +42,7 @@ class Landing:
         self.tree = os.path.join(self.staging, b"tree")
         self.lock = place.Lock(self.dst, run)
         self.abandoned = threading.Event()
-        self._made_parents = []  # type: List[bytes]
+        self._made_parents: List[bytes] = []
 
     def check_on(self) -> None:
         """Raise Abandoned once nobody wants the result any more."""
@@ -52,8 +52,8 @@ class Landing:
     def prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Check the destination, take its lock, remove what dead runs left, make the staging directory.
 
-        request: avoid (a tree that the destination must not touch, or None), source (what the receipt will name), bytes,
-        files, executable, replace, tools (names of programs that must be here).
+        request: avoid (a tree that the destination must not touch, or None), source (what the receipt will name),
+        bytes, files, executable, replace, tools (names of programs that must be here).
         Returns staging, receipt, tools (name -> path) and what the filesystem offers. Raises Refusal.
         """
         avoid = request.get("avoid")
@@ -194,8 +194,8 @@ class Landing:
 def swap_in(new: bytes, dst: bytes, *, aside: bytes) -> None:
     """Put `new` at `dst` in one step and leave what stood there, if anything, at `new` or `aside`.
 
-    Uses renameat2(2) with RENAME_EXCHANGE; where the kernel or the filesystem has none, two renames, the first undone if
-    the second fails. Raises OSError.
+    Uses renameat2(2) with RENAME_EXCHANGE; where the kernel or the filesystem has none, two renames, the first undone
+    if the second fails. Raises OSError.
     """
     if not os.path.lexists(dst):
         if not _renameat2(new, dst, RENAME_NOREPLACE):

@@ -1,6 +1,7 @@
 """The agent's loop: one JSON request a line on stdin, events and one answer a line on stdout, until stdin ends.
 
-Request: {"id": int, "op": str, ...}. Answers: {"id", "event": {...}}, then {"id", "result": {...}} or {"id", "error": {...}}.
+Request: {"id": int, "op": str, ...}.
+Answers: {"id", "event": {...}} any number of times, then {"id", "result": {...}} or {"id", "error": {...}}.
 When stdin ends, whoever asked is gone: what runs is ended, staging is removed, and so is the agent.
 """
 
@@ -25,8 +26,8 @@ class Agent:
 
     def __init__(self, answers: BinaryIO) -> None:
         self.answers = answers
-        self.landing = None  # type: Optional[landing.Landing]
-        self.requests = queue.Queue()  # type: queue.Queue[Optional[Dict[str, Any]]]
+        self.landing: Optional[landing.Landing] = None
+        self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
         self.gone = threading.Event()
 
     def serve(self, requests: BinaryIO) -> None:

@@ -65,7 +65,8 @@ def run_rsync(
 def _follow(
     process: "subprocess.Popen[bytes]", deadline: Any, going_on: Callable[[], None], progress: Callable[[int], None]
 ) -> Any:
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     kept = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
     open_ends = list(kept)
     told = 0.0

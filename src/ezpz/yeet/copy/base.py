@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -16,6 +14,9 @@ from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.relocate.folder import relocate_folder
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
     from ezpz.process import Completed
     from ezpz.yeet.relocate.environment import Relocation
     from ezpz.yeet.scan import Scan
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 class Job:
     """One local copy.
 
-    root: the real path of the source; scan: its entries (empty for an archive); staging: an existing, empty, private directory
-    previous: the version in place, made from the same source by the same ezpz, or None; unchanged files may be linked from it
-    stop: set when the run was interrupted; moved: is told the bytes of content that have been written since it was last told
+    root: the real path of the source; scan: its entries (empty for an archive)
+    staging: an existing, empty, private directory
+    previous: the version in place, made from the same source by the same ezpz, or None; unchanged files may be linked
+    stop: set when the run was interrupted; moved: is told how many more bytes of content have been written
     """
 
     root: bytes
@@ -49,8 +51,8 @@ class Job:
 class Strategy(Protocol):
     """A way to get a source into staging on the launching host; one file and one entry-point line.
 
-    All of them end with the same tree: modes, modification times, links, hard links, empty directories and names survive,
-    what the scan left out is not there, and the environment is relocated.
+    All of them end with the same tree: modes, modification times, links, hard links, empty directories and names
+    survive, what the scan left out is not there, and the environment is relocated.
     """
 
     name: ClassVar[str]

@@ -38,7 +38,7 @@ class Compress:
             "--delay-directory-restore",
         ]
         unpack += ["--directory", job.staging, "--file=-"]
-        packed, unpacked = process.pipeline(pack, unpack, input=b"./\0" + name_list(job.scan), stop=job.stop)
+        packed, unpacked = process.pipeline(pack, unpack, feed=b"./\0" + name_list(job.scan), stop=job.stop)
         demand(packed if packed.returncode > 0 else unpacked, "tar")
         job.moved(job.scan.size)
         job.settle()

@@ -19,7 +19,7 @@ class Cp:
     tools: ClassVar[tuple[str, ...]] = ("cp",)
 
     def fill(self, job: Job) -> None:
-        argv = [
+        argv: list[process.Argument] = [
             "cp",
             "--recursive",
             "--no-dereference",

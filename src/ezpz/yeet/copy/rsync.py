@@ -23,6 +23,6 @@ class Rsync:
         if job.previous is not None:
             argv.append(b"--link-dest=" + job.previous)
         argv += ["--", job.root + b"/", job.staging + b"/"]
-        demand(process.run(argv, input=b"./\0" + name_list(job.scan), stop=job.stop), "rsync")
+        demand(process.run(argv, feed=b"./\0" + name_list(job.scan), stop=job.stop), "rsync")
         job.moved(job.scan.size)
         job.settle()

@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty
+from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
@@ -106,7 +106,7 @@ class _Unpack:
         parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
         if raw.startswith(b"/") or b".." in parts:
             raise ArchiveUnsafe(
-                f"the archive '{self.label}' holds '{shown(os.fsencode(member.name))}', which would land outside the destination",
+                f"the archive '{self.label}' holds '{shown(os.fsencode(member.name))}', which would land elsewhere",
                 hint="nothing was written there; unpack it by hand and look at it",
             )
         return b"/".join(parts)
@@ -154,8 +154,8 @@ def _nanoseconds(text: str) -> int:
 def strip_lone_folder(staging: bytes) -> None:
     """If all that was unpacked is one folder that is itself the tree, make its content the content of staging.
 
-    A conda-pack archive has no top folder and `tar czf env.tgz env` has one; a lone `bin` or `lib` is content. (An archive
-    that names its root, `.`, has no top folder either, and is not asked.)
+    A conda-pack archive has no top folder and `tar czf env.tgz env` has one; a lone `bin` or `lib` is content. (An
+    archive that names its root, `.`, has no top folder either, and is not asked.)
     """
     names = os.listdir(staging)
     if len(names) != 1 or names[0] in STANDARD_FOLDERS:
@@ -174,11 +174,17 @@ def strip_lone_folder(staging: bytes) -> None:
 
 
 def estimated_size(path: str) -> int:
-    """About how many bytes a gzip file holds: RFC 1952 keeps the size modulo 4 GiB in its last four bytes. Raises OSError."""
-    packed = os.path.getsize(path)
-    with open(path, "rb") as file:
-        file.seek(max(0, packed - 4))
-        size = int.from_bytes(file.read(4), "little")
+    """About how many bytes a gzip file holds: its last four bytes are the size modulo 4 GiB (RFC 1952).
+
+    Raises SourceUnreadable.
+    """
+    try:
+        packed = os.path.getsize(path)
+        with open(path, "rb") as file:
+            file.seek(max(0, packed - 4))
+            size = int.from_bytes(file.read(4), "little")
+    except OSError as e:
+        raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
     while size < packed:
         size += 1 << 32
     return size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -10,6 +9,7 @@ from ezpz.registry import Registry
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Mapping
 
     from ezpz.cluster.model import Node
     from ezpz.yeet.events import Emit
@@ -44,8 +44,8 @@ class Limits:
 class Engine(Protocol):
     """A way to get a tree from this host to every other node; silent: events and results only.
 
-    Call `reach`, `check`, `deliver` in this order, each with the nodes that are still wanted; `close` always, also after
-    cancellation: it ends every process that was started here and on nodes, and removes staging.
+    Call `reach`, `check`, `deliver` in this order, each with the nodes that are still wanted; `close` always, also
+    after cancellation: it ends every process that was started here and on nodes, and removes staging.
     """
 
     name: ClassVar[str]

@@ -10,7 +10,6 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.cluster.model import Node
@@ -26,6 +25,7 @@ from ezpz.yeet.session import Session
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Coroutine, Mapping
 
     from ezpz.yeet.fanout.base import Limits, Shipment
 
@@ -240,11 +240,10 @@ class _Delivery:
         return kept
 
     async def _publish(self, node: Node) -> dict[str, Any]:
-        answer = await self.engine.sessions[node].ask(
+        return await self.engine.sessions[node].ask(
             "publish", expected=self.expected, receipt=self.shipment.receipt, executable=self.shipment.executable,
             timeout=self.engine.limits.timeout or None,
         )  # fmt: skip
-        return answer
 
     def _argv(self, node: Node, source: str, target: str) -> list[str]:
         argv = ["rsync", *OPTIONS, "-e", ssh_command_line()]

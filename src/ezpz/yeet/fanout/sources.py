@@ -1,4 +1,4 @@
-"""Who copies from whom: `pick_source`, and the Tree that keeps count. Pure: no clock, no process, chance is an argument."""
+"""Who copies from whom: `pick_source`, and the Tree that keeps count. Pure: no clock, no process, chance is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ STRIKES = 2  # failures in a row after which a source is not used again
 def pick_source(source_active: Mapping[S, int], max_per_source: int, *, rng: random.Random | None = None) -> S | None:
     """A least-loaded source under the cap, ties broken by `rng`; None when all are at the cap.
 
-    source_active: the copies that each source is serving; rng: a fresh `random.Random()` by default, never the global one
+    source_active: the copies that each source is serving
+    rng: a fresh `random.Random()` by default, never the global one
     """
     if not source_active:
         return None
@@ -24,7 +25,7 @@ def pick_source(source_active: Mapping[S, int], max_per_source: int, *, rng: ran
     if least >= max_per_source:
         return None
     idle = [source for source, active in source_active.items() if active == least]
-    return (rng or random.Random()).choice(idle)  # noqa: S311 - spreads load, keeps no secret
+    return (rng or random.Random()).choice(idle)  # noqa: S311 - it spreads load and keeps no secret
 
 
 class Tree(Generic[S]):

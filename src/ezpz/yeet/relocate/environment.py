@@ -10,10 +10,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.yeet.relocate.prefix import PrefixMap
-from ezpz.yeet.source import Kind
+
+if TYPE_CHECKING:
+    from ezpz.yeet.source import Kind
 
 TEXT_LIMIT = 1 << 20  # bytes; a script is smaller
 SCRIPT_FOLDERS = (b"bin", b"etc/profile.d", b"etc/conda/activate.d", b"etc/conda/deactivate.d", b"Scripts")
@@ -62,8 +64,9 @@ def relocation_of(
 ) -> Relocation:
     """The Relocation of a tree of this kind.
 
-    known: the prefixes that it is known by (as given, resolved); read: a file of the tree by its relative path, None when
-    there is none; scripts: the paths of its scripts, whose shebangs are asked too.
+    known: the prefixes that it is known by (as given, resolved)
+    read: a file of the tree by its relative path, None when there is none
+    scripts: the paths of its scripts, whose shebangs are asked too
     """
     if not kind.is_environment:
         return Relocation((), destination)

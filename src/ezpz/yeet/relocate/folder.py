@@ -73,7 +73,7 @@ def _rewrite_file(full: bytes, status: os.stat_result, relocation: Relocation) -
     return True
 
 
-class _writable_parent:  # noqa: N801 - used as a function
+class _writable_parent:  # noqa: N801 - reads as a function
     """Within it the folder of a file can be written to; afterwards its mode and times are as they were."""
 
     def __init__(self, path: bytes) -> None:
