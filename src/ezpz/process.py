@@ -107,7 +107,7 @@ def pipeline(
 
 
 class _Talk(threading.Thread):
-    """Feeds a process and reads what it says: `communicate` forgets its input when it is called again after a timeout."""
+    """Feeds a process and reads what it says: `communicate` forgets its input when called again after a timeout."""
 
     def __init__(self, argv: Sequence[Argument], process: subprocess.Popen[bytes], feed: bytes | None) -> None:
         super().__init__(daemon=True)
@@ -275,7 +275,7 @@ def foreground(
     with _signals(_PASSED_ON) as came_within:
         try:
             for env in envs:
-                processes.append(_popen(argv, stdin=None, stdout=stdout, stderr=None, env=env))
+                processes.append(_popen(argv, stdin=None, stdout=stdout, stderr=None, env=env))  # noqa: PERF401 - each is ended below
             while running := [process for process in processes if process.poll() is None]:
                 failed = failed or _failed(processes)
                 left = deadline - time.monotonic()

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 from tests.lab import FaultyLab, LabError, choose, hosts, make_lab
 from tests.lab.environments import compare_trees, make_tree, make_venv, nasty_tree
 from tests.lab.slowfs import slowfs
-from tests.lab.state import ROOT
+from tests.lab.state import PREFIX, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +29,11 @@ SSH = ("ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "C
 real_wires = pytest.mark.skipif(hosts.why_not() is not None, reason=f"{hosts.why_not()}")
 
 
-def traces() -> set[str]:
-    """Return the names of what labs leave on this machine: directories and network namespaces."""
-    netns = Path("/run/netns")
-    return {path.name for place in (ROOT, netns) if place.exists() for path in place.glob("ezpz-*")}
+def traces(lab_id: str) -> set[str]:
+    """Return what a lab has on this machine: directories, network namespaces, processes."""
+    places = (place for place in (ROOT, Path("/run/netns")) if place.exists())
+    serving = subprocess.run(["pgrep", "-f", f"{PREFIX}{lab_id}"], capture_output=True, text=True).stdout
+    return {path.name for place in places for path in place.glob(f"ezpz-*{lab_id}*")} | set(serving.split())
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -170,22 +171,19 @@ def test_sixteen_hosts_all_answer(lab16: FaultyLab) -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_however_a_lab_ends(ending: signal.Signals) -> None:
-    before = traces()
     up = [sys.executable, "-m", "tests.lab", "up", "--hosts", "2"]
     with subprocess.Popen(up, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as owner:
         try:
             assert owner.stdout is not None
-            assert any("Ctrl-C" in line for line in owner.stdout)
-            made = traces() - before
+            lab_id = next(line.split(PREFIX)[1].split("/")[0] for line in owner.stdout if PREFIX in line)
+            made = traces(lab_id)
         finally:
             owner.send_signal(ending)
     if ending == signal.SIGKILL:
-        assert made <= traces()
+        assert traces(lab_id)
         subprocess.run([sys.executable, "-m", "tests.lab", "down"], cwd=REPOSITORY, check=True)
     assert made
-    assert not made & traces()
-    serving = subprocess.run(["pgrep", "-f", "|".join(made)], capture_output=True, text=True)
-    assert serving.stdout == ""
+    assert not traces(lab_id)
 
 
 def test_two_labs_do_not_see_one_another(lab4: FaultyLab) -> None:

@@ -207,7 +207,10 @@ def _write(stream: TextIO | None, text: str, *, label: str = "", **style: Any) -
         return
     text = printable(text)
     if wants_colour(stream):
-        text = f"{click.style(f'{label}:', bold=True, **style)} {text}" if label else click.style(text, **style)
+        if label:
+            text = f"{click.style(f'{label}:', bold=True, **style)} {text}"
+        elif any(style.values()):
+            text = click.style(text, **style)
     elif label:
         text = f"{label}: {text}"
     encoding = stream.encoding or "utf-8"

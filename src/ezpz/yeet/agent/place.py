@@ -152,7 +152,7 @@ def filesystem(path: bytes) -> str:
 
 
 def refuse_full(parent: bytes, *, size: int, files: int, executable: bool) -> Dict[str, Any]:
-    """What the filesystem of `parent` offers; raise Refusal when so many bytes and entries do not fit, or may not run."""
+    """What the filesystem of `parent` offers; raise Refusal when so much does not fit there, or may not run."""
     room = os.statvfs(parent)
     free = room.f_bavail * room.f_frsize
     kind = filesystem(parent)

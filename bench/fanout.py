@@ -1,0 +1,218 @@
+"""fanout: one environment to 16 hosts behind 100 Mbit/s each, ours beside what users type today."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench import ours
+from bench.measure import Done, count, megabytes, run
+from bench.model import Benchmark, Bound, Result, Row, Settings, Table
+from bench.peers import RAW, SESSIONS, SQUEEZED, floor, peers, without_paths
+from tests.lab.environments import make_venv
+from tests.lab.hosts import Lab, why_not
+from tests.lab.model import Host, LabError, LabUnavailable
+from tests.lab.slowfs import CACHE
+from tests.lab.slurm import Slurm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+HOSTS = 17  # the launching host and 16 others
+RATE = "100mbit"
+RUNS = 3  # of ours; the peers, which take minutes, are run once unless --repeat says otherwise
+PACKAGES = ("numpy", "lxml", "pygments")
+CHANGE = 1_000_000  # bytes
+FIRST, AGAIN, CHANGED = "ezpz yeet", "ezpz yeet again, nothing changed", "ezpz yeet again, 1 MB changed"
+NAIVE = "rsync -a to each, 8 at a time"
+FLOOR = "the floor: the sessions and one copy"
+FASTER_THAN_NAIVE = 1.5
+YEET = "ezpz yeet /shared/env --dst /tmp/env --hostfile /shared/hosts --json"
+
+
+@dataclass(frozen=True)
+class Cargo:
+    """What is sent: an environment on the disk that all hosts share, its size, and the same as a .tar.gz."""
+
+    source: Path
+    archive: Path
+    files: int
+    size: int
+    packing: float
+
+    @property
+    def about(self) -> str:
+        """What it is, in a sentence."""
+        return (
+            f"A real venv with {', '.join(PACKAGES)} and their bytecode: {megabytes(self.size)} in {self.files:,} files; "
+            f"{megabytes(self.archive.stat().st_size)} as .tar.gz, which took {self.packing:.1f} s to make and is not "
+            "counted below."
+        )
+
+
+def pack(lab: Lab, *, small: bool) -> Cargo:
+    """Build the environment on the shared disk, with 1 MB in it to be changed later, and its archive."""
+    source = lab.shared / "env"
+    make_venv(source, python=sys.executable, packages=PACKAGES[:1] if small else PACKAGES, cache=CACHE)
+    change(source)
+    archive = lab.shared / "env.tar.gz"
+    packing = run(["tar", "-C", lab.shared, "-czf", archive, "env"]).seconds
+    return Cargo(source, archive, *count(source), packing)
+
+
+def change(source: Path) -> None:
+    """Write 1 MB of the environment anew."""
+    (source / "weights.bin").write_bytes(random.SystemRandom().randbytes(CHANGE))
+
+
+class Field:
+    """The hosts, the cargo, and how a way of getting it there is timed and checked."""
+
+    def __init__(self, lab: Lab, cargo: Cargo, say: Callable[[str], None]) -> None:
+        """Measure on this lab."""
+        self.lab = lab
+        self.cargo = cargo
+        self.say = say
+        self.remote = lab.hosts[1:]
+        self.env = ours.environment(PATH="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+
+    def launch(self, argv: list[str]) -> Done:
+        """Run a command on the launching host."""
+        return run(self.lab.argv("n000", argv), env=self.env)
+
+    def clean(self) -> None:
+        """Make every host's /tmp empty again."""
+        self.lab.clean()
+
+    def landed(self, hosts: tuple[Host, ...]) -> set[tuple[int, int]]:
+        """Return the different amounts (files, bytes) that lie on these hosts; with one of them, all are alike."""
+        return {count(self.lab.path(host, "/tmp/env")) for host in hosts}
+
+    def peer(self, command: str, runs: int) -> tuple[tuple[float, ...], str]:
+        """Time a peer; return the seconds and what is to be said of what landed."""
+        samples = []
+        for _ in range(runs):
+            self.clean()
+            samples.append(self.launch(["sh", "-ec", command]).seconds)
+        landed = self.landed(self.remote)
+        self.clean()
+        if landed == {(self.cargo.files, self.cargo.size)}:
+            return tuple(samples), ""
+        found = "; ".join(f"{files:,} files, {megabytes(size)}" for files, size in sorted(landed))
+        return tuple(samples), f"differs from the source: {found}"
+
+    def yeet(self) -> Done:
+        """Yeet to all hosts, this one included, and demand that all of them have all of it."""
+        cargo = self.cargo
+        done = self.launch(
+            ours.argv("yeet", cargo.source, "--dst", "/tmp/env", "--hostfile", self.lab.shared / "hosts", "--json")
+        )
+        report = ours.report(done)
+        if self.landed(self.lab.hosts) != {(cargo.files, report["bytes"])} or report["succeeded"] != HOSTS:
+            raise LabError(f"not every host has {cargo.files} files, {report['bytes']} bytes: {report}")
+        return done
+
+
+def fan_out(settings: Settings) -> Result:
+    """Measure ours, the peers and the floor on the same hosts, one after the other."""
+    reason = why_not()
+    if reason:
+        raise LabUnavailable(reason)
+    with Lab(HOSTS, rate=RATE) as lab:
+        settings.say("building the environment")
+        field = Field(lab, pack(lab, small=settings.quick), settings.say)
+        lab.write_hostfile(lab.shared / "hosts")
+        own, memory = _ours(field, settings.runs(RUNS))
+        ground = _floor(field, settings.runs(RUNS))
+        rows = [*own, *_peers(field, settings.runs(1)), *ground]
+        about = (
+            _place(),
+            field.cargo.about,
+            f"The launching process took {memory / 1e6:.0f} MB of memory at its peak.",
+        )
+        table = Table(f"to 16 hosts at {RATE[:-4]} Mbit/s", "s", tuple(rows), against=FIRST)
+        ways = ((p.way, p.command) for p in (*peers(*_where(field)), *floor(field.cargo.source, field.remote)))
+        commands = ((FIRST, YEET), *((way, without_paths(command, lab)) for way, command in ways))
+    first = table.row(FIRST).median
+    naive = Bound(
+        f"`{NAIVE}`, as a multiple of `{FIRST}`", table.row(NAIVE).median / first, FASTER_THAN_NAIVE, at_least=True
+    )
+    return Result(about, (table,), (naive,), commands)
+
+
+def _place() -> str:
+    return (
+        f"{HOSTS} hosts (network namespaces with an sshd each, `tests/lab`) share the cores of one machine. The launching host "
+        f"is one of the job, so that ezpz serves {HOSTS} and every peer only the 16 others. Destinations are tmpfs, the source "
+        "lies in the page cache. After each way the files and bytes on every host are counted, and its /tmp is emptied."
+    )
+
+
+def _where(field: Field) -> tuple[Path, Path, tuple[Host, ...]]:
+    return field.cargo.source, field.cargo.archive, field.remote
+
+
+def _ours(field: Field, runs: int) -> tuple[list[Row], int]:
+    samples: dict[str, list[float]] = {FIRST: [], AGAIN: [], CHANGED: []}
+    phases: dict[str, float] = {}
+    peak = 0
+    for turn in range(runs):
+        field.say(f"{FIRST}, run {turn + 1} of {runs}")
+        field.clean()
+        for way, seconds in samples.items():
+            if way == CHANGED:
+                change(field.cargo.source)
+            done = field.yeet()
+            seconds.append(done.seconds)
+            peak = max(peak, done.peak)
+            if way == FIRST:
+                phases = ours.report(done)["phases"]
+    field.clean()
+    note = ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items() if seconds >= 0.05)
+    return [Row(way, tuple(s), note if way == FIRST else "") for way, s in samples.items()], peak
+
+
+def _peers(field: Field, runs: int) -> list[Row]:
+    rows = []
+    with contextlib.ExitStack() as stack:
+        for peer in peers(*_where(field)):
+            field.say(peer.way)
+            if peer.slurm:
+                try:
+                    stack.enter_context(Slurm(field.lab))
+                except LabUnavailable as e:
+                    field.say(f"left out: {e}")
+                    continue
+            rows.append(Row(peer.way, *field.peer(peer.command, runs)))
+    return rows
+
+
+def _floor(field: Field, runs: int) -> list[Row]:
+    """The sessions alone, one copy alone, and their sum; nothing that starts with ssh can be faster."""
+    rows = {}
+    for part in floor(field.cargo.source, field.remote):
+        field.say(part.way)
+        samples = []
+        for _ in range(runs):
+            field.clean()
+            samples.append(field.launch(["sh", "-ec", part.command]).seconds)
+        rows[part.way] = Row(part.way, tuple(samples))
+    field.clean()
+    together = [
+        Row(name, tuple(a + b for a, b in zip(rows[SESSIONS].samples, rows[copy].samples, strict=True)))
+        for name, copy in ((FLOOR, RAW), (f"{FLOOR}, compressed", SQUEEZED))
+    ]
+    return [*together, *rows.values()]
+
+
+BENCHMARK = Benchmark(
+    "fanout",
+    "Many hosts: 16 at 100 Mbit/s",
+    fan_out,
+    (("rsync", "--version"), ("ssh", "-V"), ("clush", "--version"), ("sinfo", "--version"), ("zstd", "--version")),
+)

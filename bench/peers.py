@@ -1,0 +1,77 @@
+"""The peers of a fan-out: what a user would otherwise type on the launching host, one shell command each."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.lab.hosts import Lab
+    from tests.lab.model import Host
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way to get ``SRC`` to ``/tmp/env`` of all ``hosts``; ``command`` is for a shell on the launching host."""
+
+    way: str
+    command: str
+    slurm: bool = False
+
+
+def peers(source: Path, archive: Path, hosts: tuple[Host, ...]) -> tuple[Peer, ...]:
+    """Return the peers, the slow ones first."""
+    names = " ".join(host.name for host in hosts)
+    ranges = f"{hosts[0].name[0]}[{hosts[0].name[1:]}-{hosts[-1].name[1:]}]"
+    env = shlex.quote(str(source))
+    packed = shlex.quote(str(archive))
+
+    def rsync(parallel: int) -> str:
+        return f"printf '%s\\n' {names} | xargs -P {parallel} -I HOST rsync -a {env}/ HOST:/tmp/env/"
+
+    unpack = f"sbcast {packed} /tmp/env.tar.gz && srun --ntasks-per-node=1 tar -C /tmp -xzf /tmp/env.tar.gz"
+    return (
+        Peer("rsync -a to each, 8 at a time", rsync(8)),
+        Peer("rsync -a to each, all at once", rsync(len(hosts))),
+        Peer("clush --copy", f"clush -q -w {ranges} --copy {env} --dest /tmp/env"),
+        Peer(
+            "sbcast of a ready .tar.gz, srun tar x",
+            f"salloc -Q -N {len(hosts)} -w {ranges} sh -c '{unpack}'",
+            slurm=True,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the floor: what nobody who uses ssh can do without."""
+
+    way: str
+    command: str
+
+
+SESSIONS, RAW, SQUEEZED = (
+    "all ssh sessions at once",
+    "one copy to one host",
+    "one copy to one host, zstd -1 on the wire",
+)
+
+
+def floor(source: Path, hosts: tuple[Host, ...]) -> tuple[Part, ...]:
+    """Return the parts of the floor."""
+    names = " ".join(host.name for host in hosts)
+    env, first = shlex.quote(str(source)), hosts[0].name
+    unpack = "mkdir /tmp/env && tar -C /tmp/env -xf -"
+    return (
+        Part(SESSIONS, f"for host in {names}; do ssh $host true & done; wait"),
+        Part(RAW, f"tar -C {env} -cf - . | ssh {first} '{unpack}'"),
+        Part(SQUEEZED, f"tar -C {env} -cf - . | zstd -q -1 | ssh {first} 'zstd -qd | ({unpack})'"),
+    )
+
+
+def without_paths(command: str, lab: Lab) -> str:
+    """Return a command as the page shows it."""
+    return command.replace(f"{lab.shared}/", "/shared/")

@@ -1,0 +1,7 @@
+"""Every benchmark, in the order of the page."""
+
+from __future__ import annotations
+
+from bench import fanout, local, memory, slow, startup
+
+BENCHMARKS = (fanout.BENCHMARK, local.BENCHMARK, slow.BENCHMARK, startup.BENCHMARK, memory.BENCHMARK)

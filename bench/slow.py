@@ -1,0 +1,46 @@
+"""slowfs: the same as `local`, from a filesystem that takes its time over every metadata call."""
+
+from __future__ import annotations
+
+from bench import local, trees
+from bench.measure import count, in_memory, megabytes
+from bench.model import Benchmark, Bound, Result, Row, Settings, Table
+from tests.lab.slowfs import slowfs
+
+RUNS = 2
+MICROSECONDS = 500
+FASTER = 8.0
+
+
+def copy(settings: Settings) -> Result:
+    """Preload the same delay into all of them."""
+    tree = trees.environment(settings.work, scale=0.1 if settings.quick else 1.0)
+    trees.warm(tree)
+    files, size = count(tree)
+    ways = (local.CP, local.RSYNC)
+    with in_memory() as memory:
+        slow = slowfs(tree, MICROSECONDS)
+        samples = local.measure(1, tree, memory / "env", settings.say, ways=ways, slow=slow)
+        for _ in range(settings.runs(RUNS) - 1):
+            again = local.measure(1, tree, memory / "env", settings.say, ways=ways, slow=slow)
+            for way, seconds in again.items():
+                samples[way] += seconds
+    rows = tuple(Row(way, tuple(seconds)) for way, seconds in samples.items())
+    title = f"{megabytes(size)} in {files:,} files, {MICROSECONDS / 1000} ms for each metadata call on the source"
+    table = Table(title, "s", rows, against=local.STEP)
+    step = table.row(local.STEP).median
+    bounds = tuple(
+        Bound(f"`{way}`, as a multiple of the local step", table.row(way).median / step, FASTER, at_least=True)
+        for way in ways
+    )
+    about = (
+        "A busy parallel filesystem in small: a preloaded library (`tests/lab/slowfs.c`) sleeps before each open, stat, "
+        "readlink, opendir, access and getxattr of a path in the source, in ours and in the peers alike. Such a filesystem "
+        "answers many at a time, and so does this one.",
+    )
+    return Result(about, (table,), bounds, tuple((way, f"slow {local.shown(way)}") for way in (local.WHOLE, *ways)))
+
+
+BENCHMARK = Benchmark(
+    "slowfs", "One host: a slow shared filesystem", copy, (("cp", "--version"), ("rsync", "--version"))
+)

@@ -1,0 +1,55 @@
+"""startup: how long `ezpz --help` takes, beside the import of click alone."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from bench import ours
+from bench.measure import run
+from bench.model import Benchmark, Bound, Result, Row, Settings, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUNS = 25
+HELP, CLICK, BARE = "ezpz --help", 'python -c "import click"', "python -c pass"
+COMMANDS = {
+    HELP: ours.argv("--help"),
+    CLICK: [sys.executable, "-c", "import click"],
+    BARE: [sys.executable, "-c", "pass"],
+}
+SLOWER_THAN_CLICK = 2.5
+
+
+def start(settings: Settings) -> Result:
+    """Start each in turn; the first turn, which writes bytecode, does not count."""
+    samples: dict[str, list[float]] = {way: [] for way in COMMANDS}
+    for turn in range(settings.runs(RUNS) + 1):
+        for way, argv in COMMANDS.items():
+            seconds = run(argv, env=ours.environment()).seconds
+            if turn:
+                samples[way].append(seconds * 1000)
+    table = Table("Time", "ms", tuple(Row(way, tuple(taken)) for way, taken in samples.items()), against=CLICK)
+    tables = [table]
+    if shutil.which("strace"):
+        rows = tuple(Row(way, (float(_opened(argv, settings.work)),)) for way, argv in COMMANDS.items())
+        tables.append(
+            Table("Files opened, each of which a shared filesystem is asked for", "files", rows, against=CLICK)
+        )
+    value = table.row(HELP).median / table.row(CLICK).median
+    return Result(
+        ("The same interpreter for all; `ezpz` is run as `python -m ezpz`.",),
+        tuple(tables),
+        (Bound(f"`{HELP}`, as a multiple of `{CLICK}`", value, SLOWER_THAN_CLICK),),
+    )
+
+
+def _opened(argv: list[str], work: Path) -> int:
+    trace = work / "trace"
+    run(["strace", "-f", "-qq", "-e", "trace=open,openat", "-o", trace, *argv], env=ours.environment())
+    return sum("ENOENT" not in line and "O_RDONLY" in line for line in trace.read_text().splitlines())
+
+
+BENCHMARK = Benchmark("startup", "Starting up", start, (("python", "-V"),))

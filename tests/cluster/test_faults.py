@@ -1,0 +1,251 @@
+"""What a broken node costs: itself, with its own reason; everybody else ends complete."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.lab.environments import make_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.conftest import Job
+    from tests.lab import FaultyLab
+
+pytestmark = pytest.mark.cluster
+
+
+def failures(report: dict[str, Any]) -> dict[str, str]:
+    """The code of each node's failure."""
+    return {node["node"]: node["failure"]["code"] for node in report["nodes"] if node["failure"]}
+
+
+def test_a_dead_host_costs_only_itself(job: Job, data: Path) -> None:
+    job.lab.kill("n002")
+    report = job.report(data, exit_code=31)
+    assert failures(report) == {"n002": "ssh-refused"}
+    assert report["succeeded"] == 3
+    assert job.files("n003", f"/tmp/{data.name}") == job.files("n000", str(data))
+
+
+def test_with_a_threshold_the_failed_hosts_are_listed_as_the_hostfile_names_them(job: Job, data: Path) -> None:
+    place = f"/tmp/{data.name}"
+    job.hostfile.write_text("".join(f"{host.fqdn}\n" for host in job.lab.hosts))
+    job.lab.kill("n002")
+    done = job.yeet(data, "--min-success-nodes", "3")
+    assert done.returncode == 0, done.stderr
+    listed = f"{place}/.ezpz-yeet-failed-nodes.txt"
+    assert job.sh("n000", f"cat {listed}") == f"{job.lab.hosts[2].fqdn}\n"
+    assert listed in done.stdout
+    job.lab.reboot("n002")
+    assert job.yeet(data, "--min-success-fraction", "0.75").returncode == 0
+    assert job.sh("n000", f"ls {listed} 2>&1 || true").startswith("ls: ")
+
+
+def test_a_threshold_that_is_missed_is_exit_1(job: Job, data: Path) -> None:
+    job.lab.kill("n002")
+    job.lab.kill("n003")
+    report = job.report(data, "--min-success-fraction", "0.7", exit_code=1)
+    assert report["status"] == "failure"
+    assert job.sh("n000", "ls -A /tmp") == "", "nothing should have moved: the threshold was out of reach"
+
+
+def test_a_list_of_failed_nodes_that_cannot_be_removed_fails_the_run(job: Job, data: Path) -> None:
+    job.report(data)
+    listed = f"/tmp/{data.name}/.ezpz-yeet-failed-nodes.txt"
+    job.sh("n000", f"mkdir {listed}")
+    report = job.report(data, exit_code=25)
+    assert failures(report) == {"n000": "destination-unwritable"}
+
+
+def test_a_hung_host_is_given_up(job: Job, data: Path) -> None:
+    job.lab.freeze("n001")
+    began = time.monotonic()
+    report = job.report(data, exit_code=36)
+    assert failures(report) == {"n001": "node-lost"}
+    assert report["succeeded"] == 3
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_a_host_that_goes_in_the_middle_costs_only_itself(job: Job, fault: str) -> None:
+    tree = job.lab.shared / f"large-{fault}"
+    make_tree(tree, files=400, total_bytes=300_000_000, seed=4)
+    running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", "--retries", "1")
+    try:
+        staged = f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"
+        while not job.sh("n002", staged):
+            assert running.poll() is None, "it ended before it could be broken"
+            time.sleep(0.01)
+        getattr(job.lab, fault)("n002")
+        out, err = running.communicate(timeout=110)
+    finally:
+        running.kill()
+    report = json.loads(out)
+    assert set(failures(report)) == {"n002"}, err
+    assert report["succeeded"] == 3
+    assert job.files("n003", f"/tmp/{tree.name}") == job.files("n000", str(tree))
+
+
+def test_a_full_disk_is_found_before_anything_moves(job: Job, data: Path) -> None:
+    job.lab.fill("n002", 1_000_000)
+    report = job.report(data, exit_code=23)
+    assert failures(report) == {"n002": "no-space"}
+    message = next(node["failure"]["message"] for node in report["nodes"] if node["failure"])
+    assert message.startswith("n002: '/tmp' (tmpfs) has 1.0 MB free, ")
+    assert [job.sh(host.name, "ls -A /tmp").replace(".lab-filler\n", "") for host in job.lab.hosts] == [""] * 4
+
+
+def test_a_disk_that_fills_in_the_middle_leaves_nothing_there(job: Job) -> None:
+    tree = job.lab.shared / "filling"
+    make_tree(tree, files=400, total_bytes=200_000_000, seed=5)
+    running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json")
+    while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
+        assert running.poll() is None, "it ended before its disk could be filled"
+        time.sleep(0.01)
+    job.lab.fill("n002", 0)
+    out, _ = running.communicate(timeout=100)
+    report = json.loads(out)
+    assert failures(report) == {"n002": "no-space"}
+    assert running.returncode == 23
+    assert report["succeeded"] == 3
+    assert job.sh("n002", "ls -A /tmp") == ".lab-filler\n"
+
+
+def test_a_failed_rerun_leaves_the_previous_version(job: Job, data: Path) -> None:
+    job.report(data)
+    before = job.files("n002", f"/tmp/{data.name}")
+    (data / "large").write_bytes(b"\1" * 40_000_000)
+    job.lab.fill("n002", 10_000_000)
+    report = job.report(data, "--min-success-nodes", "3")
+    assert failures(report) == {"n002": "no-space"}
+    assert job.files("n002", f"/tmp/{data.name}") == before
+    assert job.litter("n002") == []
+
+
+def test_an_environment_does_not_go_to_a_noexec_disk(job: Job, venv: Path) -> None:
+    job.lab.mount_noexec("n001")
+    report = job.report(venv, exit_code=24)
+    assert failures(report) == {"n001": "noexec"}
+
+
+def test_data_may_go_to_a_noexec_disk(job: Job, data: Path) -> None:
+    job.lab.mount_noexec("n001")
+    assert job.report(data)["succeeded"] == 4
+
+
+def test_rsync_missing_there(job: Job, data: Path) -> None:
+    job.lab.without("n001", "rsync")
+    report = job.report(data, exit_code=30)
+    assert failures(report) == {"n001": "tool-missing"}
+
+
+@pytest.mark.parametrize("tool", ["rsync", "ssh"])
+def test_a_tool_missing_here(job: Job, data: Path, tool: str) -> None:
+    folder = job.lab.shared / f"path-without-{tool}"
+    folder.mkdir(exist_ok=True)
+    for name in {"rsync", "ssh", "sh"} - {tool}:
+        if not (folder / name).exists():
+            (folder / name).symlink_to(f"/usr/bin/{name}")
+    done = job.yeet(data, env={"PATH": str(folder)})
+    assert done.returncode == 30
+    assert f"'{tool}' is not on PATH on this host" in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_an_unknown_host_key(job: Job, data: Path) -> None:
+    job.sh("n000", "mkdir -p /tmp/home; cp -r ~/.ssh /tmp/home; grep -v n001 ~/.ssh/known_hosts > /tmp/home/known || true")
+    job.sh("n000", "mount --bind /tmp/home/known ~/.ssh/known_hosts")
+    try:
+        report = job.report(data, exit_code=32)
+    finally:
+        job.sh("n000", "umount ~/.ssh/known_hosts")
+    assert failures(report) == {"n001": "host-key-unknown"}
+
+
+def test_a_host_that_wants_a_password(job: Job, data: Path) -> None:
+    job.lab.run("n001", ["sh", "-c", "mount -t tmpfs tmpfs ~/.ssh"])
+    try:
+        report = job.report(data, exit_code=33)
+    finally:
+        job.lab.run("n001", ["sh", "-c", "umount ~/.ssh"])
+    assert failures(report) == {"n001": "login-refused"}
+
+
+def test_a_host_that_does_not_exist(job: Job, data: Path) -> None:
+    with job.hostfile.open("a") as file:
+        file.write("nowhere\n")
+    report = job.report(data, exit_code=34)
+    assert failures(report) == {"nowhere": "host-unknown"}
+    assert report["succeeded"] == 4
+
+
+def test_a_banner_printed_by_bashrc_is_explained(job: Job, data: Path) -> None:
+    job.lab.bashrc("n001", "echo Welcome to n001; echo -n no newline")
+    report = job.report(data, exit_code=35)
+    assert failures(report) == {"n001": "chatty-shell"}
+    assert report["succeeded"] == 3
+
+
+def test_two_runs_to_one_destination(job: Job, data: Path) -> None:
+    tree = job.lab.shared / "slow"
+    make_tree(tree, files=400, total_bytes=200_000_000, seed=6)
+    first = job.ezpz.popen("yeet", tree, "--dst", "/tmp/contested", "--hostfile", job.hostfile)
+    while not job.sh("n003", "ls /tmp/.contested.ezpz-lock 2>/dev/null || true"):
+        assert first.poll() is None
+        time.sleep(0.01)
+    second = job.yeet(data, "--dst", "/tmp/contested")
+    assert first.wait(100) == 0, first.communicate()
+    assert second.returncode == 22
+    assert "another run holds the destination: run " in second.stdout
+    assert "of root on n000" in second.stdout
+    assert job.files("n003", "/tmp/contested") == job.files("n000", str(tree))
+
+
+def test_a_directory_without_a_receipt_is_not_replaced_unless_asked(job: Job, data: Path) -> None:
+    job.sh("n002", f"mkdir /tmp/{data.name}; echo precious > /tmp/{data.name}/thesis")
+    done = job.yeet(data)
+    assert done.returncode == 21
+    assert "--replace" in done.stdout
+    assert job.sh("n002", f"cat /tmp/{data.name}/thesis") == "precious\n"
+    assert job.litter("n000") == []
+    assert job.report(data, "--replace")["succeeded"] == 4
+
+
+def test_a_destination_that_the_nodes_share_is_refused(job: Job, data: Path) -> None:
+    shared = job.lab.shared / "not-local"
+    report = job.report(data, "--dst", shared, exit_code=20)
+    assert "destination-refused" in failures(report).values()
+    assert not shared.exists()
+
+
+@pytest.mark.parametrize("dst", ["/", "/tmp", "/root", "/proc"])
+def test_a_destination_that_is_never_replaced(job: Job, data: Path, dst: str) -> None:
+    done = job.yeet(data, "--dst", dst, "--replace")
+    assert done.returncode == 20, done.stdout
+    assert "destination" in done.stdout
+
+
+def test_a_copy_that_takes_too_long_is_ended_with_all_its_processes(lab4: FaultyLab, job: Job) -> None:
+    tree = job.lab.shared / "endless"
+    make_tree(tree, files=400, total_bytes=400_000_000, seed=7)
+    report = job.report(tree, "--timeout", "0.2", "--retries", "0", exit_code=37)
+    assert set(failures(report).values()) == {"timed-out"}
+    assert {node["outcome"] for node in report["nodes"]} == {"ok", "timed_out"}
+    assert [lab4.processes(host) for host in lab4.hosts] == [[], [], [], []]
+    assert [job.litter(host.name) for host in lab4.hosts] == [[], [], [], []]
+
+
+def test_nobody_has_it_when_the_source_is_damaged(job: Job) -> None:
+    archive = job.lab.shared / "damaged.tar.gz"
+    subprocess.run(["tar", "czf", archive, "-C", "/usr/share", "doc/bash"], check=True)
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    done = job.yeet(archive)
+    assert done.returncode == 14
+    assert "damaged or cut short" in done.stderr
+    assert [job.sh(host.name, "ls -A /tmp") for host in job.lab.hosts] == [""] * 4

@@ -1,0 +1,499 @@
+"""Every strategy that the registry names ends with the same tree, from the same nasty source, and leaves that alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ezpz.process import Stopped
+from ezpz.yeet.agent import tree
+from ezpz.yeet.archive import write_archive
+from ezpz.yeet.copy.base import STRATEGIES, Job
+from ezpz.yeet.relocate.environment import Relocation
+from ezpz.yeet.relocate.folder import relocate_folder, relocation_of_folder
+from ezpz.yeet.scan import Scan, scan
+from ezpz.yeet.source import kind_of
+from tests.contract.support import as_ordinary_user, copied_without, on_small_disk, photograph, powerless
+from tests.lab.compare import compare_trees
+from tests.lab.nasty import nasty_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DESTINATION = b"/tmp/on-the-node/env"
+OURS, POSIX, GNU, PLAIN = "ezpz yeet tar", "tar --format=posix", "tar --format=gnu", ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A strategy, and for one that reads archives, what makes them."""
+
+    strategy: str
+    maker: str = PLAIN
+
+    def __str__(self) -> str:
+        return f"{self.strategy} of {self.maker}" if self.maker else self.strategy
+
+    @property
+    def keeps_nanoseconds(self) -> bool:
+        return self.maker != GNU
+
+
+def ways() -> Iterator[Way]:
+    """Every strategy of the registry, the one for archives once for each way to make one."""
+    for name in STRATEGIES.names():
+        makers = (OURS, POSIX, GNU) if STRATEGIES.load(name).reads_archives else (PLAIN,)
+        yield from (Way(name, maker) for maker in makers)
+
+
+every_way = pytest.mark.parametrize("way", tuple(ways()), ids=str)
+
+
+def nothing(_: int) -> None:
+    """Take what `moved` is told."""
+
+
+class Sources:
+    """Scans and archives of trees, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._scans: dict[tuple[Path, tuple[str, ...]], Scan] = {}
+        self._archives: dict[tuple[Path, str, tuple[str, ...]], Path] = {}
+
+    def scan(self, source: Path, exclude: tuple[str, ...] = ()) -> Scan:
+        key = (source, exclude)
+        if key not in self._scans:
+            self._scans[key] = scan(os.fsencode(source), exclude=exclude)
+        return self._scans[key]
+
+    def archive(self, source: Path, maker: str, exclude: tuple[str, ...] = ()) -> Path:
+        key = (source, maker, exclude)
+        if key not in self._archives:
+            path = self.folder / f"{len(self._archives)}.tar.gz"
+            (self._ours if maker == OURS else self._gnu)(self.scan(source, exclude), path, maker)
+            self._archives[key] = path
+        return self._archives[key]
+
+    def _ours(self, scanned: Scan, path: Path, _: str) -> None:
+        write_archive(scanned, str(path), nothing)
+
+    def _gnu(self, scanned: Scan, path: Path, maker: str) -> None:
+        names = b"./\0" + b"".join(b"./%b\0" % entry.path for batch in scanned.batches() for entry in batch)
+        tar = [*maker.split(), "--create", "--gzip", "--no-recursion", "--null", "--verbatim-files-from"]
+        subprocess.run([*tar, "-C", scanned.root, "--files-from=-", f"--file={path}"], input=names, check=True)
+
+    def job(
+        self,
+        way: Way,
+        source: Path,
+        staging: Path,
+        *,
+        exclude: tuple[str, ...] = (),
+        relocation: Relocation | None = None,
+        stop: threading.Event | None = None,
+        moved: Callable[[int], None] = nothing,
+        previous: Path | None = None,
+    ) -> Job:
+        """The job that `ezpz yeet` would give to a strategy; the archive of `source` for one that reads archives."""
+        staging.mkdir(parents=True)
+        staging.chmod(0o700)
+        return Job(
+            root=os.fsencode(self.archive(source, way.maker, exclude) if way.maker else source),
+            scan=Scan(b"") if way.maker else self.scan(source, exclude),
+            staging=os.fsencode(staging),
+            relocation=relocation or Relocation((), DESTINATION),
+            stop=stop or threading.Event(),
+            moved=moved,
+            previous=None if previous is None else os.fsencode(previous),
+        )
+
+
+def fill(way: Way, job: Job) -> None:
+    STRATEGIES.load(way.strategy)().fill(job)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return Sources(tmp_path_factory.mktemp("archives"))
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nasty_tree(tmp_path_factory.mktemp("source") / "nasty")
+
+
+def test_the_registry_has_the_five_ways() -> None:
+    assert {"direct", "rsync", "cp", "compress", "tarball"} <= set(STRATEGIES.names())
+    assert [way.strategy for way in ways() if way.maker == OURS] == ["tarball"]
+
+
+@every_way
+def test_a_copy_is_the_same_in_everything(way: Way, nasty: Path, sources: Sources, tmp_path: Path) -> None:
+    moved: list[int] = []
+    staging = tmp_path / "run" / "tree"
+    fill(way, sources.job(way, nasty, staging, moved=moved.append))
+    assert compare_trees(nasty, staging, mtime_ns=way.keeps_nanoseconds) == []
+    assert tree.survey(os.fsencode(staging)) == tree.survey(os.fsencode(nasty))
+    assert [path.name for path in staging.parent.iterdir()] == ["tree"]
+    assert sum(moved) == sources.scan(nasty).size
+
+
+@every_way
+def test_the_source_is_only_read(way: Way, nasty: Path, sources: Sources, tmp_path: Path) -> None:
+    job = sources.job(way, nasty, tmp_path / "tree", relocation=Relocation((os.fsencode(nasty),), DESTINATION))
+    root = Path(os.fsdecode(job.root))
+    before = photograph(root)
+    fill(way, job)
+    assert photograph(root) == before
+
+
+@every_way
+def test_what_is_excluded_is_not_there(way: Way, nasty: Path, sources: Sources, tmp_path: Path) -> None:
+    exclude = ("__pycache__", "*-leading*", "dir *", "contents/r*", "hard-a/two", "/links/loop", "read-only/")
+    fill(way, sources.job(way, nasty, tmp_path / "tree", exclude=exclude))
+    expected = copied_without(
+        nasty, tmp_path / "expected",
+        *("pkg/__pycache__", "contents/random", "hard-a/two", "links/loop", "modes/read-only"),
+        *(str(path.relative_to(nasty)) for path in (nasty / "names").glob("dir *")),
+    )  # fmt: skip
+    assert compare_trees(expected, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+
+
+@every_way
+def test_a_version_that_stands_already_changes_nothing(way: Way, nasty: Path, sources: Sources, tmp_path: Path) -> None:
+    previous = copied_without(nasty, tmp_path / "previous")
+    fill(way, sources.job(way, nasty, tmp_path / "tree", previous=previous))
+    assert compare_trees(nasty, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+    assert compare_trees(nasty, copied_without(previous, tmp_path / "still", "specials/fifo", "specials/socket")) == []
+
+
+@every_way
+def test_an_older_version_lends_only_what_is_unchanged(way: Way, sources: Sources, tmp_path: Path) -> None:
+    source, previous = tmp_path / "source", tmp_path / "previous"
+    names = ("same", "content", "shrunk", "mode", "time", "gone", "kind", "folder/inner", "folder/alone", "was-link")
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(f"the first {name}\n")
+    (source / "link").symlink_to("same")
+    (source / "was-link").unlink()
+    (source / "was-link").symlink_to("same")
+    copied_without(source, previous)
+    before = photograph(previous, inode=False)
+
+    (source / "content").write_text("the other content, longer\n")
+    (source / "shrunk").write_text("short")
+    (source / "mode").chmod(0o755)
+    os.utime(source / "time", ns=(1, 1_000_000_001))
+    (source / "gone").unlink()
+    (source / "kind").unlink()
+    (source / "kind").mkdir()
+    (source / "folder" / "alone").unlink()
+    (source / "link").unlink()
+    (source / "link").symlink_to("content")
+    (source / "was-link").unlink()
+    (source / "was-link").write_text("a file now")
+    (source / "new").write_text("new")
+
+    fill(way, sources.job(way, source, tmp_path / "tree", previous=previous))
+    assert compare_trees(source, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+    assert photograph(previous, inode=False) == before
+
+
+@every_way
+def test_hard_links_that_were_cut_stay_cut(way: Way, sources: Sources, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("content")
+    os.link(source / "a", source / "b")
+    previous = copied_without(source, tmp_path / "previous")
+    (source / "b").unlink()
+    subprocess.run(["cp", "-p", "a", "b"], cwd=source, check=True)
+    fill(way, sources.job(way, source, tmp_path / "tree", previous=previous))
+    assert compare_trees(source, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+
+
+@every_way
+def test_a_folder_that_was_a_link_is_not_read_through_it(way: Way, sources: Sources, tmp_path: Path) -> None:
+    source, previous, outside = (tmp_path / name for name in ("source", "previous", "outside"))
+    (source / "data").mkdir(parents=True)
+    (source / "data" / "file").write_text("mine")
+    outside.mkdir()
+    (outside / "file").write_text("not!")
+    for file in (source / "data" / "file", outside / "file"):
+        os.utime(file, ns=(10**18, 10**18))
+    previous.mkdir()
+    (previous / "data").symlink_to(outside)
+    fill(way, sources.job(way, source, tmp_path / "tree", previous=previous))
+    assert (tmp_path / "tree" / "data" / "file").read_text() == "mine"
+    assert (outside / "file").stat().st_nlink == 1
+
+
+@every_way
+def test_names_at_the_top_that_look_like_options(way: Way, sources: Sources, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("-rf", "--delete", "--", "@list", "tree", "old", ".ezpz", "#x", "new\nline", "n001:file"):
+        (source / name).write_text(name)
+    (source / "-C").mkdir()
+    (source / "-T").symlink_to("--delete")
+    fill(way, sources.job(way, source, tmp_path / "tree"))
+    assert compare_trees(source, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+
+
+@every_way
+def test_the_bits_beyond_permissions_survive_on_folders(way: Way, sources: Sources, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name, mode in (("project", 0o2775), ("dropbox", 0o1777)):
+        (source / name).mkdir(parents=True)
+        (source / name / "file").write_text(name)
+        (source / name).chmod(mode)
+    source.chmod(0o2755)
+    fill(way, sources.job(way, source, tmp_path / "tree"))
+    assert compare_trees(source, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+
+
+@every_way
+def test_times_before_1970_survive(way: Way, sources: Sources, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("old")
+    for path, moment in ((source / "file", -1_500_000_000), (source, -(10**9))):
+        os.utime(path, ns=(moment, moment))
+    fill(way, sources.job(way, source, tmp_path / "tree"))
+    assert compare_trees(source, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+
+
+@every_way
+def test_a_tree_of_nothing_but_folders(way: Way, sources: Sources, tmp_path: Path) -> None:
+    (tmp_path / "source" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "source" / "c").mkdir()
+    fill(way, sources.job(way, tmp_path / "source", tmp_path / "tree"))
+    assert compare_trees(tmp_path / "source", tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
+
+
+class TestRelocation:
+    """A venv is relocated alike by all, whether on the way or afterwards."""
+
+    @staticmethod
+    def venv(root: Path) -> Path:
+        for name in ("bin", "lib/python3.11/site-packages/pkg", "etc", "share/read-only"):
+            (root / name).mkdir(parents=True)
+        (root / "pyvenv.cfg").write_text(
+            f"home = /usr/bin\nversion = 3.11.2\ncommand = /usr/bin/python3 -m venv {root}\n"
+        )
+        (root / "bin" / "activate").write_text(f'VIRTUAL_ENV="{root}"\nexport VIRTUAL_ENV\nPATH="{root}/bin:$PATH"\n')
+        (root / "bin" / "activate.csh").write_text(f"setenv VIRTUAL_ENV '{root}'\n")
+        (root / "bin" / "activate.fish").write_text(f"set -gx VIRTUAL_ENV '{root}'\n")
+        (root / "bin" / "tool").write_text(f"#!{root}/bin/python3\nprint('{root}-other')\n")
+        (root / "bin" / "native").write_bytes(b"\x7fELF\0" + os.fsencode(root) + b"\0")
+        (root / "bin" / "python3").symlink_to("/usr/bin/python3")
+        (root / "bin" / "python").symlink_to("python3")
+        (root / "lib64").symlink_to(root / "lib")
+        (root / "lib" / "up").symlink_to(root)
+        package = root / "lib" / "python3.11" / "site-packages" / "pkg"
+        (package / "__init__.py").write_text(f"HERE = '{root}'\n")
+        for path in (root / "bin" / "tool", root / "bin" / "native"):
+            path.chmod(0o755)
+        (root / "share" / "read-only" / "link").symlink_to(root / "bin" / "tool")
+        (root / "share" / "read-only").chmod(0o555)
+        (root / "bin" / "activate").chmod(0o444)
+        (root / "bin").chmod(0o555)
+        return root
+
+    def arrive(self, way: Way, sources: Sources, source: Path, staging: Path, previous: Path | None = None) -> Path:
+        """Fill and relocate as a run does."""
+        root = os.fsencode(source)
+        relocation = relocation_of_folder(root, kind_of(root), (root,), DESTINATION)
+        job = sources.job(way, source, staging, relocation=relocation, previous=previous)
+        fill(way, job)
+        if way.maker:
+            relocate_folder(job.staging, relocation_of_folder(job.staging, kind_of(job.staging), (), DESTINATION))
+        return staging
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        return self.venv(tmp_path / "p" / "venv")
+
+    @pytest.fixture
+    def reference(self, source: Path, sources: Sources, tmp_path: Path) -> Path:
+        return self.arrive(Way("direct"), sources, source, tmp_path / "reference")
+
+    def test_it_names_the_new_place(self, source: Path, reference: Path) -> None:
+        here = os.fsdecode(DESTINATION)
+        assert (reference / "bin" / "activate").read_text().count(here) == 2
+        assert (reference / "bin" / "activate").stat().st_mode & 0o777 == 0o444
+        assert here in (reference / "bin" / "activate.csh").read_text()
+        assert here in (reference / "bin" / "activate.fish").read_text()
+        assert (reference / "bin" / "tool").read_text() == f"#!{here}/bin/python3\nprint('{source}-other')\n"
+        assert (reference / "pyvenv.cfg").read_text().startswith("home = /usr/bin\n")
+        assert (reference / "lib64").readlink() == Path("lib")
+        assert (reference / "lib" / "up").resolve() == reference
+        assert (reference / "bin" / "native").read_bytes() == (source / "bin" / "native").read_bytes()
+
+    @every_way
+    @pytest.mark.parametrize("rerun", [False, True], ids=["first run", "rerun"])
+    def test_all_do_it_alike(
+        self, way: Way, *, rerun: bool, source: Path, reference: Path, sources: Sources, tmp_path: Path
+    ) -> None:
+        before = photograph(source)
+        staging = self.arrive(way, sources, source, tmp_path / "tree", reference if rerun else None)
+        assert compare_trees(reference, staging, mtime_ns=way.keeps_nanoseconds) == []
+        assert tree.survey(os.fsencode(staging)).version == tree.survey(os.fsencode(reference)).version
+        assert photograph(source) == before
+
+    @every_way
+    def test_a_script_with_two_names(self, way: Way, sources: Sources, tmp_path: Path) -> None:
+        source = self.venv(tmp_path / "p" / "venv")
+        (source / "bin").chmod(0o755)
+        os.link(source / "bin" / "tool", source / "bin" / "tool3")
+        staging = self.arrive(way, sources, source, tmp_path / "tree")
+        assert b"#!" + DESTINATION in (staging / "bin" / "tool").read_bytes()
+        assert (staging / "bin" / "tool").samefile(staging / "bin" / "tool3")
+
+    @every_way
+    @pytest.mark.parametrize("other", ["aaa/tool", "zzz/tool"])
+    def test_a_script_that_is_also_data(self, way: Way, other: str, sources: Sources, tmp_path: Path) -> None:
+        source = self.venv(tmp_path / "p" / "venv")
+        (source / other).parent.mkdir()
+        os.link(source / "bin" / "tool", source / other)
+        staging = self.arrive(way, sources, source, tmp_path / "tree")
+        assert (staging / "bin" / "tool").read_bytes().startswith(b"#!" + DESTINATION)
+        assert (staging / other).read_bytes() == (source / other).read_bytes()
+
+
+ORDINARY = """
+import os, sys
+from pathlib import Path
+from ezpz.yeet.agent import tree
+from tests.contract.test_strategies import Sources, TestRelocation, Way, fill
+from tests.lab.compare import compare_trees
+work, nasty, venv, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]
+sources, way = Sources(work), Way(strategy, maker)
+assert not os.access(venv / "bin", os.W_OK), "this process has privileges"
+fill(way, sources.job(way, nasty, work / "run" / "tree"))
+print(compare_trees(nasty, work / "run" / "tree", mtime_ns=way.keeps_nanoseconds))
+relocated = TestRelocation().arrive(way, sources, venv, work / "venv" / "tree")
+print("/tmp/on-the-node/env/bin/python3" in (relocated / "bin" / "tool").read_text())
+tree.remove(os.fsencode(work / "run"))
+tree.remove(os.fsencode(work / "venv"))
+print(sorted(path.suffix for path in work.iterdir() if path.suffix != ".gz"))
+"""
+
+
+@every_way
+def test_an_ordinary_user_gets_the_same(way: Way, nasty: Path, tmp_path: Path) -> None:
+    """Also into read-only folders, and out of them again."""
+    venv = TestRelocation.venv(tmp_path / "p" / "venv")
+    work = tmp_path / "work"
+    work.mkdir()
+    done = as_ordinary_user(ORDINARY, work, nasty, venv, way.strategy, way.maker)
+    assert (done.stdout, done.stderr) == ("[]\nTrue\n[]\n", "")
+
+
+@every_way
+def test_it_stops_in_the_middle(
+    way: Way, nasty: Path, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tools hang, and `stop` is set as soon as one of them runs, or as soon as something has been written."""
+    stop = threading.Event()
+    job = sources.job(way, nasty, tmp_path / "tree", stop=stop, moved=lambda _: stop.set())
+    started = tmp_path / "started"
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    for tool in STRATEGIES.load(way.strategy).tools:
+        (stubs / tool).write_text(f'#!/bin/sh\necho $$ >> "{started}"\nexec sleep 300\n')
+        (stubs / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(stubs), prepend=os.pathsep)
+
+    def interrupt() -> None:
+        while not started.exists() and not stop.is_set():
+            time.sleep(0.01)
+        stop.set()
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    try:
+        with pytest.raises(Stopped):
+            fill(way, job)
+    finally:
+        stop.set()
+        watcher.join()
+    pids = started.read_text().split() if started.exists() else []
+    assert bool(pids) == bool(STRATEGIES.load(way.strategy).tools)
+    assert [pid for pid in pids if Path("/proc", pid).exists()] == []
+
+
+@every_way
+def test_it_does_not_begin_when_it_is_stopped(way: Way, nasty: Path, sources: Sources, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        fill(way, sources.job(way, nasty, tmp_path / "tree", stop=stop))
+
+
+FILL = """
+import os, subprocess, sys, threading
+from pathlib import Path
+from ezpz.errors import EzpzError
+from tests.contract.test_strategies import Sources, Way, fill
+staging, work, source, strategy, maker, harm = sys.argv[1:]
+sources, way = Sources(Path(work)), Way(strategy, maker)
+job = sources.job(way, Path(source), Path(staging) / "run" / "tree")
+if harm == "unreadable":
+    victim = os.fsdecode(job.root) if maker else os.path.join(source, "folder", "secret")
+    os.chmod(victim, 0)
+if harm == "read-only":
+    subprocess.run(["mount", "-o", "remount,ro", staging], check=True)
+try:
+    fill(way, job)
+except EzpzError as e:
+    print(e.code, threading.active_count())
+else:
+    print("filled")
+"""
+
+
+class TestFailures:
+    """What goes wrong here has the same code whoever copies, and leaves no thread behind."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "source" / "folder"
+        folder.mkdir(parents=True)
+        (folder / "secret").write_text("readable by its owner")
+        for number in range(40):
+            (folder / f"file{number}").write_bytes(os.urandom(1 << 16))
+        return tmp_path / "source"
+
+    @every_way
+    def test_a_full_disk(self, way: Way, source: Path, tmp_path: Path) -> None:
+        done = on_small_disk(FILL, tmp_path / "disk", "1m", tmp_path, source, way.strategy, way.maker, "")
+        assert (done.stdout, done.stderr) == ("no-space 1\n", "")
+
+    @every_way
+    def test_a_disk_without_inodes(self, way: Way, tmp_path: Path) -> None:
+        source = tmp_path / "source"
+        source.mkdir()
+        for number in range(300):
+            (source / f"file{number}").touch()
+        done = on_small_disk(FILL, tmp_path / "disk", "8m", tmp_path, source, way.strategy, way.maker, "")
+        assert (done.stdout, done.stderr) == ("no-space 1\n", "")
+
+    @every_way
+    def test_a_file_that_may_not_be_read(self, way: Way, source: Path, tmp_path: Path) -> None:
+        done = powerless(FILL, tmp_path, tmp_path, source, way.strategy, way.maker, "unreadable")
+        assert (done.stdout, done.stderr) == ("source-unreadable 1\n", "")
+
+    @every_way
+    def test_a_disk_that_turned_read_only(self, way: Way, source: Path, tmp_path: Path) -> None:
+        disk = tmp_path / "disk"
+        done = on_small_disk(FILL, disk, "8m", tmp_path, source, way.strategy, way.maker, "read-only")
+        assert (done.stdout, done.stderr) == ("destination-unwritable 1\n", "")
