@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import sys
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench import ours
 from bench.measure import Done, count, megabytes, run
 from bench.model import Benchmark, Bound, Result, Row, Settings, Table
-from bench.peers import RAW, SESSIONS, SQUEEZED, floor, peers, without_paths
+from bench.peers import NAIVE, RAW, SESSIONS, SQUEEZED, floor, peers, without_paths
 from tests.lab.environments import make_venv
 from tests.lab.hosts import Lab, why_not
 from tests.lab.model import Host, LabError, LabUnavailable
@@ -23,16 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-HOSTS = 17  # the launching host and 16 others
+HOSTS, FEW = 17, 5  # the launching host and 16 others; for a rehearsal
 RATE = "100mbit"
 RUNS = 3  # of ours; the peers, which take minutes, are run once unless --repeat says otherwise
 PACKAGES = ("numpy", "lxml", "pygments")
 CHANGE = 1_000_000  # bytes
 FIRST, AGAIN, CHANGED = "ezpz yeet", "ezpz yeet again, nothing changed", "ezpz yeet again, 1 MB changed"
-NAIVE = "rsync -a to each, 8 at a time"
 FLOOR = "the floor: the sessions and one copy"
 FASTER_THAN_NAIVE = 1.5
 YEET = "ezpz yeet /shared/env --dst /tmp/env --hostfile /shared/hosts --json"
+PLACE = """\
+{hosts} hosts (network namespaces with an sshd each, `tests/lab`) share the cores of one machine. The launching host is
+one of the job, so that ezpz serves {hosts} and every peer only the {others} others. Destinations are tmpfs; the source lies
+in the page cache. After each way the files and bytes on every host are counted, and its /tmp is emptied."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Cargo:
     def about(self) -> str:
         """What it is, in a sentence."""
         return (
-            f"A real venv with {', '.join(PACKAGES)} and their bytecode: {megabytes(self.size)} in {self.files:,} files; "
-            f"{megabytes(self.archive.stat().st_size)} as .tar.gz, which took {self.packing:.1f} s to make and is not "
-            "counted below."
+            f"A real venv with {', '.join(PACKAGES)} and their bytecode: {megabytes(self.size)} in {self.files:,} "
+            f"files; {megabytes(self.archive.stat().st_size)} as .tar.gz, which took {self.packing:.1f} s to make and "
+            "is not counted below."
         )
 
 
@@ -113,7 +115,7 @@ class Field:
             ours.argv("yeet", cargo.source, "--dst", "/tmp/env", "--hostfile", self.lab.shared / "hosts", "--json")
         )
         report = ours.report(done)
-        if self.landed(self.lab.hosts) != {(cargo.files, report["bytes"])} or report["succeeded"] != HOSTS:
+        if self.landed(self.lab.hosts) != {(cargo.files, report["bytes"])} or report["succeeded"] != self.lab.count:
             raise LabError(f"not every host has {cargo.files} files, {report['bytes']} bytes: {report}")
         return done
 
@@ -123,7 +125,7 @@ def fan_out(settings: Settings) -> Result:
     reason = why_not()
     if reason:
         raise LabUnavailable(reason)
-    with Lab(HOSTS, rate=RATE) as lab:
+    with Lab(FEW if settings.quick else HOSTS, rate=RATE) as lab:
         settings.say("building the environment")
         field = Field(lab, pack(lab, small=settings.quick), settings.say)
         lab.write_hostfile(lab.shared / "hosts")
@@ -131,26 +133,18 @@ def fan_out(settings: Settings) -> Result:
         ground = _floor(field, settings.runs(RUNS))
         rows = [*own, *_peers(field, settings.runs(1)), *ground]
         about = (
-            _place(),
+            PLACE.format(hosts=lab.count, others=lab.count - 1),
             field.cargo.about,
             f"The launching process took {memory / 1e6:.0f} MB of memory at its peak.",
         )
-        table = Table(f"to 16 hosts at {RATE[:-4]} Mbit/s", "s", tuple(rows), against=FIRST)
-        ways = ((p.way, p.command) for p in (*peers(*_where(field)), *floor(field.cargo.source, field.remote)))
-        commands = ((FIRST, YEET), *((way, without_paths(command, lab)) for way, command in ways))
+        table = Table(f"to {lab.count - 1} hosts at {RATE[:-4]} Mbit/s", "s", tuple(rows), against=FIRST)
+        others = (*peers(*_where(field)), *floor(field.cargo.source, field.remote))
+        commands = ((FIRST, YEET), *((each.way, without_paths(each.command, lab)) for each in others))
     first = table.row(FIRST).median
     naive = Bound(
         f"`{NAIVE}`, as a multiple of `{FIRST}`", table.row(NAIVE).median / first, FASTER_THAN_NAIVE, at_least=True
     )
     return Result(about, (table,), (naive,), commands)
-
-
-def _place() -> str:
-    return (
-        f"{HOSTS} hosts (network namespaces with an sshd each, `tests/lab`) share the cores of one machine. The launching host "
-        f"is one of the job, so that ezpz serves {HOSTS} and every peer only the 16 others. Destinations are tmpfs, the source "
-        "lies in the page cache. After each way the files and bytes on every host are counted, and its /tmp is emptied."
-    )
 
 
 def _where(field: Field) -> tuple[Path, Path, tuple[Host, ...]]:

@@ -18,6 +18,10 @@ RUNS = 5
 STEP, WHOLE = "ezpz yeet, the local step", "ezpz yeet, from the prompt to the prompt"
 CP, RSYNC, TAR = "cp -a", "rsync -a", "tar | tar"
 SLOWER_THAN_CP = 1.5
+ABOUT = """\
+One host. The tree is an environment: `pyvenv.cfg`, and scripts that name the old place. The local step is all that ezpz
+does with it: scan, check, read, relocation, verification and the rename. The row below it adds the start and the end of
+Python. Every peer is timed from the prompt to the prompt."""
 
 
 def copy(settings: Settings) -> Result:
@@ -31,11 +35,7 @@ def copy(settings: Settings) -> Result:
     table = Table(f"{megabytes(size)} in {files:,} files, page cache to tmpfs", "s", rows, against=CP)
     value = table.row(STEP).median / table.row(CP).median
     return Result(
-        (
-            "One host. The tree is an environment: `pyvenv.cfg`, and scripts that name the old place. The local step is all "
-            "that ezpz does with it: scan, check of the destination, read, relocation, verification and the rename.",
-            "The row below it adds the start of Python and the end of it; every tool is timed from the prompt to the prompt.",
-        ),
+        (ABOUT,),
         (table,),
         (Bound(f"the local step, as a multiple of `{CP}`", value, SLOWER_THAN_CP),),
         tuple((way, shown(way)) for way in (WHOLE, CP, RSYNC, TAR)),

@@ -40,16 +40,18 @@ def run(
 ) -> Done:
     """Run a command to its end. Raises RuntimeError with what it said when it fails, or takes more than ``limit``."""
     began = time.perf_counter()
-    with subprocess.Popen(
-        argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        with _peak(child.pid) as peak:
-            try:
-                out, err = child.communicate(timeout=limit)
-            except BaseException:
-                child.kill()
-                raise
-            seconds = time.perf_counter() - began
+    with (
+        subprocess.Popen(
+            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child,
+        _peak(child.pid) as peak,
+    ):
+        try:
+            out, err = child.communicate(timeout=limit)
+        except BaseException:
+            child.kill()
+            raise
+        seconds = time.perf_counter() - began
     if child.returncode:
         raise RuntimeError(f"{[str(word) for word in argv]}: exit {child.returncode}\n{out[-2000:]}{err[-2000:]}")
     return Done(seconds, out, peak())

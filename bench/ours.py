@@ -25,7 +25,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def argv(*arguments: str | os.PathLike[str]) -> list[str]:
     """Return the command line that these arguments to ``ezpz`` stand for."""
-    return [sys.executable, "-m", "ezpz", *map(os.fspath, arguments)]
+    return [sys.executable, "-m", "ezpz", *(os.fspath(argument) for argument in arguments)]
 
 
 def yeet_here(source: Path, target: Path, env: Mapping[str, str] | None = None) -> tuple[Done, float]:

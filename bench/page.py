@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 HEAD = """\
 # Benchmarks
 
-`make bench` writes this page: ours and its peers beside each other, on one machine and in one run, so that the ratios mean
-something where the seconds do not. `python -m bench --only NAME` renews one section; `--list` names them.
+`make bench` writes this page: ours and its peers beside each other, on one machine and in one run, so that the ratios
+mean something where the seconds do not. `python -m bench --only NAME` renews one section; `--list` names them.
 """
 
 

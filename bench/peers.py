@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from tests.lab.model import Host
 
 
+NAIVE = "rsync -a to each, 8 at a time"
+SESSIONS, RAW, SQUEEZED = (
+    "all ssh sessions at once",
+    "one copy to one host",
+    "one copy to one host, zstd -1 on the wire",
+)
+
+
 @dataclass(frozen=True)
 class Peer:
     """A way to get ``SRC`` to ``/tmp/env`` of all ``hosts``; ``command`` is for a shell on the launching host."""
@@ -34,7 +42,7 @@ def peers(source: Path, archive: Path, hosts: tuple[Host, ...]) -> tuple[Peer, .
 
     unpack = f"sbcast {packed} /tmp/env.tar.gz && srun --ntasks-per-node=1 tar -C /tmp -xzf /tmp/env.tar.gz"
     return (
-        Peer("rsync -a to each, 8 at a time", rsync(8)),
+        Peer(NAIVE, rsync(8)),
         Peer("rsync -a to each, all at once", rsync(len(hosts))),
         Peer("clush --copy", f"clush -q -w {ranges} --copy {env} --dest /tmp/env"),
         Peer(
@@ -45,30 +53,15 @@ def peers(source: Path, archive: Path, hosts: tuple[Host, ...]) -> tuple[Peer, .
     )
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of the floor: what nobody who uses ssh can do without."""
-
-    way: str
-    command: str
-
-
-SESSIONS, RAW, SQUEEZED = (
-    "all ssh sessions at once",
-    "one copy to one host",
-    "one copy to one host, zstd -1 on the wire",
-)
-
-
-def floor(source: Path, hosts: tuple[Host, ...]) -> tuple[Part, ...]:
-    """Return the parts of the floor."""
+def floor(source: Path, hosts: tuple[Host, ...]) -> tuple[Peer, ...]:
+    """Return the parts of the floor, which nobody who uses ssh can do without."""
     names = " ".join(host.name for host in hosts)
     env, first = shlex.quote(str(source)), hosts[0].name
     unpack = "mkdir /tmp/env && tar -C /tmp/env -xf -"
     return (
-        Part(SESSIONS, f"for host in {names}; do ssh $host true & done; wait"),
-        Part(RAW, f"tar -C {env} -cf - . | ssh {first} '{unpack}'"),
-        Part(SQUEEZED, f"tar -C {env} -cf - . | zstd -q -1 | ssh {first} 'zstd -qd | ({unpack})'"),
+        Peer(SESSIONS, f"for host in {names}; do ssh $host true & done; wait"),
+        Peer(RAW, f"tar -C {env} -cf - . | ssh {first} '{unpack}'"),
+        Peer(SQUEEZED, f"tar -C {env} -cf - . | zstd -q -1 | ssh {first} 'zstd -qd | ({unpack})'"),
     )
 
 

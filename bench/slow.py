@@ -10,6 +10,10 @@ from tests.lab.slowfs import slowfs
 RUNS = 2
 MICROSECONDS = 500
 FASTER = 8.0
+ABOUT = """\
+A busy parallel filesystem in small: a preloaded library (`tests/lab/slowfs.c`) sleeps before each open, stat, readlink,
+opendir, access and getxattr of a path in the source, in ours and in the peers alike. Such a filesystem answers many at
+a time, and so does this one."""
 
 
 def copy(settings: Settings) -> Result:
@@ -33,12 +37,7 @@ def copy(settings: Settings) -> Result:
         Bound(f"`{way}`, as a multiple of the local step", table.row(way).median / step, FASTER, at_least=True)
         for way in ways
     )
-    about = (
-        "A busy parallel filesystem in small: a preloaded library (`tests/lab/slowfs.c`) sleeps before each open, stat, "
-        "readlink, opendir, access and getxattr of a path in the source, in ours and in the peers alike. Such a filesystem "
-        "answers many at a time, and so does this one.",
-    )
-    return Result(about, (table,), bounds, tuple((way, f"slow {local.shown(way)}") for way in (local.WHOLE, *ways)))
+    return Result((ABOUT,), (table,), bounds, tuple((way, f"slow {local.shown(way)}") for way in (local.WHOLE, *ways)))
 
 
 BENCHMARK = Benchmark(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.lab.environments import make_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILES, BYTES = 15_000, 500_000_000
 SCRIPTS = 60
@@ -14,7 +17,7 @@ SCRIPT = "#!{prefix}/bin/python3\nimport sys\n\nfrom package_000 import main\n\n
 
 
 def environment(parent: Path, *, scale: float = 1.0) -> Path:
-    """Write ``scale`` x 500 MB in 15,000 files, and what makes a venv of them: `pyvenv.cfg` and scripts that name it."""
+    """Write ``scale`` x 500 MB in 15,000 files, with `pyvenv.cfg` and scripts that name the place, as in a venv."""
     prefix = parent / "env"
     make_tree(prefix, files=int(FILES * scale), total_bytes=int(BYTES * scale), seed=1)
     (prefix / "bin").mkdir()

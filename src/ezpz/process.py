@@ -265,13 +265,14 @@ def foreground(
     """Run `argv` once for each environment, all at once, on our own stdio; return the exit status as a shell would.
 
     The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to the
-    whole tree of each; `grace` seconds after one that asks to end, or at the second one, what is left is ended.
+    whole tree of each; `grace` seconds after one that asks to end, or at the second one, what is left is ended. The
+    status is never 0 after such a signal N, but 128 + N: MPICH's mpiexec answers Ctrl-C with 0.
     `stdout`: a descriptor to take the place of ours. For the main thread only. Raises ToolMissing, and OSError for a
     file that is no program.
     """
     processes: list[subprocess.Popen[bytes]] = []
     failed: subprocess.Popen[bytes] | None = None
-    deadline = math.inf
+    deadline, asked = math.inf, 0
     with _signals(_PASSED_ON) as came_within:
         try:
             for env in envs:
@@ -279,21 +280,21 @@ def foreground(
             while running := [process for process in processes if process.poll() is None]:
                 failed = failed or _failed(processes)
                 left = deadline - time.monotonic()
-                if left <= 0 or (failed and deadline == math.inf):
+                if left <= 0 or (failed and not asked):
                     break
                 for number in came_within(left):
                     for process in running:
                         _signal_group(process.pid, number)
                     if number in _ENDING:
-                        deadline = time.monotonic() + (grace if deadline == math.inf else 0.0)
+                        deadline, asked = time.monotonic() + (0.0 if asked else grace), number
         finally:
             for process in processes:
-                if process.returncode is None or deadline != math.inf:  # asked to end: also what outlived its leader
+                if process.returncode is None or asked:  # asked to end: also what outlived its leader
                     _signal_group(process.pid, signal.SIGTERM)
             for process in processes:
                 end_tree(process)
     failed = failed or _failed(processes)
-    status = failed.returncode if failed else 0
+    status = failed.returncode if failed else -asked
     return status if status >= 0 else 128 - status
 
 

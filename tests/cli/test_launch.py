@@ -83,14 +83,14 @@ def test_what_follows_the_command_is_the_commands() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_reach_the_whole_tree_of_the_command(number: signal.Signals) -> None:
     name = number.name.removeprefix("SIG")
-    with start("sh", "-c", f"trap 'echo got {name}; exit 5' {name}; sleep 60 & echo ready; wait") as process:
+    with start("sh", "-c", f"trap 'echo got {name}; exit 5' {name}; sh -c 'echo ready; exec sleep 60' & wait") as process:
         process.send_signal(number)
         assert finish(process) == f"got {name}\n"
         assert process.returncode == 5
 
 
 def test_a_signal_reaches_every_rank() -> None:
-    code = "import signal, time; signal.signal(15, lambda *_: exit(4)); print('ready', flush=True); time.sleep(60)"
+    code = "import os, signal, time; signal.signal(15, lambda *_: exit(4)); os.write(1, b'ready\\n'); time.sleep(60)"
     with start("-n", "3", sys.executable, "-c", code) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
@@ -104,6 +104,13 @@ def test_a_command_that_dies_of_the_signal_gives_its_status() -> None:
         process.terminate()
         finish(process)
         assert process.returncode == 143
+
+
+def test_an_interrupted_run_is_no_success() -> None:
+    with start("sh", "-c", "trap 'exit 0' INT; sh -c 'echo ready; exec sleep 60' & wait") as process:
+        process.send_signal(signal.SIGINT)
+        finish(process)
+        assert process.returncode == 130
 
 
 def test_a_command_that_ignores_signals_is_killed_at_the_second() -> None:

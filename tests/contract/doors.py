@@ -1,0 +1,212 @@
+"""The two doors to a landing: imported here, and as the real agent in a process of some other Python."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from ezpz.yeet.agent.landing import Landing
+from ezpz.yeet.agent.refusal import Refusal, from_os_error
+from ezpz.yeet.agent.serve import READY
+from ezpz.yeet.session import bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+IMPORTED, SYSTEM = "imported", "system"
+VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+BOOTSTRAP = "import sys;b=sys.stdin.buffer;exec(b.read(int(b.readline())))"
+PATIENCE = 20.0  # seconds; far beyond what any answer takes
+
+
+class Refused(Exception):
+    """What a door answers instead of a result."""
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(f"{code}: {message} ({hint})")
+        self.code, self.message, self.hint = code, message, hint
+
+
+class Door(Protocol):
+    """A landing, wherever it is."""
+
+    def prepare(self, **request: Any) -> dict[str, Any]: ...
+
+    def keep(self, version: str) -> bool: ...
+
+    def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]: ...
+
+    def note(self, names: list[str]) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class Imported:
+    """The launching host's own."""
+
+    def __init__(self) -> None:
+        self._landing: Landing | None = None
+
+    @property
+    def landing(self) -> Landing:
+        assert self._landing is not None, "nothing was prepared"
+        return self._landing
+
+    def prepare(self, **request: Any) -> dict[str, Any]:
+        with _refusing():
+            self._landing = Landing(os.fsencode(request["dst"]), request["run"])
+            return self.landing.prepare(request)
+
+    def keep(self, version: str) -> bool:
+        return self.landing.keep(version)
+
+    def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
+        with _refusing():
+            return self.landing.publish(self.landing.verify(expected), receipt, executable=executable)
+
+    def note(self, names: list[str]) -> str:
+        return self.landing.note_failed_nodes(names)
+
+    def close(self) -> None:
+        if self._landing is not None:
+            self._landing.close()
+
+
+class _refusing(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a function
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            error = from_os_error(error, "failed")
+        if isinstance(error, Refusal):
+            raise Refused(error.code, error.message, error.hint) from error
+
+
+class Piped:
+    """An agent in a process of its own, which is spoken to as over ssh."""
+
+    def __init__(
+        self,
+        python: str,
+        *,
+        under: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        first: str = "",
+    ) -> None:
+        """Start `python` under the command `under`; `first` is a line of shell that runs before."""
+        start = [*under, python, "-IS", "-c", BOOTSTRAP]
+        if first:
+            start = ["sh", "-c", f'{first}\nexec "$@"', "sh", *start]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(start, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+        self.chatter: list[str] = []
+        self.events: list[Any] = []
+        self._number = 0
+        self._heard = b""
+        self._write(bundle())
+        self.hello = self._message()
+        assert self.hello["ready"] == READY
+
+    def prepare(self, **request: Any) -> dict[str, Any]:
+        return self.ask("prepare", **request)
+
+    def keep(self, version: str) -> bool:
+        kept: bool = self.ask("keep", version=version)["kept"]
+        return kept
+
+    def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
+        return self.ask("publish", expected=expected, receipt=receipt, executable=executable)
+
+    def note(self, names: list[str]) -> str:
+        path: str = self.ask("note", names=names)["path"]
+        return path
+
+    def ask(self, op: str, **request: Any) -> dict[str, Any]:
+        self.send(op, **request)
+        return self.answer()
+
+    def send(self, op: str, **request: Any) -> None:
+        """Ask, and leave the answer for later."""
+        self._number += 1
+        self._write(json.dumps(dict(request, id=self._number, op=op)).encode() + b"\n")
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to the last request; its events are in `events`."""
+        while "event" in (message := self._message()):
+            self.events.append(message["event"])
+        assert message["id"] == self._number
+        if "error" in message:
+            raise Refused(**message["error"])
+        result: dict[str, Any] = message["result"]
+        return result
+
+    def hang_up(self) -> int:
+        """End its stdin and return its exit status."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.hang_up()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def _message(self) -> dict[str, Any]:
+        while True:
+            line = self._line()
+            try:
+                message = json.loads(line)
+            except ValueError:
+                self.chatter.append(line)
+                continue
+            assert isinstance(message, dict)
+            return message
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + PATIENCE
+        while b"\n" not in self._heard:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            data = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
+            if not data:
+                self.process.kill()
+                assert self.process.stderr is not None
+                raise AssertionError(f"the agent is silent: {self.process.stderr.read().decode()}")
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line.decode()
+
+
+def interpreter(name: str) -> str:
+    """The Python that `name` stands for; skips the test when it is not here."""
+    if name == SYSTEM:
+        found = [Path("/usr/bin/python3")]
+    else:
+        found = sorted(Path.home().glob(f".pyenv/versions/{name}.*/bin/python3"))
+    if not found or not found[-1].exists():
+        pytest.skip(f"Python {name} is not here")
+    return str(found[-1])
+
+
+def open_door(name: str) -> Door:
+    """A new landing behind the door of that name."""
+    return Imported() if name == IMPORTED else Piped(interpreter(name))
