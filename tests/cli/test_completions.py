@@ -146,7 +146,8 @@ def bash(place: Path, environ: dict[str, str]) -> Iterator[Complete]:
 def zsh(place: Path, environ: dict[str, str]) -> Iterator[Complete]:
     """Lines typed into zsh, which finds the file in its fpath."""
     needs("zsh")
-    setup = f"PS1='$ '; LISTMAX=999; setopt NO_LIST_AMBIGUOUS; fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; compinit -u -D"
+    quick = "LISTMAX=999; setopt NO_LIST_AMBIGUOUS"
+    setup = f"PS1='$ '; {quick}; fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; compinit -u -D"
     shell = Typed(["zsh", "-f", "-i"], setup, place, environ)
     yield shell.complete
     shell.close()

@@ -83,7 +83,9 @@ def test_what_follows_the_command_is_the_commands() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_reach_the_whole_tree_of_the_command(number: signal.Signals) -> None:
     name = number.name.removeprefix("SIG")
-    with start("sh", "-c", f"trap 'echo got {name}; exit 5' {name}; sh -c 'echo ready; exec sleep 60' & wait") as process:
+    with start(
+        "sh", "-c", f"trap 'echo got {name}; exit 5' {name}; sh -c 'echo ready; exec sleep 60' & wait"
+    ) as process:
         process.send_signal(number)
         assert finish(process) == f"got {name}\n"
         assert process.returncode == 5

@@ -105,17 +105,18 @@ def test_a_full_disk_is_found_before_anything_moves(job: Job, data: Path) -> Non
 def test_a_disk_that_fills_in_the_middle_leaves_nothing_there(job: Job) -> None:
     tree = job.lab.shared / "filling"
     make_tree(tree, files=400, total_bytes=200_000_000, seed=5)
+    job.lab.fill("n002", 220_000_000)
     running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json")
     while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
         assert running.poll() is None, "it ended before its disk could be filled"
         time.sleep(0.01)
-    job.lab.fill("n002", 20_000_000)
+    job.sh("n002", "cat /dev/zero > /tmp/filler 2>/dev/null || true")
     out, _ = running.communicate(timeout=100)
     report = json.loads(out)
     assert failures(report) == {"n002": "no-space"}
     assert running.returncode == 23
     assert report["succeeded"] == 3
-    assert job.sh("n002", "ls -A /tmp") == ".lab-filler\n"
+    assert job.sh("n002", "ls -A /tmp") == ".lab-filler\nfiller\n"
 
 
 def test_a_failed_rerun_leaves_the_previous_version(job: Job, data: Path) -> None:

@@ -193,7 +193,7 @@ class Piped:
                 raise AssertionError(f"the agent is silent: {self.process.stderr.read().decode()}")
             self._heard += data
         line, _, self._heard = self._heard.partition(b"\n")
-        return line.decode()
+        return line.decode(errors="replace")
 
 
 def interpreter(name: str) -> str:

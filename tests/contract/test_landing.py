@@ -137,7 +137,7 @@ class TestARun:
         land(door := open_door(name), dst, "old")
         door.close()
         before = photograph(dst)
-        for wrong in ({"files": 9}, {"bytes": 9}, {"version": "0" * 64}):
+        for wrong in ({"files": 99}, {"bytes": 99}, {"version": "0" * 64}):
             door = open_door(name)
             found = write(door.prepare(**asked(dst, "run-2"))["staging"], "new")
             with pytest.raises(Refused) as caught:
@@ -242,7 +242,7 @@ class TestRefusedPaths:
     ) -> None:
         home = Path("~").expanduser()
         monkeypatch.setenv("HOME", "/nowhere")
-        self.refused(opened(name), home if home.parent != Path("/") else home)
+        self.refused(opened(name), home)
 
     @some_doors
     def test_a_link(self, name: str, local: Path, dst: Path, opened: Callable[[str], Door]) -> None:
@@ -259,9 +259,10 @@ class TestRefusedPaths:
         (local / "alias").symlink_to(source)
         (local / "project" / "env-2").mkdir()
         before = photograph(local)
+        door = opened(name)
         for avoid in (source, local / "alias"):
             for dst in (source, source / "lib", source / "new", local / "alias" / "new", source.parent):
-                self.refused(opened(name), dst, avoid=str(avoid))
+                self.refused(door, dst, avoid=str(avoid))
         assert photograph(local) == before
         opened(name).prepare(**asked(source.parent / "env-3", avoid=str(source)))
         opened(name).prepare(**asked(source.parent / "env-2", avoid=str(source), replace=True))
@@ -272,17 +273,24 @@ class TestRefusedPaths:
         assert "mount point" in self.refused(opened(name), path).message
 
     @some_doors
-    @pytest.mark.parametrize("last", [".", ".."])
-    def test_a_path_that_ends_in_dots_is_refused_or_resolved(
-        self, name: str, last: str, local: Path, opened: Callable[[str], Door]
+    @pytest.mark.parametrize(("last", "means"), [(".", "a/b"), ("..", "a")])
+    def test_a_path_that_ends_in_dots_is_refused_or_understood(
+        self, name: str, last: str, means: str, local: Path
     ) -> None:
         (local / "a" / "b").mkdir(parents=True)
         (local / "a" / "b" / "mine").touch()
-        before = photograph(local)
-        with pytest.raises(Refused) as caught:
-            opened(name).prepare(**asked(f"{local}/a/b/{last}"))
-        assert caught.value.code in ("destination-refused", "destination-not-ours")
-        assert photograph(local) == before
+        door = open_door(name)
+        try:
+            staging = door.prepare(**asked(f"{local}/a/b/{last}", replace=True))["staging"]
+        except Refused as e:
+            assert e.code == "destination-refused"
+            door.close()
+            assert (local / "a" / "b" / "mine").exists()
+            return
+        write(staging, "here")
+        door.publish(expected={}, receipt={}, executable=False)
+        door.close()
+        assert stands(local / means) == "here"
 
 
 class TestWhoseItIs:
@@ -462,17 +470,18 @@ class TestTheLock:
         land(opened(name), dst, "second attempt", "run-1")
         assert stands(dst) == "second attempt"
 
+    def outcome(self, agent: Piped) -> str:
+        try:
+            agent.answer()
+        except Refused as e:
+            return e.code
+        return "prepared"
+
     def test_of_many_at_once_one_wins(self, local: Path, dst: Path) -> None:
         agents = [Piped(interpreter(SYSTEM)) for _ in range(6)]
         for number, agent in enumerate(agents):
             agent.send("prepare", **asked(dst, f"run-{number}"))
-        codes = []
-        for agent in agents:
-            try:
-                agent.answer()
-                codes.append("prepared")
-            except Refused as e:
-                codes.append(e.code)
+        codes = [self.outcome(agent) for agent in agents]
         for agent in agents:
             agent.close()
         assert sorted(codes) == ["destination-busy"] * 5 + ["prepared"]
@@ -661,14 +670,14 @@ class TestAtomicity:
         assert len(set(seen)) > 1
         assert seen == sorted(seen, key=lambda word: int(word.removeprefix("version")))
 
-    @pytest.mark.parametrize("name", [SYSTEM, "3.6"])
+    @pytest.mark.parametrize("name", [SYSTEM])
     def test_killed_at_any_moment_it_leaves_the_old_version_or_the_new(self, name: str, local: Path, dst: Path) -> None:
         rng = random.Random(20_240_101)
         python = interpreter(name)
         land(door := Imported(), dst, "round0", "run-0")
         door.close()
         outcomes = set()
-        for number in range(1, 21):
+        for number in range(1, 15):
             agent = Piped(python)
             staging = agent.prepare(**asked(dst, f"run-{number}"))["staging"]
             found = write(staging, f"round{number}", files=150)
@@ -815,7 +824,8 @@ class TestTheEndOfTheLine:
         agent = Piped(interpreter(name))
         agent.prepare(**asked(dst))
         said = "Number of regular files transferred: 12\\nTotal transferred file size: 3456 bytes\\n"
-        script = f"printf '  1000  50%%  1.0MB/s\\r  2000 100%%  1.0MB/s\\r'; sleep 0.5; printf '{said}'; echo oops >&2; exit 3"
+        moved = "  1000  50%%  1.0MB/s\\r  2000 100%%  1.0MB/s\\r"
+        script = f"printf '{moved}'; sleep 0.5; printf '{said}'; echo oops >&2; exit 3"
         answer = agent.ask("pull", argv=["sh", "-c", script], seconds=20)
         assert (answer["returncode"], answer["stderr"]) == (3, "oops")
         assert (answer["sent_files"], answer["sent_bytes"]) == (12, 3456)

@@ -47,7 +47,7 @@ class Display:
 
     def __enter__(self) -> Display:
         if self.output.live:
-            from ezpz.yeet.picture import Picture
+            from ezpz.yeet.live_display import Picture
 
             self._live = Picture(self.tally)
         return self

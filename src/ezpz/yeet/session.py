@@ -28,7 +28,10 @@ SETUP = """\
 import sys, types
 def install(name, text):
     module = sys.modules[name] = types.ModuleType(name)
-    module.__path__ = []
+    if text:
+        module.__package__ = name.rpartition(".")[0]
+    else:
+        module.__path__ = []
     exec(compile(text, "<ezpz agent: " + name + ">", "exec"), module.__dict__)
     parent, _, last = name.rpartition(".")
     if parent:
@@ -91,7 +94,7 @@ class Session:
                 f"{node.given}: no answer within {READY_WITHIN:g} s of connecting",
                 hint="is the node overloaded or hung?",
             ) from None
-        except BaseException:
+        except (EzpzError, OSError, asyncio.CancelledError):
             await child.end(0.2)
             raise
         return session

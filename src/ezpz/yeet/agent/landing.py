@@ -13,8 +13,8 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from ezpz.yeet.agent import place, tree
-from ezpz.yeet.agent.refusal import Refusal, from_os_error, shown
+from . import place, tree
+from .refusal import Refusal, from_os_error, shown
 
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1  # renameat2(2)

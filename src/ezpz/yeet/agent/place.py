@@ -10,8 +10,8 @@ import stat
 import time
 from typing import Any, Dict, Optional, Tuple
 
-from ezpz.yeet.agent.refusal import Refusal, from_os_error, shown
-from ezpz.yeet.agent.tree import RECEIPT
+from .refusal import Refusal, from_os_error, shown
+from .tree import RECEIPT
 
 RECEIPT_FORMAT = "ezpz/receipt/1"
 ST_NOEXEC = 8  # statvfs(3)

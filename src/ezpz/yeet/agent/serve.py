@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import Any, BinaryIO, Dict, Optional
 
-from ezpz.yeet.agent import landing, refusal, transfer
+from . import landing, refusal, transfer
 
 READY = "EZPZ-AGENT-READY"
 FAREWELL = 3.0  # seconds that the work in hand has to end once nobody listens

@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import Any, Callable, Dict, List
 
-from ezpz.yeet.agent.refusal import Refusal
+from .refusal import Refusal
 
 PROGRESS = re.compile(rb"(\d+)\s+\d+%\s")  # --info=progress2 with --no-human-readable
 STATS = {
