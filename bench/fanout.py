@@ -33,8 +33,8 @@ FASTER_THAN_NAIVE = 1.5
 YEET = "ezpz yeet /shared/env --dst /tmp/env --hostfile /shared/hosts --json"
 PLACE = """\
 {hosts} hosts (network namespaces with an sshd each, `tests/lab`) share the cores of one machine. The launching host is
-one of the job, so that ezpz serves {hosts} and every peer only the {others} others. Destinations are tmpfs; the source lies
-in the page cache. After each way the files and bytes on every host are counted, and its /tmp is emptied."""
+one of the job, so that ezpz serves {hosts} and every peer only the {others} others. Destinations are tmpfs; the source
+lies in the page cache. After each way the files and bytes on every host are counted, and its /tmp is emptied."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _where(field: Field) -> tuple[Path, Path, tuple[Host, ...]]:
 
 def _ours(field: Field, runs: int) -> tuple[list[Row], int]:
     samples: dict[str, list[float]] = {FIRST: [], AGAIN: [], CHANGED: []}
-    phases: dict[str, float] = {}
+    notes: dict[str, str] = {}
     peak = 0
     for turn in range(runs):
         field.say(f"{FIRST}, run {turn + 1} of {runs}")
@@ -164,11 +164,10 @@ def _ours(field: Field, runs: int) -> tuple[list[Row], int]:
             done = field.yeet()
             seconds.append(done.seconds)
             peak = max(peak, done.peak)
-            if way == FIRST:
-                phases = ours.report(done)["phases"]
+            phases: dict[str, float] = ours.report(done)["phases"]
+            notes[way] = ", ".join(f"{name} {taken:.1f}" for name, taken in phases.items() if taken >= 0.05)
     field.clean()
-    note = ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items() if seconds >= 0.05)
-    return [Row(way, tuple(s), note if way == FIRST else "") for way, s in samples.items()], peak
+    return [Row(way, tuple(seconds), notes[way]) for way, seconds in samples.items()], peak
 
 
 def _peers(field: Field, runs: int) -> list[Row]:
@@ -208,5 +207,5 @@ BENCHMARK = Benchmark(
     "fanout",
     "Many hosts: 16 at 100 Mbit/s",
     fan_out,
-    (("rsync", "--version"), ("ssh", "-V"), ("clush", "--version"), ("sinfo", "--version"), ("zstd", "--version")),
+    (("rsync", "--version"), ("ssh", "-V"), ("clush", "--version"), ("slurmctld", "-V"), ("zstd", "--version")),
 )

@@ -155,6 +155,8 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
     from ezpz.yeet import display, run
 
     request = request_of(options)
+    if request.src is None:
+        display.point_at_archive(output, os.environ)
     if dry_run:
         sight = run.look(request, os.environ)
         plan, scanned = run.decide(new_run(), request, sight)
@@ -164,7 +166,7 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
 
     with display.Display(output) as watch:
         report = run.execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
-    display.show_report(output, report, guessed=request.src is None)
+    display.show_report(output, report)
     ctx.exit(report.exit_code)
 
 

@@ -12,10 +12,12 @@ from ezpz.yeet.agent.place import human
 from ezpz.yeet.archive import SCHEMA as ARCHIVE_SCHEMA
 from ezpz.yeet.events import Event, NodeDone, NodeRetrying, PhaseStarted, Warned
 from ezpz.yeet.report import Outcome, Report, Status
-from ezpz.yeet.source import Kind, newer_archive
+from ezpz.yeet.source import Kind, active_environment, newer_archive
 from ezpz.yeet.tally import Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ezpz.cli.output import Output
     from ezpz.cluster.model import Allocation
     from ezpz.yeet.plan import Plan
@@ -106,7 +108,6 @@ def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
             "nodes",
             f"{len(nodes)}: {fold(node.given for node in nodes)} ({'one' if local else 'none'} of them is this host)",
         ),
-        ("found by", plan.allocation.evidence[-1] if plan.allocation.evidence else plan.allocation.scheduler),
         ("strategy", f"{plan.strategy.name} ({plan.strategy.reason})"),
         ("engine", f"{plan.engine.name} ({plan.engine.reason})"),
         ("relocation", plan.relocation),
@@ -114,15 +115,15 @@ def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
     )
     for name, value in facts:
         output.line(f"{name:<12} {value}")
-    for line in plan.allocation.evidence:
-        output.detail(f"  {line}")
+    for number, line in enumerate(plan.allocation.evidence):
+        output.line(f"{'' if number else 'evidence':<12} {line}")
     for warning in (*plan.allocation.warnings, *warnings):
         output.warn(warning)
     output.line("nothing was moved (--dry-run)")
 
 
-def show_report(output: Output, report: Report, *, guessed: bool) -> None:
-    """Print what happened and what to do next. `guessed`: the user named no source."""
+def show_report(output: Output, report: Report) -> None:
+    """Print what happened and what to do next."""
     output.document(report.to_dict())
     for line in report.plan.allocation.evidence:
         output.detail(line)
@@ -145,7 +146,11 @@ def show_report(output: Output, report: Report, *, guessed: bool) -> None:
     elif have:
         for line in next_steps(report):
             output.line(line)
-    archive = newer_archive(report.plan.source.path, ".") if guessed else None
+
+
+def point_at_archive(output: Output, environ: Mapping[str, str]) -> None:
+    """Say so when an archive of the active environment is newer than it: the user named no source."""
+    archive = newer_archive(active_environment(environ), ".")
     if archive:
         output.note(f"{archive} is newer than the environment: `ezpz yeet {shlex.quote(archive)}` would use it")
 

@@ -71,7 +71,7 @@ class Picture:
         if tally.failed:
             facts.append(f"{tally.failed} failed")
         if tally.phase in ("read", "send", "pack"):
-            facts.append(f"{human(tally.rate(now))}/s")
+            facts.append(f"{human(tally.moved)}  {human(tally.rate(now))}/s")
             left = tally.left(now)
             facts.append(f"{left:.0f} s left" if left is not None else "")
         return "  ".join(fact for fact in facts if fact)

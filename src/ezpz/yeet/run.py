@@ -126,6 +126,8 @@ class _Run:
         self.failed_list = ""
 
     async def go(self) -> Report:
+        for warning in self.sight.allocation.warnings:
+            self._hear(Warned(warning))
         with self._signals():
             try:
                 await self._reach_and_scan()

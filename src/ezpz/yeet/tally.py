@@ -65,6 +65,11 @@ class Tally:
         while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW:
             self._samples.pop(0)
 
+    @property
+    def moved(self) -> int:
+        """Bytes that moved in this phase, over all nodes together."""
+        return self._moved
+
     def rate(self, now: float) -> float:
         """Bytes a second that moved lately, over all nodes together."""
         began, before = self._samples[0] if self._samples else (now, 0)

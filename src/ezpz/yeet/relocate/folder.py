@@ -36,12 +36,19 @@ def relocate_folder(root: bytes, relocation: Relocation) -> int:
     if not relocation.is_needed:
         return 0
     changed = 0
+    rewritten: dict[int, bytes] = {}
     for path, status in tree.walk(root):
         full = os.path.join(root, path)
         if stat.S_ISLNK(status.st_mode):
             changed += _rewrite_link(full, path, status, relocation)
         elif stat.S_ISREG(status.st_mode) and relocation.wants(path, status.st_size):
-            changed += _rewrite_file(full, status, relocation)
+            if status.st_ino in rewritten:  # another name of a file that has been rewritten stays one
+                with _writable_parent(full):
+                    os.unlink(full)
+                    os.link(rewritten[status.st_ino], full)
+            elif _rewrite_file(full, status, relocation):
+                changed += 1
+                rewritten[status.st_ino] = full
     return changed
 
 
