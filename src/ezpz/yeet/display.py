@@ -62,20 +62,13 @@ class Display:
     def __call__(self, event: Event) -> None:
         self.tally.hear(event, time.monotonic())
         if isinstance(event, Warned):
-            self._say(self.output.warn, event.text)
+            self.output.warn(event.text)
         elif isinstance(event, NodeRetrying):
-            self._say(self.output.note, f"{event.node.given}: tried again: {event.reason}")
+            self.output.note(f"tried again: {event.reason}")
         elif isinstance(event, NodeDone) and event.result.failure is not None:
-            self._say(self.output.note, f"failed: {event.result.failure.message}")
+            self.output.note(f"failed: {event.result.failure.message}")
         elif self._live is None:
             self._tell_plainly(event)
-
-    def _say(self, voice: Any, text: str) -> None:
-        if self._live is not None:
-            with self._live.aside():
-                voice(text)
-        else:
-            voice(text)
 
     def _tell_plainly(self, event: Event) -> None:
         tally = self.tally

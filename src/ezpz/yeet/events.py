@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The nodes are known; nothing has been done yet."""
+
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseStarted:
     """A phase has begun: "reach", "check", "read", "publish", "send" or "pack"; total is its bytes, 0 for unknown."""
 
@@ -65,5 +72,5 @@ class Warned:
     text: str
 
 
-Event: TypeAlias = "PhaseStarted | Read | NodeStarted | NodeMoved | NodeRetrying | NodeDone | Warned"
+Event: TypeAlias = "RunStarted | PhaseStarted | Read | NodeStarted | NodeMoved | NodeRetrying | NodeDone | Warned"
 Emit: TypeAlias = Callable[[Event], None]

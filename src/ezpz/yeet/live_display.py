@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -16,15 +15,13 @@ from ezpz.yeet.agent.place import human
 from ezpz.yeet.display import PHASES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ezpz.yeet.tally import Tally
 
 FRAMES_A_SECOND = 8
 
 
 class Picture:
-    """Draws a Tally on stderr until it is closed, and leaves nothing behind."""
+    """Draws a Tally on stderr until it is closed, then leaves nothing; what is written meanwhile goes above it."""
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
@@ -33,15 +30,6 @@ class Picture:
             console=Console(stderr=True), get_renderable=self.render, refresh_per_second=FRAMES_A_SECOND, transient=True
         )
         self.live.start()
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Within it something may be written above the picture."""
-        self.live.stop()
-        try:
-            yield
-        finally:
-            self.live.start()
 
     def close(self) -> None:
         self.live.stop()

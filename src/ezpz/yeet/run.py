@@ -16,7 +16,7 @@ from ezpz.process import Stopped, find
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.copy.base import STRATEGIES, choose
 from ezpz.yeet.copy.tarball import estimated_size
-from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, Warned
+from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
 from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment
 from ezpz.yeet.here import Here, prepare_request
 from ezpz.yeet.plan import Choice, Plan, Request, engine_choice, make_plan, totals_of
@@ -126,6 +126,7 @@ class _Run:
         self.failed_list = ""
 
     async def go(self) -> Report:
+        self._hear(RunStarted(len(self.sight.allocation.nodes)))
         for warning in self.sight.allocation.warnings:
             self._hear(Warned(warning))
         with self._signals():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.events import Event, NodeDone, NodeMoved, NodeRetrying, NodeStarted, PhaseStarted, Read
+from ezpz.yeet.events import Event, NodeDone, NodeMoved, NodeRetrying, NodeStarted, PhaseStarted, Read, RunStarted
 from ezpz.yeet.report import Outcome
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class Tally:
 
     def hear(self, event: Event, now: float) -> None:
         """Take an event that happened at `now`, in seconds."""
-        if isinstance(event, PhaseStarted):
+        if isinstance(event, RunStarted):
+            self.nodes = event.nodes
+        elif isinstance(event, PhaseStarted):
             self.phase, self.size = event.name, event.total
             self._samples = [(now, 0)]
             self._began, self._moved = now, 0
