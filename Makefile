@@ -18,7 +18,7 @@ lint: setup
 	@$(PYTHON_BIN)/lint-imports
 
 docs: setup
-	@$(PYTHON_BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_BIN)/mkdocs build --strict --quiet
 
 bench: setup
 	@$(PYTHON_BIN)/python -m bench

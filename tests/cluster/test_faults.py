@@ -252,3 +252,18 @@ def test_nobody_has_it_when_the_source_is_damaged(job: Job) -> None:
     assert done.returncode == 14
     assert "damaged or cut short" in done.stderr
     assert [job.sh(host.name, "ls -A /tmp") for host in job.lab.hosts] == [""] * 4
+
+
+def test_nodes_that_cannot_log_in_to_one_another_are_served_by_this_host(
+    lab16: FaultyLab, job: Job, data: Path
+) -> None:
+    for host in lab16.hosts[1:]:
+        lab16.run(host, ["sh", "-c", "touch /tmp/.none; mount --bind /tmp/.none ~/.ssh/id_ed25519"])
+    try:
+        report = job.report(data)
+    finally:
+        for host in lab16.hosts[1:]:
+            lab16.run(host, ["sh", "-c", "umount ~/.ssh/id_ed25519"])
+    assert report["succeeded"] == 16
+    assert {node["via"] for node in report["nodes"]} == {"", "this host"}
+    assert max(node["attempts"] for node in report["nodes"]) == 1

@@ -367,7 +367,10 @@ class TestWhoseItIs:
             os.chown(path, NOBODY, NOBODY)
         elif forgery in ("folder", "FIFO"):
             path.unlink()
-            (path.mkdir if forgery == "folder" else lambda: os.mkfifo(path))()
+            if forgery == "folder":
+                path.mkdir()
+            else:
+                os.mkfifo(path)
         else:
             path.write_text("not JSON" if forgery == "text" else "[1, 2]")
         with pytest.raises(Refused) as caught:
@@ -490,7 +493,12 @@ class TestTheLock:
         lock = local / ".env.ezpz-lock"
         victim = local / "victim"
         victim.write_text("keep me")
-        {"link": lambda: lock.symlink_to(victim), "FIFO": lambda: os.mkfifo(lock), "folder": lock.mkdir}[kind]()
+        if kind == "link":
+            lock.symlink_to(victim)
+        elif kind == "FIFO":
+            os.mkfifo(lock)
+        else:
+            lock.mkdir()
         with pytest.raises(Refused) as caught:
             opened(SYSTEM).prepare(**asked(dst))
         assert caught.value.code in ("destination-unwritable", "destination-not-ours")
@@ -672,7 +680,6 @@ class TestAtomicity:
         python = interpreter(name)
         land(door := Imported(), dst, "round0", "run-0")
         door.close()
-        outcomes = set()
         for number in range(1, 15):
             agent = Piped(python)
             staging = agent.prepare(**asked(dst, f"run-{number}"))["staging"]
@@ -684,10 +691,9 @@ class TestAtomicity:
             agent.close()
             after = stands(dst)
             assert after in (before, f"round{number}")
-            outcomes.add(after == before)
-        assert outcomes <= {True, False}
-        land(door := open_door(SYSTEM), dst, "last", "run-last")
-        door.close()
+        last = open_door(SYSTEM)
+        land(last, dst, "last", "run-last")
+        last.close()
         assert stands(dst) == "last"
         assert list(local.iterdir()) == [dst]
 

@@ -66,6 +66,7 @@ def excludes(*others: str) -> Any:
 
 
 SOURCE = click.argument("src_arg", metavar="[SRC]", required=False, type=click.Path())
+SOURCE_OR_VARIABLE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(), envvar=f"{PREFIX}_SRC")
 
 
 @click.group(cls=DefaultGroup, invoke_without_command=False, no_args_is_help=False)
@@ -171,7 +172,7 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
 
 
 @yeet.command("tar")
-@SOURCE
+@SOURCE_OR_VARIABLE
 @click.option(
     "-o",
     "--output",
@@ -183,8 +184,8 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
 )
 @option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches, as in `ezpz yeet env`.")
 @output_options(PREFIX)
-def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, ...], output: Output) -> None:
-    """Make the archive of SRC that `ezpz yeet FILE` takes.
+def tar_command(*, src: str | None, target: str | None, exclude: tuple[str, ...], output: Output) -> None:
+    """Make the archive of SRC that `ezpz yeet FILE` takes; by default of EZPZ_YEET_SRC, or the active environment.
 
     \b
     Examples:
@@ -199,7 +200,7 @@ def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, 
     from ezpz.yeet.scan import scan
     from ezpz.yeet.source import active_environment, inspect
 
-    source = inspect(src_arg or active_environment(os.environ))
+    source = inspect(src or active_environment(os.environ))
     if source.is_archive:
         raise UsageError(
             f"the source '{source.path}' is an archive already", hint="give the directory it was made from"
@@ -213,7 +214,7 @@ def tar_command(*, src_arg: str | None, target: str | None, exclude: tuple[str, 
 
 
 @yeet.command("status")
-@click.argument("dst", required=False, type=click.Path())
+@click.argument("dst", required=False, type=click.Path(), envvar=f"{PREFIX}_DST")
 @node_options(PREFIX)
 @output_options(PREFIX)
 @click.pass_context
@@ -222,7 +223,7 @@ def status_command(
 ) -> None:
     """Tell what stands at DST on every node: exit 0 only if all have the same version.
 
-    DST is by default where `ezpz yeet` puts the active environment.
+    DST is by default EZPZ_YEET_DST, or where `ezpz yeet` puts the active environment.
 
     \b
     Examples:

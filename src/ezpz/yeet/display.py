@@ -16,14 +16,14 @@ from ezpz.yeet.source import Kind, active_environment, newer_archive
 from ezpz.yeet.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ezpz.cli.output import Output
     from ezpz.cluster.model import Allocation
     from ezpz.yeet.plan import Plan
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
-    from ezpz.yeet.status import StatusReport
+    from ezpz.yeet.status import Standing, StatusReport
 
 PLAN_SCHEMA = "ezpz/yeet-plan/1"
 PHASES = {
@@ -122,21 +122,11 @@ def show_report(output: Output, report: Report) -> None:
         output.detail(line)
     for phase, seconds in report.phases.items():
         output.detail(f"{phase:<8} {seconds:8.3f} s")
-    nodes, have = len(report.results), len(report.succeeded)
     colour = {Status.SUCCESS: "green", Status.PARTIAL: "yellow", Status.FAILURE: "red"}[report.status]
-    output.line(
-        f"{have} of {nodes} nodes have {report.plan.destination}{_amount(report)} after {report.seconds:.1f} s",
-        fg=colour,
-        bold=True,
-    )
-    moved = _moved(report)
-    if moved:
-        output.line(moved)
-    _show_failures(output, report)
-    if report.interrupted:
-        waiting = [r.node.given for r in report.results if r.outcome is Outcome.SKIPPED]
-        output.line(f"interrupted: not done on {fold(waiting) or 'any other node'}; what stood there before still does")
-    elif have:
+    output.line(_verdict(report), fg=colour, bold=True)
+    for line in (*_changes(report), *_failures(report)):
+        output.line(line)
+    if report.succeeded and not report.interrupted:
         for line in next_steps(report):
             output.line(line)
 
@@ -148,43 +138,53 @@ def point_at_archive(output: Output, environ: Mapping[str, str]) -> None:
         output.note(f"{archive} is newer than the environment: `ezpz yeet {shlex.quote(archive)}` would use it")
 
 
-def _amount(report: Report) -> str:
-    return (
-        f" ({report.kind}, {report.files:,} files, {human(report.bytes)}, version {report.version[:12]})"
-        if report.version
-        else ""
-    )
+def _verdict(report: Report) -> str:
+    """Who has it now, in a line."""
+    nodes, have, place = len(report.results), len(report.succeeded), report.plan.destination
+    if not report.version:
+        reason = (
+            "interrupted"
+            if report.interrupted
+            else f"{len(report.failed_with_cause)} of {count(nodes, 'node')} cannot take it"
+        )
+        return f"nothing was moved to {place}: {reason}"
+    amount = f"{report.kind}, {count(report.files, 'file')}, {human(report.bytes)}, version {report.version[:12]}"
+    verb = "has" if nodes == 1 else "have"
+    return f"{have} of {count(nodes, 'node')} {verb} {place} ({amount}) after {report.seconds:.1f} s"
 
 
-def _moved(report: Report) -> str:
-    """What a rerun had to do, in a line; "" for a first run."""
+def _changes(report: Report) -> Iterator[str]:
+    """What a rerun had to do, in a line; nothing for a first run."""
     unchanged = sum(result.unchanged for result in report.results)
     removed = max((result.removed for result in report.results), default=0)
-    most = max((result.sent_files for result in report.results), default=0)
-    parts = []
-    if unchanged:
-        parts.append(f"{unchanged} had this version already")
-    if report.files and most and most < report.files:
-        parts.append(f"at most {most:,} of {report.files:,} files were sent to a node")
+    updated = [result for result in report.results if result.replaced and result.via]
+    parts = [f"{count(unchanged, 'node')} had this version already"] if unchanged else []
+    if updated:
+        most = max(updated, key=lambda result: result.sent_bytes)
+        parts.append(f"at most {count(most.sent_files, 'file')}, {human(most.sent_bytes)} had to be sent to a node")
     if removed:
-        parts.append(f"{removed:,} files that went were removed")
-    return "; ".join(parts)
+        parts.append(f"{count(removed, 'file')} went")
+    if parts:
+        yield "; ".join(parts)
 
 
-def _show_failures(output: Output, report: Report) -> None:
+def _failures(report: Report) -> Iterator[str]:
     causes: dict[tuple[str, str], list[str]] = {}
-    for result in report.failed:
-        if result.failure is not None:
-            text = result.failure.message.removeprefix(f"{result.node.given}: ")
-            causes.setdefault((text, result.failure.hint), []).append(result.node.given)
+    for result in report.failed_with_cause:
+        assert result.failure is not None
+        text = result.failure.message.removeprefix(f"{result.node.given}: ")
+        causes.setdefault((text, result.failure.hint), []).append(result.node.given)
     for (text, hint), names in list(causes.items())[:SHOWN_FAILURES]:
-        output.line(f"failed on {fold(names)}: {text}", fg="red")
+        yield f"failed on {fold(names)}: {text}"
         if hint:
-            output.line(f"  hint: {hint}")
+            yield f"  hint: {hint}"
     if len(causes) > SHOWN_FAILURES:
-        output.line(f"... and {len(causes) - SHOWN_FAILURES} more causes; --json has them all")
+        yield f"... and {len(causes) - SHOWN_FAILURES} more causes; --json has them all"
     if report.failed_list:
-        output.line(f"the failed nodes are listed in {report.failed_list}")
+        yield f"the failed nodes are listed in {report.failed_list}"
+    if report.interrupted:
+        waiting = [result.node.given for result in report.results if result.outcome is Outcome.SKIPPED]
+        yield f"interrupted: not done on {fold(waiting) or 'any other node'}; what stood there before still does"
 
 
 def next_steps(report: Report) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def next_steps(report: Report) -> tuple[str, ...]:
             local,
         )
     if kind is Kind.TOOL:
-        return ("next:", f"  export PATH={place}/bin:$PATH", "  ezpz launch -- your-tool", local)
+        return ("next:", f"  export PATH={place}/bin:$PATH", "  ezpz launch -- your-program", local)
     return ("next:", f"  ezpz launch -- ls {place}", local)
 
 
@@ -234,25 +234,30 @@ def show_status(output: Output, allocation: Allocation, report: StatusReport) ->
         output.detail(line)
     for warning in allocation.warnings:
         output.warn(warning)
-    groups: dict[str, list[str]] = {}
-    now = time.time()
+    groups: dict[str, list[Standing]] = {}
     for standing in report.standings:
-        receipt = standing.receipt
-        if receipt is not None:
-            amount = f"{receipt['files']:,} files, {human(receipt['bytes'])}"
-            age = _age(now - receipt["created"])
-            text = f"version {str(receipt['version'])[:12]}, {amount}, {age} old, from {receipt.get('source')}"
-        elif standing.failure is not None:
-            text = standing.failure.message
-        else:
-            text = {
-                "foreign": "something stands there that has no receipt of a yeet",
-                "absent": "nothing stands there",
-            }[standing.state]
-        groups.setdefault(f"{standing.state}: {text}", []).append(standing.node.given)
+        groups.setdefault(_standing_in_words(standing), []).append(standing)
     output.line(report.destination, bold=True)
-    for text, names in groups.items():
-        output.line(f"{len(names):>5}  {fold(names)}  {text}", fg=None if text.startswith("present") else "red")
+    for text, alike in groups.items():
+        made = [standing.receipt["created"] for standing in alike if standing.receipt is not None]
+        age = f", {_age(time.time() - min(made))} old" if made else ""
+        names = fold(standing.node.given for standing in alike)
+        output.line(f"{len(alike):>5}  {names}  {text}{age}", fg=None if made else "red")
+
+
+def _standing_in_words(standing: Standing) -> str:
+    receipt, failure = standing.receipt, standing.failure
+    if receipt is not None:
+        amount = f"{count(receipt['files'], 'file')}, {human(receipt['bytes'])}"
+        return f"present: version {str(receipt['version'])[:12]}, {amount}, from {receipt.get('source')}"
+    if failure is not None:
+        return f"{standing.state}: {failure.message.removeprefix(f'{standing.node.given}: ')}"
+    return {"foreign": "foreign: it has no receipt of a yeet", "absent": "absent: nothing stands there"}[standing.state]
+
+
+def count(number: int, noun: str) -> str:
+    """1 node, 2 nodes."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _age(seconds: float) -> str:

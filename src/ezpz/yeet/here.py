@@ -41,8 +41,8 @@ class Here:
         self.landing = self._landing(plan.destination if self.is_target else _private_place(plan))
         self.previous: dict[str, Any] | None = None
         self.kind = plan.source.kind or Kind.DATA
-        self.removed = 0
         self.unchanged = False
+        self.published: dict[str, Any] = {}
 
     def interrupt(self) -> None:
         """Make whatever is going on here end soon; safe from any thread."""
@@ -84,8 +84,7 @@ class Here:
         with _as_ezpz_errors():
             self.unchanged = self.landing.keep(shipment.version)
             if not self.unchanged:
-                answer = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
-                self.removed = int(answer["removed"])
+                self.published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
         return self._shipment(self.plan.destination, self.found)
 
     def note_failed(self, names: tuple[str, ...]) -> str:
@@ -159,7 +158,8 @@ def prepare_request(plan: Plan) -> dict[str, Any]:
         "run": plan.id,
         "avoid": None if plan.in_place else plan.source.real,
         "source": plan.source.real,
-        "bytes": totals.allocated,
+        "bytes": totals.bytes,
+        "allocated": totals.allocated,
         "files": (totals.files or 0) + (totals.directories or 0),
         "executable": plan.source.kind is not None and plan.source.kind.is_environment,
         "replace": plan.request.replace,

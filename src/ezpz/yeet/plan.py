@@ -112,6 +112,7 @@ class Plan:
                 "addresses": {node.given: node.address for node in nodes},
                 "local": self.allocation.local.given if self.allocation.local else None,
                 "evidence": list(self.allocation.evidence),
+                "warnings": list(self.allocation.warnings),
             },
             "strategy": {"name": self.strategy.name, "reason": self.strategy.reason},
             "engine": {"name": self.engine.name, "reason": self.engine.reason},

@@ -61,7 +61,8 @@ class NodeResult:
 
     attempts: copies that were tried; via: the host it was copied from, "" for none
     sent_files, sent_bytes: content that had to move; removed: files that the new version no longer has
-    unchanged: it already had this version; seconds: from the start of the run to the end for this node
+    replaced: the version that stood there, "" for none; unchanged: it already had this version
+    seconds: from the start of the run to the end for this node
     """
 
     node: Node
@@ -71,6 +72,7 @@ class NodeResult:
     sent_files: int = 0
     sent_bytes: int = 0
     removed: int = 0
+    replaced: str = ""
     unchanged: bool = False
     seconds: float = 0.0
     failure: Failure | None = None
@@ -85,6 +87,7 @@ class NodeResult:
             "sent_files": self.sent_files,
             "sent_bytes": self.sent_bytes,
             "removed": self.removed,
+            "replaced": self.replaced,
             "unchanged": self.unchanged,
             "seconds": round(self.seconds, 3),
             "failure": None
@@ -119,6 +122,11 @@ class Report:
     @property
     def failed(self) -> tuple[NodeResult, ...]:
         return tuple(result for result in self.results if result.outcome is not Outcome.OK)
+
+    @property
+    def failed_with_cause(self) -> tuple[NodeResult, ...]:
+        """The nodes that failed themselves, without those that were never tried."""
+        return tuple(result for result in self.failed if result.failure is not None)
 
     @property
     def status(self) -> Status:

@@ -88,7 +88,7 @@ def decide(run: str, request: Request, sight: Sight, stop: threading.Event | Non
 
 def warnings(scanned: Scan) -> tuple[str, ...]:
     """One line for what the source holds that is not carried, whatever it is asked."""
-    special = [left for left in scanned.left_out if left.why != "excluded"]
+    special = [left for left in scanned.left_out if left.why not in ("excluded", "ours")]
     if not special:
         return ()
     more = f" and {len(special) - 1} more" if len(special) > 1 else ""
@@ -199,9 +199,7 @@ class _Run:
         if local is not None and here.is_target:
             self._hear(
                 NodeDone(
-                    NodeResult(
-                        local, Outcome.OK, removed=here.removed, unchanged=here.unchanged, seconds=self._elapsed()
-                    )
+                    NodeResult(local, Outcome.OK, unchanged=here.unchanged, seconds=self._elapsed(), **here.published)
                 )
             )
 

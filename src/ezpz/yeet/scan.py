@@ -37,7 +37,7 @@ SKIPPED_KINDS = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "d
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An entry that is not carried, and why ("FIFO", "socket", "device", "excluded")."""
+    """An entry that is not carried, and why: "FIFO", "socket", "device", "excluded", or "ours" (an earlier receipt)."""
 
     path: bytes
     why: str
@@ -202,7 +202,7 @@ class _Walk:
     def _entry(self, path: bytes, status: os.stat_result, targets: dict[bytes, bytes]) -> Entry | None:
         why = SKIPPED_KINDS.get(stat.S_IFMT(status.st_mode)) or ("excluded" if self.excluded.matches(path) else None)
         if path in OWN_FILES:
-            why = "excluded"
+            why = "ours"
         if why is not None:
             self.result.left_out.append(LeftOut(path, why))
             return None

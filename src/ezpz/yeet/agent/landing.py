@@ -42,6 +42,7 @@ class Landing:
         self.tree = os.path.join(self.staging, b"tree")
         self.lock = place.Lock(self.dst, run)
         self.abandoned = threading.Event()
+        self.receipt: Optional[Dict[str, Any]] = None
         self._made_parents: List[bytes] = []
 
     def check_on(self) -> None:
@@ -53,7 +54,7 @@ class Landing:
         """Check the destination, take its lock, remove what dead runs left, make the staging directory.
 
         request: avoid (a tree that the destination must not touch, or None), source (what the receipt will name),
-        bytes, files, executable, replace, tools (names of programs that must be here).
+        bytes, allocated (the same in whole blocks), files, executable, replace, tools (programs that must be here).
         Returns staging, receipt, tools (name -> path) and what the filesystem offers. Raises Refusal.
         """
         avoid = request.get("avoid")
@@ -69,12 +70,12 @@ class Landing:
         try:
             self._make_parents()
             self.lock.acquire()
-            receipt = place.refuse_strangers(self.dst, replace=bool(request.get("replace")))
+            self.receipt = receipt = place.refuse_strangers(self.dst, replace=bool(request.get("replace")))
             self._remove_leftovers()
             held = int(receipt.get("bytes", 0)) if receipt and receipt.get("source") == request.get("source") else 0
             room = place.refuse_full(
                 self.parent,
-                size=max(0, int(request["bytes"]) - held),
+                size=max(0, int(request["bytes"]) - held) if held else int(request["allocated"]),
                 files=int(request["files"]) if not held else 0,
                 executable=bool(request.get("executable")),
             )
@@ -144,7 +145,8 @@ class Landing:
     def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> Dict[str, Any]:
         """Add the receipt to what was verified and rename it into place.
 
-        Returns removed, the count of files that the new version no longer has. Raises Refusal or OSError.
+        Returns replaced, the version that stood there ("" for none of ours), and removed, the count of its files that
+        are gone. Raises Refusal or OSError.
         """
         if executable:
             place.refuse_full(self.parent, size=0, files=0, executable=True)
@@ -161,7 +163,7 @@ class Landing:
             os.chmod(self.dst, mode)
         self._made_parents = []
         tree.remove(self.staging)
-        return {"removed": removed}
+        return {"removed": removed, "replaced": str((self.receipt or {}).get("version", ""))}
 
     def _write_receipt(self, receipt: Dict[str, Any]) -> None:
         content = dict(

@@ -40,6 +40,8 @@ OPTIONS = (
     f"--timeout={STALLED}",
     "--exclude=/.ezpz-yeet-*",
 )
+CLOSED_DOORS = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
+"""Why one node may be unable to log in to another, although this host can reach both."""
 HOPELESS = (
     "no-space",
     "destination-unwritable",
@@ -52,6 +54,10 @@ HOPELESS = (
 
 ORIGIN = Node("this host", address="", given="this host", is_local=True)
 """The first source, whether or not it is a node of the job."""
+
+
+class ClosedDoorError(EzpzError):
+    """One node cannot log in to another, and has to be served by this host."""
 
 
 class RsyncTree:
@@ -165,21 +171,15 @@ class _Delivery:
             await self.engine.renew(node)
             moved = await self._copy(node, source)
             published = await self._publish(node)
+        except ClosedDoorError as e:
+            self.tree.unreachable(node, source)
+            self.engine.emit(NodeRetrying(node, e.message))
         except EzpzError as e:
             self._failed(node, source, Failure.of(e), attempt, via)
         else:
             self.tree.done(node, source)
-            done = NodeResult(
-                node,
-                Outcome.OK,
-                attempt,
-                via,
-                moved["sent_files"],
-                moved["sent_bytes"],
-                published["removed"],
-                seconds=self._elapsed(),
-            )
-            self.engine.emit(NodeDone(done))
+            result = NodeResult(node, Outcome.OK, attempt, via, seconds=self._elapsed(), **published, **moved)
+            self.engine.emit(NodeDone(result))
 
     def _failed(self, node: Node, source: Node, failure: Failure, attempt: int, via: str) -> None:
         session = self.engine.sessions.get(node)
@@ -204,8 +204,10 @@ class _Delivery:
             heard=lambda event: self.engine.emit(NodeMoved(node, event["bytes"])),
         )  # fmt: skip
         if moved["returncode"] != 0:
-            raise explain(moved["stderr"], moved["returncode"], node.given)
-        return moved
+            error = explain(moved["stderr"], moved["returncode"], source.given)
+            kind = ClosedDoorError if error.code in CLOSED_DOORS else type(error)
+            raise kind(f"{node.given}, copying from {error.message}", hint=error.hint)
+        return {name: moved[name] for name in STATS}
 
     async def _push(self, node: Node) -> dict[str, Any]:
         session = self.engine.sessions[node]

@@ -51,6 +51,8 @@ class Tree(Generic[S]):
         self._cap = max_per_source
         self._strikes: dict[S, int] = {}
         self._avoid: dict[S, set[S]] = {}
+        self._origin = origin
+        self._origin_only: set[S] = set()
 
     def next(self) -> tuple[S, S] | None:
         """The next (node, source) to copy, now under way; None when nothing waits or every source is at the cap."""
@@ -62,7 +64,7 @@ class Tree(Generic[S]):
                 self.attempts[node] += 1
                 return node, source
             self._waiting.append(node)
-            if node not in self._avoid:
+            if node not in self._avoid and node not in self._origin_only:
                 break  # the sources are full for everybody else as well
         return None
 
@@ -79,14 +81,19 @@ class Tree(Generic[S]):
         """
         self._release(source)
         if blame_source:
-            self._avoid.setdefault(node, set()).add(source)
-            self._strikes[source] = self._strikes.get(source, 0) + 1
-            if self._strikes[source] >= STRIKES and len(self.active) > 1:
-                self.active.pop(source, None)
+            self._strike(node, source)
         retry = again and self.attempts[node] <= self._retries
         if retry:
             self._waiting.append(node)
         return retry
+
+    def unreachable(self, node: S, source: S) -> None:
+        """The node could not log in to the source: that costs it no attempt, and it is served by the origin instead."""
+        self._release(source)
+        self._strike(node, source)
+        self.attempts[node] -= 1
+        self._origin_only.add(node)
+        self._waiting.append(node)
 
     def has(self, node: S) -> None:
         """A node turns out to have the data already."""
@@ -94,10 +101,18 @@ class Tree(Generic[S]):
         self.active[node] = 0
 
     def _candidates(self, node: S) -> Mapping[S, int]:
+        if node in self._origin_only and self._origin in self.active:
+            return {self._origin: self.active[self._origin]}
         avoid = self._avoid.get(node)
         if not avoid:
             return self.active
         return {source: active for source, active in self.active.items() if source not in avoid} or self.active
+
+    def _strike(self, node: S, source: S) -> None:
+        self._avoid.setdefault(node, set()).add(source)
+        self._strikes[source] = self._strikes.get(source, 0) + 1
+        if self._strikes[source] >= STRIKES and len(self.active) > 1:
+            self.active.pop(source, None)
 
     def _release(self, source: S) -> None:
         if source in self.active:
