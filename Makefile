@@ -24,7 +24,7 @@ bench: setup
 	@$(PYTHON_BIN)/python -m bench
 
 completions: setup
-	@scripts/completions
+	@$(PYTHON_BIN)/python scripts/completions
 
 clean:
 	@rm -rf .venv .cache site .mypy_cache .ruff_cache .pytest_cache .hypothesis

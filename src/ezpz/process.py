@@ -1,11 +1,10 @@
-"""The one place that starts local processes: to the end (`run`, `pipeline`), or with a line open to them (`Child`).
+"""The one place that starts local processes.
 
 Every process leads a group of its own, so that ending it ends whatever it started.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -16,7 +15,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeAlias
 
@@ -26,10 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 Argument: TypeAlias = "str | bytes"
+Running: TypeAlias = "subprocess.Popen[bytes]"
 
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 STDERR_LINES = 20
-LINE_LIMIT = 1 << 24  # bytes; an agent's longest line
+PIPE = subprocess.PIPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def run(
     Raises ToolMissing when the program does not exist, TimedOut after `timeout` seconds, Stopped when `stop` is set;
     in the last two cases the whole process tree is ended first.
     """
-    process = _popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    process = start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     talk = _Talk(argv, process, feed)
     _follow_all(talk, timeout=timeout, stop=stop)
     return Completed(tuple(argv), process.returncode, talk.stdout, talk.stderr)
@@ -89,9 +88,9 @@ def pipeline(
     first: Sequence[Argument], second: Sequence[Argument], *, feed: bytes, stop: threading.Event
 ) -> tuple[Completed, Completed]:
     """Run `first | second` to the end; `feed` goes to the first. Raises as `run` does."""
-    upstream = _popen(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None)
+    upstream = start(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None)
     try:
-        downstream = _popen(second, stdin=upstream.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=None)
+        downstream = start(second, stdin=upstream.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=None)
     except ToolMissing:
         end_tree(upstream)
         raise
@@ -109,7 +108,7 @@ def pipeline(
 class _Talk(threading.Thread):
     """Feeds a process and reads what it says: `communicate` forgets its input when called again after a timeout."""
 
-    def __init__(self, argv: Sequence[Argument], process: subprocess.Popen[bytes], feed: bytes | None) -> None:
+    def __init__(self, argv: Sequence[Argument], process: Running, feed: bytes | None) -> None:
         super().__init__(daemon=True)
         self.argv, self.process, self.feed = argv, process, feed
         self.stdout = self.stderr = b""
@@ -137,98 +136,25 @@ def _follow_all(*talks: _Talk, timeout: float | None, stop: threading.Event | No
             end_tree(talk.process)
 
 
-def end_tree(process: subprocess.Popen[bytes]) -> None:
+def end_tree(process: Running) -> None:
     """End a process and everything in its group: SIGTERM, a grace, SIGKILL. Harmless when it has ended."""
     if process.poll() is None:
-        _signal_group(process.pid, signal.SIGTERM)
+        signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
-        _signal_group(process.pid, signal.SIGKILL)
+        signal_group(process.pid, signal.SIGKILL)
         process.wait()
 
 
-class Child:
-    """A process with a two-way line to it, for asyncio: write bytes, read lines, keep the end of its stderr."""
-
-    def __init__(
-        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.process = process
-        self.reader = reader
-        self.writer = writer
-        self._stderr: deque[bytes] = deque(maxlen=STDERR_LINES)
-        self._stderr_done: asyncio.Task[None] | None = None
-
-    @classmethod
-    async def start(cls, argv: Sequence[Argument], *, env: Mapping[str, str] | None = None) -> Child:
-        """Start `argv` with its stdin and stdout on one socket (one descriptor here). Raises ToolMissing."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                process = _popen(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE, env=env)
-            except ToolMissing:
-                ours.close()
-                raise
-        reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
-        child = cls(process, reader, writer)
-        child._stderr_done = asyncio.ensure_future(child._keep_stderr())
-        return child
-
-    async def _keep_stderr(self) -> None:
-        assert self.process.stderr is not None
-        reader = asyncio.StreamReader(limit=LINE_LIMIT)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self.process.stderr)
-        try:
-            while line := await reader.readline():
-                self._stderr.append(line)
-        except ValueError:
-            self._stderr.append(b"(a line of stderr was too long to keep)\n")
-        finally:
-            transport.close()
-
-    async def wait(self) -> int:
-        """The exit status, once the process has ended (after its stdout was read to the end)."""
-        while (status := self.process.poll()) is None:
-            await asyncio.sleep(0.01)
-        if self._stderr_done is not None:
-            await asyncio.wait([self._stderr_done], timeout=1.0)
-        return status
-
-    @property
-    def err(self) -> str:
-        """The last lines of stderr as text."""
-        return b"".join(self._stderr).decode(errors="replace").strip()
-
-    async def end(self, grace: float = GRACE) -> int:
-        """End the whole tree: close its stdin, wait `grace` seconds, SIGTERM, SIGKILL; return the exit status."""
-        with contextlib.suppress(OSError, RuntimeError):
-            if self.writer.can_write_eof():
-                self.writer.write_eof()
-        for number in (None, signal.SIGTERM, signal.SIGKILL):
-            if number is not None:
-                _signal_group(self.process.pid, number)
-            try:
-                status = await asyncio.wait_for(self.wait(), grace)
-                break
-            except asyncio.TimeoutError:
-                continue
-        else:
-            status = -signal.SIGKILL
-        self.writer.close()
-        if self._stderr_done is not None:
-            self._stderr_done.cancel()
-        return status
-
-
-def _popen(
+def start(
     argv: Sequence[Argument],
     *,
     stdin: int | IO[bytes] | None,
     stdout: int | None,
     stderr: int | None,
     env: Mapping[str, str] | None,
-) -> subprocess.Popen[bytes]:
+) -> Running:
+    """Start a process at the head of a group of its own; the caller ends it. Raises ToolMissing."""
     try:
         return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True)
     except (FileNotFoundError, PermissionError) as e:
@@ -245,7 +171,8 @@ def _slice(deadline: float | None, stop: threading.Event | None) -> float | None
     return 0.1 if left is None else min(0.1, left)
 
 
-def _signal_group(pid: int, number: int) -> None:
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to all of a group; harmless when it is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if pid > 0:  # 0 would be our own group
             os.killpg(pid, number)
@@ -270,13 +197,13 @@ def foreground(
     `stdout`: a descriptor to take the place of ours. For the main thread only. Raises ToolMissing, and OSError for a
     file that is no program.
     """
-    processes: list[subprocess.Popen[bytes]] = []
-    failed: subprocess.Popen[bytes] | None = None
+    processes: list[Running] = []
+    failed: Running | None = None
     deadline, asked = math.inf, 0
     with _signals(_PASSED_ON) as came_within:
         try:
             for env in envs:
-                processes.append(_popen(argv, stdin=None, stdout=stdout, stderr=None, env=env))  # noqa: PERF401 - each is ended below
+                processes.append(start(argv, stdin=None, stdout=stdout, stderr=None, env=env))  # noqa: PERF401 - each is ended below
             while running := [process for process in processes if process.poll() is None]:
                 failed = failed or _failed(processes)
                 left = deadline - time.monotonic()
@@ -284,13 +211,13 @@ def foreground(
                     break
                 for number in came_within(left):
                     for process in running:
-                        _signal_group(process.pid, number)
+                        signal_group(process.pid, number)
                     if number in _ENDING:
                         deadline, asked = time.monotonic() + (0.0 if asked else grace), number
         finally:
             for process in processes:
                 if process.returncode is None or asked:  # asked to end: also what outlived its leader
-                    _signal_group(process.pid, signal.SIGTERM)
+                    signal_group(process.pid, signal.SIGTERM)
             for process in processes:
                 end_tree(process)
     failed = failed or _failed(processes)
@@ -298,7 +225,7 @@ def foreground(
     return status if status >= 0 else 128 - status
 
 
-def _failed(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+def _failed(processes: Sequence[Running]) -> Running | None:
     return next((process for process in processes if process.returncode), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 PREFIX = "EZPZ_YEET"
+OUTPUT_FLAGS = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")  # they may also stand before a subcommand
 
 
 class DefaultGroup(click.Group):
@@ -27,9 +29,14 @@ class DefaultGroup(click.Group):
     default = "env"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
-            args = [self.default, *args]
-        return super().parse_args(ctx, args)
+        if ctx.resilient_parsing and not args:  # the word that is being typed may yet name a subcommand
+            return super().parse_args(ctx, args)
+        said = list(takewhile(OUTPUT_FLAGS.__contains__, args))
+        rest = args[len(said) :]
+        named = rest[:1] if rest and rest[0] in (*self.commands, *ctx.help_option_names) else [self.default]
+        if named == rest[:1]:
+            rest = rest[1:]
+        return super().parse_args(ctx, [*named, *said, *rest])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.commands[self.default].format_options(ctx, formatter)
@@ -65,7 +72,7 @@ def excludes(*others: str) -> Any:
     return lambda ctx, param, value: exclusive(ctx, param, value, *others)
 
 
-SOURCE = click.argument("src_arg", metavar="[SRC]", required=False, type=click.Path())
+SOURCE = click.argument("src_arg", metavar="[SRC]", required=False, type=click.Path(), callback=excludes("src"))
 SOURCE_OR_VARIABLE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(), envvar=f"{PREFIX}_SRC")
 
 

@@ -9,9 +9,9 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from ezpz.child import Child
 from ezpz.cluster.remote import explain, ssh_argv
 from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
-from ezpz.process import Child
 from ezpz.yeet.agent.serve import READY
 
 if TYPE_CHECKING:

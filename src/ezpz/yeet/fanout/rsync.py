@@ -12,10 +12,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ezpz.child import Child
 from ezpz.cluster.model import Node
 from ezpz.cluster.remote import explain, ssh_command_line
 from ezpz.errors import EzpzError, NodeLost, TimedOut
-from ezpz.process import Child
 from ezpz.yeet.agent.transfer import PROGRESS, STATS
 from ezpz.yeet.events import Emit, NodeDone, NodeMoved, NodeRetrying, NodeStarted
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
