@@ -54,6 +54,10 @@ class TestAliases:
         scripts[b"bin/c"] = b"#!/bin/sh\n"
         assert found(scripts, b"/is/here") == (b"/was/here", b"/is/here")
 
+    def test_one_script_of_another_environment_does_not_make_that_an_alias(self) -> None:
+        files = {b"bin/activate": b'VIRTUAL_ENV="/was/here"\n', b"bin/x": b"#!/another/env/bin/python3\n"}
+        assert found(files, b"/is/here") == (b"/was/here", b"/is/here")
+
     def test_as_given_and_resolved(self) -> None:
         assert found({}, b"/link/env", b"/real/env") == (b"/link/env", b"/real/env")
 
@@ -156,7 +160,11 @@ class TestRealVenvs:
             return new
         old = cache / f"old {version}" / "env"
         subprocess.run([interpreter(version), "-m", "venv", "--without-pip", str(old)], check=True)
-        for name, first in (("tool", f"#!{old}/bin/python3"), ("other", f"#!{old}-other/bin/python3")):
+        for name, first in (
+            ("tool", f"#!{old}/bin/python3"),
+            ("more", f"#!{old}/bin/python3"),
+            ("other", f"#!{old}-other/bin/python3"),
+        ):
             (old / "bin" / name).write_text(f"{first}\nimport sys\nprint(sys.prefix)\n")
             (old / "bin" / name).chmod(0o755)
         (old / "bin" / "absolute").symlink_to(old / "bin" / "tool")

@@ -50,12 +50,33 @@ def test_a_whole_path_is_replaced(before: bytes, after: bytes) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"/p/venv-python", b"/p/venv-python/bin", b"/p/venv.old", b"/p/venv2", b"/p/venv_x", b"/p/venvs/venv",
-        b"/foo/p/venv", b"/foo/p/venv/bin", b"/p/p/venv", b"./p/venv", b"../p/venv", b"~/p/venv", b"foo/p/venv",
-        b"/opt/a+b/p/venv", b"/opt/a@b/p/venv", b"https://host/p/venv/x", b"p/venv", b"/P/venv",
-        b"/p//venv", b"", b"no path at all", b"C:/p/venvx",
+        b"/p/venv-python",
+        b"/p/venv-python/bin",
+        b"/p/venv.old",
+        b"/p/venv2",
+        b"/p/venv_x",
+        b"/p/venvs/venv",
+        b"/foo/p/venv",
+        b"/foo/p/venv/bin",
+        b"/p/p/venv",
+        b"./p/venv",
+        b"../p/venv",
+        b"~/p/venv",
+        b"foo/p/venv",
+        b"$HOME/p/venv",
+        b"${HOME}/p/venv",
+        b"$(pwd)/p/venv",
+        b"/opt/a+b/p/venv",
+        b"/opt/a@b/p/venv",
+        b"https://host/p/venv/x",
+        b"p/venv",
+        b"/P/venv",
+        b"/p//venv",
+        b"",
+        b"no path at all",
+        b"C:/p/venvx",
     ],
-)  # fmt: skip
+)
 def test_what_only_looks_like_it_is_left_alone(text: bytes) -> None:
     assert ONE.replace(text) == text
 
