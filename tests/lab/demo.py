@@ -108,7 +108,7 @@ def main() -> int:
     except LabUnavailable as error:
         _say(f"{error}; as root, or with sshd and rsync installed, this would work")
         return 1
-    except (LabError, StepFailed, RuntimeError) as error:
+    except (LabError, StepFailed, RuntimeError, OSError) as error:
         _say(f"failed: {error}")
         return 1
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from ezpz import __version__
 from ezpz.cluster.hostnames import fold
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.archive import SCHEMA as ARCHIVE_SCHEMA
-from ezpz.yeet.events import Event, NodeDone, NodeRetrying, PhaseStarted, Warned
+from ezpz.yeet.events import Event, NodeDone, NodeRetrying, Noted, PhaseStarted, Warned
 from ezpz.yeet.report import Outcome, Report, Status
 from ezpz.yeet.source import Kind, active_environment, newer_archive
 from ezpz.yeet.tally import Tally
@@ -63,6 +63,8 @@ class Display:
         self.tally.hear(event, time.monotonic())
         if isinstance(event, Warned):
             self.output.warn(event.text)
+        elif isinstance(event, Noted):
+            self.output.detail(event.text)
         elif isinstance(event, NodeRetrying):
             self.output.note(f"tried again: {event.reason}")
         elif isinstance(event, NodeDone) and event.result.failure is not None:

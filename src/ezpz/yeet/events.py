@@ -72,5 +72,14 @@ class Warned:
     text: str
 
 
-Event: TypeAlias = "RunStarted | PhaseStarted | Read | NodeStarted | NodeMoved | NodeRetrying | NodeDone | Warned"
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that only who asks for details wants to know."""
+
+    text: str
+
+
+Event: TypeAlias = (
+    "RunStarted | PhaseStarted | Read | NodeStarted | NodeMoved | NodeRetrying | NodeDone | Warned | Noted"
+)
 Emit: TypeAlias = Callable[[Event], None]

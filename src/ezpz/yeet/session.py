@@ -104,17 +104,20 @@ class Session:
         op: str,
         *,
         timeout: float | None = None,
+        ballast: bytes = b"",
         heard: Callable[[dict[str, Any]], None] | None = None,
         **request: Any,
     ) -> dict[str, Any]:
         """Have the agent do something and return its answer; `heard` takes its events. `timeout` is in seconds.
 
+        ballast: bytes that the agent reads and forgets before it answers
+
         Raises the EzpzError that the agent answers with, NodeLost when the line ends, TimedOut.
         """
         self._number += 1
-        line = json.dumps(dict(request, id=self._number, op=op)).encode() + b"\n"
+        line = json.dumps(dict(request, id=self._number, op=op, ballast=len(ballast))).encode() + b"\n"
         try:
-            self._child.writer.write(line)
+            self._child.writer.write(line + ballast)
             await self._child.writer.drain()
             return await asyncio.wait_for(self._answer(heard), timeout)
         except ConnectionError:

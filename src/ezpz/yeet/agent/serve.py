@@ -54,7 +54,10 @@ class Agent:
 
     def _listen(self, requests: BinaryIO) -> None:
         for line in iter(requests.readline, b""):
-            self.requests.put(json.loads(line.decode("utf-8")))
+            request = json.loads(line.decode("utf-8"))
+            ballast = int(request.get("ballast", 0))  # bytes that follow, sent only to see how fast they come
+            if len(requests.read(ballast)) == ballast:
+                self.requests.put(request)
         self.leave()
 
     def leave(self) -> None:
@@ -93,6 +96,9 @@ class Agent:
         if self.landing is None:
             raise refusal.Refusal("error", "agent: nothing was prepared")
         return self.landing
+
+    def do_weigh(self, _request: Dict[str, Any]) -> Dict[str, Any]:
+        return {"zstd": transfer.knows_zstd()}
 
     def do_prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
         self.landing = landing.Landing(os.fsencode(request["dst"]), request["run"])

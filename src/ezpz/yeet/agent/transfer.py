@@ -87,6 +87,17 @@ def _follow(
     return kept[process.stdout.fileno()], kept[process.stderr.fileno()]
 
 
+def knows_zstd() -> bool:
+    """Whether the rsync of this host can compress with zstd; its --version lists what it knows since 3.2."""
+    try:
+        said = subprocess.run(
+            ["rsync", "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return b"zstd" in said.stdout
+
+
 def end_group(process: "subprocess.Popen[bytes]") -> None:
     """End a process and all that it started: SIGTERM, half a second, SIGKILL."""
     for number, patience in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):

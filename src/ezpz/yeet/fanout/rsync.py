@@ -16,10 +16,11 @@ from ezpz.child import Child
 from ezpz.cluster.model import Node
 from ezpz.cluster.remote import explain, ssh_command_line
 from ezpz.errors import EzpzError, NodeLost, TimedOut
-from ezpz.yeet.agent.transfer import PROGRESS, STATS
-from ezpz.yeet.events import Emit, NodeDone, NodeMoved, NodeRetrying, NodeStarted
+from ezpz.yeet.agent.transfer import PROGRESS, STATS, knows_zstd
+from ezpz.yeet.events import Emit, NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
-from ezpz.yeet.fanout.sources import Tree
+from ezpz.yeet.fanout.pace import BALLAST, Pace, choose_pace
+from ezpz.yeet.fanout.sources import MAX_PER_SOURCE, Tree
 from ezpz.yeet.report import Failure, NodeResult, Outcome
 from ezpz.yeet.session import Session
 
@@ -123,6 +124,7 @@ class _Delivery:
         self.engine = engine
         self.nodes = nodes
         self.shipment = shipment
+        self.pace = Pace(MAX_PER_SOURCE, (), "")
         self.tree = Tree(ORIGIN, nodes, retries=engine.limits.retries, rng=engine.rng)
         self.under_way: set[asyncio.Task[None]] = set()
         self.ended: asyncio.Queue[BaseException | None] = asyncio.Queue()
@@ -130,6 +132,10 @@ class _Delivery:
 
     async def run(self) -> None:
         await asyncio.gather(*(self._keep(node) for node in self.nodes))
+        if self.tree.is_waiting:
+            self.pace = await self._weigh()
+            self.tree.max_per_source = self.pace.per_source
+            self.engine.emit(Noted(self.pace.reason))
         try:
             while True:
                 while (pair := self.tree.next()) is not None:
@@ -155,13 +161,21 @@ class _Delivery:
         receipt = self.engine.prepared[node].get("receipt") or {}
         if receipt.get("version") != self.shipment.version:
             return
-        try:
-            answer = await self.engine.sessions[node].ask("keep", version=self.shipment.version, timeout=ANSWER_WITHIN)
-        except EzpzError:
-            return  # whatever it is, the copy that follows meets it too
-        if answer["kept"]:
+        asking = self.engine.sessions[node].ask("keep", version=self.shipment.version, timeout=ANSWER_WITHIN)
+        if (await _try(asking)).get("kept"):
             self.tree.has(node)
             self.engine.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
+
+    async def _weigh(self) -> Pace:
+        """Learn what the network carries from one node, and from all of them what their rsync knows."""
+        sessions = [self.engine.sessions[node] for node in self.nodes]
+        answers = await asyncio.gather(
+            asyncio.to_thread(knows_zstd), *(_try(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
+        )
+        zstd = answers[0] is True and all(
+            answer.get("zstd", True) for answer in answers[1:] if isinstance(answer, dict)
+        )
+        return choose_pace(await _rate(sessions[0]), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
         via = source.name
@@ -248,13 +262,31 @@ class _Delivery:
         )  # fmt: skip
 
     def _argv(self, node: Node, source: str, target: str) -> list[str]:
-        argv = ["rsync", *OPTIONS, "-e", ssh_command_line()]
+        argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
         if self.engine.prepared[node].get("receipt"):
             argv.append(f"--link-dest={self.shipment.destination}")
         return [*argv, "--", source, target]
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.engine.started
+
+
+async def _rate(session: Session) -> float:
+    """Bytes a second that this session carries, 0 if it does not."""
+    began = time.monotonic()
+    await _try(session.ask("weigh", timeout=ANSWER_WITHIN))
+    empty = time.monotonic() - began
+    answer = await _try(session.ask("weigh", timeout=ANSWER_WITHIN, ballast=bytes(BALLAST)))
+    loaded = time.monotonic() - began - empty
+    return BALLAST / max(loaded - empty, 1e-6) if answer else 0.0
+
+
+async def _try(asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """The answer, or nothing: whatever went wrong, the copy that follows meets it too."""
+    try:
+        return await asking
+    except EzpzError:
+        return {}
 
 
 async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:

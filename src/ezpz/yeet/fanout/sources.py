@@ -48,17 +48,22 @@ class Tree(Generic[S]):
         self._waiting = deque(waiting)
         self._retries = retries
         self._rng = rng
-        self._cap = max_per_source
+        self.max_per_source = max_per_source
         self._strikes: dict[S, int] = {}
         self._avoid: dict[S, set[S]] = {}
         self._origin = origin
         self._origin_only: set[S] = set()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some node is still to be served."""
+        return bool(self._waiting)
+
     def next(self) -> tuple[S, S] | None:
         """The next (node, source) to copy, now under way; None when nothing waits or every source is at the cap."""
         for _ in range(len(self._waiting)):
             node = self._waiting.popleft()
-            source = pick_source(self._candidates(node), self._cap, rng=self._rng)
+            source = pick_source(self._candidates(node), self.max_per_source, rng=self._rng)
             if source is not None:
                 self.active[source] += 1
                 self.attempts[node] += 1

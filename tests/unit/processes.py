@@ -1,0 +1,97 @@
+"""Trees of processes that do not end by themselves, and what this process holds."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENCE = 20.0
+
+
+def wait_until(holds: Callable[[], object], within: float = PATIENCE) -> None:
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, and is not a zombie of somebody else's."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def held() -> tuple[int, int, set[int]]:
+    """What this process holds: open files, threads, children."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), children()
+
+
+def nothing_leaks() -> Iterator[None]:
+    """For a fixture: after the test the same files are open, and the same threads and children are there, as before."""
+    files, threads, processes = held()
+    yield
+    deadline = time.monotonic() + 5
+    while held() != (files, threads, processes) and time.monotonic() < deadline:
+        time.sleep(0.02)  # a thread that has just been told to end
+    assert held() == (files, threads, processes)
+
+
+class Tree:
+    """A shell that starts a child and writes both pids down; neither ends before it is made to."""
+
+    def __init__(
+        self, folder: Path, *, stubborn: bool = False, leader_stays: bool = True, detached: bool = False
+    ) -> None:
+        self.folder = folder
+        trap = "trap '' TERM; " if stubborn else ""
+        stay = "while :; do wait; done" if leader_stays else "exit 0"
+        apart = "</dev/null >/dev/null 2>&1" if detached else ""
+        script = (
+            f'{trap}sleep 300 {apart} & echo $! > "{folder}/child"; echo $$ > "{folder}/leader"; echo begun; {stay}'
+        )
+        self.argv = ["sh", "-c", script]
+
+    @property
+    def pids(self) -> list[int]:
+        files = [self.folder / "leader", self.folder / "child"]
+        wait_until(lambda: all(file.exists() and file.read_text().endswith("\n") for file in files))
+        return [int(file.read_text()) for file in files]
+
+    def stopper(self, stop: threading.Event) -> threading.Thread:
+        """A running thread that sets `stop` as soon as the tree stands."""
+
+        def work() -> None:
+            wait_until(lambda: self.begun)
+            stop.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        return thread
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "leader").exists() and bool((self.folder / "leader").read_text())
+
+    def assert_ended(self) -> None:
+        wait_until(lambda: not any(map(alive, self.pids)), within=3.0)
+
+
+def end(tree: Tree) -> None:
+    """Whatever a failing test has left."""
+    for pid in filter(alive, tree.pids):
+        os.kill(pid, signal.SIGKILL)

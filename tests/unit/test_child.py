@@ -1,0 +1,155 @@
+"""A process with a line to it: it hears, answers, and ends with all it started."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from ezpz.child import Child
+from ezpz.errors import ToolMissing
+from ezpz.process import STDERR_LINES
+from tests.unit.processes import PATIENCE, Tree, end, nothing_leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+T = TypeVar("T")
+
+leaktight = pytest.fixture(autouse=True)(nothing_leaks)
+
+
+class TestChild:
+    """A process with a line to it."""
+
+    @staticmethod
+    def with_child(argv: list[str], act: Callable[[Child], Coroutine[None, None, T]], *, grace: float = 1.0) -> T:
+        """Start a child, do something with it, end it."""
+
+        async def session() -> T:
+            child = await Child.start(argv)
+            try:
+                return await act(child)
+            finally:
+                await child.end(grace)
+
+        return asyncio.run(asyncio.wait_for(session(), PATIENCE))
+
+    def test_lines_go_there_and_back(self) -> None:
+        async def act(child: Child) -> tuple[bytes, bytes, int]:
+            child.writer.write(b"one\n")
+            first = await child.reader.readline()
+            child.writer.write(b"two\n")
+            second = await child.reader.readline()
+            return first, second, await child.end()
+
+        assert self.with_child(["cat"], act) == (b"one\n", b"two\n", 0)
+
+    def test_a_long_line_and_much_of_it(self) -> None:
+        line = b"x" * (2 << 20) + b"\n"
+
+        async def act(child: Child) -> int:
+            total = 0
+            for _ in range(3):
+                child.writer.write(line)
+                total += len(await child.reader.readline())
+            return total
+
+        assert self.with_child(["cat"], act) == 3 * len(line)
+
+    def test_its_status_and_the_end_of_its_stderr(self) -> None:
+        async def act(child: Child) -> tuple[bytes, int, str]:
+            said = await child.reader.read()
+            return said, await child.wait(), child.err
+
+        script = "echo out; seq 1 100000 >&2; exit 7"
+        said, status, err = self.with_child(["sh", "-c", script], act)
+        assert (said, status) == (b"out\n", 7)
+        assert err.splitlines() == [str(number) for number in range(100_001 - STDERR_LINES, 100_001)]
+
+    def test_a_stderr_without_line_ends_does_not_block_it(self) -> None:
+        async def act(child: Child) -> int:
+            await child.reader.read()
+            return await child.wait()
+
+        assert self.with_child(["sh", "-c", "head -c 40000000 /dev/zero >&2; exit 5"], act) == 5
+
+    def test_a_tree_that_does_not_listen_is_ended(self, tmp_path: Path) -> None:
+        tree = Tree(tmp_path)
+
+        async def act(child: Child) -> int:
+            await child.reader.readline()
+            return await child.end(0.2)
+
+        assert self.with_child(tree.argv, act) == -signal.SIGTERM
+        tree.assert_ended()
+
+    def test_a_stubborn_tree_is_ended_too(self, tmp_path: Path) -> None:
+        tree = Tree(tmp_path, stubborn=True)
+
+        async def act(child: Child) -> int:
+            await child.reader.readline()
+            return await child.end(0.2)
+
+        assert self.with_child(tree.argv, act) == -signal.SIGKILL
+        tree.assert_ended()
+
+    def test_one_that_ends_when_its_stdin_does_is_given_the_time(self, tmp_path: Path) -> None:
+        async def act(child: Child) -> int:
+            return await child.end(PATIENCE)
+
+        assert self.with_child(["sh", "-c", f"cat; sleep 0.2; touch '{tmp_path}/tidy'; exit 9"], act) == 9
+        assert (tmp_path / "tidy").exists()
+
+    @pytest.mark.parametrize("detached", [False, True], ids=["on its stderr", "detached"])
+    def test_what_outlives_its_leader_is_ended(self, *, detached: bool, tmp_path: Path) -> None:
+        tree = Tree(tmp_path, leader_stays=False, detached=detached)
+
+        async def act(child: Child) -> int:
+            await child.reader.readline()
+            return await child.wait()
+
+        assert self.with_child(tree.argv, act, grace=1.5) == 0
+        try:
+            tree.assert_ended()
+        finally:
+            end(tree)
+
+    def test_ending_it_twice_does_no_harm(self) -> None:
+        async def act(child: Child) -> tuple[int, int]:
+            return await child.end(0.2), await child.end(0.2)
+
+        assert self.with_child(["cat"], act) == (0, 0)
+
+    def test_a_missing_tool(self) -> None:
+        async def act(child: Child) -> None:
+            raise AssertionError("it was started")
+
+        with pytest.raises(ToolMissing, match="no-such-tool"):
+            self.with_child(["no-such-tool"], act)
+
+    def test_many_at_once(self) -> None:
+        async def one(number: int) -> bytes:
+            child = await Child.start(["cat"])
+            child.writer.write(b"%d\n" % number)
+            said = await child.reader.readline()
+            assert await child.end() == 0
+            return said
+
+        async def all_of_them() -> list[bytes]:
+            return await asyncio.gather(*map(one, range(40)))
+
+        assert asyncio.run(all_of_them()) == [b"%d\n" % number for number in range(40)]
+
+    def test_a_cancelled_wait_leaves_it_to_be_ended(self, tmp_path: Path) -> None:
+        tree = Tree(tmp_path)
+
+        async def act(child: Child) -> None:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(child.wait(), 0.3)
+
+        self.with_child(tree.argv, act, grace=0.2)
+        tree.assert_ended()

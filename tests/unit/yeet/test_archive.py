@@ -1,0 +1,197 @@
+"""An archive is the whole tree or nothing: round trips, the same bytes, and no half of one left behind."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ezpz.errors import DestinationRefused, SourceChanged, UsageError
+from ezpz.yeet.archive import archive_path, write_archive
+from ezpz.yeet.scan import Scan, scan
+from ezpz.yeet.source import inspect
+from tests.contract.support import on_small_disk, photograph, powerless
+from tests.lab.compare import compare_trees
+from tests.lab.nasty import nasty_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def nothing(_: int) -> None:
+    """Take what `moved` is told."""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "file").write_text("content")
+    (folder / "sub" / "other").write_text("more")
+    return folder
+
+
+def scanned(root: Path) -> Scan:
+    return scan(os.fsencode(root))
+
+
+class TestWriting:
+    """Beside its place, then into it."""
+
+    def test_tar_unpacks_the_same_tree(self, tmp_path: Path) -> None:
+        nasty = nasty_tree(tmp_path / "nasty")
+        before = photograph(nasty)
+        moved: list[int] = []
+        found = scanned(nasty)
+        size = write_archive(found, str(tmp_path / "x.tar.gz"), moved.append)
+        assert size == (tmp_path / "x.tar.gz").stat().st_size
+        assert sum(moved) == found.size
+        (tmp_path / "out").mkdir()
+        subprocess.run(["tar", "-xpzf", tmp_path / "x.tar.gz", "-C", tmp_path / "out"], check=True)
+        assert compare_trees(nasty, tmp_path / "out") == []
+        assert photograph(nasty) == before
+
+    def test_what_python_reads_of_it(self, source: Path, tmp_path: Path) -> None:
+        write_archive(scanned(source), str(tmp_path / "x.tar.gz"), nothing)
+        with tarfile.open(tmp_path / "x.tar.gz") as archive:
+            members = archive.getmembers()
+        assert {member.name for member in members} == {".", "./file", "./sub", "./sub/other"}
+        assert {(member.uid, member.gid, member.uname, member.gname) for member in members} == {(0, 0, "", "")}
+
+    def test_the_same_tree_gives_the_same_bytes(self, source: Path, tmp_path: Path) -> None:
+        found = scanned(source)
+        for name in ("a.tar.gz", "b.tar.gz"):
+            write_archive(found, str(tmp_path / name), nothing)
+        assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
+
+    def test_the_same_tree_elsewhere_gives_the_same_content(self, source: Path, tmp_path: Path) -> None:
+        subprocess.run(["cp", "-a", source, tmp_path / "copy"], check=True)
+        contents = []
+        for root in (source, tmp_path / "copy"):
+            write_archive(scanned(root), str(tmp_path / "x.tar.gz"), nothing)
+            contents.append(sorted(gzip.decompress((tmp_path / "x.tar.gz").read_bytes())))
+        assert contents[0] == contents[1]
+
+    def test_an_older_archive_is_replaced_and_the_umask_is_obeyed(self, source: Path, tmp_path: Path) -> None:
+        path = tmp_path / "x.tar.gz"
+        path.write_text("older")
+        before = os.umask(0o027)
+        try:
+            write_archive(scanned(source), str(path), nothing)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o640
+        with tarfile.open(path) as archive:
+            assert len(archive.getnames()) == 4
+        assert sorted(os.listdir(tmp_path)) == ["source", "x.tar.gz"]
+
+    def test_a_long_source_of_empty_files(self, tmp_path: Path) -> None:
+        (tmp_path / "source").mkdir()
+        for number in range(600):
+            (tmp_path / "source" / f"{number}").touch()
+        write_archive(scanned(tmp_path / "source"), str(tmp_path / "x.tar.gz"), nothing)
+        with tarfile.open(tmp_path / "x.tar.gz") as archive:
+            assert len(archive.getnames()) == 601
+
+
+class TestFailures:
+    """Whatever goes wrong, an older archive stays and no part of a new one does."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "x.tar.gz").write_text("older")
+        return tmp_path / "out" / "x.tar.gz"
+
+    @staticmethod
+    def assert_as_before(path: Path) -> None:
+        assert path.read_text() == "older"
+        assert os.listdir(path.parent) == ["x.tar.gz"]
+
+    def test_a_file_that_changed_since_it_was_counted(self, source: Path, path: Path) -> None:
+        found = scanned(source)
+        (source / "file").write_text("content and more")
+        with pytest.raises(SourceChanged, match="'file'"):
+            write_archive(found, str(path), nothing)
+        self.assert_as_before(path)
+
+    @pytest.mark.parametrize("becomes", ["nothing", "a link", "a folder", "a FIFO"])
+    def test_a_file_that_is_no_longer_one(self, source: Path, path: Path, becomes: str) -> None:
+        found = scanned(source)
+        (source / "file").unlink()
+        if becomes == "a link":
+            (source / "file").symlink_to("/etc/passwd")
+        elif becomes == "a folder":
+            (source / "file").mkdir()
+        elif becomes == "a FIFO":
+            os.mkfifo(source / "file")
+        with pytest.raises(SourceChanged, match="'file'"):
+            write_archive(found, str(path), nothing)
+        self.assert_as_before(path)
+
+    CODE = (
+        "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.archive import write_archive\n"
+        "from ezpz.yeet.scan import scan\n"
+        "found = scan(os.fsencode(sys.argv[2]))\nexec(sys.argv[3])\n"
+        "try:\n    write_archive(found, os.path.join(sys.argv[1], 'x.tar.gz'), lambda _: None)\n"
+        "except EzpzError as e:\n    print(e.code)\nprint(sorted(os.listdir(sys.argv[1])))\n"
+    )
+
+    def test_a_disk_that_fills_up(self, tmp_path: Path) -> None:
+        (tmp_path / "source").mkdir()
+        (tmp_path / "source" / "noise").write_bytes(os.urandom(400_000))
+        older = "open(os.path.join(sys.argv[1], 'x.tar.gz'), 'w').close()"
+        done = on_small_disk(self.CODE, tmp_path / "disk", "128k", tmp_path / "source", older)
+        assert (done.stdout, done.stderr) == ("no-space\n['x.tar.gz']\n", "")
+
+    def test_a_folder_that_may_not_be_written(self, source: Path, path: Path) -> None:
+        path.parent.chmod(0o555)
+        done = powerless(self.CODE, path.parent, source, "")
+        path.parent.chmod(0o755)
+        assert (done.stdout, done.stderr) == ("destination-unwritable\n['x.tar.gz']\n", "")
+        self.assert_as_before(path)
+
+    def test_a_file_that_may_not_be_read(self, source: Path, path: Path) -> None:
+        done = powerless(self.CODE, path.parent, source, "os.chmod(os.path.join(sys.argv[2], 'file'), 0)")
+        assert (done.stdout, done.stderr) == ("source-unreadable\n['x.tar.gz']\n", "")
+        self.assert_as_before(path)
+
+
+class TestPlace:
+    """Where an archive goes."""
+
+    def test_beside_the_source_by_its_name_as_given(self, source: Path, tmp_path: Path) -> None:
+        assert archive_path(inspect(str(source)), None) == str(tmp_path / "source.tar.gz")
+        (tmp_path / "link").symlink_to(source)
+        assert archive_path(inspect(str(tmp_path / "link")), None) == str(tmp_path / "link.tar.gz")
+
+    @pytest.mark.parametrize("name", ["y.tar.gz", "y.tgz", "Y.TGZ", "../y.tgz"])
+    def test_where_one_says(self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        assert archive_path(inspect(str(source)), name) == os.path.normpath(tmp_path / "work" / name)
+
+    @pytest.mark.parametrize("name", ["y", "y.tar", "y.zip", "y.tar.gz.x", "y/"])
+    def test_another_suffix_is_a_usage_error(self, source: Path, name: str) -> None:
+        with pytest.raises(UsageError, match=f"'{name}'"):
+            archive_path(inspect(str(source)), name)
+
+    @pytest.mark.parametrize("where", ["source", "source/sub", "link", "link/sub", "source/sub/.."])
+    def test_inside_the_source_is_refused(self, source: Path, tmp_path: Path, where: str) -> None:
+        (tmp_path / "link").symlink_to(source)
+        for given in (source, tmp_path / "link"):
+            with pytest.raises(DestinationRefused, match="inside the source"):
+                archive_path(inspect(str(given)), str(tmp_path / where / "x.tar.gz"))
+
+    def test_a_neighbour_with_a_longer_name_is_not_inside(self, source: Path, tmp_path: Path) -> None:
+        (tmp_path / "source-2").mkdir()
+        wanted = str(tmp_path / "source-2" / "x.tar.gz")
+        assert archive_path(inspect(str(source)), wanted) == wanted
+
+    def test_a_folder_that_is_not_there(self, source: Path, tmp_path: Path) -> None:
+        with pytest.raises(DestinationRefused, match="does not exist"):
+            archive_path(inspect(str(source)), str(tmp_path / "missing" / "x.tar.gz"))
