@@ -35,6 +35,7 @@ PHASES = {
     "pack": "packing",
 }
 PLAIN_STEP = 0.1  # of the nodes; how often a plain line says how far it is
+WORTH_A_RATE = 1_000_000  # bytes; the rate of less says nothing
 SHOWN_FAILURES = 20
 
 
@@ -81,9 +82,8 @@ class Display:
             done = (tally.done + tally.failed) / tally.nodes
             if done - self._told >= PLAIN_STEP:
                 self._told = done
-                self.output.note(
-                    f"  {tally.done} of {tally.nodes} nodes have it, {human(tally.rate(time.monotonic()))}/s"
-                )
+                rate = f", {human(tally.rate(time.monotonic()))}/s" if tally.moved > WORTH_A_RATE else ""
+                self.output.note(f"  {tally.done} of {tally.nodes} nodes have it{rate}")
 
 
 def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:

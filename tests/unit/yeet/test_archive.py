@@ -14,7 +14,7 @@ from ezpz.errors import DestinationRefused, SourceChanged, UsageError
 from ezpz.yeet.archive import archive_path, write_archive
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import inspect
-from tests.contract.support import on_small_disk, photograph, powerless
+from tests.contract.support import as_ordinary_user, on_small_disk, photograph, powerless
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
 
@@ -51,9 +51,24 @@ class TestWriting:
         assert size == (tmp_path / "x.tar.gz").stat().st_size
         assert sum(moved) == found.size
         (tmp_path / "out").mkdir()
-        subprocess.run(["tar", "-xpzf", tmp_path / "x.tar.gz", "-C", tmp_path / "out"], check=True)
+        late = ("--delay-directory-restore", "-xpzf")
+        subprocess.run(["tar", *late, tmp_path / "x.tar.gz", "-C", tmp_path / "out"], check=True)
         assert compare_trees(nasty, tmp_path / "out") == []
         assert photograph(nasty) == before
+
+    def test_plain_tar_of_an_ordinary_user_unpacks_it(self, tmp_path: Path) -> None:
+        """Which closes a read-only folder as soon as a member comes that is not in it."""
+        nasty, work = nasty_tree(tmp_path / "nasty"), tmp_path / "work"
+        work.mkdir()
+        write_archive(scanned(nasty), str(work / "x.tar.gz"), nothing)
+        code = (
+            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.yeet.agent import tree\n"
+            "from tests.lab.compare import compare_trees\nos.chdir(sys.argv[1])\nos.mkdir('out')\n"
+            "done = subprocess.run(['tar', '-xpzf', 'x.tar.gz', '-C', 'out'])\n"
+            "print(done.returncode, compare_trees(Path(sys.argv[2]), Path('out')))\ntree.remove(b'out')\n"
+        )
+        done = as_ordinary_user(code, work, nasty)
+        assert (done.stdout, done.stderr) == ("0 []\n", "")
 
     def test_what_python_reads_of_it(self, source: Path, tmp_path: Path) -> None:
         write_archive(scanned(source), str(tmp_path / "x.tar.gz"), nothing)

@@ -19,7 +19,7 @@ from tests.unit.yeet.plans import ARCHIVE, DATA, TOTALS, VENV, assert_valid, pla
 
 
 class TestThreshold:
-    """N, ceil(F × nodes), or all."""
+    """N, F of the nodes rounded up, or all."""
 
     @pytest.mark.parametrize(
         ("fraction", "nodes", "needed"),

@@ -49,7 +49,8 @@ class TestJudge:
         [
             (4, 4, None, Status.SUCCESS), (3, 4, None, Status.FAILURE), (0, 4, None, Status.FAILURE),
             (4, 4, 2, Status.SUCCESS), (3, 4, 3, Status.PARTIAL), (2, 4, 3, Status.FAILURE), (4, 4, 4, Status.SUCCESS),
-            (3, 4, 4, Status.FAILURE), (1, 1, 1, Status.SUCCESS), (1, 1, None, Status.SUCCESS), (0, 0, None, Status.FAILURE),
+            (3, 4, 4, Status.FAILURE), (1, 1, 1, Status.SUCCESS), (1, 1, None, Status.SUCCESS),
+            (0, 0, None, Status.FAILURE),
         ],
     )  # fmt: skip
     def test_verdicts(self, succeeded: int, nodes: int, threshold: int | None, status: Status) -> None:
@@ -125,7 +126,7 @@ class TestDocument:
             report("ok", "ok"),
             report("ok", "no-space", "timed-out", "node-lost", threshold=1),
             report("skipped", "skipped", interrupted=2),
-            report("ok", "from-the-future"),
+            report("ok", "error"),
         ],
         ids=["success", "partial", "interrupted", "failure"],
     )

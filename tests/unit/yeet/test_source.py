@@ -189,6 +189,7 @@ class TestNewerArchive:
             assert newer_archive(str(env), str(work)) is None
             os.utime(archive, (4 * 10**9, 4 * 10**9))
             assert newer_archive(str(env), str(work)) == str(archive)
+            archive.unlink()
 
     def test_another_name_is_another_matter(self, tmp_path: Path) -> None:
         env = folder(tmp_path / "env")
