@@ -178,7 +178,7 @@ def test_status_tells_what_stands_where(job: Job, data: Path) -> None:
     assert "200 files, 5.0 MB" in lines["n000"]
     assert "absent" in lines["n001"]
     assert "foreign" in lines["n002"]
-    assert "unreachable: n003: " in lines["n003"]
+    assert "unreachable: the connection was refused" in lines["n003"]
 
 
 def test_the_pythons_of_old_nodes_can_run_the_agent(job: Job, data: Path) -> None:

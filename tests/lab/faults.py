@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -62,6 +63,13 @@ class FaultyLab(BaseLab):
     def bashrc(self, host: Host | str, text: str) -> None:
         """Give one host its own ~/.bashrc, which bash reads also for commands that come by ssh."""
         (self.state / self._alter(host).name / "bashrc").write_text(text)
+
+    def cover(self, host: Host | str, path: str | os.PathLike[str], content: str) -> None:
+        """Show other content in place of a file, on one host only."""
+        host = self._alter(host)
+        cover = self.state / host.name / f"cover-{os.path.basename(path)}"
+        cover.write_text(content)
+        self._as_root(host, f"mount --bind {shlex.quote(str(cover))} {shlex.quote(str(path))}")
 
     def without(self, host: Host | str, *tools: str) -> None:
         """Make programs vanish from where ssh finds them on one host, as if never installed; name all in one call."""

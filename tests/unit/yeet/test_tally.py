@@ -77,8 +77,8 @@ class TestSending:
     def test_done_and_failed(self) -> None:
         made = tally(
             (0, RunStarted(4)), (0, PhaseStarted("send", 100)), (0, NodeStarted(A, "x", 1)),
-            (0, NodeStarted(B, "x", 1)), (1, NodeDone(NodeResult(A, Outcome.OK))), (2, NodeDone(NodeResult(B, Outcome.TIMED_OUT))),
-            (2, NodeDone(NodeResult(C, Outcome.UNREACHABLE))),
+            (0, NodeStarted(B, "x", 1)), (1, NodeDone(NodeResult(A, Outcome.OK))),
+            (2, NodeDone(NodeResult(B, Outcome.TIMED_OUT))), (2, NodeDone(NodeResult(C, Outcome.UNREACHABLE))),
         )  # fmt: skip
         assert (made.done, made.failed, made.moving) == (1, 2, {})
         assert made.fraction == pytest.approx(0.5)

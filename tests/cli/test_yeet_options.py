@@ -1,0 +1,575 @@
+"""`ezpz yeet` as a real process on this host: what each option means, and what is said of one that makes no sense."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cli.support import clean_environ
+from tests.contract.support import photograph
+from tests.unit.yeet.plans import assert_valid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+HOST = socket.gethostname()
+RECEIPT, FAILED = ".ezpz-yeet-receipt.json", ".ezpz-yeet-failed-nodes.txt"
+SSH_REFUSED = '#!/bin/sh\necho "ssh: connect to host $1 port 22: Connection refused" >&2\nexit 255\n'
+
+
+class Yeet:
+    """Runs `ezpz yeet` in a directory of its own with a PATH of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.path = root / "path"
+        self.source = root / "data"
+        self.dst = root / "local" / "data"
+        for folder in (self.path, self.source / "sub", self.dst.parent):
+            folder.mkdir(parents=True)
+        (self.source / "file").write_text("content")
+        (self.source / "sub" / "other.pyc").write_text("more")
+
+    def tools(self, *names: str) -> None:
+        """Put these real programs on its PATH."""
+        for name in names:
+            found = shutil.which(name)
+            if found is None:
+                pytest.skip(f"{name} is not here")
+            (self.path / name).symlink_to(found)
+
+    def stub(self, name: str, script: str) -> None:
+        (self.path / name).write_text(script)
+        (self.path / name).chmod(0o755)
+
+    def __call__(
+        self, *args: str | Path, variables: Mapping[str, str] | None = None, module: str = "ezpz", command: str = "yeet"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; `command` comes first."""
+        own = {"PATH": str(self.path), "VIRTUAL_ENV": "", "CONDA_PREFIX": "", **(variables or {})}
+        environ = clean_environ(**own)
+        first = [command] if command else []
+        return subprocess.run(
+            [sys.executable, "-m", module, *first, *map(str, args)],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, cwd=self.root, env=environ,
+        )  # fmt: skip
+
+    def here(self, *args: str | Path, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run it with this host as the only node."""
+        return self(*args, "--hosts", HOST, variables=variables)
+
+    def plan(self, *args: str | Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The plan that a dry run prints as JSON."""
+        done = self.here(*args, "--dry-run", "--json", variables=variables)
+        assert done.returncode == 0, done.stderr + done.stdout
+        document: dict[str, Any] = json.loads(done.stdout)
+        assert_valid(document, "yeet-plan")
+        plan: dict[str, Any] = document["plan"]
+        return plan
+
+
+@pytest.fixture
+def yeet(tmp_path: Path) -> Yeet:
+    return Yeet(tmp_path)
+
+
+class TestMistakes:
+    """A bad value or a contradiction is exit 2, and the line names the option and the value."""
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--strategy", "teleport"),
+            ("--engine", "steam"),
+            ("--retries", "-1"),
+            ("--retries", "1.5"),
+            ("--timeout", "-1"),
+            ("--timeout", "soon"),
+            ("--timeout", "nan"),
+            ("--timeout", "inf"),
+            ("--min-success-nodes", "0"),
+            ("--min-success-nodes", "two"),
+            ("--min-success-nodes", "2"),
+            ("--min-success-fraction", "0"),
+            ("--min-success-fraction", "1.01"),
+            ("--min-success-fraction", "nan"),
+            ("--min-success-fraction", "most"),
+            ("--dst", "relative/path"),
+            ("--dst", ""),
+            ("--src", ""),
+            ("--hsn", "a b"),
+        ],
+    )
+    def test_a_bad_value(self, yeet: Yeet, option: str, value: str) -> None:
+        src = () if option == "--src" else (yeet.source,)
+        dst = () if option == "--dst" else ("--dst", yeet.dst)
+        done = yeet.here(*src, *dst, option, value, "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "")
+        error = done.stderr.splitlines()[0]
+        assert error.startswith("error: ")
+        assert option in error
+        assert value in error
+        assert option != "--dst" or value or "''" in error
+        assert "Traceback" not in done.stderr
+
+    def test_an_option_that_there_is_not(self, yeet: Yeet) -> None:
+        done = yeet.here(yeet.source, "--dst", yeet.dst, "--retrys", "3", "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--retrys" in done.stderr
+        assert "--retries" in done.stderr
+
+    @pytest.mark.parametrize(
+        "pair",
+        [
+            ("--src", "{source}"),
+            ("--strategy", "cp", "--copy"),
+            ("--strategy", "rsync", "--compress"),
+            ("--copy", "--compress"),
+            ("--min-success-nodes", "1", "--min-success-fraction", "0.5"),
+            ("--hosts", "n1", "--hostfile", "hosts.txt"),
+            ("{source}",),
+            ("-q", "-v"),
+        ],
+        ids=" ".join,
+    )
+    def test_what_excludes_each_other(self, yeet: Yeet, pair: tuple[str, ...]) -> None:
+        (yeet.root / "hosts.txt").write_text(HOST)
+        words = [word.format(source=yeet.source) for word in pair]
+        hosts = () if "--hosts" in pair else ("--hosts", HOST)
+        done = yeet(yeet.source, *words, *hosts, "--dst", yeet.dst, "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert all(word in done.stderr.splitlines()[0] for word in words if word.startswith("-"))
+
+    @pytest.mark.parametrize("value", ["-oProxyCommand=id", "n1;id", "n[1-", "a b"])
+    def test_a_host_that_is_none(self, yeet: Yeet, value: str) -> None:
+        done = yeet(yeet.source, f"--hosts={value}", "--dry-run")
+        assert done.returncode in (2, 40, 41)
+        assert "--hosts" in done.stderr.splitlines()[0]
+        assert value in done.stderr.splitlines()[0]
+
+    def test_a_source_that_is_an_empty_word_is_no_invitation_to_guess(self, yeet: Yeet) -> None:
+        done = yeet.here("", "--dst", yeet.dst, "--dry-run", variables={"VIRTUAL_ENV": str(yeet.source)})
+        assert done.returncode in (2, 10)
+        assert done.stdout == ""
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("EZPZ_YEET_RETRIES", "many"),
+            ("EZPZ_YEET_RSYNC_TIMEOUT", "soon"),
+            ("EZPZ_YEET_MIN_SUCCESS_FRACTION", "2"),
+            ("EZPZ_YEET_STRATEGY", "teleport"),
+        ],
+    )
+    def test_a_bad_value_in_the_environment(self, yeet: Yeet, variable: str, value: str) -> None:
+        done = yeet.here(yeet.source, "--dst", yeet.dst, "--dry-run", variables={variable: value})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert value in done.stderr.splitlines()[0]
+
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            (("x.tar.gz", "--exclude", "*.pyc"), ("--exclude", "*.pyc")),
+            (("x.tar.gz", "--strategy", "direct"), ("--strategy", "direct")),
+            (("data", "--strategy", "tarball"), ("--strategy", "tarball")),
+            (("data/file",), ("data/file",)),
+        ],
+    )
+    def test_what_does_not_fit_the_source(self, yeet: Yeet, args: tuple[str, ...], words: tuple[str, ...]) -> None:
+        with tarfile.open(yeet.root / "x.tar.gz", "w:gz") as archive:
+            archive.add(yeet.source, "data")
+        done = yeet.here(*args, "--dst", yeet.dst, "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert all(word in done.stderr.splitlines()[0] for word in words)
+
+    @pytest.mark.parametrize(
+        ("args", "code", "name"),
+        [
+            (("--retries", "many"), 2, "usage"),
+            (("missing",), 10, "source-not-found"),
+            ((), 10, "source-not-found"),
+            (("empty",), 12, "source-empty"),
+            (("data", "--dst", "/usr"), 20, "destination-refused"),
+            (("data", "--hostfile", "missing"), 41, "hostfile"),
+        ],
+    )
+    def test_with_json_an_error_is_one_document(self, yeet: Yeet, args: tuple[str, ...], code: int, name: str) -> None:
+        (yeet.root / "empty").mkdir()
+        hosts = () if "--hostfile" in args else ("--hosts", HOST)
+        done = yeet(*args, *hosts, "--json")
+        assert (done.returncode, done.stderr) == (code, "")
+        document = json.loads(done.stdout)
+        if document["schema"] == "ezpz/error/1":
+            assert_valid(document, "error")
+            assert (document["error"]["code"], document["error"]["exit_code"]) == (name, code)
+        else:
+            assert_valid(document, "yeet-report")
+            assert {node["failure"]["code"] for node in document["nodes"]} == {name}
+
+
+class TestEnvironment:
+    """Each option has a variable; the command line wins; the older names keep working."""
+
+    def test_every_option_shows_its_variable(self, yeet: Yeet) -> None:
+        text = " ".join(yeet("env", "--help").stdout.split())
+        options = set(re.findall(r"(?<![\w'])--[a-z][a-z-]+", text[text.index("Options:") :])) - {"--help"}
+        assert {"--src", "--dst", "--hosts", "--hostfile", "--hsn", "--strategy", "--copy", "--compress"} <= options
+        for option in options:
+            assert f"EZPZ_YEET_{option[2:].upper().replace('-', '_')}" in text
+        assert "EZPZ_YEET_RSYNC_RETRIES" in text
+        assert "EZPZ_YEET_RSYNC_TIMEOUT" in text
+
+    def test_all_at_once(self, yeet: Yeet) -> None:
+        variables = {
+            "SRC": str(yeet.source), "DST": str(yeet.dst), "HOSTS": HOST, "STRATEGY": "cp", "ENGINE": "rsync",
+            "EXCLUDE": "*.pyc", "MIN_SUCCESS_NODES": "1", "RETRIES": "7", "TIMEOUT": "8.5", "DRY_RUN": "1", "JSON": "1",
+        }  # fmt: skip
+        done = yeet(variables={f"EZPZ_YEET_{name}": value for name, value in variables.items()})
+        assert (done.returncode, done.stderr) == (0, "")
+        plan = json.loads(done.stdout)["plan"]
+        assert (plan["source"]["path"], plan["destination"]) == (str(yeet.source), str(yeet.dst))
+        assert (plan["strategy"]["name"], plan["engine"]["name"]) == ("cp", "rsync")
+        assert (plan["exclude"], plan["threshold"], plan["retries"], plan["timeout"]) == (["*.pyc"], 1, 7, 8.5)
+        assert plan["source"]["files"] == 1
+        assert list(yeet.dst.parent.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("variables", "args", "retries", "timeout"),
+        [
+            ({}, (), 2, 3600.0),
+            ({"RSYNC_RETRIES": "5", "RSYNC_TIMEOUT": "0"}, (), 5, 0.0),
+            ({"RSYNC_RETRIES": "5", "RETRIES": "6", "RSYNC_TIMEOUT": "1", "TIMEOUT": "9"}, (), 6, 9.0),
+            ({"RSYNC_RETRIES": "5", "RETRIES": "6"}, ("--retries", "0", "--timeout", "3"), 0, 3.0),
+        ],
+    )
+    def test_retries_and_timeout(
+        self, yeet: Yeet, variables: dict[str, str], args: tuple[str, ...], retries: int, timeout: float
+    ) -> None:
+        environ = {f"EZPZ_YEET_{name}": value for name, value in variables.items()}
+        plan = yeet.plan(yeet.source, "--dst", yeet.dst, *args, variables=environ)
+        assert (plan["retries"], plan["timeout"]) == (retries, timeout)
+
+    def test_the_command_line_wins_over_what_it_excludes(self, yeet: Yeet) -> None:
+        environ = {"EZPZ_YEET_STRATEGY": "rsync", "EZPZ_YEET_MIN_SUCCESS_NODES": "1", "EZPZ_YEET_SRC": "/nowhere"}
+        args = ("--copy", "--min-success-fraction", "1")
+        plan = yeet.plan(yeet.source, *args, "--dst", yeet.dst, variables=environ)
+        assert (plan["strategy"]["name"], plan["threshold"]) == ("cp", 1)
+        assert plan["source"]["path"] == str(yeet.source)
+
+    @pytest.mark.parametrize(("flag", "name"), [("--copy", "cp"), ("--compress", "compress")])
+    def test_short_for_a_strategy(self, yeet: Yeet, flag: str, name: str) -> None:
+        assert yeet.plan(yeet.source, flag, "--dst", yeet.dst)["strategy"] == {"name": name, "reason": "asked for"}
+
+
+class TestSources:
+    """What SRC may be, and where it goes by default."""
+
+    def test_a_subcommand_and_a_path_of_its_name(self, yeet: Yeet) -> None:
+        shutil.copytree(yeet.source, yeet.root / "tar")
+        assert yeet.plan("./tar")["source"]["path"] == str(yeet.root / "tar")
+        assert yeet.plan("env", "tar")["source"]["path"] == str(yeet.root / "tar")
+        done = yeet("tar")
+        assert (done.returncode, done.stdout) == (10, "")
+        assert not (yeet.root / "tar.tar.gz").exists()
+
+    def test_a_link_keeps_its_own_name(self, yeet: Yeet) -> None:
+        (yeet.root / "env-link").symlink_to(yeet.source)
+        assert yeet.plan("env-link")["destination"] == "/tmp/env-link"
+        assert yeet.plan("env-link/")["destination"] == "/tmp/env-link"
+        assert yeet.plan("--src", "env-link")["destination"] == "/tmp/env-link"
+
+    def test_the_active_environment(self, yeet: Yeet) -> None:
+        (yeet.source / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+            plan = yeet.plan(variables={variable: str(yeet.source)})
+            assert (plan["source"]["path"], plan["source"]["kind"]) == (str(yeet.source), "venv")
+            assert plan["destination"] == "/tmp/data"
+
+    def test_an_archive_there_and_back(self, yeet: Yeet) -> None:
+        done = yeet("tar", yeet.source, "--exclude", "*.pyc", "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        document = json.loads(done.stdout)
+        assert_valid(document, "archive")
+        archive = yeet.root / "data.tar.gz"
+        assert (document["archive"], document["files"]) == (str(archive), 1)
+        assert document["bytes"] == archive.stat().st_size
+        done = yeet.here(archive, "--dst", yeet.dst)
+        assert done.returncode == 0, done.stderr
+        assert (yeet.dst / "file").read_text() == "content"
+        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "file", "sub"]
+        assert list(yeet.dst.parent.iterdir()) == [yeet.dst]
+
+    @pytest.mark.parametrize(
+        ("args", "code"),
+        [
+            (("data", "-o", "x.zip"), 2), (("data", "-o", "data/x.tar.gz"), 20), (("data", "-o", "no/x.tgz"), 20),
+            (("missing",), 10), (("x.tar.gz",), 2),
+        ],
+    )  # fmt: skip
+    def test_an_archive_that_cannot_be_made(self, yeet: Yeet, args: tuple[str, ...], code: int) -> None:
+        with tarfile.open(yeet.root / "x.tar.gz", "w:gz") as archive:
+            archive.add(yeet.source, "data")
+        before = photograph(yeet.root)
+        done = yeet("tar", *args)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert photograph(yeet.root) == before
+
+    @pytest.mark.parametrize(("kind", "code"), [("cut", 14), ("text", 14), ("dots", 15), ("device", 15)])
+    def test_an_archive_that_cannot_be_taken(self, yeet: Yeet, kind: str, code: int) -> None:
+        path = yeet.root / "x.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(yeet.source, "data")
+            if kind == "dots":
+                archive.addfile(tarfile.TarInfo("../../escaped"))
+            elif kind == "device":
+                info = tarfile.TarInfo("null")
+                info.type = tarfile.CHRTYPE
+                archive.addfile(info)
+        if kind == "cut":
+            path.write_bytes(path.read_bytes()[:-30])
+        elif kind == "text":
+            path.write_text("no archive at all")
+        done = yeet.here(path, "--dst", yeet.dst)
+        assert done.returncode == code
+        assert str(path) in done.stderr + done.stdout
+        assert list(yeet.dst.parent.iterdir()) == []
+
+
+class TestDryRun:
+    """It prints the plan, and moves nothing."""
+
+    def test_as_text(self, yeet: Yeet) -> None:
+        before = photograph(yeet.root)
+        done = yeet.here(yeet.source, "--dst", yeet.dst, "--dry-run", "--min-success-nodes", "1")
+        assert (done.returncode, done.stderr) == (0, "")
+        for word in (
+            str(yeet.source),
+            str(yeet.dst),
+            HOST.partition(".")[0],
+            "direct",
+            "default",
+            "rsync",
+            "2 files",
+            "1 of 1",
+        ):
+            assert word in done.stdout
+        assert photograph(yeet.root) == before
+
+    def test_as_json(self, yeet: Yeet) -> None:
+        before = photograph(yeet.root)
+        plan = yeet.plan(yeet.source, "--dst", yeet.dst)
+        assert (plan["source"]["files"], plan["source"]["directories"], plan["source"]["bytes"]) == (2, 1, 11)
+        assert (plan["source"]["kind"], plan["threshold"], plan["relocation"]) == (
+            "data",
+            None,
+            "none: not an environment",
+        )
+        assert plan["allocation"]["nodes"] == [HOST]
+        assert plan["allocation"]["evidence"]
+        assert photograph(yeet.root) == before
+
+    def test_evidence_is_in_the_plan_and_with_v_in_a_run(self, yeet: Yeet) -> None:
+        assert "--hosts" in yeet.here(yeet.source, "--dst", yeet.dst, "--dry-run").stdout
+        assert "--hosts" not in yeet.here(yeet.source, "--dst", yeet.dst).stderr
+        assert "--hosts" in yeet.here(yeet.source, "--dst", yeet.dst, "-v").stderr
+
+    def test_what_is_not_carried_is_told(self, yeet: Yeet) -> None:
+        os.mkfifo(yeet.source / "pipe")
+        done = yeet.here(yeet.source, "--dst", yeet.dst, "--dry-run")
+        assert "warning: not carried: the FIFO 'pipe'" in done.stderr
+
+
+class TestRuns:
+    """On this host alone, which needs neither ssh nor rsync."""
+
+    def test_first_second_and_a_change(self, yeet: Yeet) -> None:
+        before = photograph(yeet.source)
+        first = yeet.here(yeet.source, "--dst", yeet.dst)
+        assert first.returncode == 0, first.stderr
+        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "file", "sub"]
+        assert photograph(yeet.source) == before
+        receipt = json.loads((yeet.dst / RECEIPT).read_text())
+        assert_valid(receipt, "receipt")
+        assert receipt["source"] == str(yeet.source)
+        second = yeet.here(yeet.source, "--dst", yeet.dst, "--json")
+        document = json.loads(second.stdout)
+        assert_valid(document, "yeet-report")
+        assert (document["status"], document["nodes"][0]["unchanged"]) == ("success", True)
+        assert document["version"] == receipt["version"]
+        (yeet.source / "file").unlink()
+        third = yeet.here(yeet.source, "--dst", yeet.dst, "--json")
+        document = json.loads(third.stdout)
+        assert (document["nodes"][0]["removed"], document["nodes"][0]["unchanged"]) == (1, False)
+        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "sub"]
+        assert list(yeet.dst.parent.iterdir()) == [yeet.dst]
+
+    def test_source_and_destination_are_one(self, yeet: Yeet) -> None:
+        before = photograph(yeet.source)
+        done = yeet.here(yeet.source, "--dst", yeet.source, "--json")
+        assert done.returncode == 0, done.stdout
+        document = json.loads(done.stdout)
+        assert document["plan"]["source"]["in_place"]
+        assert document["nodes"][0]["outcome"] == "ok"
+        assert photograph(yeet.source) == before
+        assert not [path for path in yeet.root.iterdir() if path.name.startswith(".")]
+
+    def test_in_place_nothing_can_be_left_out(self, yeet: Yeet) -> None:
+        done = yeet.here(yeet.source, "--dst", yeet.source, "--exclude", "*.pyc")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--exclude *.pyc" in done.stderr
+
+    def test_a_directory_that_is_not_ours(self, yeet: Yeet) -> None:
+        yeet.dst.mkdir()
+        (yeet.dst / "mine").touch()
+        before = photograph(yeet.dst.parent)
+        refused = yeet.here(yeet.source, "--dst", yeet.dst)
+        assert refused.returncode == 21
+        assert "--replace" in refused.stdout + refused.stderr
+        assert {path: facts for path, facts in photograph(yeet.dst.parent).items() if path != b"."} == {
+            path: facts for path, facts in before.items() if path != b"."
+        }
+        assert yeet.here(yeet.source, "--dst", yeet.dst, "--replace").returncode == 0
+        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "file", "sub"]
+
+    def test_quiet_says_nothing_of_success(self, yeet: Yeet) -> None:
+        done = yeet.here(yeet.source, "--dst", yeet.dst, "-q")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def test_what_to_do_next(self, yeet: Yeet) -> None:
+        (yeet.source / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        done = yeet.here(yeet.source, "--dst", yeet.dst)
+        assert f"source {yeet.dst}/bin/activate" in done.stdout
+        assert "ezpz launch" in done.stdout
+
+    @pytest.mark.parametrize("where", ["beside the environment", "in the working directory"])
+    def test_a_newer_archive_is_pointed_at_when_the_source_was_guessed(self, yeet: Yeet, where: str) -> None:
+        env = yeet.root / "envs" / "env"
+        shutil.copytree(yeet.source, env)
+        (env / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        archive = (env.parent if where == "beside the environment" else yeet.root) / "env.tar.gz"
+        archive.touch()
+        os.utime(archive, (4 * 10**9, 4 * 10**9))
+        guessed = yeet.here("--dst", yeet.dst, variables={"VIRTUAL_ENV": str(env)})
+        assert guessed.returncode == 0, guessed.stderr
+        said = [line for line in (guessed.stdout + guessed.stderr).splitlines() if "env.tar.gz" in line]
+        assert len(said) == 1
+        named = yeet.here(env, "--dst", yeet.dst)
+        assert "env.tar.gz" not in named.stdout + named.stderr
+
+    def test_status(self, yeet: Yeet) -> None:
+        absent = yeet.here("status", yeet.dst)
+        assert absent.returncode == 1
+        yeet.here(yeet.source, "--dst", yeet.dst)
+        present = yeet.here("status", yeet.dst, "--json")
+        assert (present.returncode, present.stderr) == (0, "")
+        document = json.loads(present.stdout)
+        assert_valid(document, "yeet-status")
+        assert (document["nodes"][0]["state"], document["nodes"][0]["files"]) == ("present", 2)
+
+
+class TestTools:
+    """Only what is needed has to be on PATH, and what is missing is named."""
+
+    @pytest.mark.parametrize(("strategy", "tool"), [("rsync", "rsync"), ("cp", "cp"), ("compress", "tar")])
+    def test_a_tool_of_the_strategy(self, yeet: Yeet, strategy: str, tool: str) -> None:
+        done = yeet.here(yeet.source, "--dst", yeet.dst, "--strategy", strategy)
+        assert done.returncode == 30
+        assert f"'{tool}'" in done.stderr
+        assert list(yeet.dst.parent.iterdir()) == []
+        yeet.tools("tar", "gzip", "cp", "rsync")
+        assert yeet.here(yeet.source, "--dst", yeet.dst, "--strategy", strategy).returncode == 0
+
+    @pytest.mark.parametrize("tool", ["ssh", "rsync"])
+    def test_a_tool_of_the_engine_is_needed_for_other_nodes_only(self, yeet: Yeet, tool: str) -> None:
+        for other in {"ssh", "rsync"} - {tool}:
+            yeet.stub(other, SSH_REFUSED)
+        done = yeet(yeet.source, "--dst", yeet.dst, "--hosts", f"{HOST},ghost")
+        assert done.returncode == 30
+        assert f"'{tool}'" in done.stderr
+        assert list(yeet.dst.parent.iterdir()) == []
+
+    def test_a_node_that_cannot_be_reached(self, yeet: Yeet) -> None:
+        yeet.stub("ssh", SSH_REFUSED)
+        yeet.stub("rsync", "#!/bin/sh\nexit 1\n")
+        hosts = ("--hosts", f"{HOST},ghost[1-2]", "--hsn", "off", "--dst", yeet.dst)
+        (yeet.source / "more").touch()
+        done = yeet(yeet.source, *hosts, "--json")
+        assert done.returncode == 31
+        document = json.loads(done.stdout)
+        assert_valid(document, "yeet-report")
+        outcomes = {node["node"]: node["outcome"] for node in document["nodes"]}
+        assert outcomes == {HOST: "ok", "ghost1": "unreachable", "ghost2": "unreachable"}
+        assert not (yeet.dst / FAILED).exists()
+
+        done = yeet(yeet.source, *hosts, "--min-success-nodes", "1")
+        assert done.returncode == 0
+        assert (yeet.dst / FAILED).read_text() == "ghost1\nghost2\n"
+        assert yeet(yeet.source, *hosts, "--min-success-nodes", "2").returncode == 1
+        assert not (yeet.dst / FAILED).exists()
+        assert yeet(yeet.source, *hosts, "--min-success-fraction", "0.3").returncode == 0
+        assert (yeet.dst / FAILED).exists()
+        assert yeet.here(yeet.source, "--dst", yeet.dst).returncode == 0
+        assert not (yeet.dst / FAILED).exists()
+
+
+class TestOldModule:
+    """`ezpz.utils.yeet_env`: the documented functions over the same parser."""
+
+    def test_it_runs(self, yeet: Yeet) -> None:
+        args = (yeet.source, "--dst", yeet.dst, "--hosts", HOST, "--dry-run", "--json")
+        old = yeet(*args, module="ezpz.utils.yeet_env", command="yeet-env")
+        new = yeet(*args)
+        assert (old.returncode, new.returncode) == (0, 0)
+        assert json.loads(old.stdout)["plan"].keys() == json.loads(new.stdout)["plan"].keys()
+        assert json.loads(old.stdout)["plan"]["destination"] == str(yeet.dst)
+
+    def test_a_bad_line_is_the_same_error(self, yeet: Yeet) -> None:
+        old = yeet("--retries", "many", module="ezpz.utils.yeet_env", command="")
+        new = yeet("--retries", "many")
+        assert (old.returncode, new.returncode) == (2, 2)
+        assert old.stderr.splitlines()[0] == new.stderr.splitlines()[0]
+
+    @pytest.mark.parametrize("line", [["/env"], ["--src", "/env"], ["yeet", "/env"], ["yeet-env", "--src=/env"]])
+    def test_src_is_the_positional_or_the_option(self, line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        from ezpz.utils.yeet_env import parse_args
+
+        for name in [name for name in os.environ if name.startswith("EZPZ_")]:
+            monkeypatch.delenv(name)
+        args = parse_args([*line, "--copy", "--exclude", "a", "--exclude", "b", "--retries", "4"])
+        assert (args.src, args.copy, args.exclude, args.retries) == ("/env", True, ("a", "b"), 4)
+        assert (args.dst, args.timeout, args.dry_run, args.json) == (None, 3600.0, False, False)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            ["/a", "--src", "/b"],
+            ["--copy", "--compress"],
+            ["--timeout", "x"],
+            ["--min-success-nodes", "0"],
+            ["/a", "/b"],
+        ],
+        ids=" ".join,
+    )
+    def test_a_contradiction_exits_with_2(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        from ezpz.utils.yeet_env import parse_args
+
+        with pytest.raises(SystemExit) as caught:
+            parse_args(line)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err
+
+    def test_pick_source_is_the_one_of_the_engine(self) -> None:
+        from ezpz.utils.yeet_env import pick_source
+        from ezpz.yeet.fanout import sources
+
+        assert pick_source is sources.pick_source
