@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 IMPORTED, SYSTEM = "imported", "system"
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 BOOTSTRAP = "import sys;b=sys.stdin.buffer;exec(b.read(int(b.readline())))"
+INSTALLED = Path.home() / ".pyenv" / "versions"  # before a test gives us another home
 PATIENCE = 20.0  # seconds; far beyond what any answer takes
 
 
@@ -110,7 +111,7 @@ class Piped:
         self.events: list[Any] = []
         self._number = 0
         self._heard = b""
-        self._write(bundle())
+        self.write(bundle())
         self.hello = self._message()
         assert self.hello["ready"] == READY
 
@@ -135,7 +136,7 @@ class Piped:
     def send(self, op: str, **request: Any) -> None:
         """Ask, and leave the answer for later."""
         self._number += 1
-        self._write(json.dumps(dict(request, id=self._number, op=op)).encode() + b"\n")
+        self.write(json.dumps(dict(request, id=self._number, op=op)).encode() + b"\n")
 
     def answer(self) -> dict[str, Any]:
         """The answer to the last request; its events are in `events`."""
@@ -165,7 +166,7 @@ class Piped:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(data)
         self.process.stdin.flush()
@@ -198,10 +199,7 @@ class Piped:
 
 def interpreter(name: str) -> str:
     """The Python that `name` stands for; skips the test when it is not here."""
-    if name == SYSTEM:
-        found = [Path("/usr/bin/python3")]
-    else:
-        found = sorted(Path.home().glob(f".pyenv/versions/{name}.*/bin/python3"))
+    found = [Path("/usr/bin/python3")] if name == SYSTEM else sorted(INSTALLED.glob(f"{name}.*/bin/python3"))
     if not found or not found[-1].exists():
         pytest.skip(f"Python {name} is not here")
     return str(found[-1])

@@ -36,7 +36,8 @@ some_doors = pytest.mark.parametrize("name", SOME_DOORS)
 
 def asked(dst: Path | str, run: str = "run-1", **other: Any) -> dict[str, Any]:
     """What a run asks of a landing."""
-    usual = {"avoid": None, "source": SOURCE, "bytes": 100, "files": 3, "executable": False, "replace": False}
+    usual = {"avoid": None, "source": SOURCE, "files": 3, "executable": False, "replace": False}
+    usual |= {"bytes": 100, "allocated": other.get("bytes", 100)}
     return {"dst": os.fspath(dst), "run": run, **usual, **other}
 
 
@@ -118,7 +119,7 @@ class TestARun:
         assert Path(answer["staging"]).parent.parent == local
         found = write(answer["staging"], "first")
         done = first.publish(expected=expect(found), receipt={"source": SOURCE, "kind": "data"}, executable=True)
-        assert done == {"removed": 0}
+        assert (done["removed"], done["replaced"]) == (0, "")
         assert stands(dst) == "first"
         receipt = json.loads((dst / RECEIPT).read_text())
         assert receipt.items() >= {"source": SOURCE, "kind": "data", "destination": str(dst), "run": "run-1"}.items()
@@ -135,7 +136,8 @@ class TestARun:
         assert not second.keep("0" * 64)
         assert second.keep(found.version)
         found = write(answer["staging"], "second")
-        assert second.publish(expected=expect(found), receipt={"source": SOURCE}, executable=False) == {"removed": 1}
+        done = second.publish(expected=expect(found), receipt={"source": SOURCE}, executable=False)
+        assert (done["removed"], done["replaced"]) == (1, receipt["version"])
         assert stands(dst) == "second"
         assert not (dst / "first").exists()
         second.close()
@@ -744,7 +746,7 @@ class TestWithoutRenameExchange:
         self, name: str, local: Path, dst: Path, old_kernel: dict[str, str]
     ) -> None:
         agent = Piped(interpreter(name), environment=old_kernel)
-        assert land(agent, dst, "new") == {"removed": 1}
+        assert land(agent, dst, "new")["removed"] == 1
         agent.close()
         assert stands(dst) == "new"
         assert list(local.iterdir()) == [dst]
@@ -845,6 +847,18 @@ class TestTheEndOfTheLine:
         land(agent, dst, "here")
         agent.close()
         assert stands(dst) == "here"
+
+    def test_ballast_is_read_and_forgotten(self, name: str, local: Path, dst: Path) -> None:
+        agent = Piped(interpreter(name))
+        agent.prepare(**asked(dst))
+        agent.send("weigh", ballast=3_000_000)
+        agent.write(bytes(3_000_000))
+        assert isinstance(agent.answer()["zstd"], bool)
+        assert agent.ask("look", dst=str(dst)) == {"standing": None}
+        agent.send("weigh", ballast=3_000_000)
+        agent.write(bytes(1000))  # and then the line ends
+        agent.close()
+        assert list(local.iterdir()) == []
 
     def test_it_says_who_and_what_it_is(self, name: str) -> None:
         agent = Piped(interpreter(name))

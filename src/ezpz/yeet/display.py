@@ -182,6 +182,8 @@ def _failures(report: Report) -> Iterator[str]:
             yield f"  hint: {hint}"
     if len(causes) > SHOWN_FAILURES:
         yield f"... and {len(causes) - SHOWN_FAILURES} more causes; --json has them all"
+    if not report.version and not report.interrupted and len(report.failed_with_cause) < len(report.results):
+        yield "  hint: to go on without such nodes, say how many are enough with --min-success-nodes"
     if report.failed_list:
         yield f"the failed nodes are listed in {report.failed_list}"
     if report.interrupted:

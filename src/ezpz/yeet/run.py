@@ -31,15 +31,8 @@ if TYPE_CHECKING:
     from ezpz.cluster.model import Allocation, Node
 
 T = TypeVar("T")
-UNANSWERED = (
-    "ssh-refused",
-    "host-key-unknown",
-    "login-refused",
-    "host-unknown",
-    "node-lost",
-    "timed-out",
-    "chatty-shell",
-)
+REFUSALS = ("destination-refused", "destination-not-ours", "destination-busy")
+"""What was asked for is wrong, as opposed to a node that is broken, which costs only itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +171,13 @@ class _Run:
         return True
 
     def _worth_it(self) -> bool:
-        """Whether to move anything: nobody refused it, or enough are left for the threshold."""
+        """Whether to move anything: nobody refused the destination, or enough nodes are left for the threshold."""
         nodes = self.plan.allocation.nodes
         left = len(nodes) - len(self.results)
         if self.plan.threshold is not None:
             return judge(left, len(nodes), self.plan.threshold) is not Status.FAILURE
-        refused = any(
-            result.failure is not None and result.failure.code not in UNANSWERED for result in self.results.values()
-        )
-        return left > 0 and not refused
+        failures = (result.failure for result in self.results.values())
+        return left > 0 and not any(failure is not None and failure.code in REFUSALS for failure in failures)
 
     async def _read(self) -> None:
         here = self.here

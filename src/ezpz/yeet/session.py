@@ -23,7 +23,7 @@ MODULES = ("refusal", "tree", "place", "landing", "transfer", "serve")  # each n
 PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
 READY_WITHIN = 60.0  # seconds; a node that has let us in but starts nothing
 CHATTER = 1000  # lines that a .bashrc may print
-MISSING = "ezpz: no python3"
+MISSING = "python3: not found"
 SETUP = """\
 import sys, types
 def install(name, text):

@@ -177,14 +177,15 @@ class TestRealVenvs:
         return new
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "sh", "fish", "csh", "tcsh"])
-    def test_it_is_activated_in_every_shell(self, version: str, shell: str, moved: Path) -> None:
+    def test_it_is_activated_in_every_shell(self, version: str, shell: str, moved: Path, tmp_path: Path) -> None:
         if shutil.which(shell) is None:
             pytest.skip(f"{shell} is not here")
         script = {"fish": "activate.fish", "csh": "activate.csh", "tcsh": "activate.csh"}.get(shell, "activate")
-        line = f". '{moved}/bin/{script}'" if shell != "csh" and shell != "tcsh" else f"source '{moved}/bin/{script}'"
-        line += '; echo "$VIRTUAL_ENV"; python -c "import sys; print(sys.prefix)"; deactivate'
+        source = 'set prompt = "% "\nsource' if shell.endswith("csh") else "."  # activate.csh wants a prompt
+        show = 'echo "$VIRTUAL_ENV"\npython -c "import sys; print(sys.prefix)"\ndeactivate\n'
+        (tmp_path / "script").write_text(f"{source} '{moved}/bin/{script}'\n{show}")
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        done = subprocess.run([shell, "-c", line], capture_output=True, text=True, env=environment, timeout=60)
+        done = subprocess.run([shell, tmp_path / "script"], capture_output=True, text=True, env=environment, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{moved}\n{moved}\n", "")
 
     def test_nothing_names_the_old_place(self, version: str, moved: Path) -> None:
