@@ -208,6 +208,19 @@ def test_an_older_version_lends_only_what_is_unchanged(way: Way, sources: Source
 
 
 @every_way
+def test_a_change_within_one_second_is_seen(way: Way, sources: Sources, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("first")
+    os.utime(source / "file", ns=(10**18, 10**18))
+    previous = copied_without(source, tmp_path / "previous")
+    (source / "file").write_text("other")
+    os.utime(source / "file", ns=(10**18, 10**18 + 500_000_000))
+    fill(way, sources.job(way, source, tmp_path / "tree", previous=previous))
+    assert (tmp_path / "tree" / "file").read_text() == "other"
+
+
+@every_way
 def test_hard_links_that_were_cut_stay_cut(way: Way, sources: Sources, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -7,11 +7,13 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import threading
 import time
-from typing import Any, Dict, List, Optional
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional
 
 from . import place, tree
 from .refusal import Refusal, from_os_error, shown
@@ -19,6 +21,7 @@ from .refusal import Refusal, from_os_error, shown
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1  # renameat2(2)
 RENAME_EXCHANGE = 2
+RUN = rb"\d{8}-\d{6}-[0-9a-f]{8}"  # a run's id, in the name of a staging directory
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -37,8 +40,7 @@ class Landing:
         self.given = dst
         self.run = run
         self.parent = os.path.dirname(self.dst)
-        self.prefix = b"." + os.path.basename(self.dst) + b".ezpz-"
-        self.staging = os.path.join(self.parent, self.prefix + run.encode())
+        self.staging = place.beside(self.dst, b".ezpz-" + run.encode())
         self.tree = os.path.join(self.staging, b"tree")
         self.lock = place.Lock(self.dst, run)
         self.abandoned = threading.Event()
@@ -96,13 +98,15 @@ class Landing:
             self._made_parents.append(folder)
 
     def _remove_leftovers(self) -> None:
+        run = b"00000000-000000-00000000"
+        staging = re.escape(os.path.basename(place.beside(self.dst, b".ezpz-" + run))).replace(re.escape(run), RUN)
         with os.scandir(self.parent) as found:
             stale = [
-                e.path
-                for e in found
-                if e.name.startswith(self.prefix)
-                and e.path != self.lock.path
-                and e.stat(follow_symlinks=False).st_uid == os.geteuid()
+                entry.path
+                for entry in found
+                if re.fullmatch(staging, entry.name)
+                and entry.is_dir(follow_symlinks=False)
+                and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
             ]
         for path in stale:
             self.check_on()
@@ -158,7 +162,8 @@ class Landing:
         standing = os.path.isdir(self.dst) and not os.path.islink(self.dst)
         removed = tree.count_missing(self.dst, self.tree) if standing else 0
         self.check_on()
-        swap_in(self.tree, self.dst, aside=os.path.join(self.staging, b"old"))
+        with writable(self.dst):  # a folder that is moved elsewhere must be writable itself
+            swap_in(self.tree, self.dst, aside=os.path.join(self.staging, b"old"))
         if mode & 0o700 != 0o700:
             os.chmod(self.dst, mode)
         self._made_parents = []
@@ -191,6 +196,21 @@ class Landing:
         except OSError:
             pass  # a disk that is gone; the next run removes what is ours
         self._made_parents = []
+
+
+@contextmanager
+def writable(folder: bytes) -> Iterator[None]:
+    """Within it the owner may write to a folder, if there is one; if that fails its mode is as it was."""
+    standing = os.path.isdir(folder) and not os.path.islink(folder)
+    mode = stat.S_IMODE(os.lstat(folder).st_mode) if standing else 0o700
+    if mode & 0o700 != 0o700:
+        os.chmod(folder, mode | 0o700)
+    try:
+        yield
+    except OSError:
+        if mode & 0o700 != 0o700:
+            os.chmod(folder, mode)
+        raise
 
 
 def swap_in(new: bytes, dst: bytes, *, aside: bytes) -> None:

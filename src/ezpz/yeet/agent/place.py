@@ -2,6 +2,7 @@
 
 import fcntl
 import getpass
+import hashlib
 import json
 import os
 import pwd
@@ -14,6 +15,8 @@ from .refusal import Refusal, from_os_error, shown
 from .tree import RECEIPT
 
 RECEIPT_FORMAT = "ezpz/receipt/1"
+RECEIPT_LIMIT = 1 << 20  # bytes
+NAME_MAX = 255  # bytes of a file name on Linux
 ST_NOEXEC = 8  # statvfs(3)
 INODES_SPARE = 16
 MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
@@ -22,6 +25,8 @@ MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
 def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
     """Raise Refusal for a destination that must never be replaced; `source` is the tree that is read, if it is here."""
     name = shown(dst)
+    if os.path.basename(dst) in (b"", b".", b".."):
+        raise Refusal("destination-refused", "destination '{}' has no name of its own".format(name), "spell it out")
     if not os.path.isabs(dst) or b"\0" in dst:
         raise Refusal("destination-refused", "destination '{}' is not an absolute path".format(name))
     if os.path.islink(dst):
@@ -90,18 +95,23 @@ def read_receipt(dst: bytes) -> Optional[Dict[str, Any]]:
         fd = os.open(os.path.join(dst, RECEIPT), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return None
-        try:
-            receipt = json.loads(file.read(1 << 20).decode("utf-8"))
-        except ValueError:
+        receipt = json.loads(os.read(fd, RECEIPT_LIMIT).decode("utf-8"))
+        if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
             return None
-    if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
+        standing = os.path.realpath(os.fsencode(str(receipt.get("destination", ""))))
+    except (OSError, ValueError, RecursionError):
         return None
-    standing = os.path.realpath(os.fsencode(str(receipt.get("destination", ""))))
-    return receipt if standing == os.path.realpath(dst) else None
+    finally:
+        os.close(fd)
+    if standing != os.path.realpath(dst):
+        return None
+    sound = {name: receipt.get(name) for name in ("files", "bytes", "created")}
+    receipt.update((name, value if type(value) is int and value >= 0 else 0) for name, value in sound.items())
+    return receipt
 
 
 def refuse_strangers(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
@@ -205,6 +215,14 @@ def human(size: float) -> str:
     return "{:.1f} TB".format(size)
 
 
+def beside(dst: bytes, suffix: bytes) -> bytes:
+    """The path of something of ours beside a destination: hidden, named after it, and never too long a name."""
+    folder, name = os.path.split(dst)
+    if len(name) + len(suffix) + 1 > NAME_MAX:
+        name = name[:64] + b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
+    return os.path.join(folder, b"." + name + suffix)
+
+
 class Lock:
     """The right to change what stands at a destination on this host; it ends with the process that holds it.
 
@@ -212,7 +230,7 @@ class Lock:
     """
 
     def __init__(self, dst: bytes, run: str) -> None:
-        self.path = os.path.join(os.path.dirname(dst), b"." + os.path.basename(dst) + b".ezpz-lock")
+        self.path = beside(dst, b".ezpz-lock")
         self.run = run
         self.fd = -1
         host = socket.gethostname()
@@ -229,15 +247,7 @@ class Lock:
     def acquire(self) -> None:
         """Raise Refusal when another run holds the destination, or when another host of this run already does."""
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-            status = os.fstat(fd)
-            if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
-                os.close(fd)
-                raise Refusal(
-                    "destination-not-ours",
-                    "the lock '{}' belongs to {}".format(shown(self.path), user_name(status.st_uid)),
-                    "choose another name with --dst",
-                )
+            fd = self._open()
             holder = self._holder(fd)
             if holder.get("run") == self.run:
                 os.close(fd)
@@ -262,6 +272,25 @@ class Lock:
                 os.pwrite(fd, self.content, 0)
                 return
             os.close(fd)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            fd = os.open(self.path, flags, 0o600)
+        except OSError:
+            if not os.path.lexists(self.path):
+                raise
+            raise self._not_ours(os.lstat(self.path))
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise self._not_ours(status)
+        return fd
+
+    def _not_ours(self, status: os.stat_result) -> Refusal:
+        whose = user_name(status.st_uid) + ("" if stat.S_ISREG(status.st_mode) else ", and is no lock")
+        message = "the lock '{}' belongs to {}".format(shown(self.path), whose)
+        return Refusal("destination-not-ours", message, "choose another name with --dst")
 
     def release(self) -> None:
         """Give the destination up; harmless when it is not held."""
