@@ -1,4 +1,4 @@
-"""A local process with a two-way line to it, for asyncio; started by `ezpz.process` as all are."""
+"""Local processes and threads for asyncio: a line to a process, many at once, something that blocks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,73 @@ import asyncio
 import contextlib
 import signal
 import socket
+import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ezpz.errors import ToolMissing
-from ezpz.process import GRACE, PIPE, STDERR_LINES, signal_group, start
+from ezpz.errors import EzpzError
+from ezpz.process import GRACE, PIPE, STDERR_LINES, exit_status, signal_group, start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from ezpz.process import Argument, Running
 
+T = TypeVar("T")
+PATIENCE = 3.0  # seconds that something which was cancelled waits for its thread
 LINE_LIMIT = 1 << 24  # bytes; an agent's longest line
+
+
+async def all_of(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of them return, in order. When this is cancelled, all of them are, and have ended before it ends."""
+    tasks = [asyncio.ensure_future(act) for act in acts]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Work(threading.Thread, Generic[T]):
+    """Something that blocks, and the future of what it returns or raises."""
+
+    def __init__(self, act: Callable[[], T]) -> None:
+        super().__init__(daemon=True)
+        self.act = act
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self.loop.create_future()
+
+    def run(self) -> None:
+        with self:
+            self._settle(self.future.set_result, self.act())
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is not None:
+            self._settle(self.future.set_exception, error)
+        return True  # it is raised again where the future is awaited
+
+    def _settle(self, how: Callable[[Any], None], value: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended without us
+            self.loop.call_soon_threadsafe(lambda: None if self.future.done() else how(value))
+
+
+async def in_thread(act: Callable[[], T]) -> T:
+    """What `act`, which blocks, returns. Cancelled, it waits `PATIENCE` seconds for `act` to give up by itself.
+
+    On a filesystem that hangs it may never do so; its thread does not keep the process from ending then.
+    """
+    work = _Work(act)
+    work.start()
+    try:
+        return await asyncio.shield(work.future)
+    except asyncio.CancelledError:
+        await asyncio.wait([work.future], timeout=PATIENCE)
+        if work.future.done():
+            work.future.exception()
+        raise
 
 
 class Child:
@@ -32,15 +87,21 @@ class Child:
 
     @classmethod
     async def start(cls, argv: Sequence[Argument], *, env: Mapping[str, str] | None = None) -> Child:
-        """Start `argv` with its stdin and stdout on one socket (one descriptor here). Raises ToolMissing."""
+        """Start `argv` with its stdin and stdout on one socket (one descriptor here). Raises as `process.start`."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = start(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=PIPE, env=env)
-            except ToolMissing:
+            except EzpzError:
                 ours.close()
                 raise
-        reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
+        except asyncio.CancelledError:
+            ours.close()
+            signal_group(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
         child = cls(process, reader, writer)
         child._stderr_done = asyncio.ensure_future(child._keep_stderr())
         return child
@@ -61,7 +122,7 @@ class Child:
     async def wait(self) -> int:
         """The exit status, once the process has ended (after its stdout was read to the end)."""
         pause = 0.005
-        while (status := self.process.poll()) is None:
+        while (status := exit_status(self.process)) is None:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.1)
         if self._stderr_done is not None:
@@ -88,6 +149,9 @@ class Child:
                 continue
         else:
             status = -signal.SIGKILL
+        if self.process.returncode is None:
+            signal_group(self.process.pid, signal.SIGKILL)  # what its leader has left behind
+            self.process.wait()
         self.writer.close()
         if self._stderr_done is not None:
             self._stderr_done.cancel()

@@ -18,7 +18,8 @@ EzpzError
 │   ├── NoSpace               23   bytes or inodes, before or in the middle
 │   ├── NoExec                24
 │   ├── DestinationUnwritable 25
-│   └── VerifyFailed          26   what landed is not what was sent
+│   ├── VerifyFailed          26   what landed is not what was sent
+│   └── StaleList             27   an earlier list of failed nodes cannot be removed
 ├── reaching a node
 │   ├── ToolMissing           30   rsync, ssh, python3 ... here or there
 │   ├── SshRefused            31
@@ -28,7 +29,8 @@ EzpzError
 │   ├── ChattyShell           35   a banner printed by .bashrc broke the protocol
 │   ├── NodeLost              36   it stopped answering
 │   ├── TimedOut              37
-│   └── CopyFailed            38   rsync said no, for a reason of its own
+│   ├── CopyFailed            38   rsync said no, for a reason of its own
+│   └── LimitReached          39   this host is out of processes, open files or memory
 ├── the allocation
 │   ├── BadHostName           40   refused, with the file and line
 │   ├── HostfileError         41
@@ -123,6 +125,10 @@ class VerifyFailed(EzpzError):
     code, exit_code = "verify-failed", 26
 
 
+class StaleList(EzpzError):
+    code, exit_code = "stale-list", 27
+
+
 class ToolMissing(EzpzError):
     code, exit_code = "tool-missing", 30
 
@@ -157,6 +163,10 @@ class TimedOut(EzpzError):
 
 class CopyFailed(EzpzError):
     code, exit_code = "copy-failed", 38
+
+
+class LimitReached(EzpzError):
+    code, exit_code = "limit-reached", 39
 
 
 class BadHostName(EzpzError):

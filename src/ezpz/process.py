@@ -6,6 +6,7 @@ Every process leads a group of its own, so that ending it ends whatever it start
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import select
@@ -18,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeAlias
 
-from ezpz.errors import TimedOut, ToolMissing
+from ezpz.errors import LimitReached, TimedOut, ToolMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ Running: TypeAlias = "subprocess.Popen[bytes]"
 
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 STDERR_LINES = 20
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 PIPE = subprocess.PIPE
 
 
@@ -78,6 +80,8 @@ def run(
     Raises ToolMissing when the program does not exist, TimedOut after `timeout` seconds, Stopped when `stop` is set;
     in the last two cases the whole process tree is ended first.
     """
+    if stop is not None and stop.is_set():
+        raise Stopped
     process = start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     talk = _Talk(argv, process, feed)
     _follow_all(talk, timeout=timeout, stop=stop)
@@ -137,8 +141,11 @@ def _follow_all(*talks: _Talk, timeout: float | None, stop: threading.Event | No
 
 
 def end_tree(process: Running) -> None:
-    """End a process and everything in its group: SIGTERM, a grace, SIGKILL. Harmless when it has ended."""
-    if process.poll() is None:
+    """End a process and everything in its group: SIGTERM, a grace, SIGKILL. Harmless once it has been waited for.
+
+    What its leader has left in the group is ended too; until the leader is waited for, the group's number is its own.
+    """
+    if process.returncode is None:
         signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
@@ -154,7 +161,7 @@ def start(
     stderr: int | None,
     env: Mapping[str, str] | None,
 ) -> Running:
-    """Start a process at the head of a group of its own; the caller ends it. Raises ToolMissing."""
+    """Start a process at the head of a group of its own; the caller ends it. Raises ToolMissing or LimitReached."""
     try:
         return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True)
     except (FileNotFoundError, PermissionError) as e:
@@ -162,6 +169,11 @@ def start(
         raise ToolMissing(
             f"'{name}' cannot be started on this host: {e.strerror}", hint=f"is {name} installed and on PATH?"
         ) from e
+    except OSError as e:
+        if e.errno not in SCARCE:
+            raise
+        hint = "see `ulimit -a`; fewer nodes at once need fewer"
+        raise LimitReached(f"'{_text(argv)}' cannot be started on this host: {e.strerror}", hint=hint) from e
 
 
 def _slice(deadline: float | None, stop: threading.Event | None) -> float | None:
@@ -253,3 +265,16 @@ def _signals(numbers: Iterable[int]) -> Iterator[Callable[[float], Sequence[int]
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         ours.close()
         theirs.close()
+
+
+def exit_status(process: Running) -> int | None:
+    """The status of a process that has ended, as `returncode` has it, else None; its group lasts."""
+    if process.returncode is not None:
+        return process.returncode
+    try:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return process.poll()
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status

@@ -32,7 +32,10 @@ class Registry(Generic[T]):
         """The object that `name` stands for. Raises UsageError for an unknown name, PluginError for a broken plugin."""
         found = self._entry_points()
         if name not in found:
-            raise UsageError(f"unknown {self.noun} '{name}'", hint=f"choose one of: {', '.join(self.names())}")
+            raise UsageError(
+                f"--{self.noun} '{name}': there is no such {self.noun}",
+                hint=f"choose one of: {', '.join(self.names())}",
+            )
         try:
             loaded: Any = found[name].load()
         except (ImportError, AttributeError) as e:

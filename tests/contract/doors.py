@@ -68,7 +68,7 @@ class Imported:
             return self.landing.prepare(request)
 
     def keep(self, version: str) -> bool:
-        return self.landing.keep(version)
+        return self.landing.keep(version, {})
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         with _refusing():
@@ -119,7 +119,7 @@ class Piped:
         return self.ask("prepare", **request)
 
     def keep(self, version: str) -> bool:
-        kept: bool = self.ask("keep", version=version)["kept"]
+        kept: bool = self.ask("keep", version=version, made_of={})["kept"]
         return kept
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_an_empty_group_has_no_names() -> None:
 def test_an_unknown_name_is_a_usage_error_that_lists_the_choices(tmp_path: Path) -> None:
     points = {"one": "things_c:thing", "two": "things_c:thing"}
     install(make_package(tmp_path, "things_c", points, SOURCE, group=GROUP))
-    with pytest.raises(UsageError, match="unknown thing 'three'") as caught:
+    with pytest.raises(UsageError, match="--thing 'three': there is no such thing") as caught:
         Registry[object](GROUP, "thing").load("three")
     assert caught.value.hint == "choose one of: one, two"
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gzip
 import os
-import stat
 import tarfile
 import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ezpz.errors import DestinationRefused, SourceChanged, UsageError
-from ezpz.yeet.agent.refusal import shown
-from ezpz.yeet.copy.base import local_failure
+from ezpz.errors import DestinationRefused, UsageError
+from ezpz.yeet.copy.base import changed, local_failure, open_source
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.source import ARCHIVE_SUFFIXES
 
@@ -74,12 +72,18 @@ def _open(stream: gzip.GzipFile) -> tarfile.TarFile:
 
 
 def _add_all(archive: tarfile.TarFile, scanned: Scan, moved: Callable[[int], None]) -> None:
+    """Add the top, then every entry, a folder's content right behind it, since plain tar closes what it leaves."""
     top = os.stat(scanned.root)
     _add(archive, scanned.root, Entry(b"", top.st_mode, top.st_mtime_ns, 0))
-    for batch in scanned.batches():
-        for entry in batch:
-            _add(archive, scanned.root, entry)
-        moved(sum(entry.size for entry in batch if not entry.link))
+    entries = [entry for batch in scanned.batches() for entry in batch]
+    entries.sort(key=lambda entry: entry.path.replace(b"/", b"\0"))
+    linked = {entry.link for entry in entries if entry.link}
+    first: dict[bytes, bytes] = {}
+    for entry in entries:
+        group = entry.link or entry.path
+        link = first.setdefault(group, entry.path) if group in linked else entry.path
+        _add(archive, scanned.root, entry._replace(link=b"" if link == entry.path else link))
+        moved(0 if link != entry.path else entry.size)
         archive.members = []  # type: ignore[attr-defined]  # the writer keeps every member otherwise
 
 
@@ -87,28 +91,31 @@ def _add(archive: tarfile.TarFile, root: bytes, entry: Entry) -> None:
     member = tarfile.TarInfo(os.fsdecode(os.path.join(b".", entry.path)).rstrip("/"))
     member.mode = entry.permissions
     member.mtime = entry.mtime_ns // 10**9
-    member.pax_headers = {"mtime": f"{entry.mtime_ns // 10**9}.{entry.mtime_ns % 10**9:09d}"}
+    seconds, nanoseconds = divmod(abs(entry.mtime_ns), 10**9)
+    member.pax_headers = {"mtime": f"{'-' if entry.mtime_ns < 0 else ''}{seconds}.{nanoseconds:09d}"}
     if entry.is_directory:
         member.type = tarfile.DIRTYPE
-    elif entry.is_symlink:
-        member.type, member.linkname = tarfile.SYMTYPE, os.fsdecode(entry.target)
     elif entry.link:
         member.type, member.linkname = tarfile.LNKTYPE, "./" + os.fsdecode(entry.link)
+    elif entry.is_symlink:
+        member.type, member.linkname = tarfile.SYMTYPE, os.fsdecode(entry.target)
     else:
-        _add_file(archive, os.path.join(root, entry.path), member, entry)
+        _add_file(archive, root, member, entry)
         return
     archive.addfile(member)
 
 
-def _add_file(archive: tarfile.TarFile, path: bytes, member: tarfile.TarInfo, entry: Entry) -> None:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != entry.size or not stat.S_ISREG(entry.mode):
-            raise SourceChanged(
-                f"'{shown(entry.path)}' changed during the run", hint="run it again when nothing writes there"
-            )
-        member.size = size
-        archive.addfile(member, file)
+def _add_file(archive: tarfile.TarFile, root: bytes, member: tarfile.TarInfo, entry: Entry) -> None:
+    with os.fdopen(open_source(root, entry.path), "rb") as file:
+        if os.fstat(file.fileno()).st_size != entry.size:
+            raise changed(entry.path)
+        member.size = entry.size
+        try:
+            archive.addfile(member, file)
+        except OSError as e:
+            if e.errno is None:  # tarfile's own: it wanted more bytes than there were
+                raise changed(entry.path) from e
+            raise
 
 
 def _umask() -> int:

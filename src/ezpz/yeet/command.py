@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,6 +73,16 @@ def excludes(*others: str) -> Any:
     return lambda ctx, param, value: exclusive(ctx, param, value, *others)
 
 
+class Finite(click.FloatRange):
+    """A number in a range; nan is in none and inf is no number of seconds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 SOURCE = click.argument("src_arg", metavar="[SRC]", required=False, type=click.Path(), callback=excludes("src"))
 SOURCE_OR_VARIABLE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(), envvar=f"{PREFIX}_SRC")
 
@@ -123,7 +134,7 @@ def yeet() -> None:
 @option(
     "--min-success-fraction",
     metavar="F",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Finite(0, 1, min_open=True),
     callback=excludes("min_success_nodes"),
     help="Succeed when at least this share of the nodes has it, as 0.9.",
 )
@@ -140,7 +151,7 @@ def yeet() -> None:
 @option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     default=3600.0,
     show_default=True,
     envvar=[f"{PREFIX}_TIMEOUT", f"{PREFIX}_RSYNC_TIMEOUT"],
@@ -254,8 +265,8 @@ def request_of(options: dict[str, Any]) -> Request:
     from ezpz.yeet.plan import Request
 
     known = dict(options)
-    source = known.pop("src_arg") or known.pop("src", None)
-    known.pop("src", None)
+    positional, option_value = known.pop("src_arg"), known.pop("src")
+    source = option_value if positional is None else positional
     copy, compress = known.pop("copy"), known.pop("compress")
     strategy = "cp" if copy else "compress" if compress else known.pop("strategy")
     known.pop("strategy", None)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ezpz.yeet.scan import Scan
 
 
+PRIVATE_PLACES = ("/var/tmp", "/dev/shm")  # noqa: S108 - tried in turn; staging is 0700
+
+
 class Here:
     """Prepare, read, land; then serve from `shipment.path` until closed. Blocking: meant for a thread of its own.
 
@@ -38,10 +41,10 @@ class Here:
         self.stop = stop
         self.moved = moved
         self.is_target = plan.allocation.local is not None
-        self.landing = self._landing(plan.destination if self.is_target else _private_place(plan))
+        self.landing = self._landing(plan.destination)
         self.previous: dict[str, Any] | None = None
         self.kind = plan.source.kind or Kind.DATA
-        self.unchanged = False
+        self.unchanged = self.landed = False
         self.published: dict[str, Any] = {}
 
     def interrupt(self) -> None:
@@ -51,19 +54,36 @@ class Here:
 
     def prepare(self) -> None:
         """Check the destination here and take its lock, before anything moves. Raises EzpzError."""
+        if not self.is_target:
+            self.prepare_elsewhere()
+            return
         with _as_ezpz_errors():
-            if self.plan.in_place and self.is_target:
+            if self.plan.in_place:
                 self.landing.lock.acquire()
                 self.landing.forget_failed_nodes()
-            elif not self._serves_in_place():
+            else:
                 self.previous = self.landing.prepare(prepare_request(self.plan))["receipt"]
 
     def prepare_elsewhere(self) -> None:
-        """Give the destination on this host up and stage in a private place instead, to serve the others from."""
+        """Leave the destination on this host alone and stage privately, to serve the others from. Raises EzpzError."""
         self.landing.close()
         self.is_target = False
-        self.landing = self._landing(_private_place(self.plan))
-        self.prepare()
+        if self._serves_in_place():
+            return
+        refusal: EzpzError | None = None
+        for folder in dict.fromkeys((tempfile.gettempdir(), *PRIVATE_PLACES)):
+            self.landing = self._landing(os.path.join(folder, f"ezpz-origin-{self.plan.id}"))
+            request = dict(prepare_request(self.plan), executable=False, dst=os.fsdecode(self.landing.dst))
+            try:
+                with _as_ezpz_errors():
+                    self.landing.prepare(request)
+            except EzpzError as e:
+                self.landing.close()
+                refusal = refusal or e
+            else:
+                return
+        assert refusal is not None
+        raise refusal
 
     def read(self) -> Shipment:
         """Fill staging, relocated and verified, and say what it is. Raises EzpzError or Stopped."""
@@ -79,12 +99,13 @@ class Here:
     def publish(self, shipment: Shipment) -> Shipment:
         """Put what was read at the destination, if this host is a target, and say where it is served from now."""
         if not self.is_target or self._serves_in_place():
-            self.unchanged = self.is_target
+            self.unchanged = self.landed = self.is_target
             return shipment
         with _as_ezpz_errors():
-            self.unchanged = self.landing.keep(shipment.version)
+            self.unchanged = self.landing.keep(shipment.version, shipment.receipt)
             if not self.unchanged:
                 self.published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
+            self.landed = True
         return self._shipment(self.plan.destination, self.found)
 
     def note_failed(self, names: tuple[str, ...]) -> str:
@@ -164,10 +185,6 @@ def prepare_request(plan: Plan) -> dict[str, Any]:
         "executable": plan.source.kind is not None and plan.source.kind.is_environment,
         "replace": plan.request.replace,
     }
-
-
-def _private_place(plan: Plan) -> str:
-    return os.path.join(tempfile.gettempdir(), f"ezpz-origin-{plan.id}")
 
 
 class _as_ezpz_errors:  # noqa: N801 - reads as a function

@@ -128,7 +128,8 @@ def make_plan(
     run: str, request: Request, source: Source, totals: Totals, allocation: Allocation, strategy: Choice
 ) -> Plan:
     """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError."""
-    destination = (request.dst or default_destination(source)).rstrip("/") or "/"
+    wanted = default_destination(source) if request.dst is None else request.dst
+    destination = wanted.rstrip("/") or ("/" if wanted else "")
     if not destination.startswith("/"):
         raise UsageError(
             f"--dst '{request.dst}' is not an absolute path",
@@ -157,7 +158,7 @@ def threshold(request: Request, nodes: int) -> int | None:
             )
         return request.min_success_nodes
     if request.min_success_fraction is not None:
-        return math.ceil(round(request.min_success_fraction * nodes, 9))
+        return max(1, math.ceil(round(request.min_success_fraction * nodes, 9)))
     return None
 
 

@@ -8,10 +8,11 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from ezpz.child import in_thread
 from ezpz.cluster.detect import detect
-from ezpz.errors import EzpzError, UsageError
+from ezpz.errors import EzpzError, Interrupted, SourceEmpty, StaleList, UsageError
 from ezpz.process import Stopped, find
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.copy.base import STRATEGIES, choose
@@ -26,11 +27,10 @@ from ezpz.yeet.source import Source, active_environment, inspect
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from ezpz.cluster.model import Allocation, Node
 
-T = TypeVar("T")
 REFUSALS = ("destination-refused", "destination-not-ours", "destination-busy")
 """What was asked for is wrong, as opposed to a node that is broken, which costs only itself."""
 
@@ -46,8 +46,9 @@ class Sight:
 
 def look(request: Request, environ: Mapping[str, str]) -> Sight:
     """Look at the source and the allocation. Raises EzpzError."""
-    source = inspect(request.src or active_environment(environ))
+    source = inspect(active_environment(environ) if request.src is None else request.src)
     strategy = Choice(*choose(source, request.strategy))
+    ENGINES.load(engine_choice(request).name)
     if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:
         what = "an archive" if source.is_archive else "a directory"
         raise UsageError(
@@ -71,6 +72,8 @@ def decide(run: str, request: Request, sight: Sight, stop: threading.Event | Non
     )
     archive_bytes = estimated_size(source.real) if source.is_archive else 0
     plan = make_plan(run, request, source, totals_of(source, scanned, archive_bytes), sight.allocation, sight.strategy)
+    if not source.is_archive and not scanned.files and not scanned.directories:
+        raise SourceEmpty(f"nothing is left of the source '{source.path}'", hint="does --exclude match all of it?")
     if plan.in_place and any(left.why == "excluded" for left in scanned.left_out):
         raise UsageError(
             f"--exclude {request.exclude[0]} cannot be used: the source stands at the destination already",
@@ -114,6 +117,7 @@ class _Run:
         self.phases: dict[str, float] = {}
         self.results: dict[Node, NodeResult] = {}
         self.interrupted = 0
+        self.decided: tuple[Plan, Scan] | None = None
         self.here: Here | None = None
         self.shipment: Shipment | None = None
         self.failed_list = ""
@@ -134,12 +138,20 @@ class _Run:
                     raise
             finally:
                 await self._close()
+        self._account_for_here()
+        if self.decided is None:
+            raise Interrupted("interrupted before anything was done", signal=self.interrupted)
         return self._report()
+
+    @property
+    def plan(self) -> Plan:
+        assert self.decided is not None
+        return self.decided[0]
 
     async def _reach_and_scan(self) -> None:
         """Open the sessions while the source is counted: both take their time, and neither moves anything."""
         remote = tuple(node for node in self.sight.allocation.nodes if not node.is_local)
-        counting = asyncio.ensure_future(self._thread(lambda: decide(self.run, self.request, self.sight, self.stop)))
+        counting = asyncio.ensure_future(in_thread(lambda: decide(self.run, self.request, self.sight, self.stop)))
         with self._phase("reach"):
             try:
                 lost = await self.engine.reach(remote)
@@ -147,18 +159,19 @@ class _Run:
                 counted = await asyncio.gather(counting, return_exceptions=True)
         if isinstance(counted[0], BaseException):
             raise counted[0]
-        self.plan, self.scan = counted[0]
-        for warning in warnings(self.scan):
+        self.decided = counted[0]
+        for warning in warnings(self.decided[1]):
             self._hear(Warned(warning))
         self._lose(lost)
 
     async def _check(self) -> bool:
         """Check every destination; whether there is any point in moving something."""
-        self.here = Here(self.plan, self.scan, self.stop, lambda size: self._hear(Read(size)))
+        assert self.decided is not None
+        self.here = Here(*self.decided, self.stop, lambda size: self._hear(Read(size)))
         local = self.plan.allocation.local
         with self._phase("check"):
             try:
-                await self._thread(self.here.prepare)
+                await in_thread(self.here.prepare)
             except EzpzError as e:
                 if local is None:
                     raise
@@ -167,7 +180,7 @@ class _Run:
         if not self._worth_it():
             return False
         if local is not None and local in self.results:
-            await self._thread(self.here.prepare_elsewhere)
+            await in_thread(self.here.prepare_elsewhere)
         return True
 
     def _worth_it(self) -> bool:
@@ -183,16 +196,17 @@ class _Run:
         here = self.here
         assert here is not None
         with self._phase("read", self.plan.totals.bytes):
-            shipment = await self._thread(here.read)
+            shipment = await in_thread(here.read)
         with self._phase("publish"):
-            self.shipment = shipment = await self._thread(lambda: here.publish(shipment))
-        local = self.plan.allocation.local
-        if local is not None and here.is_target:
-            self._hear(
-                NodeDone(
-                    NodeResult(local, Outcome.OK, unchanged=here.unchanged, seconds=self._elapsed(), **here.published)
-                )
-            )
+            self.shipment = shipment = await in_thread(lambda: here.publish(shipment))
+        self._account_for_here()
+
+    def _account_for_here(self) -> None:
+        """Note what has become of this host, if it is a node of the job; also after an interrupt."""
+        here, local = self.here, self.sight.allocation.local
+        if here is not None and local is not None and here.landed and local not in self.results:
+            done = NodeResult(local, Outcome.OK, unchanged=here.unchanged, seconds=self._elapsed(), **here.published)
+            self._hear(NodeDone(done))
 
     async def _send(self) -> None:
         assert self.shipment is not None
@@ -209,7 +223,7 @@ class _Run:
         if not failed or self._report().status is not Status.PARTIAL:
             return
         if here.is_target:
-            self.failed_list = await self._thread(lambda: here.note_failed(failed))
+            self.failed_list = await in_thread(lambda: here.note_failed(failed))
             return
         first = next(node for node in self.plan.remote_nodes if self.results[node].outcome is Outcome.OK)
         path = await self.engine.note_failed(first, failed)
@@ -219,11 +233,9 @@ class _Run:
         self.stop.set()
         await self.engine.close()
         if self.here is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self.here.close)
+            await in_thread(self.here.close)
 
     def _report(self) -> Report:
-        if not hasattr(self, "plan"):
-            raise Stopped
         results = tuple(
             self.results.get(node) or NodeResult(node, Outcome.SKIPPED) for node in self.plan.allocation.nodes
         )
@@ -240,6 +252,8 @@ class _Run:
 
     def _lose(self, failures: Mapping[Node, Failure]) -> None:
         for node, failure in failures.items():
+            if failure.code == StaleList.code:  # it would be read as this run's, whatever the threshold
+                raise StaleList(failure.message, hint=failure.hint)
             self._hear(NodeDone(NodeResult(node, failure.outcome, failure=failure, seconds=self._elapsed())))
 
     def _hear(self, event: Event) -> None:
@@ -271,7 +285,9 @@ class _Run:
                     self.here.interrupt()
                 task.cancel()
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            numbers.append(signal.SIGHUP)
         for number in numbers:
             loop.add_signal_handler(number, interrupt, int(number))
         try:
@@ -279,16 +295,6 @@ class _Run:
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
-
-    async def _thread(self, act: Callable[[], T]) -> T:
-        """Run something that blocks; a cancelled run still waits for it, since it looks at `stop` by itself."""
-        work = asyncio.get_running_loop().run_in_executor(None, act)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            work.exception()
-            raise
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

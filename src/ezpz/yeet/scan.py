@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ezpz.errors import SourceUnreadable
+from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
@@ -133,6 +133,11 @@ class _Walk:
             thread.join()
         if interrupted:
             raise Stopped
+        if isinstance(self.failure, FileNotFoundError) and os.path.isdir(self.root):
+            where = shown(os.fsencode(self.failure.filename or self.root))
+            raise SourceChanged(
+                f"'{where}' went away while it was counted", hint="run it again when nothing writes there"
+            )
         if self.failure is not None:
             where = shown(os.fsencode(self.failure.filename or self.root))
             raise SourceUnreadable(
@@ -208,7 +213,7 @@ class _Walk:
             return None
         regular = stat.S_ISREG(status.st_mode)
         first = b""
-        if regular and status.st_nlink > 1:
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             first = self.inodes.setdefault((status.st_dev, status.st_ino), path)
         link = first if first != path else b""
         return Entry(
@@ -231,9 +236,10 @@ class Exclusion:
         """Whether this path itself is named by a pattern."""
         if not self._names and not self._paths:
             return False
-        name = os.path.basename(path)
-        return any(p.match(name) for p in self._names) or any(p.match(path) for p in self._paths)
+        text = os.fsdecode(path)
+        name = os.path.basename(text)
+        return any(p.match(name) for p in self._names) or any(p.match(text) for p in self._paths)
 
 
-def _compiled(pattern: str) -> re.Pattern[bytes]:
-    return re.compile(os.fsencode(fnmatch.translate(pattern)))
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.child import Child
 from ezpz.cluster.remote import explain, ssh_argv
 from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
+from ezpz.process import exit_status
 from ezpz.yeet.agent.serve import READY
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def bundle() -> bytes:
 def bootstrap() -> str:
     """The remote command that starts the agent; the same text for sh, csh and fish as login shells."""
     read = "import sys;b=sys.stdin.buffer;exec(b.read(int(b.readline())))"
-    look = f'for p in {PYTHONS}; do command -v $p >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
+    look = f'for p in {PYTHONS}; do $p -IS -c "" >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
     return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
 
 
@@ -130,7 +131,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        return self._child.process.poll() is None
+        return exit_status(self._child.process) is None
 
     async def close(self, grace: float = 3.0) -> None:
         """End the agent: it removes its staging and goes. Never raises."""

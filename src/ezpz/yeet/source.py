@@ -96,7 +96,12 @@ def inspect(path: str) -> Source:
 
     Raises SourceNotFound, SourceUnreadable, SourceEmpty, or UsageError for a file that is no archive we read.
     """
-    given = os.path.normpath(os.path.join(os.getcwd(), path))
+    if not path:
+        raise UsageError("SRC or --src is ''", hint="name a directory or an archive")
+    whole = os.path.join(os.getcwd(), path)
+    given = os.path.normpath(whole)
+    if os.path.realpath(given) != os.path.realpath(whole):  # `..` behind a link
+        given = os.path.realpath(whole)
     label = shown(os.fsencode(path))
     if not os.path.lexists(given):
         raise SourceNotFound(

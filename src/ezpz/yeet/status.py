@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
+from ezpz.child import all_of
 from ezpz.errors import EzpzError, NodesFailed
 from ezpz.yeet.agent.landing import look
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
@@ -75,7 +76,7 @@ def ask_all(allocation: Allocation, destination: str) -> StatusReport:
 async def _ask_all(nodes: tuple[Node, ...], destination: str) -> tuple[Standing, ...]:
     raise_open_files(len(nodes))
     gate = handshakes()
-    return tuple(await asyncio.gather(*(_ask(node, destination, gate) for node in nodes)))
+    return tuple(await all_of(_ask(node, destination, gate) for node in nodes))
 
 
 async def _ask(node: Node, destination: str, gate: asyncio.Semaphore) -> Standing:

@@ -82,7 +82,7 @@ class Tally:
         """How much of the phase is done, 0 to 1: by bytes while reading, by bytes on all nodes while sending."""
         if self.phase == "send":
             waiting = max(1, self.nodes - self.failed)
-            under_way = sum(min(1.0, moved / self.size) for moved in self.moving.values()) if self.size else 0.0
+            under_way = sum(min(1.0, moved / self.size) for moved in list(self.moving.values())) if self.size else 0.0
             return min(1.0, (self.done + under_way) / waiting)
         return min(1.0, self._moved / self.size) if self.size else 0.0
 
@@ -96,4 +96,4 @@ class Tally:
     @property
     def slowest(self) -> tuple[Node, int] | None:
         """Of the nodes under way the one that has received least, and its bytes."""
-        return min(self.moving.items(), key=lambda item: item[1]) if self.moving else None
+        return min(list(self.moving.items()), key=lambda item: item[1]) if self.moving else None

@@ -128,7 +128,8 @@ class Simulation:
         self.active[source] -= 1
         if self.closed and source != ORIGIN:
             self.run.copies.append((node, source, False))
-            self.tree.unreachable(node, source)
+            if not self.tree.unreachable(node, source):
+                self.run.given_up[node] = self.tree.attempts[node]
             return
         bad_node = node in self.dead
         bad = bad_node or source in self.rotten or self.world.random() < self.flaky

@@ -12,7 +12,7 @@ import shutil
 import stat
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
 from . import place, tree
@@ -22,6 +22,7 @@ AT_FDCWD = -100
 RENAME_NOREPLACE = 1  # renameat2(2)
 RENAME_EXCHANGE = 2
 RUN = rb"\d{8}-\d{6}-[0-9a-f]{8}"  # a run's id, in the name of a staging directory
+OLD = b"old"  # in staging: what stood at the destination, where the kernel cannot exchange two names
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -45,6 +46,7 @@ class Landing:
         self.lock = place.Lock(self.dst, run)
         self.abandoned = threading.Event()
         self.receipt: Optional[Dict[str, Any]] = None
+        self.standing: Optional[os.stat_result] = None
         self._made_parents: List[bytes] = []
 
     def check_on(self) -> None:
@@ -71,9 +73,13 @@ class Landing:
                 )
         try:
             self._make_parents()
+            place.refuse_shady_parent(self.parent)
             self.lock.acquire()
+            self._rescue_old_version()
             self.receipt = receipt = place.refuse_strangers(self.dst, replace=bool(request.get("replace")))
+            self.standing = os.lstat(self.dst) if os.path.lexists(self.dst) else None
             self._remove_leftovers()
+            self.forget_failed_nodes()
             held = int(receipt.get("bytes", 0)) if receipt and receipt.get("source") == request.get("source") else 0
             room = place.refuse_full(
                 self.parent,
@@ -97,42 +103,63 @@ class Landing:
             os.mkdir(folder, 0o755)
             self._made_parents.append(folder)
 
-    def _remove_leftovers(self) -> None:
+    def _leftovers(self) -> List[bytes]:
+        """The staging directories of dead runs, and of this run's dead agent: ours by name, kind and owner."""
         run = b"00000000-000000-00000000"
         staging = re.escape(os.path.basename(place.beside(self.dst, b".ezpz-" + run))).replace(re.escape(run), RUN)
         with os.scandir(self.parent) as found:
-            stale = [
+            return [
                 entry.path
                 for entry in found
-                if re.fullmatch(staging, entry.name)
+                if (re.fullmatch(staging, entry.name) or entry.path == self.staging)
                 and entry.is_dir(follow_symlinks=False)
                 and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
             ]
-        for path in stale:
+
+    def _rescue_old_version(self) -> None:
+        """Put back what a run moved aside that died before it had put the new version in."""
+        for staging in self._leftovers():
+            old = os.path.join(staging, OLD)
+            if not os.path.lexists(self.dst) and place.read_receipt(self.dst, at=old) is not None:
+                os.rename(old, self.dst)
+
+    def _remove_leftovers(self) -> None:
+        for path in self._leftovers():
             self.check_on()
-            tree.remove(path)
-        self.forget_failed_nodes()
+            with suppress(OSError):  # somebody else's files in it, perhaps; they are in nobody's way
+                tree.remove(path)
 
     def forget_failed_nodes(self) -> None:
-        """Remove an earlier run's list of failed nodes. Raises OSError when that cannot be done."""
+        """Remove an earlier run's list of failed nodes, which would mislead. Raises Refusal if that cannot be done."""
+        path = os.path.join(self.dst, tree.FAILED_NODES)
+        if not os.path.lexists(path):
+            return
         try:
-            os.unlink(os.path.join(self.dst, tree.FAILED_NODES))
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+            with writable(self.dst):
+                os.unlink(path)
+        except OSError as e:
+            message = "the list of failed nodes of an earlier run, '{}', cannot be removed: {}".format(
+                shown(path), e.strerror
+            )
+            raise Refusal("stale-list", message, "remove it by hand, so that nobody takes it for this run's")
 
     def note_failed_nodes(self, names: List[str]) -> str:
         """Write the failed nodes into the destination, one a line, and return the path. Raises OSError."""
         path = os.path.join(self.dst, tree.FAILED_NODES)
         part = path + b".part"
-        with open(part, "w") as file:
-            file.writelines(name + "\n" for name in names)
-        os.replace(part, path)
+        with writable(self.dst):
+            with open(part, "w") as file:
+                file.writelines(name + "\n" for name in names)
+            os.replace(part, path)
         return os.fsdecode(path)
 
-    def keep(self, version: str) -> bool:
-        """Whether what stands at the destination is this very version, looked at entry by entry."""
+    def keep(self, version: str, made_of: Dict[str, Any]) -> bool:
+        """Whether what stands at the destination is this very version, looked at entry by entry.
+
+        made_of: what else its receipt must say; of another source equal sizes and times prove nothing
+        """
         receipt = place.read_receipt(self.dst)
-        if receipt is None or receipt.get("version") != version:
+        if receipt is None or any(receipt.get(name) != value for name, value in dict(made_of, version=version).items()):
             return False
         return tree.survey(self.dst, self.check_on).version == version
 
@@ -162,13 +189,34 @@ class Landing:
         standing = os.path.isdir(self.dst) and not os.path.islink(self.dst)
         removed = tree.count_missing(self.dst, self.tree) if standing else 0
         self.check_on()
-        with writable(self.dst):  # a folder that is moved elsewhere must be writable itself
-            swap_in(self.tree, self.dst, aside=os.path.join(self.staging, b"old"))
+        self._swap()
         if mode & 0o700 != 0o700:
             os.chmod(self.dst, mode)
         self._made_parents = []
-        tree.remove(self.staging)
+        with suppress(OSError):  # the new version stands; the next run tries again to remove the old one
+            tree.remove(self.staging)
         return {"removed": removed, "replaced": str((self.receipt or {}).get("version", ""))}
+
+    def _swap(self) -> None:
+        """Put the new version in place of what stood there when the run began, and of nothing else."""
+        if not same(self.standing, self.dst):
+            raise self._changed()
+        if self.standing is None:
+            try:
+                move_in(self.tree, self.dst)
+            except FileExistsError:
+                raise self._changed()
+            return
+        aside = os.path.join(self.staging, OLD)
+        with writable(self.dst):  # a folder that is moved elsewhere must be writable itself
+            old = swap(self.tree, self.dst, aside=aside)
+        if not same(self.standing, old):
+            swap(old, self.dst, aside=aside)
+            raise self._changed()
+
+    def _changed(self) -> Refusal:
+        message = "'{}' has been changed by somebody else during the run".format(shown(self.dst))
+        return Refusal("destination-not-ours", message, "look at it; run it again, with --replace if it may go")
 
     def _write_receipt(self, receipt: Dict[str, Any]) -> None:
         content = dict(
@@ -186,49 +234,66 @@ class Landing:
 
     def close(self) -> None:
         """Leave nothing behind but what was published: staging goes, the lock is given up. Never raises OSError."""
-        held = self.lock.fd >= 0
-        try:
-            if held:
+        if self.lock.fd >= 0:
+            with suppress(OSError):  # a disk that is gone; the next run removes what is ours
                 tree.remove(self.staging)
+            with suppress(OSError):
                 self.lock.release()
+        with suppress(OSError):
             for folder in reversed(self._made_parents):
                 os.rmdir(folder)
-        except OSError:
-            pass  # a disk that is gone; the next run removes what is ours
         self._made_parents = []
 
 
 @contextmanager
 def writable(folder: bytes) -> Iterator[None]:
-    """Within it the owner may write to a folder, if there is one; if that fails its mode is as it was."""
-    standing = os.path.isdir(folder) and not os.path.islink(folder)
-    mode = stat.S_IMODE(os.lstat(folder).st_mode) if standing else 0o700
-    if mode & 0o700 != 0o700:
-        os.chmod(folder, mode | 0o700)
+    """Within it the owner may write to a folder; afterwards the mode of what stands there is as it was."""
+    mode = stat.S_IMODE(os.lstat(folder).st_mode)
+    if mode & 0o700 == 0o700 or os.path.islink(folder):
+        yield
+        return
+    inode = os.lstat(folder).st_ino
+    os.chmod(folder, mode | 0o700)
     try:
         yield
-    except OSError:
-        if mode & 0o700 != 0o700:
+    finally:
+        if os.lstat(folder).st_ino == inode:
             os.chmod(folder, mode)
-        raise
 
 
-def swap_in(new: bytes, dst: bytes, *, aside: bytes) -> None:
-    """Put `new` at `dst` in one step and leave what stood there, if anything, at `new` or `aside`.
+def same(before: Optional[os.stat_result], path: bytes) -> bool:
+    """Whether what stands at a path now is what stood there before, or nothing in both cases."""
+    if before is None:
+        return not os.path.lexists(path)
+    try:
+        return os.path.samestat(before, os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def move_in(new: bytes, dst: bytes) -> None:
+    """Put `new` at `dst`, where nothing stands. Raises OSError, also when something does."""
+    if not _renameat2(new, dst, RENAME_NOREPLACE):
+        if os.path.lexists(dst):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(dst))
+        os.rename(new, dst)
+
+
+def swap(new: bytes, dst: bytes, *, aside: bytes) -> bytes:
+    """Put `new` at `dst` in one step and return where what stood there is now: `new` or `aside`.
 
     Uses renameat2(2) with RENAME_EXCHANGE; where the kernel or the filesystem has none, two renames, the first undone
     if the second fails. Raises OSError.
     """
-    if not os.path.lexists(dst):
-        if not _renameat2(new, dst, RENAME_NOREPLACE):
-            os.rename(new, dst)
-    elif not _renameat2(new, dst, RENAME_EXCHANGE):
-        os.rename(dst, aside)
-        try:
-            os.rename(new, dst)
-        except OSError:
-            os.rename(aside, dst)
-            raise
+    if _renameat2(new, dst, RENAME_EXCHANGE):
+        return new
+    os.rename(dst, aside)
+    try:
+        os.rename(new, dst)
+    except OSError:
+        os.rename(aside, dst)
+        raise
+    return aside
 
 
 def _renameat2(old: bytes, new: bytes, flags: int) -> bool:

@@ -1,7 +1,6 @@
 """The destination on one host: which paths are refused, whose it is, how much room it has, who holds it."""
 
 import fcntl
-import getpass
 import hashlib
 import json
 import os
@@ -20,6 +19,8 @@ NAME_MAX = 255  # bytes of a file name on Linux
 ST_NOEXEC = 8  # statvfs(3)
 INODES_SPARE = 16
 MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
+SYSTEM = (b"/usr", b"/etc", b"/bin", b"/sbin", b"/lib", b"/lib64", b"/boot", b"/dev", b"/proc", b"/sys", b"/var")
+FREE = (b"/dev/shm", b"/var/tmp")  # places in those that are for everybody
 
 
 def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
@@ -43,10 +44,7 @@ def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
             "destination '{}' is a top-level directory".format(name),
             "choose a directory below it, as in --dst /tmp/NAME",
         )
-    if os.path.ismount(real):
-        raise Refusal(
-            "destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it"
-        )
+    _refuse_common(real, name)
     for home in homes():
         if _holds(real, home):
             raise Refusal(
@@ -56,6 +54,55 @@ def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
             )
     if source is not None and os.path.exists(source):
         _refuse_source(dst, real, os.path.realpath(source))
+
+
+def _refuse_common(real: bytes, name: str) -> None:
+    """Refuse what belongs to the system or to everybody."""
+    if os.path.ismount(real):
+        raise Refusal(
+            "destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it"
+        )
+    for folder in SYSTEM:
+        if _holds(folder, real) and not any(_holds(free, real) and real != free for free in FREE):
+            raise Refusal(
+                "destination-refused",
+                "destination '{}' belongs to the system".format(name),
+                "choose a place on node-local disk, as in --dst /tmp/NAME",
+            )
+    if os.path.isdir(real) and os.stat(real).st_mode & stat.S_ISVTX:
+        raise Refusal(
+            "destination-refused",
+            "destination '{}' is a directory for everybody's files".format(name),
+            "choose a directory below it",
+        )
+
+
+def refuse_shady_parent(parent: bytes) -> None:
+    """Raise Refusal when somebody else could replace what is below `parent`, as sshd's StrictModes does.
+
+    Each folder above must belong to this user or to root, and be sticky if everybody may write to it.
+    """
+    trusted = (0, os.geteuid(), os.stat(b"/").st_uid)  # in a user namespace root may have another number
+    folder = os.path.realpath(parent)
+    while True:
+        status = os.stat(folder)
+        if status.st_uid not in trusted:
+            raise Refusal(
+                "destination-refused",
+                "'{}' belongs to {}, who could replace what is put there".format(
+                    shown(folder), user_name(status.st_uid)
+                ),
+                "choose a place of your own with --dst",
+            )
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            raise Refusal(
+                "destination-refused",
+                "everybody may write to '{}', and replace what is put there".format(shown(folder)),
+                "choose another place with --dst, or `chmod +t` it",
+            )
+        if folder == os.path.dirname(folder):
+            return
+        folder = os.path.dirname(folder)
 
 
 def _refuse_source(dst: bytes, real: bytes, source: bytes) -> None:
@@ -86,13 +133,13 @@ def _holds(outer: bytes, inner: bytes) -> bool:
     return inner == outer or inner.startswith(outer.rstrip(b"/") + b"/")
 
 
-def read_receipt(dst: bytes) -> Optional[Dict[str, Any]]:
-    """The receipt of what stands at `dst`, or None when nothing there proves that it is ours.
+def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, Any]]:
+    """The receipt of the tree at `at` (by default `dst`), or None when nothing proves that it is ours and for `dst`.
 
     It proves that when it is a regular file of this user, in our format, and names this very place.
     """
     try:
-        fd = os.open(os.path.join(dst, RECEIPT), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(os.path.join(dst if at is None else at, RECEIPT), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -233,12 +280,12 @@ class Lock:
         self.path = beside(dst, b".ezpz-lock")
         self.run = run
         self.fd = -1
-        host = socket.gethostname()
+        self.host = host = socket.gethostname()
         self.content = json.dumps(
             {
                 "run": run,
                 "host": host,
-                "user": getpass.getuser() if os.geteuid() else "root",
+                "user": user_name(os.geteuid()),
                 "pid": os.getpid(),
                 "since": int(time.time()),
             }
@@ -249,7 +296,7 @@ class Lock:
         while True:
             fd = self._open()
             holder = self._holder(fd)
-            if holder.get("run") == self.run:
+            if holder.get("run") == self.run and holder.get("host") != self.host:
                 os.close(fd)
                 message = "the destination is shared with node {}: '{}' is not node-local".format(
                     holder.get("host"), shown(os.path.dirname(self.path))
@@ -282,13 +329,14 @@ class Lock:
                 raise
             raise self._not_ours(os.lstat(self.path))
         status = os.fstat(fd)
-        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
+        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             os.close(fd)
             raise self._not_ours(status)
         return fd
 
     def _not_ours(self, status: os.stat_result) -> Refusal:
-        whose = user_name(status.st_uid) + ("" if stat.S_ISREG(status.st_mode) else ", and is no lock")
+        sound = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        whose = user_name(status.st_uid) + ("" if sound else ", and is no lock of ours")
         message = "the lock '{}' belongs to {}".format(shown(self.path), whose)
         return Refusal("destination-not-ours", message, "choose another name with --dst")
 

@@ -113,7 +113,7 @@ class Agent:
         return transfer.run_rsync(request["argv"], float(request["seconds"]), landed.check_on, progress)
 
     def do_keep(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return {"kept": self._landed().keep(request["version"])}
+        return {"kept": self._landed().keep(request["version"], request["made_of"])}
 
     def do_publish(self, request: Dict[str, Any]) -> Dict[str, Any]:
         landed = self._landed()

@@ -18,17 +18,23 @@ Survey = NamedTuple("Survey", [("files", int), ("bytes", int), ("entries", int),
 def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
     """Every directory, file and link below `root` as (relative path, lstat), parents first, names sorted.
 
-    Our own files and what no yeet carries (FIFOs, sockets, devices) are left out.
+    Our own files and what no yeet carries (FIFOs, sockets, devices) are left out, and so is what goes meanwhile.
     """
     pending = [b""]
     while pending:
         folder = pending.pop()
-        with os.scandir(os.path.join(root, folder)) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        try:
+            with os.scandir(os.path.join(root, folder)) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
         for entry in entries:
             if folder or entry.name not in OWN_FILES:
                 path = os.path.join(folder, entry.name)
-                status = entry.stat(follow_symlinks=False)
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
                 if stat.S_ISDIR(status.st_mode):
                     pending.append(path)
                 if stat.S_IFMT(status.st_mode) in CARRIED:
@@ -49,7 +55,7 @@ def survey(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Survey
         mode = status.st_mode
         facts = b""
         if stat.S_ISREG(mode):
-            facts = b"%o %d %d" % (mode & 0o7777, status.st_size, int(status.st_mtime))
+            facts = b"%o %d %d" % (mode & 0o7777, status.st_size, status.st_mtime_ns // 10**9)
             size += status.st_size
         elif stat.S_ISLNK(mode):
             facts = os.readlink(os.path.join(root, path))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ezpz.errors import CopyFailed, DestinationUnwritable, EzpzError, NoSpace, SourceUnreadable
+from ezpz.errors import CopyFailed, DestinationUnwritable, EzpzError, NoSpace, SourceChanged, SourceUnreadable
 from ezpz.registry import Registry
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.relocate.folder import relocate_folder
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ezpz.process import Completed
+    from ezpz.yeet.entry import Entry
     from ezpz.yeet.relocate.environment import Relocation
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
@@ -42,10 +45,28 @@ class Job:
     previous: bytes | None = None
 
     def settle(self) -> None:
-        """Make what another tool has copied the same as what `direct` makes: drop what is left out, relocate."""
-        for left in self.scan.left_out:
-            tree.remove(os.path.join(self.staging, left.path))
-        relocate_folder(self.staging, self.relocation)
+        """Make what another tool has copied the same as what `direct` makes.
+
+        What is left out goes, the environment is relocated, and folders get their modes and times at last.
+        """
+        try:
+            for left in self.scan.left_out:
+                with writable(os.path.dirname(os.path.join(self.staging, left.path)) or self.staging):
+                    tree.remove(os.path.join(self.staging, left.path))
+            relocate_folder(self.staging, self.relocation)
+            self.finish_folders([entry for batch in self.scan.batches() for entry in batch if entry.is_directory])
+        except OSError as e:
+            raise local_failure(e) from e
+
+    def finish_folders(self, folders: list[Entry]) -> None:
+        """Give folders, listed parents first, and the top their modes and times, children first. Raises OSError."""
+        for entry in reversed(folders):
+            path = os.path.join(self.staging, entry.path)
+            os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.chmod(path, entry.permissions)
+        top = os.stat(self.root)
+        os.utime(self.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
+        os.chmod(self.staging, stat.S_IMODE(top.st_mode))
 
 
 class Strategy(Protocol):
@@ -84,19 +105,46 @@ def demand(done: Completed, tool: str) -> None:
     if done.returncode == 0:
         return
     said = done.err or f"exit status {done.returncode}"
-    if "No space left on device" in said or "Disk quota exceeded" in said:
+    full = [line for line in said.splitlines() if "No space left on device" in line or "Disk quota exceeded" in line]
+    if full:
         raise NoSpace(
-            f"{tool}: the local disk is full: {said.splitlines()[-1]}",
+            f"{tool}: the local disk is full: {full[-1]}",
             hint="free some space, or choose another place with --dst",
         )
+    if "Read-only file system" in said:
+        raise DestinationUnwritable(f"{tool}: {said.splitlines()[-1]}", hint="choose another place with --dst")
     if "Permission denied" in said:
         raise SourceUnreadable(f"{tool}: {said.splitlines()[0]}", hint="are you allowed to read all of the source?")
     raise CopyFailed(f"{tool} failed: {said}")
 
 
+def open_source(root: bytes, path: bytes = b"") -> int:
+    """A descriptor of the regular file at `path` below `root`, or of `root`. Raises SourceUnreadable, SourceChanged."""
+    whole = os.path.join(root, path) if path else root
+    try:
+        fd = os.open(whole, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            raise changed(path) from e
+        raise SourceUnreadable(f"cannot read '{shown(whole)}': {e.strerror}", hint="are you allowed to read it?") from e
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise changed(path)
+    return fd
+
+
+def changed(path: bytes) -> SourceChanged:
+    """What a file of the source that is not what the scan saw means."""
+    return SourceChanged(
+        f"'{shown(path)}' changed during the run",
+        hint="is something still being installed there? run it again when that is done",
+    )
+
+
 def local_failure(error: OSError) -> EzpzError:
     """What an operating system error while staging means to a user."""
-    where = shown(os.fsencode(error.filename)) if error.filename else "the local disk"
+    named = isinstance(error.filename, (str, bytes)) and error.filename
+    where = f"'{shown(os.fsencode(error.filename))}'" if named else "the local disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(
             f"the local disk is full: {where}: {error.strerror}",

@@ -39,6 +39,7 @@ class Compress:
         ]
         unpack += ["--directory", job.staging, "--file=-"]
         packed, unpacked = process.pipeline(pack, unpack, feed=b"./\0" + name_list(job.scan), stop=job.stop)
-        demand(packed if packed.returncode > 0 else unpacked, "tar")
+        demand(unpacked, "tar")  # first, since the other ends badly as well when nobody reads from it
+        demand(packed, "tar")
         job.moved(job.scan.size)
         job.settle()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import queue
 import stat
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
-from ezpz.yeet.agent.refusal import shown
-from ezpz.yeet.copy.base import local_failure
+from ezpz.yeet.copy.base import changed, local_failure, open_source
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -46,6 +44,9 @@ class _Fill:
         self.failure: Exception | None = None
         self.directories: list[Entry] = []
         self.links: list[Entry] = []
+        self.strange: set[bytes] = set()  # folders that were none in the previous version
+        self.lent: set[int] = set()  # inodes of the previous version that stand in the new one
+        self.lending = threading.Lock()
 
     def run(self) -> None:
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.job.scan.threads)]
@@ -53,6 +54,9 @@ class _Fill:
             thread.start()
         try:
             self._hand_out()
+        except OSError as e:
+            self.failure = e
+            self.failed.set()
         finally:
             for _ in threads:
                 self.batches.put(None)
@@ -67,12 +71,11 @@ class _Fill:
         size = 0
         for entry in (entry for entries in self.job.scan.batches() for entry in entries):
             if entry.is_directory:
-                os.mkdir(self._to(entry.path), 0o700)
-                self.directories.append(entry)
-            elif entry.link:
+                self._make_folder(entry)
+            elif entry.link and self._relocates(entry.path, entry) == self._relocates(entry.link, entry):
                 self.links.append(entry)
-            else:
-                batch.append(entry)
+            else:  # a further name of which only one is relocated becomes a file of its own
+                batch.append(entry._replace(link=b""))
                 size += entry.size
             if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
                 if self.failed.is_set() or self.job.stop.is_set():
@@ -80,6 +83,18 @@ class _Fill:
                 self.batches.put(batch)
                 batch, size = [], 0
         self.batches.put(batch)
+
+    def _make_folder(self, entry: Entry) -> None:
+        os.mkdir(self._to(entry.path), 0o700)
+        self.directories.append(entry)
+        if self.job.previous is None:
+            return
+        was = os.path.join(self.job.previous, entry.path)
+        if os.path.dirname(entry.path) in self.strange or os.path.islink(was) or not os.path.isdir(was):
+            self.strange.add(entry.path)
+
+    def _relocates(self, path: bytes, entry: Entry) -> bool:
+        return self.job.relocation.wants(path, entry.size)
 
     def _work(self) -> None:
         while (batch := self.batches.get()) is not None:
@@ -96,10 +111,10 @@ class _Fill:
         if entry.is_symlink:
             self._write_link(entry)
             return 0
-        relocated = self.job.relocation.wants(entry.path, entry.size)
+        relocated = self._relocates(entry.path, entry)
         if not relocated and self._link_previous(entry):
             return 0
-        source = self._open(entry)
+        source = open_source(self.job.root, entry.path)
         try:
             sink = os.open(self._to(entry.path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -124,40 +139,32 @@ class _Fill:
                 if self.job.stop.is_set():
                     raise Stopped
         if read != entry.size:
-            raise SourceChanged(
-                f"'{shown(entry.path)}' changed while it was read: {entry.size} bytes at first, then {read}",
-                hint="is something still being installed there? run it again when that is done",
-            )
-
-    def _open(self, entry: Entry) -> int:
-        path = os.path.join(self.job.root, entry.path)
-        try:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as e:
-            if e.errno in (errno.ENOENT, errno.ELOOP):
-                raise SourceChanged(
-                    f"'{shown(entry.path)}' changed during the run: {e.strerror}",
-                    hint="run it again when nothing writes there",
-                ) from e
-            raise SourceUnreadable(
-                f"cannot read '{shown(path)}': {e.strerror}", hint="are you allowed to read all of the source?"
-            ) from e
+            raise changed(entry.path)
 
     def _link_previous(self, entry: Entry) -> bool:
         """Take an unchanged file (same size, time and mode) from the version in place, if there is one."""
-        if self.job.previous is None:
+        if self.job.previous is None or os.path.dirname(entry.path) in self.strange:
             return False
         path = os.path.join(self.job.previous, entry.path)
         with contextlib.suppress(OSError):
             status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns, status.st_mode) == (
-                entry.size,
-                entry.mtime_ns,
-                entry.mode,
+            facts = (status.st_size, status.st_mtime_ns, status.st_mode)
+            if (
+                stat.S_ISREG(status.st_mode)
+                and facts == (entry.size, entry.mtime_ns, entry.mode)
+                and self._lend(status)
             ):
                 os.link(path, self._to(entry.path), follow_symlinks=False)
                 return True
         return False
+
+    def _lend(self, status: os.stat_result) -> bool:
+        """Whether an inode may be used again: once, so that names which are no longer linked do not stay so."""
+        with self.lending:
+            if status.st_ino in self.lent:
+                return False
+            self.lent.add(status.st_ino)
+            return True
 
     def _write_link(self, entry: Entry) -> None:
         os.symlink(self.job.relocation.link(entry.path, entry.target), self._to(entry.path))
@@ -168,12 +175,7 @@ class _Fill:
         try:
             for entry in self.links:
                 os.link(self._to(entry.link), self._to(entry.path), follow_symlinks=False)
-            for entry in reversed(self.directories):
-                os.utime(self._to(entry.path), ns=(entry.mtime_ns, entry.mtime_ns))
-                os.chmod(self._to(entry.path), entry.permissions)
-            top = os.stat(self.job.root)
-            os.utime(self.job.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
-            os.chmod(self.job.staging, stat.S_IMODE(top.st_mode))
+            self.job.finish_folders(self.directories)
         except OSError as e:
             raise local_failure(e) from e
 

@@ -19,9 +19,7 @@ class Rsync:
     tools: ClassVar[tuple[str, ...]] = ("rsync",)
 
     def fill(self, job: Job) -> None:
-        argv: list[process.Argument] = ["rsync", "-lptH", "--files-from=-", "--from0"]
-        if job.previous is not None:
-            argv.append(b"--link-dest=" + job.previous)
+        argv: list[process.Argument] = ["rsync", "-lptH", "--modify-window=-1", "--files-from=-", "--from0"]
         argv += ["--", job.root + b"/", job.staging + b"/"]
         demand(process.run(argv, feed=b"./\0" + name_list(job.scan), stop=job.stop), "rsync")
         job.moved(job.scan.size)

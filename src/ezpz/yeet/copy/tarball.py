@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import stat
 import tarfile
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty, SourceUnreadable
+from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, SourceEmpty, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.copy.base import local_failure
+from ezpz.yeet.copy.base import local_failure, open_source
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ezpz.yeet.copy.base import Job
 
 CHUNK = 1 << 20  # bytes
+GZIP_OVERHEAD = 1024  # bytes by which what cannot be compressed may grow, besides a thousandth
 STANDARD_FOLDERS = (b"bin", b"lib", b"lib64", b"include", b"share", b"etc", b"man", b"conda-meta")
+TIME = re.compile(r"-?\d{1,11}(\.\d*)?")
 CORRUPT_HINT = "copy or make the archive again; `gzip -t FILE` tells the same"
 
 
@@ -44,59 +50,67 @@ class _Unpack:
 
     def run(self) -> None:
         count = 0
-        try:
-            with gzip.open(self.job.root) as stream, _open(stream) as archive:
-                while (member := archive.next()) is not None:
-                    if self.job.stop.is_set():
-                        raise Stopped
-                    self._unpack(archive, member)
-                    archive.members = []  # type: ignore[attr-defined]  # the reader keeps every member otherwise
-                    count += 1
-                while stream.read(CHUNK):  # the checksum is at the very end, and tarfile stops before it
-                    pass
-            for path, mode, mtime in reversed(self.folders):
-                os.utime(path, ns=(mtime, mtime))
-                os.chmod(path, mode)
-        except (tarfile.TarError, EOFError, zlib.error) as e:
-            raise ArchiveCorrupt(f"the archive '{self.label}' is damaged or cut short: {e}", hint=CORRUPT_HINT) from e
-        except OSError as e:
-            raise self._explained(e) from e
+        with os.fdopen(open_source(self.job.root), "rb") as file:
+            try:
+                with gzip.GzipFile(fileobj=file) as stream, _open(stream) as archive:
+                    while (member := archive.next()) is not None:
+                        if self.job.stop.is_set():
+                            raise Stopped
+                        count += self._unpack(archive, member)
+                        archive.members = []  # type: ignore[attr-defined]  # the reader keeps every member otherwise
+                    while stream.read(CHUNK):  # the checksum is at the very end, and tarfile stops before it
+                        pass
+                for path, mode, mtime in reversed(self.folders):
+                    os.utime(path, ns=(mtime, mtime))
+                    os.chmod(path, mode)
+            except (tarfile.TarError, EOFError, zlib.error, OverflowError, ValueError) as e:
+                raise self._corrupt(str(e)) from e
+            except OSError as e:
+                raise self._corrupt(str(e)) if isinstance(e, gzip.BadGzipFile) else local_failure(e) from e
         if count == 0:
             raise SourceEmpty(f"the archive '{self.label}' is empty")
         if not self.has_root:
             strip_lone_folder(self.job.staging)
 
-    def _explained(self, error: OSError) -> EzpzError:
-        if isinstance(error, gzip.BadGzipFile):
-            return ArchiveCorrupt(f"the archive '{self.label}' is damaged: {error}", hint=CORRUPT_HINT)
-        return local_failure(error)
+    def _corrupt(self, why: str) -> ArchiveCorrupt:
+        return ArchiveCorrupt(f"the archive '{self.label}' is damaged or cut short: {why}", hint=CORRUPT_HINT)
 
-    def _unpack(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def _unpack(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+        """Unpack one member and return how many entries it made; the top itself counts none."""
         relative = self._checked(member.name, member)
         if relative in OWN_FILES:
-            return
-        self.has_root = self.has_root or not relative
+            return 0
         path = os.path.join(self.job.staging, relative) if relative else self.job.staging
-        mtime = _nanoseconds(member.pax_headers.get("mtime", str(int(member.mtime))))
+        mtime = _nanoseconds(member.pax_headers.get("mtime") or str(int(member.mtime)))
         if member.isdir():
+            self.has_root = self.has_root or not relative
             self._make_folders(relative)
-            self.folders.append((path, stat.S_IMODE(member.mode) & 0o777, mtime))
-            return
+            self.folders.append((path, stat.S_IMODE(member.mode), mtime))
+            return int(bool(relative))
         self._make_folders(os.path.dirname(relative))
+        if not relative or (os.path.isdir(path) and not os.path.islink(path)):
+            raise self._corrupt(f"'{shown(relative)}' is a folder and a file")
         if os.path.lexists(path):  # tar(1): of two members with one name the later counts
             os.unlink(path)
+        self._make(archive, member, path, mtime)
+        return 1
+
+    def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, mtime: int) -> None:
         if member.issym():
             os.symlink(os.fsencode(member.linkname), path)
             os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
         elif member.islnk():
             earlier = self._checked(member.linkname, member)
             self._make_folders(os.path.dirname(earlier))
-            os.link(os.path.join(self.job.staging, earlier), path, follow_symlinks=False)
+            try:
+                os.link(os.path.join(self.job.staging, earlier), path, follow_symlinks=False)
+            except (FileNotFoundError, PermissionError) as e:
+                raise self._corrupt(f"'{shown(earlier)}' is linked to, and is no file in it") from e
         elif member.isreg():
             self._write(archive, member, path, mtime)
         else:
             raise ArchiveUnsafe(
-                f"the archive '{self.label}' holds '{shown(relative)}', a device or FIFO",
+                f"the archive '{self.label}' holds '{shown(os.fsencode(member.name))}', a device or FIFO",
                 hint="unpack it by hand and look at it",
             )
 
@@ -141,12 +155,28 @@ class _Unpack:
         self.job.moved(member.size)
 
 
+class _Member(tarfile.TarInfo):
+    """A header; tarfile takes one that is damaged or missing for the end of the archive, and says nothing."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as e:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # a block of zeros is the end
+            raise ValueError(f"a member's header: {e}") from e
+
+
 def _open(stream: gzip.GzipFile) -> tarfile.TarFile:
-    return tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK, encoding="utf-8", errors="surrogateescape")
+    settings = {"bufsize": CHUNK, "encoding": "utf-8", "errors": "surrogateescape", "tarinfo": _Member}
+    return tarfile.open(fileobj=stream, mode="r|", **settings)  # type: ignore[call-overload, no-any-return]
 
 
 def _nanoseconds(text: str) -> int:
     """A PAX time ("1700000000.123456789") in whole nanoseconds, without the rounding of a float."""
+    if not TIME.fullmatch(text):
+        raise ValueError(f"'{text[:40]}' is no time")
     seconds, _, fraction = text.partition(".")
     return int(seconds) * 10**9 + (-1 if text.startswith("-") else 1) * int(fraction[:9].ljust(9, "0") or 0)
 
@@ -165,6 +195,9 @@ def strip_lone_folder(staging: bytes) -> None:
     if not stat.S_ISDIR(status.st_mode):
         return
     os.chmod(lone, 0o700)
+    for name in OWN_FILES:  # of what stood on a node, packed by hand
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(lone, name))
     aside = staging + b".lone"
     os.rename(lone, aside)
     os.rmdir(staging)
@@ -185,6 +218,6 @@ def estimated_size(path: str) -> int:
             size = int.from_bytes(file.read(4), "little")
     except OSError as e:
         raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
-    while size < packed:
+    while size + size // 1000 + GZIP_OVERHEAD < packed:
         size += 1 << 32
     return size

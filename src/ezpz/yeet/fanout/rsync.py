@@ -12,11 +12,12 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.child import Child
+from ezpz.child import Child, all_of
 from ezpz.cluster.model import Node
 from ezpz.cluster.remote import explain, ssh_command_line
 from ezpz.errors import EzpzError, NodeLost, TimedOut
 from ezpz.yeet.agent.transfer import PROGRESS, STATS, knows_zstd
+from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.events import Emit, NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.fanout.pace import BALLAST, Pace, choose_pace
@@ -38,8 +39,9 @@ OPTIONS = (
     "--no-human-readable",
     "--info=progress2",
     "--stats",
+    "--modify-window=-1",  # nanoseconds count
     f"--timeout={STALLED}",
-    "--exclude=/.ezpz-yeet-*",
+    *(f"--exclude=/{os.fsdecode(name)}" for name in OWN_FILES),
 )
 CLOSED_DOORS = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
 """Why one node may be unable to log in to another, although this host can reach both."""
@@ -58,7 +60,11 @@ ORIGIN = Node("this host", address="", given="this host", is_local=True)
 
 
 class ClosedDoorError(EzpzError):
-    """One node cannot log in to another, and has to be served by this host."""
+    """One node cannot log in to another, and has to be served by this host; `code` says why."""
+
+    def __init__(self, error: EzpzError, node: Node) -> None:
+        super().__init__(f"{node.given}, copying from {error.message}", hint=error.hint)
+        self.code = error.code
 
 
 class RsyncTree:
@@ -113,7 +119,7 @@ class RsyncTree:
         self.prepared[node] = await self.sessions[node].ask("prepare", timeout=ANSWER_WITHIN, **self.request)
 
     async def _on_each(self, nodes: tuple[Node, ...], act: Any) -> Mapping[Node, Failure]:
-        outcomes = await asyncio.gather(*(_failure_of(act(node)) for node in nodes))
+        outcomes = await all_of(_failure_of(act(node)) for node in nodes)
         return {node: failure for node, failure in zip(nodes, outcomes, strict=True) if failure is not None}
 
 
@@ -131,7 +137,7 @@ class _Delivery:
         self.expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
 
     async def run(self) -> None:
-        await asyncio.gather(*(self._keep(node) for node in self.nodes))
+        await all_of(self._keep(node) for node in self.nodes)
         if self.tree.is_waiting:
             self.pace = await self._weigh()
             self.tree.max_per_source = self.pace.per_source
@@ -161,7 +167,9 @@ class _Delivery:
         receipt = self.engine.prepared[node].get("receipt") or {}
         if receipt.get("version") != self.shipment.version:
             return
-        asking = self.engine.sessions[node].ask("keep", version=self.shipment.version, timeout=ANSWER_WITHIN)
+        asking = self.engine.sessions[node].ask(
+            "keep", version=self.shipment.version, made_of=self.shipment.receipt, timeout=ANSWER_WITHIN
+        )
         if (await _try(asking)).get("kept"):
             self.tree.has(node)
             self.engine.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
@@ -178,31 +186,33 @@ class _Delivery:
         return choose_pace(await _rate(sessions[0]), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
-        via = source.name
         attempt = self.tree.attempts[node]
         try:
-            self.engine.emit(NodeStarted(node, via, attempt))
+            self.engine.emit(NodeStarted(node, source.name, attempt))
             await self.engine.renew(node)
             moved = await self._copy(node, source)
             published = await self._publish(node)
-        except ClosedDoorError as e:
-            self.tree.unreachable(node, source)
-            self.engine.emit(NodeRetrying(node, e.message))
         except EzpzError as e:
-            self._failed(node, source, Failure.of(e), attempt, via)
+            self._failed(node, source, e, attempt)
         else:
             self.tree.done(node, source)
-            result = NodeResult(node, Outcome.OK, attempt, via, seconds=self._elapsed(), **published, **moved)
+            result = NodeResult(node, Outcome.OK, attempt, source.name, seconds=self._elapsed(), **published, **moved)
             self.engine.emit(NodeDone(result))
 
-    def _failed(self, node: Node, source: Node, failure: Failure, attempt: int, via: str) -> None:
-        session = self.engine.sessions.get(node)
-        well = session is not None and session.is_open and failure.code not in HOPELESS
-        if self.tree.failed(node, source, blame_source=well, again=failure.code not in HOPELESS):
-            self.engine.emit(NodeRetrying(node, failure.message))
+    def _failed(self, node: Node, source: Node, error: EzpzError, attempt: int) -> None:
+        if isinstance(error, ClosedDoorError):
+            again = self.tree.unreachable(node, source)
         else:
-            result = NodeResult(node, failure.outcome, attempt, via, failure=failure, seconds=self._elapsed())
-            self.engine.emit(NodeDone(result))
+            session = self.engine.sessions.get(node)
+            hopeless = error.code in HOPELESS
+            well = session is not None and session.is_open and not hopeless
+            again = self.tree.failed(node, source, blame_source=well, again=not hopeless)
+        if again:
+            self.engine.emit(NodeRetrying(node, error.message))
+            return
+        failure = Failure.of(error)
+        result = NodeResult(node, failure.outcome, attempt, source.name, failure=failure, seconds=self._elapsed())
+        self.engine.emit(NodeDone(result))
 
     async def _copy(self, node: Node, source: Node) -> dict[str, Any]:
         return await (self._push(node) if source is ORIGIN else self._pull(node, source))
@@ -219,8 +229,9 @@ class _Delivery:
         )  # fmt: skip
         if moved["returncode"] != 0:
             error = explain(moved["stderr"], moved["returncode"], source.given)
-            kind = ClosedDoorError if error.code in CLOSED_DOORS else type(error)
-            raise kind(f"{node.given}, copying from {error.message}", hint=error.hint)
+            if error.code in CLOSED_DOORS:
+                raise ClosedDoorError(error, node)
+            raise type(error)(f"{node.given}, copying from {error.message}", hint=error.hint)
         return {name: moved[name] for name in STATS}
 
     async def _push(self, node: Node) -> dict[str, Any]:
@@ -263,7 +274,9 @@ class _Delivery:
 
     def _argv(self, node: Node, source: str, target: str) -> list[str]:
         argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
-        if self.engine.prepared[node].get("receipt"):
+        standing = self.engine.prepared[node].get("receipt") or {}
+        if all(standing.get(name) == self.shipment.receipt[name] for name in ("source", "ezpz")):
+            # only then do equal size and time mean equal content
             argv.append(f"--link-dest={self.shipment.destination}")
         return [*argv, "--", source, target]
 

@@ -92,13 +92,16 @@ class Tree(Generic[S]):
             self._waiting.append(node)
         return retry
 
-    def unreachable(self, node: S, source: S) -> None:
-        """The node could not log in to the source: that costs it no attempt, and it is served by the origin instead."""
+    def unreachable(self, node: S, source: S) -> bool:
+        """The node could not log in to the source; whether it is tried again, by the origin, for once at no cost."""
+        if node in self._origin_only or source == self._origin:
+            return self.failed(node, source, blame_source=True)
         self._release(source)
         self._strike(node, source)
         self.attempts[node] -= 1
         self._origin_only.add(node)
         self._waiting.append(node)
+        return True
 
     def has(self, node: S) -> None:
         """A node turns out to have the data already."""

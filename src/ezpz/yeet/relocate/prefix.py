@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-AFTER = rb"(?![\w.-])"  # a path ends here: /p/venv is not in /p/venv-python or /p/venv.old
-LEADING = re.compile(rb"[\w.~+@%/-]*\Z")
+AFTER = rb"(?![\w.+@~\x80-\xff-])"  # a path ends here: /p/venv is not in /p/venv-python, /p/venv.old or /p/venv+cuda
+LEADING = re.compile(rb"[\w.~+@%$(){}/\x80-\xff-]*\Z")  # what may stand before a path without a break
+FLAG = re.compile(rb"-[A-Za-z]+\Z")
+OPENING = re.compile(rb"(?:.*[({])?", re.DOTALL)
 LOOK_BACK = 4096  # bytes; PATH_MAX of Linux
 
 
@@ -36,7 +38,12 @@ class PrefixMap:
 
 
 def _begins_here(text: bytes, start: int) -> bool:
-    """Whether a path begins at `start`: not in the middle of a longer path, but after `-I`, `=`, `:`, a quote or `file://`."""
+    """Whether a path begins at `start`, and is not the rest of a longer one.
+
+    It does after a break (white space, a quote, `=`, `:`, a comma), an opening bracket, a flag (`-I/p`), and `file://`.
+    """
     before = LEADING.search(text[max(0, start - LOOK_BACK) : start])
     run = before.group() if before else b""
-    return b"/" not in run or run == b"//"
+    if run == b"//":
+        return text[:start].endswith(b"://")
+    return OPENING.fullmatch(run) is not None or FLAG.fullmatch(run) is not None
