@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -60,8 +62,9 @@ def test_a_list_of_failed_nodes_that_cannot_be_removed_fails_the_run(job: Job, d
     job.report(data)
     listed = f"/tmp/{data.name}/.ezpz-yeet-failed-nodes.txt"
     job.sh("n000", f"mkdir {listed}")
-    report = job.report(data, exit_code=25)
-    assert failures(report) == {"n000": "destination-unwritable"}
+    for threshold in ((), ("--min-success-nodes", "1")):
+        document = job.report(data, *threshold, exit_code=27)
+        assert document["error"]["code"] == "stale-list"
 
 
 def test_a_hung_host_is_given_up(job: Job, data: Path) -> None:
@@ -261,3 +264,42 @@ def test_nodes_that_cannot_log_in_to_one_another_are_served_by_this_host(
     assert report["succeeded"] == 16
     assert {node["via"] for node in report["nodes"]} == {"", "this host"}
     assert max(node["attempts"] for node in report["nodes"]) == 1
+
+
+def test_an_agent_that_dies_is_started_again(job: Job) -> None:
+    tree = job.lab.shared / "large"
+    make_tree(tree, files=400, total_bytes=300_000_000, seed=10)
+    running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json")
+    while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.01)
+    for pid, argv in job.lab.processes("n002"):
+        if "-IS" in argv:
+            os.kill(pid, signal.SIGKILL)
+    report = json.loads(running.communicate(timeout=100)[0])
+    assert report["succeeded"] == 4, report
+    assert {node["node"]: node["attempts"] for node in report["nodes"]}["n002"] == 2
+    assert job.files("n002", f"/tmp/{tree.name}") == job.files("n000", str(tree))
+
+
+def test_a_broken_disk_here_costs_the_others_nothing(job: Job, venv: Path) -> None:
+    job.lab.mount_noexec("n000")
+    report = job.report(venv, "--min-success-nodes", "3")
+    assert failures(report) == {"n000": "noexec"}
+    assert report["succeeded"] == 3
+    assert report["failed_list"].startswith("n001:")
+    assert job.litter("n000") == []
+
+
+def test_what_appears_at_the_destination_during_the_run_is_not_replaced(job: Job) -> None:
+    tree = job.lab.shared / "late"
+    make_tree(tree, files=400, total_bytes=300_000_000, seed=11)
+    running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json")
+    while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.01)
+    job.sh("n002", "mkdir /tmp/late; echo precious > /tmp/late/results")
+    report = json.loads(running.communicate(timeout=100)[0])
+    assert failures(report) == {"n002": "destination-not-ours"}
+    assert job.sh("n002", "cat /tmp/late/results") == "precious\n"
+    assert report["succeeded"] == 3

@@ -78,3 +78,21 @@ def test_when_the_launching_process_is_killed_the_nodes_clean_up_by_themselves(j
     assert [job.litter(host.name) for host in remote] == [[]] * 3
     assert job.report(large)["succeeded"] == 4
     assert [job.litter(host.name) for host in job.lab.hosts] == [[]] * 4
+
+
+@pytest.mark.parametrize("command", [("yeet", "/usr/share/doc/bash"), ("yeet", "status", "/tmp/x")])
+def test_an_interrupt_while_nodes_are_being_reached_leaves_no_process(job: Job, command: tuple[str, ...]) -> None:
+    for host in job.lab.hosts[1:]:
+        job.lab.freeze(host)
+    running = job.ezpz.popen(*command, "--hostfile", job.hostfile)
+    while not any(argv[0] == "ssh" for _, argv in job.lab.processes("n000")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.01)
+    time.sleep(0.5)
+    began = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130, err
+    assert "bug" not in err
+    assert time.monotonic() - began < SOON
+    assert job.lab.processes("n000") == []

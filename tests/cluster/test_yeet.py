@@ -192,3 +192,13 @@ def test_the_pythons_of_old_nodes_can_run_the_agent(job: Job, data: Path) -> Non
         make_tree(tree, files=20, total_bytes=100_000, seed=3)
         job.ezpz.lab, job.hostfile = lab, lab.write_hostfile(lab.shared / "hostfile")
         assert job.report(tree)["succeeded"] == 3
+
+
+def test_another_source_that_only_looks_the_same_is_sent_in_full(job: Job) -> None:
+    for word in ("one", "two"):
+        folder = job.lab.shared / word
+        folder.mkdir()
+        (folder / "file").write_text(word)
+        os.utime(folder / "file", ns=(10**18, 10**18))
+        assert job.report(folder, "--dst", "/tmp/same")["succeeded"] == 4
+        assert [job.sh(host.name, "cat /tmp/same/file") for host in job.lab.hosts] == [word] * 4

@@ -444,7 +444,7 @@ class TestTheLock:
             opened(second).prepare(**asked(dst, "run-2"))
         assert caught.value.code == "destination-busy"
         pid = first.process.pid if isinstance(first, Piped) else os.getpid()
-        for fact in ("run-1", socket.gethostname(), str(pid)):
+        for fact in (run_id("run-1"), socket.gethostname(), str(pid)):
             assert fact in caught.value.message
         assert staging.is_dir()
         write(staging, "first")
