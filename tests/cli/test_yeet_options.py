@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -573,3 +574,19 @@ class TestOldModule:
         from ezpz.yeet.fanout import sources
 
         assert pick_source is sources.pick_source
+
+
+def test_a_terminated_tar_leaves_no_half_archive(yeet: Yeet) -> None:
+    (yeet.source / "noise").write_bytes(os.urandom(60_000_000))
+    environ = clean_environ(PATH=str(yeet.path))
+    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", str(yeet.source)]
+    running = subprocess.Popen(argv, cwd=yeet.root, env=environ, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not list(yeet.root.glob(".ezpz-*.part")):
+        assert running.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    running.terminate()
+    _, err = running.communicate(timeout=20)
+    assert running.returncode == 143, err
+    assert [path.name for path in yeet.root.iterdir() if "tar.gz" in path.name or "part" in path.name] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -224,6 +225,7 @@ def tar_command(*, src: str | None, target: str | None, exclude: tuple[str, ...]
             f"the source '{source.path}' is an archive already", hint="give the directory it was made from"
         )
     path = archive_path(source, target)
+    signal.signal(signal.SIGTERM, _interrupt)
     with display.Display(output) as watch:
         scanned = scan(os.fsencode(source.real), exclude=exclude)
         watch(PhaseStarted("pack", scanned.size))
@@ -258,6 +260,12 @@ def status_command(
     report = ask_all(allocation, os.path.abspath(destination))
     display.show_status(output, allocation, report)
     ctx.exit(report.exit_code)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    from ezpz.errors import Interrupted
+
+    raise Interrupted("interrupted; no archive was made", signal=number)
 
 
 def request_of(options: dict[str, Any]) -> Request:

@@ -19,8 +19,10 @@ NAME_MAX = 255  # bytes of a file name on Linux
 ST_NOEXEC = 8  # statvfs(3)
 INODES_SPARE = 16
 MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
-SYSTEM = (b"/usr", b"/etc", b"/bin", b"/sbin", b"/lib", b"/lib64", b"/boot", b"/dev", b"/proc", b"/sys", b"/var")
-FREE = (b"/dev/shm", b"/var/tmp")  # places in those that are for everybody
+SYSTEM = tuple(
+    b"/usr /etc /bin /sbin /lib /lib64 /boot /dev /proc /sys /var/cache /var/lib /var/log /var/run /var/spool".split()
+)
+FREE = (b"/dev/shm",)  # a place in those that is for everybody
 
 
 def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
