@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ezpz.errors import EzpzError
+from ezpz.errors import EzpzError, LimitReached
 from ezpz.process import GRACE, PIPE, STDERR_LINES, exit_status, signal_group, start
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ class Child:
     @classmethod
     async def start(cls, argv: Sequence[Argument], *, env: Mapping[str, str] | None = None) -> Child:
         """Start `argv` with its stdin and stdout on one socket (one descriptor here). Raises as `process.start`."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as e:
+            raise LimitReached(f"no socket can be made on this host: {e.strerror}", hint="see `ulimit -a`") from e
         with theirs:
             try:
                 process = start(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=PIPE, env=env)

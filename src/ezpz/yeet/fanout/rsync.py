@@ -12,10 +12,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.child import Child, all_of
+from ezpz.child import Child, all_of, in_thread
 from ezpz.cluster.model import Node
 from ezpz.cluster.remote import explain, ssh_command_line
-from ezpz.errors import EzpzError, NodeLost, TimedOut
+from ezpz.errors import EzpzError, TimedOut
 from ezpz.yeet.agent.transfer import PROGRESS, STATS, knows_zstd
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.events import Emit, NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
@@ -177,12 +177,8 @@ class _Delivery:
     async def _weigh(self) -> Pace:
         """Learn what the network carries from one node, and from all of them what their rsync knows."""
         sessions = [self.engine.sessions[node] for node in self.nodes]
-        answers = await asyncio.gather(
-            asyncio.to_thread(knows_zstd), *(_try(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
-        )
-        zstd = answers[0] is True and all(
-            answer.get("zstd", True) for answer in answers[1:] if isinstance(answer, dict)
-        )
+        answers = await all_of(_try(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
+        zstd = await in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
         return choose_pace(await _rate(sessions[0]), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
@@ -307,13 +303,6 @@ async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
         await act
     except EzpzError as e:
         return Failure.of(e)
-    except OSError as e:
-        return Failure.of(
-            NodeLost(
-                f"no session can be started: {e.strerror}",
-                hint="is this host out of processes or open files? see `ulimit -a`",
-            )
-        )
     return None
 
 
