@@ -31,6 +31,7 @@ BLOCK = 4096  # bytes; what a file takes on a disk is a multiple of this
 BATCH = 256  # entries handed from thread to thread at once
 SPOOL_MEMORY = 32 << 20  # bytes of entries kept in memory, beyond that in a temporary file
 SLOW = 100e-6  # seconds for one metadata call: a filesystem that answers over a network
+BUSY = 60e-6  # seconds of the interpreter that reading and writing one small file takes
 FEW, MANY = 4, 32  # threads for a filesystem that answers from memory, and for a slow one
 SKIPPED_KINDS = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
@@ -65,8 +66,8 @@ class Scan:
 
     @property
     def threads(self) -> int:
-        """How many threads should read this source."""
-        return MANY if self.latency > SLOW else FEW
+        """How many threads should read this source: as many as can wait while one of them computes."""
+        return max(FEW, min(MANY, round(self.latency / BUSY)))
 
     def batches(self) -> Iterator[list[Entry]]:
         """The entries, a list of at most 256 at a time, in the order they were found."""

@@ -259,7 +259,7 @@ class TestThreads:
         assert (files, threads) == (300, MANY)
         assert FEW < most <= MANY
 
-    @pytest.mark.parametrize(("latency", "threads"), [(0.0, FEW), (1e-5, FEW), (1e-3, MANY)])
+    @pytest.mark.parametrize(("latency", "threads"), [(0.0, FEW), (1e-5, FEW), (6e-4, 10), (5e-3, MANY)])
     def test_how_many_read_depends_on_the_latency(self, latency: float, threads: int) -> None:
         scanned = Scan(b"")
         scanned.latency = latency
