@@ -24,8 +24,15 @@ FOREIGN = ("PBS_", "SLURM_", "PMI_", "PALS_", "EZPZ_", "VIRTUAL_ENV", "CONDA_", 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGTERM end the run as Ctrl-C does, so that no lab outlives it."""
+    """Let SIGTERM end the run as Ctrl-C does, so that no lab outlives it; and let what tests start get its signals.
+
+    A shell that runs us in the background has SIGINT ignored, nohup has SIGHUP, and our children would inherit that.
+    """
     signal.signal(signal.SIGTERM, _terminate)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGQUIT: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
