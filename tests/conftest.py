@@ -29,10 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
     A shell that runs us in the background has SIGINT ignored, nohup has SIGHUP, and our children would inherit that.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGQUIT: signal.SIG_DFL}
-    for number, handler in usual.items():
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
