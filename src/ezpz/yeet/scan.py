@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BLOCK = 4096  # bytes; what a file takes on a disk is a multiple of this
 BATCH = 256  # entries handed from thread to thread at once
+SPOOL_HEADER = 4  # bytes before a batch in the spool that tell its length
 SPOOL_MEMORY = 32 << 20  # bytes of entries kept in memory, beyond that in a temporary file
 SLOW = 100e-6  # seconds for one metadata call: a filesystem that answers over a network
 BUSY = 60e-6  # seconds of the interpreter that reading and writing one small file takes
@@ -72,12 +73,9 @@ class Scan:
     def batches(self) -> Iterator[list[Entry]]:
         """The entries, a list of at most 256 at a time, in the order they were found."""
         self._spool.seek(0)
-        while True:
-            try:
-                batch = marshal.load(self._spool)  # noqa: S302 - our own file, which never had a name
-            except EOFError:
-                return
-            yield [Entry(*facts) for facts in batch]
+        while header := self._spool.read(SPOOL_HEADER):
+            batch = self._spool.read(int.from_bytes(header, "little"))
+            yield [Entry(*facts) for facts in marshal.loads(batch)]  # noqa: S302 - our own file, which never had a name
 
     def add(self, found: list[Entry]) -> None:
         """Count and spool some entries."""
@@ -90,7 +88,8 @@ class Scan:
                 self.size += 0 if entry.link else entry.size
             if not entry.link:
                 self.allocated += max(1, -(-entry.size // BLOCK)) * BLOCK
-        marshal.dump([tuple(entry) for entry in found], self._spool)
+        batch = marshal.dumps([tuple(entry) for entry in found])
+        self._spool.write(len(batch).to_bytes(SPOOL_HEADER, "little") + batch)
 
     def close(self) -> None:
         """Forget the entries; the totals stay."""
