@@ -49,6 +49,13 @@ def test_a_venv_is_activated_and_run_on_every_host(job: Job, venv: Path) -> None
         assert str(venv) not in job.sh(host.name, "cat /tmp/numeric/bin/activate* /tmp/numeric/bin/pip*")
 
 
+def test_a_venv_runs_on_each_of_sixteen_hosts(lab16: FaultyLab, job: Job, venv: Path) -> None:
+    assert job.report(venv)["succeeded"] == 16
+    for host in lab16.hosts:
+        prefix, numpy, _ = lab16.run(host, ["/tmp/numeric/bin/python", "-c", USE]).stdout.split()
+        assert (prefix, numpy[:17]) == ("/tmp/numeric", "/tmp/numeric/lib/"), host.name
+
+
 def test_an_archive_is_unpacked_on_every_host(job: Job, venv: Path) -> None:
     archive = job.lab.shared / "numeric.tar.gz"
     made = job.ezpz("yeet", "tar", venv, "-o", archive)
