@@ -128,6 +128,15 @@ def make_plan(
     run: str, request: Request, source: Source, totals: Totals, allocation: Allocation, strategy: Choice
 ) -> Plan:
     """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError."""
+    destination = destination_of(request, source)
+    return Plan(
+        run, request, source, totals, destination, allocation, strategy, engine_choice(request),
+        relocation_in_words(source, destination), threshold(request, len(allocation.nodes)),
+    )  # fmt: skip
+
+
+def destination_of(request: Request, source: Source) -> str:
+    """Where it goes on every node. Raises UsageError for what is not an absolute path."""
     wanted = default_destination(source) if request.dst is None else request.dst
     destination = wanted.rstrip("/") or ("/" if wanted else "")
     if not destination.startswith("/"):
@@ -135,10 +144,7 @@ def make_plan(
             f"--dst '{request.dst}' is not an absolute path",
             hint="it names a place on every node, as in --dst /tmp/NAME",
         )
-    return Plan(
-        run, request, source, totals, destination, allocation, strategy, engine_choice(request),
-        relocation_in_words(source, destination), threshold(request, len(allocation.nodes)),
-    )  # fmt: skip
+    return destination
 
 
 def engine_choice(request: Request) -> Choice:

@@ -20,7 +20,7 @@ from ezpz.yeet.copy.tarball import estimated_size
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
 from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment
 from ezpz.yeet.here import Here, prepare_request
-from ezpz.yeet.plan import Choice, Plan, Request, engine_choice, make_plan, totals_of
+from ezpz.yeet.plan import Choice, Plan, Request, destination_of, engine_choice, make_plan, threshold, totals_of
 from ezpz.yeet.report import Failure, NodeResult, Outcome, Report, Status, judge
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import Source, active_environment, inspect
@@ -59,6 +59,8 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
             f"--exclude {request.exclude[0]} cannot be used with an archive", hint="make the archive without it"
         )
     allocation = detect(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
+    destination_of(request, source)  # what makes no sense is said before any node is bothered
+    threshold(request, len(allocation.nodes))
     return Sight(source, allocation, strategy)
 
 
