@@ -10,7 +10,10 @@ EzpzError
 │   ├── SourceEmpty           12
 │   ├── SourceChanged         13   it changed while it was read
 │   ├── ArchiveCorrupt        14
-│   └── ArchiveUnsafe         15   a member would land outside the destination, or is a device
+│   ├── ArchiveUnsafe         15   a member would land outside the destination, or is a device
+│   ├── PrefixUnknown         16   an archive does not tell where its environment stood
+│   ├── InterpreterBroken     17   the environment's python does not start on this host
+│   └── EditableRefused       18   an editable install that cannot be carried, or may not be
 ├── destination
 │   ├── DestinationRefused    20   /, a home directory, a link, the source or around it, shared between nodes
 │   ├── DestinationNotOurs    21   no receipt, or somebody else's
@@ -19,7 +22,9 @@ EzpzError
 │   ├── NoExec                24
 │   ├── DestinationUnwritable 25
 │   ├── VerifyFailed          26   what landed is not what was sent
-│   └── StaleList             27   an earlier list of failed nodes cannot be removed
+│   ├── StaleList             27   an earlier list of failed nodes cannot be removed
+│   ├── SmokeFailed           28   the environment's python does not work where it was put
+│   └── PrefixTooLong         29   a compiled file has too little room for the new prefix
 ├── reaching a node
 │   ├── ToolMissing           30   rsync, ssh, python3 ... here or there
 │   ├── SshRefused            31
@@ -97,6 +102,18 @@ class ArchiveUnsafe(EzpzError):
     code, exit_code = "archive-unsafe", 15
 
 
+class PrefixUnknown(EzpzError):
+    code, exit_code = "prefix-unknown", 16
+
+
+class InterpreterBroken(EzpzError):
+    code, exit_code = "interpreter-broken", 17
+
+
+class EditableRefused(EzpzError):
+    code, exit_code = "editable-refused", 18
+
+
 class DestinationRefused(EzpzError):
     code, exit_code = "destination-refused", 20
 
@@ -127,6 +144,14 @@ class VerifyFailed(EzpzError):
 
 class StaleList(EzpzError):
     code, exit_code = "stale-list", 27
+
+
+class SmokeFailed(EzpzError):
+    code, exit_code = "smoke-failed", 28
+
+
+class PrefixTooLong(EzpzError):
+    code, exit_code = "prefix-too-long", 29
 
 
 class ToolMissing(EzpzError):

@@ -106,7 +106,8 @@ def _add(archive: tarfile.TarFile, root: bytes, entry: Entry) -> None:
 
 
 def _add_file(archive: tarfile.TarFile, root: bytes, member: tarfile.TarInfo, entry: Entry) -> None:
-    with os.fdopen(open_source(root, entry.path), "rb") as file:
+    place = open_source(entry.origin) if entry.origin else open_source(root, entry.path)
+    with os.fdopen(place, "rb") as file:
         if os.fstat(file.fileno()).st_size != entry.size:
             raise changed(entry.path)
         member.size = entry.size

@@ -139,6 +139,29 @@ def yeet() -> None:
     callback=excludes("min_success_nodes"),
     help="Succeed when at least this share of the nodes has it, as 0.9.",
 )
+@option(
+    "--base",
+    type=click.Choice(["auto", "embed", "keep"]),
+    default="auto",
+    show_default=True,
+    help="The base interpreter of a venv: embed it, keep it where it is, or embed it unless every node has it.",
+)
+@option(
+    "--editable",
+    type=click.Choice(["snapshot", "keep", "refuse"]),
+    default="snapshot",
+    show_default=True,
+    help="Editable installs: bring their code along, leave them where they are, or refuse them.",
+)
+@option(
+    "--compile",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Bytecode that is missing: make it once, before anything is sent, or never.",
+)
+@option("--orig-prefix", metavar="PATH", help="Where the environment in an archive stood, when that cannot be told.")
+@option("--skip-unreadable", is_flag=True, help="Leave out what you may not read, instead of refusing.")
 @option("--replace", is_flag=True, help="Replace a directory at the destination that is not from an earlier yeet.")
 @option(
     "--retries",
@@ -179,8 +202,8 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
         display.point_at_archive(output, os.environ)
     if dry_run:
         sight = run.look(request, os.environ)
-        plan, scanned = run.decide(new_run(), request, sight)
-        display.show_plan(output, plan, run.warnings(scanned))
+        decision = run.decide(new_run(), request, sight, os.environ)
+        display.show_plan(output, decision.plan, tuple(warning.text for warning in decision.warnings))
         return
     import random
 
@@ -215,7 +238,7 @@ def tar_command(*, src: str | None, target: str | None, exclude: tuple[str, ...]
     from ezpz.yeet import display
     from ezpz.yeet.archive import archive_path, write_archive
     from ezpz.yeet.events import PhaseStarted, Read
-    from ezpz.yeet.run import warnings
+    from ezpz.yeet.relocate.environment import boundary_of
     from ezpz.yeet.scan import scan
     from ezpz.yeet.source import active_environment, inspect
 
@@ -227,39 +250,53 @@ def tar_command(*, src: str | None, target: str | None, exclude: tuple[str, ...]
     path = archive_path(source, target)
     signal.signal(signal.SIGTERM, _interrupt)
     with display.Display(output) as watch:
-        scanned = scan(os.fsencode(source.real), exclude=exclude)
+        known = (os.fsencode(source.path), os.fsencode(source.real))
+        scanned = scan(known[1], exclude=exclude, boundary=boundary_of(source.kind, known))
         watch(PhaseStarted("pack", scanned.size))
         size = write_archive(scanned, path, lambda moved: watch(Read(moved)))
-    display.show_archive(output, source, scanned, path, size, warnings(scanned))
+    texts = tuple(warning.text for warning in scanned.notices.warnings())
+    display.show_archive(output, source, scanned, path, size, texts)
 
 
 @yeet.command("status")
 @click.argument("dst", required=False, type=click.Path(), envvar=f"{PREFIX}_DST")
+@option("--leaks", is_flag=True, help="What still points at a shared filesystem, on one node.")
 @node_options(PREFIX)
 @output_options(PREFIX)
 @click.pass_context
-def status_command(
-    ctx: click.Context, /, *, dst: str | None, hosts: str | None, hostfile: str | None, hsn: str, output: Output
-) -> None:
+def status_command(ctx: click.Context, /, *, dst: str | None, leaks: bool, output: Output, **where: Any) -> None:
     """Tell what stands at DST on every node: exit 0 only if all have the same version.
 
-    DST is by default EZPZ_YEET_DST, or where `ezpz yeet` puts the active environment.
+    DST is by default EZPZ_YEET_DST, or where `ezpz yeet` puts the active environment. With --leaks: run its python on
+    one node and list what it still uses of a shared filesystem, with what to do about it; exit 0 only if nothing.
 
     \b
     Examples:
       ezpz yeet status /tmp/torch
+      ezpz yeet status --leaks /tmp/torch
       ezpz yeet status --json | jq '.nodes[] | select(.state != "present")'
     """
     from ezpz.cluster.detect import detect
-    from ezpz.yeet import display
+    from ezpz.yeet import display, leak_display
     from ezpz.yeet.source import active_environment, default_destination, inspect
-    from ezpz.yeet.status import ask_all
+    from ezpz.yeet.status import ask_all, find_leaks
 
-    destination = dst or default_destination(inspect(active_environment(os.environ)))
-    allocation = detect(hosts=hosts, hostfile=hostfile, hsn=hsn, environ=os.environ)
-    report = ask_all(allocation, os.path.abspath(destination))
+    destination = os.path.abspath(dst or default_destination(inspect(active_environment(os.environ))))
+    allocation = detect(**where, environ=os.environ)
+    if leaks:
+        signal.signal(signal.SIGTERM, _stop)
+        found = find_leaks(allocation, destination, os.environ)
+        leak_display.show_leaks(output, allocation, found)
+        ctx.exit(found.exit_code)
+    report = ask_all(allocation, destination)
     display.show_status(output, allocation, report)
     ctx.exit(report.exit_code)
+
+
+def _stop(number: int, _frame: object) -> None:
+    from ezpz.errors import Interrupted
+
+    raise Interrupted("interrupted", signal=number)
 
 
 def _interrupt(number: int, _frame: object) -> None:

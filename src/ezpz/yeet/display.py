@@ -14,6 +14,7 @@ from ezpz.yeet.events import Event, NodeDone, NodeRetrying, Noted, PhaseStarted,
 from ezpz.yeet.report import Outcome, Report, Status
 from ezpz.yeet.source import Kind, active_environment, newer_archive
 from ezpz.yeet.tally import Tally
+from ezpz.yeet.words import count, relocated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,7 +127,7 @@ def show_report(output: Output, report: Report) -> None:
         output.detail(f"{phase:<8} {seconds:8.3f} s")
     colour = {Status.SUCCESS: "green", Status.PARTIAL: "yellow", Status.FAILURE: "red"}[report.status]
     output.line(_verdict(report), fg=colour, bold=True)
-    for line in (*_changes(report), *_failures(report)):
+    for line in (*_changes(report), *relocated(report), *_failures(report)):
         output.line(line)
     if report.succeeded and not report.interrupted:
         for line in next_steps(report):
@@ -201,7 +202,7 @@ def next_steps(report: Report) -> tuple[str, ...]:
     if kind is Kind.CONDA:
         return (
             "next:",
-            f"  conda activate {place}      # or: export PATH={place}/bin:$PATH",
+            f"  source {place}/bin/activate",
             "  ezpz launch -- python3 -m your_app",
             local,
         )
@@ -257,11 +258,6 @@ def _standing_in_words(standing: Standing) -> str:
     if failure is not None:
         return f"{standing.state}: {failure.message.removeprefix(f'{standing.node.given}: ')}"
     return {"foreign": "foreign: it has no receipt of a yeet", "absent": "absent: nothing stands there"}[standing.state]
-
-
-def count(number: int, noun: str) -> str:
-    """1 node, 2 nodes."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _age(seconds: float) -> str:

@@ -15,6 +15,8 @@ class Entry(NamedTuple):
     size: bytes of content; 0 for what is not a regular file
     target: what a symbolic link points at, else b""
     link: the path of the earlier entry that this one is a hard link to, else b""
+    origin: where it stands when that is not `path` below the root, an absolute path, else b""
+    content: what a regular file holds that stands nowhere yet (b"" for a folder or link that does not), else None
     """
 
     path: bytes
@@ -23,6 +25,8 @@ class Entry(NamedTuple):
     size: int
     target: bytes = b""
     link: bytes = b""
+    origin: bytes = b""
+    content: bytes | None = None
 
     @property
     def is_directory(self) -> bool:
@@ -31,6 +35,15 @@ class Entry(NamedTuple):
     @property
     def is_symlink(self) -> bool:
         return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_regular(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it stands elsewhere than below the source's root, or nowhere yet."""
+        return bool(self.origin) or self.content is not None
 
     @property
     def permissions(self) -> int:

@@ -67,9 +67,16 @@ class NodeDone:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something the user should know although the run goes on."""
+    """Something the user should know although the run goes on.
+
+    case: its name in docs/explanation/relocation.md, "" for what is not about the source; count: how many things it is
+    true of; paths: the first few of them
+    """
 
     text: str
+    case: str = ""
+    count: int = 1
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,14 @@ from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import Abandoned, Landing
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
-from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.fanout.base import Shipment
-from ezpz.yeet.relocate.environment import Relocation
-from ezpz.yeet.relocate.folder import relocate_folder, relocation_of_folder
-from ezpz.yeet.source import Kind, kind_of
+from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
 
     from ezpz.yeet.plan import Plan
-    from ezpz.yeet.scan import Scan
+    from ezpz.yeet.reading import Reading
 
 
 PRIVATE_PLACES = ("/var/tmp", "/dev/shm")  # noqa: S108 - tried in turn; staging is 0700
@@ -32,18 +28,16 @@ PRIVATE_PLACES = ("/var/tmp", "/dev/shm")  # noqa: S108 - tried in turn; staging
 class Here:
     """Prepare, read, land; then serve from `shipment.path` until closed. Blocking: meant for a thread of its own.
 
-    stop: set when the run is interrupted; moved: told the bytes that were read
+    stop: set when the run is interrupted
     """
 
-    def __init__(self, plan: Plan, scanned: Scan, stop: threading.Event, moved: Callable[[int], None]) -> None:
+    def __init__(self, plan: Plan, reading: Reading, stop: threading.Event) -> None:
         self.plan = plan
-        self.scan = scanned
+        self.reading = reading
         self.stop = stop
-        self.moved = moved
         self.is_target = plan.allocation.local is not None
         self.landing = self._landing(plan.destination)
         self.previous: dict[str, Any] | None = None
-        self.kind = plan.source.kind or Kind.DATA
         self.unchanged = self.landed = False
         self.published: dict[str, Any] = {}
 
@@ -62,7 +56,7 @@ class Here:
                 self.landing.lock.acquire()
                 self.landing.forget_failed_nodes()
             else:
-                self.previous = self.landing.prepare(prepare_request(self.plan))["receipt"]
+                self.previous = self.landing.prepare(self.request)["receipt"]
 
     def prepare_elsewhere(self) -> None:
         """Leave the destination on this host alone and stage privately, to serve the others from. Raises EzpzError."""
@@ -73,7 +67,7 @@ class Here:
         refusal: EzpzError | None = None
         for folder in dict.fromkeys((tempfile.gettempdir(), *PRIVATE_PLACES)):
             self.landing = self._landing(os.path.join(folder, f"ezpz-origin-{self.plan.id}"))
-            request = dict(prepare_request(self.plan), executable=False, dst=os.fsdecode(self.landing.dst))
+            request = dict(self.request, executable=False, dst=os.fsdecode(self.landing.dst))
             try:
                 with _as_ezpz_errors():
                     self.landing.prepare(request)
@@ -92,8 +86,8 @@ class Here:
                 return self._shipment(
                     self.plan.source.real, tree.survey(os.fsencode(self.plan.source.real), self.landing.check_on)
                 )
-            relocation = self._fill()
-            self.found = self.landing.verify(self._expected(relocation))
+            self.reading.fill(self.landing.tree, self._linkable)
+            self.found = self.landing.verify(self._expected())
             return self._shipment(os.fsdecode(self.landing.tree), self.found)
 
     def publish(self, shipment: Shipment) -> Shipment:
@@ -104,7 +98,9 @@ class Here:
         with _as_ezpz_errors():
             self.unchanged = self.landing.keep(shipment.version, shipment.receipt)
             if not self.unchanged:
-                self.published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
+                self.published = self.landing.publish(
+                    self.found, shipment.receipt, executable=shipment.executable, trial=shipment.trial
+                )
             self.landed = True
         return self._shipment(self.plan.destination, self.found)
 
@@ -132,59 +128,58 @@ class Here:
             not self.is_target
             and source.node_local
             and source.kind in (Kind.DATA, Kind.TOOL)
-            and not self.scan.left_out
+            and not self.reading.contents.scan.left_out
+            and not self.reading.contents.scan.followed
         )
 
-    def _fill(self) -> Relocation:
-        source = self.plan.source
-        strategy = STRATEGIES.load(self.plan.strategy.name)()
-        destination = os.fsencode(self.plan.destination)
-        relocation = Relocation((), destination)
-        if source.kind is not None:
-            known = (os.fsencode(source.path), os.fsencode(source.real))
-            relocation = relocation_of_folder(os.fsencode(source.real), source.kind, known, destination)
-        job = Job(
-            os.fsencode(source.real), self.scan, self.landing.tree, relocation, self.stop, self.moved, self._linkable()
-        )
-        strategy.fill(job)
-        if source.kind is None:
-            self.kind = kind_of(self.landing.tree)
-            relocation = relocation_of_folder(self.landing.tree, self.kind, (), destination)
-            relocate_folder(self.landing.tree, relocation)
-        return relocation
-
-    def _linkable(self) -> bytes | None:
-        """The version in place, if this ezpz made it from this source: then equal size and time mean equal content."""
+    def _linkable(self, relocation: str) -> bytes | None:
+        """The version in place, if this ezpz made the same of this source, so that equal times mean equal content."""
+        made_of = {"source": self.plan.source.real, "ezpz": __version__, "relocation": relocation}
         previous = self.previous or {}
-        same = previous.get("source") == self.plan.source.real and previous.get("ezpz") == __version__
-        return self.landing.dst if same else None
+        return self.landing.dst if all(previous.get(name) == value for name, value in made_of.items()) else None
 
-    def _expected(self, relocation: Relocation) -> dict[str, Any]:
+    def _expected(self) -> dict[str, Any]:
+        """What staging must hold, as far as that is known before; bytecode that was made is counted."""
         if self.plan.source.is_archive:
             return {}
-        return {"files": self.scan.files, "bytes": None if relocation.is_needed else self.scan.size + self.scan.linked}
+        scan, relocation = self.reading.contents.scan, self.reading.ledger.relocation
+        files = scan.files + self.reading.added
+        return {"files": files, "bytes": None if relocation.is_needed else scan.size + scan.linked}
 
     def _shipment(self, path: str, found: tree.Survey) -> Shipment:
-        receipt = {"source": self.plan.source.real, "kind": self.kind.value, "ezpz": __version__}
+        reading = self.reading
+        receipt = {
+            "source": self.plan.source.real,
+            "kind": reading.kind.value,
+            "ezpz": __version__,
+            "relocation": reading.digest,
+            "origins": reading.origins,
+        }
+        executable, trial = reading.kind.is_environment, reading.trial
         return Shipment(
-            path, self.plan.destination, found.version, found.files, found.bytes, receipt, self.kind.is_environment
+            path, self.plan.destination, found.version, found.files, found.bytes, receipt, executable, trial
         )
 
-
-def prepare_request(plan: Plan) -> dict[str, Any]:
-    """What a landing is asked to check and prepare for this plan."""
-    totals = plan.totals
-    return {
-        "dst": plan.destination,
-        "run": plan.id,
-        "avoid": None if plan.in_place else plan.source.real,
-        "source": plan.source.real,
-        "bytes": totals.bytes,
-        "allocated": totals.allocated,
-        "files": (totals.files or 0) + (totals.directories or 0),
-        "executable": plan.source.kind is not None and plan.source.kind.is_environment,
-        "replace": plan.request.replace,
-    }
+    @property
+    def request(self) -> dict[str, Any]:
+        """What a landing is asked to check and prepare for this plan."""
+        totals, source, contents = self.plan.totals, self.plan.source, self.reading.contents
+        scans = (contents.scan, *contents.extra)
+        return {
+            "dst": self.plan.destination,
+            "run": self.plan.id,
+            "avoid": None if self.plan.in_place else source.real,
+            "source": source.real,
+            "bytes": totals.bytes + sum(scan.size for scan in contents.extra),
+            "allocated": totals.allocated + sum(scan.allocated for scan in contents.extra),
+            "files": (totals.files or 0) + (totals.directories or 0)
+            + sum(scan.files + scan.directories for scan in contents.extra),
+            "longest": max(scan.longest for scan in scans),
+            "longest_name": max(scan.longest_name for scan in scans),
+            "clash": os.fsdecode(contents.scan.clash),
+            "executable": source.kind is not None and source.kind.is_environment,
+            "replace": self.plan.request.replace,
+        }  # fmt: skip
 
 
 class _as_ezpz_errors:  # noqa: N801 - reads as a function

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ezpz.cluster.model import Allocation, Node
     from ezpz.yeet.scan import Scan
 
+UNQUOTABLE = '":\\\n'
 DEFAULT_ENGINE = "rsync"
 
 
@@ -21,6 +22,8 @@ DEFAULT_ENGINE = "rsync"
 class Request:
     """What the user asked for, exactly; None where they said nothing.
 
+    base: "auto", "embed" or "keep"; editable: "snapshot", "keep" or "refuse"; compile: "auto" or "never"
+    orig_prefix: where the environment in an archive stood
     retries: further attempts for a node after the first; timeout: seconds for one copy to one node, 0 for none
     """
 
@@ -37,6 +40,11 @@ class Request:
     retries: int = 2
     timeout: float = 3600.0
     replace: bool = False
+    base: str = "auto"
+    editable: str = "snapshot"
+    compile: str = "auto"
+    orig_prefix: str | None = None
+    skip_unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +129,29 @@ class Plan:
             "retries": self.request.retries,
             "timeout": self.request.timeout,
             "exclude": list(self.request.exclude),
+            "base": self.request.base,
+            "editable": self.request.editable,
+            "compile": self.request.compile,
         }
 
 
 def make_plan(
-    run: str, request: Request, source: Source, totals: Totals, allocation: Allocation, strategy: Choice
+    run: str,
+    request: Request,
+    source: Source,
+    totals: Totals,
+    allocation: Allocation,
+    strategy: Choice,
+    relocation: str = "",
 ) -> Plan:
-    """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError."""
+    """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError.
+
+    relocation: what it will do, in words
+    """
     destination = destination_of(request, source)
     return Plan(
         run, request, source, totals, destination, allocation, strategy, engine_choice(request),
-        relocation_in_words(source, destination), threshold(request, len(allocation.nodes)),
+        relocation, threshold(request, len(allocation.nodes)),
     )  # fmt: skip
 
 
@@ -143,6 +163,12 @@ def destination_of(request: Request, source: Source) -> str:
         raise UsageError(
             f"--dst '{request.dst}' is not an absolute path",
             hint="it names a place on every node, as in --dst /tmp/NAME",
+        )
+    bad = [character for character in UNQUOTABLE if character in destination]
+    if bad and (source.kind is None or source.kind.is_environment):
+        raise UsageError(
+            f"--dst {destination!r} has a {bad[0]!r}, which the scripts of an environment or PATH cannot hold",
+            hint="choose a plainer name",
         )
     return destination
 
@@ -166,17 +192,6 @@ def threshold(request: Request, nodes: int) -> int | None:
     if request.min_success_fraction is not None:
         return max(1, math.ceil(round(request.min_success_fraction * nodes, 9)))
     return None
-
-
-def relocation_in_words(source: Source, destination: str) -> str:
-    """What relocation will do, for the plan."""
-    if source.is_archive:
-        return "as the unpacked tree needs it"
-    if source.kind is None or not source.kind.is_environment:
-        return "none: not an environment"
-    if source.real == destination:
-        return "none: it stands there already"
-    return f"scripts, links and configuration: {source.path} becomes {destination}"
 
 
 def totals_of(source: Source, scanned: Scan, archive_bytes: int) -> Totals:

@@ -12,6 +12,7 @@ from ezpz.errors import EzpzError, NodesFailed, by_code
 
 if TYPE_CHECKING:
     from ezpz.cluster.model import Node
+    from ezpz.yeet.events import Warned
     from ezpz.yeet.plan import Plan
 
 SCHEMA = "ezpz/yeet-report/1"
@@ -97,11 +98,60 @@ class NodeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """What relocation did, and what came along besides the source's own entries.
+
+    files_patched: files whose content changed; paths_replaced: in them; links_rewritten: their targets changed
+    links_followed, followed_bytes: files that were put in place of links that lead out, and their content
+    base: "embedded", "kept" or "none"; base_bytes: what it added; editables: paths whose code came along
+    bytecode_compiled, bytecode_failed: files; warnings: by case
+    """
+
+    files_patched: int = 0
+    paths_replaced: int = 0
+    links_rewritten: int = 0
+    links_followed: int = 0
+    followed_bytes: int = 0
+    base: str = "none"
+    base_reason: str = ""
+    base_path: str = ""
+    base_bytes: int = 0
+    python: str = ""
+    editables: tuple[str, ...] = ()
+    bytecode_compiled: int = 0
+    bytecode_failed: int = 0
+    warnings: tuple[Warned, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "files_patched": self.files_patched,
+            "paths_replaced": self.paths_replaced,
+            "links_rewritten": self.links_rewritten,
+            "links_followed": self.links_followed,
+            "followed_bytes": self.followed_bytes,
+            "python": self.python,
+            "base": {
+                "mode": self.base,
+                "reason": self.base_reason,
+                "path": self.base_path,
+                "bytes": self.base_bytes,
+            },
+            "editables": list(self.editables),
+            "bytecode": {"compiled": self.bytecode_compiled, "failed": self.bytecode_failed},
+            "warnings": [
+                {"case": each.case, "count": each.count, "paths": list(each.paths), "text": each.text}
+                for each in self.warnings
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A finished yeet.
 
     version: the digest of what was sent; files, bytes: what it holds; phases: seconds by name; failed_list: where the
     failed nodes were written, "" for nowhere; interrupted: the signal that ended the run, or 0
+    leaks: how much of the environment still leads to a shared filesystem, None when that was not asked
     """
 
     plan: Plan
@@ -114,6 +164,8 @@ class Report:
     seconds: float = 0.0
     failed_list: str = ""
     interrupted: int = 0
+    carried: Carried = field(default_factory=Carried)
+    leaks: int | None = None
 
     @property
     def succeeded(self) -> tuple[NodeResult, ...]:
@@ -166,6 +218,8 @@ class Report:
             "failed": len(self.failed),
             "failed_list": self.failed_list,
             "interrupted": self.interrupted,
+            "relocation": self.carried.to_dict(),
+            "leaks": self.leaks,
         }
 
 

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ezpz.child import in_thread
 from ezpz.cluster.detect import detect
 from ezpz.errors import EzpzError, Interrupted, SourceEmpty, StaleList, UsageError
 from ezpz.process import Stopped, find
-from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.agent import smoke
 from ezpz.yeet.copy.base import STRATEGIES, choose
 from ezpz.yeet.copy.tarball import estimated_size
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
 from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment
-from ezpz.yeet.here import Here, prepare_request
+from ezpz.yeet.here import Here
 from ezpz.yeet.plan import Choice, Plan, Request, destination_of, engine_choice, make_plan, threshold, totals_of
-from ezpz.yeet.report import Failure, NodeResult, Outcome, Report, Status, judge
+from ezpz.yeet.reading import Contents, Reading, contents_of
+from ezpz.yeet.relocate.environment import boundary_of, examine, left_out_of
+from ezpz.yeet.relocate.outfit import in_words
+from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import Source, active_environment, inspect
+from ezpz.yeet.status import leaks_here
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Mapping
 
     from ezpz.cluster.model import Allocation, Node
+from ezpz.yeet.source import Kind
 
 REFUSALS = ("destination-refused", "destination-not-ours", "destination-busy")
 """What was asked for is wrong, as opposed to a node that is broken, which costs only itself."""
@@ -64,33 +71,72 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
     return Sight(source, allocation, strategy)
 
 
-def decide(run: str, request: Request, sight: Sight, stop: threading.Event | None = None) -> tuple[Plan, Scan]:
-    """Count the source and make the plan. Raises EzpzError or Stopped."""
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The plan, and what was counted to make it."""
+
+    plan: Plan
+    contents: Contents
+
+    @property
+    def warnings(self) -> tuple[Warned, ...]:
+        """What the user should know about the source, before anything moves."""
+        environment = self.contents.environment
+        notices = (self.contents.scan.notices, *([environment.notices] if environment is not None else []))
+        return tuple(warning for each in notices for warning in each.warnings())
+
+
+def decide(
+    run: str, request: Request, sight: Sight, environ: Mapping[str, str], stop: threading.Event | None = None
+) -> Decision:
+    """Count the source, find out what its environment needs, and make the plan. Raises EzpzError or Stopped."""
     source = sight.source
-    scanned = (
-        Scan(b"")
-        if source.is_archive
-        else scan(source.real.encode(errors="surrogateescape"), exclude=request.exclude, stop=stop)
-    )
+    destination = destination_of(request, source)
+    if source.kind is None:
+        contents, words = Contents(Scan(b"")), "as the unpacked tree needs it"
+    else:
+        contents = _count(source, source.kind, request, destination, environ, stop)
+        assert contents.environment is not None
+        words = in_words(contents.environment, destination, request.base)
+    scanned = contents.scan
     archive_bytes = estimated_size(source.real) if source.is_archive else 0
-    plan = make_plan(run, request, source, totals_of(source, scanned, archive_bytes), sight.allocation, sight.strategy)
+    totals = totals_of(source, scanned, archive_bytes)
+    plan = make_plan(run, request, source, totals, sight.allocation, sight.strategy, words)
     if not source.is_archive and not scanned.files and not scanned.directories:
         raise SourceEmpty(f"nothing is left of the source '{source.path}'", hint="does --exclude match all of it?")
-    if plan.in_place and any(left.why == "excluded" for left in scanned.left_out):
+    if plan.in_place and request.exclude and any(left.why == "excluded" for left in scanned.left_out):
         raise UsageError(
             f"--exclude {request.exclude[0]} cannot be used: the source stands at the destination already",
             hint="choose another --dst",
         )
-    return plan, scanned
+    return Decision(plan, contents)
 
 
-def warnings(scanned: Scan) -> tuple[str, ...]:
-    """One line for what the source holds that is not carried, whatever it is asked."""
-    special = [left for left in scanned.left_out if left.why not in ("excluded", "ours")]
-    if not special:
-        return ()
-    more = f" and {len(special) - 1} more" if len(special) > 1 else ""
-    return (f"not carried: the {special[0].why} '{shown(special[0].path)}'{more}",)
+def _count(
+    source: Source,
+    kind: Kind,
+    request: Request,
+    destination: str,
+    environ: Mapping[str, str],
+    stop: threading.Event | None,
+) -> Contents:
+    """Count a directory, and at the same time ask its environment about itself."""
+    root = os.fsencode(source.real)
+    known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
+    foreign = left_out_of(kind, root)
+    with ThreadPoolExecutor(1) as other:
+        examining = other.submit(examine, root, kind, known, request, environ, stop)
+        scanned = scan(
+            root,
+            exclude=(*request.exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
+            boundary=boundary_of(kind, known),
+            skip_unreadable=request.skip_unreadable,
+            stop=stop,
+        )
+        environment = examining.result()
+    for name in foreign:
+        scanned.notices.note("environments-left-out", name)
+    return contents_of(scanned, environment, request, os.fsencode(destination), stop)
 
 
 def execute(run: str, request: Request, environ: Mapping[str, str], emit: Emit, rng: random.Random) -> Report:
@@ -100,18 +146,26 @@ def execute(run: str, request: Request, environ: Mapping[str, str], emit: Emit, 
     remote = any(not node.is_local for node in sight.allocation.nodes)
     for tool in (*STRATEGIES.load(sight.strategy.name).tools, *(engine_type.tools if remote else ())):
         find(tool)
-    return asyncio.run(_Run(run, request, sight, engine_type, emit, rng).go())
+    return asyncio.run(_Run(run, request, sight, engine_type, environ, emit, rng).go())
 
 
 class _Run:
     """The steps of one yeet and what they leave for each other."""
 
     def __init__(
-        self, run: str, request: Request, sight: Sight, engine_type: type[Engine], emit: Emit, rng: random.Random
+        self,
+        run: str,
+        request: Request,
+        sight: Sight,
+        engine_type: type[Engine],
+        environ: Mapping[str, str],
+        emit: Emit,
+        rng: random.Random,
     ) -> None:
         self.run = run
         self.request = request
         self.sight = sight
+        self.environ = environ
         self.emit = emit
         self.engine = engine_type(Limits(request.retries, request.timeout), self._hear, rng)
         self.stop = threading.Event()
@@ -119,10 +173,13 @@ class _Run:
         self.phases: dict[str, float] = {}
         self.results: dict[Node, NodeResult] = {}
         self.interrupted = 0
-        self.decided: tuple[Plan, Scan] | None = None
+        self.decided: Decision | None = None
+        self.reading: Reading | None = None
         self.here: Here | None = None
         self.shipment: Shipment | None = None
         self.failed_list = ""
+        self.leaks: int | None = None
+        self.warned: set[Warned] = set()
 
     async def go(self) -> Report:
         self._hear(RunStarted(len(self.sight.allocation.nodes)))
@@ -148,12 +205,12 @@ class _Run:
     @property
     def plan(self) -> Plan:
         assert self.decided is not None
-        return self.decided[0]
+        return self.decided.plan
 
     async def _reach_and_scan(self) -> None:
         """Open the sessions while the source is counted: both take their time, and neither moves anything."""
         remote = tuple(node for node in self.sight.allocation.nodes if not node.is_local)
-        counting = asyncio.ensure_future(in_thread(lambda: decide(self.run, self.request, self.sight, self.stop)))
+        counting = asyncio.ensure_future(in_thread(self._decide))
         with self._phase("reach"):
             try:
                 lost = await self.engine.reach(remote)
@@ -162,14 +219,31 @@ class _Run:
         if isinstance(counted[0], BaseException):
             raise counted[0]
         self.decided = counted[0]
-        for warning in warnings(self.decided[1]):
-            self._hear(Warned(warning))
+        self._warn(self.decided.warnings)
         self._lose(lost)
+
+    def _decide(self) -> Decision:
+        return decide(self.run, self.request, self.sight, self.environ, self.stop)
+
+    def _everywhere(self, question: dict[str, Any]) -> str:
+        """Why not every node that is wanted has this interpreter itself, "" when all have; called from a thread."""
+        local = self.plan.allocation.local
+        answers = {local.given: smoke.has_python(question, self._going_on)} if local is not None else {}
+        nodes = self._wanted()
+        asking = asyncio.run_coroutine_threadsafe(self.engine.ask(nodes, "interpreter", **question), self.loop)
+        found = asking.result()
+        answers |= {node.given: found.get(node, {"same": False, "why": "no answer"}) for node in nodes}
+        return next((f"{name}: {answer['why']}" for name, answer in answers.items() if not answer["same"]), "")
 
     async def _check(self) -> bool:
         """Check every destination; whether there is any point in moving something."""
         assert self.decided is not None
-        self.here = Here(*self.decided, self.stop, lambda size: self._hear(Read(size)))
+        self.loop = asyncio.get_running_loop()
+        self.reading = Reading(
+            self.plan, self.decided.contents, self.environ, self.stop,
+            lambda size: self._hear(Read(size)), self._everywhere,
+        )  # fmt: skip
+        self.here = Here(self.plan, self.reading, self.stop)
         local = self.plan.allocation.local
         with self._phase("check"):
             try:
@@ -178,7 +252,7 @@ class _Run:
                 if local is None:
                     raise
                 self._lose({local: Failure.of(e)})
-            self._lose(await self.engine.check(self._wanted(), prepare_request(self.plan)))
+            self._lose(await self.engine.check(self._wanted(), self.here.request))
         if not self._worth_it():
             return False
         if local is not None and local in self.results:
@@ -199,6 +273,8 @@ class _Run:
         assert here is not None
         with self._phase("read", self.plan.totals.bytes):
             shipment = await in_thread(here.read)
+        assert self.reading is not None
+        self._warn(self.reading.carried.warnings)
         with self._phase("publish"):
             self.shipment = shipment = await in_thread(lambda: here.publish(shipment))
         self._account_for_here()
@@ -213,7 +289,35 @@ class _Run:
     async def _send(self) -> None:
         assert self.shipment is not None
         with self._phase("send", self.shipment.bytes):
-            await self.engine.deliver(self._wanted(), self.shipment)
+            looking = asyncio.ensure_future(self._count_leaks())
+            try:
+                await self.engine.deliver(self._wanted(), self.shipment)
+                self.leaks = await looking
+            finally:
+                looking.cancel()
+
+    async def _count_leaks(self) -> int | None:
+        """How much of an environment that stands here still leads to a shared filesystem; None when that is not known.
+
+        Looked at while the others are served; where this host is none of the nodes, `ezpz yeet status --leaks` tells.
+        """
+        local, shipment = self.sight.allocation.local, self.shipment
+        assert shipment is not None
+        if local is None or local not in self.results or shipment.trial is None:
+            return None
+        known, place = shipment.receipt["origins"], shipment.destination
+
+        def look() -> int:
+            return len(leaks_here(local, place, known, self.environ, self._going_on).leaks)
+
+        try:
+            return await in_thread(look)
+        except EzpzError:
+            return None
+
+    def _going_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
 
     async def _note_failed(self) -> None:
         """With failures and the threshold met, list the failed nodes in the destination, here or where it is."""
@@ -245,12 +349,20 @@ class _Run:
         return Report(
             self.plan, results,
             version=sent.version if sent else "", files=sent.files if sent else 0, bytes=sent.bytes if sent else 0,
-            kind=self.here.kind.value if self.here else "", phases=self.phases, seconds=self._elapsed(),
+            kind=self.reading.kind.value if self.reading else "", phases=self.phases, seconds=self._elapsed(),
             failed_list=self.failed_list, interrupted=self.interrupted,
+            carried=self.reading.carried if self.reading and sent else Carried(), leaks=self.leaks,
         )  # fmt: skip
 
     def _wanted(self) -> tuple[Node, ...]:
         return tuple(node for node in self.plan.remote_nodes if node not in self.results)
+
+    def _warn(self, warnings: tuple[Warned, ...]) -> None:
+        """Say each warning once, with all that is known of it by then."""
+        for warning in warnings:
+            if warning not in self.warned:
+                self.warned.add(warning)
+                self._hear(warning)
 
     def _lose(self, failures: Mapping[Node, Failure]) -> None:
         for node, failure in failures.items():

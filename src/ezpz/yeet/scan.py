@@ -16,16 +16,19 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.entry import Entry
+from ezpz.yeet.notices import KEPT, Notices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from ezpz.yeet.boundary import Boundary
 
 BLOCK = 4096  # bytes; what a file takes on a disk is a multiple of this
 BATCH = 256  # entries handed from thread to thread at once
@@ -34,12 +37,12 @@ SPOOL_MEMORY = 32 << 20  # bytes of entries kept in memory, beyond that in a tem
 SLOW = 100e-6  # seconds for one metadata call: a filesystem that answers over a network
 BUSY = 60e-6  # seconds of the interpreter that reading and writing one small file takes
 FEW, MANY = 4, 32  # threads for a filesystem that answers from memory, and for a slow one
-SKIPPED_KINDS = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+CARRIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An entry that is not carried, and why: "FIFO", "socket", "device", "excluded", or "ours" (an earlier receipt)."""
+class LeftOut(NamedTuple):
+    """An entry that is not carried, and why: "special-file", "unreadable", "excluded", "ours" (an earlier receipt)."""
 
     path: bytes
     why: str
@@ -51,6 +54,8 @@ class Scan:
 
     files: everything but directories; size: bytes of content, each hard-linked file once; linked: bytes that its
     further names show; allocated: bytes on a disk with 4 KiB blocks; latency: mean seconds of one metadata call
+    followed, followed_bytes: files that were put in place of links that lead out, and their content
+    longest, longest_name: bytes of the longest path and name; clash: a path that differs from another only in case
     """
 
     root: bytes
@@ -59,8 +64,14 @@ class Scan:
     size: int = 0
     allocated: int = 0
     linked: int = 0
+    followed: int = 0
+    followed_bytes: int = 0
+    longest: int = 0
+    longest_name: int = 0
+    clash: bytes = b""
     latency: float = 0.0
     left_out: list[LeftOut] = field(default_factory=list)
+    notices: Notices = field(default_factory=Notices)
     _spool: tempfile.SpooledTemporaryFile[bytes] = field(
         default_factory=lambda: tempfile.SpooledTemporaryFile(SPOOL_MEMORY)  # noqa: SIM115 - closed by close()
     )
@@ -77,8 +88,9 @@ class Scan:
             batch = self._spool.read(int.from_bytes(header, "little"))
             yield [Entry(*facts) for facts in marshal.loads(batch)]  # noqa: S302 - our own file, which never had a name
 
-    def add(self, found: list[Entry]) -> None:
-        """Count and spool some entries."""
+    def add(self, found: Iterable[Entry]) -> None:
+        """Count and spool some entries, which come behind all that were added before."""
+        found = list(found)
         for entry in found:
             if entry.is_directory:
                 self.directories += 1
@@ -88,32 +100,84 @@ class Scan:
                 self.size += 0 if entry.link else entry.size
             if not entry.link:
                 self.allocated += max(1, -(-entry.size // BLOCK)) * BLOCK
+            if len(entry.path) > self.longest:
+                self.longest = len(entry.path)
+            name = len(entry.path) - 1 - entry.path.rfind(b"/")
+            if name > self.longest_name:
+                self.longest_name = name
         batch = marshal.dumps([tuple(entry) for entry in found])
         self._spool.write(len(batch).to_bytes(SPOOL_HEADER, "little") + batch)
+
+    def add_all(self, scans: Iterable[Scan]) -> None:
+        """Add the entries of other scans, which come along with this one's."""
+        for other in scans:
+            for batch in other.batches():
+                self.add(batch)
 
     def close(self) -> None:
         """Forget the entries; the totals stay."""
         self._spool.close()
 
 
-def scan(root: bytes, *, exclude: tuple[str, ...] = (), stop: threading.Event | None = None) -> Scan:
+def scan(
+    root: bytes,
+    *,
+    exclude: tuple[str, ...] = (),
+    boundary: Boundary | None = None,
+    skip_unreadable: bool = False,
+    stop: threading.Event | None = None,
+) -> Scan:
     """Walk `root` with as many threads as pay and return its Scan.
 
-    Raises SourceUnreadable, which names the first folder or file that cannot be looked at, or Stopped.
+    boundary: which links lead out of the tree and are replaced by what they lead to; None carries every link as it is
+
+    Raises SourceUnreadable, which names the first files and folders that cannot be read, SourceChanged, or Stopped.
     """
-    return _Walk(root, exclude, stop or threading.Event()).walk()
+    return _Walk(root, exclude, boundary, stop or threading.Event(), skip_unreadable=skip_unreadable).walk()
+
+
+class _Task(NamedTuple):
+    """A folder to look at: its path in the tree, where it stands, what of it (None for all of it), and below what.
+
+    trail: the real directories that links were followed to on the way here
+    """
+
+    folder: bytes
+    where: bytes
+    listed: list[os.DirEntry[bytes]] | None = None
+    trail: tuple[bytes, ...] = ()
+
+
+class _Seen(NamedTuple):
+    """One name that was looked at; origin: where it stands when a link was followed to it."""
+
+    path: bytes
+    status: os.stat_result
+    target: bytes = b""
+    origin: bytes = b""
+    trail: tuple[bytes, ...] = ()
 
 
 class _Walk:
     """The shared state of the threads of one scan."""
 
-    def __init__(self, root: bytes, exclude: tuple[str, ...], stop: threading.Event) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        exclude: tuple[str, ...],
+        boundary: Boundary | None,
+        stop: threading.Event,
+        *,
+        skip_unreadable: bool,
+    ) -> None:
         self.result = Scan(root)
         self.root = root
         self.excluded = Exclusion(exclude)
+        self.boundary = boundary
+        self.skip_unreadable = skip_unreadable
         self.stop = stop
         self.lock = threading.Condition()
-        self.tasks: list[tuple[bytes, list[os.DirEntry[bytes]] | None]] = [(b"", None)]
+        self.tasks: list[_Task] = [_Task(b"", root)]
         self.busy = 0
         self.threads: list[threading.Thread] = []
         self.failure: OSError | None = None
@@ -133,18 +197,27 @@ class _Walk:
             thread.join()
         if interrupted:
             raise Stopped
-        if isinstance(self.failure, FileNotFoundError) and os.path.isdir(self.root):
-            where = shown(os.fsencode(self.failure.filename or self.root))
-            raise SourceChanged(
-                f"'{where}' went away while it was counted", hint="run it again when nothing writes there"
-            )
-        if self.failure is not None:
-            where = shown(os.fsencode(self.failure.filename or self.root))
-            raise SourceUnreadable(
-                f"cannot read '{where}': {self.failure.strerror}", hint="are you allowed to read it?"
-            )
+        self._judge()
         self.result.latency = self.seconds / max(1, self.calls)
         return self.result
+
+    def _judge(self) -> None:
+        """Raise what stands in the way of a copy of all that was found."""
+        hint = "are you allowed to read it?"
+        if self.failure is not None:
+            where = shown(os.fsencode(self.failure.filename or self.root))
+            if isinstance(self.failure, FileNotFoundError) and os.path.isdir(self.root):
+                again = "run it again when nothing writes there"
+                raise SourceChanged(f"'{where}' went away while it was counted", hint=again)
+            raise SourceUnreadable(f"cannot read '{where}': {self.failure.strerror}", hint=hint)
+        count = self.result.notices.counts.get("unreadable", 0)
+        if count and not self.skip_unreadable:
+            names = [f"'{shown(os.path.join(self.root, path))}'" for path in self.result.notices.paths["unreadable"]]
+            more = f" and {count - KEPT:,} more" if count > KEPT else ""
+            raise SourceUnreadable(
+                f"cannot read {', '.join(names)}{more}: Permission denied",
+                hint=f"{hint} --skip-unreadable goes on without",
+            )
 
     def _grow(self, count: int) -> None:
         while len(self.threads) < count:
@@ -155,7 +228,7 @@ class _Walk:
     def _work(self) -> None:
         while (task := self._take()) is not None:
             try:
-                self._do(*task)
+                self._do(task)
             except OSError as e:
                 with self.lock:
                     self.failure = self.failure or e
@@ -163,7 +236,7 @@ class _Walk:
                 self.busy -= 1
                 self.lock.notify_all()
 
-    def _take(self) -> tuple[bytes, list[os.DirEntry[bytes]] | None] | None:
+    def _take(self) -> _Task | None:
         with self.lock:
             while not self.tasks:
                 if not self.busy or self.failure is not None:
@@ -174,51 +247,130 @@ class _Walk:
             self.busy += 1
             return self.tasks.pop()
 
-    def _do(self, folder: bytes, listed: list[os.DirEntry[bytes]] | None) -> None:
+    def _do(self, task: _Task) -> None:
+        listed = task.listed
         if listed is None:
-            with os.scandir(os.path.join(self.root, folder)) as found:
+            with os.scandir(task.where) as found:
                 listed = list(found)
+            self._look_for_clash(task.folder, listed)
         if len(listed) > BATCH:  # others can look at the rest of a large folder meanwhile
-            rest = [(folder, listed[i : i + BATCH]) for i in range(BATCH, len(listed), BATCH)]
+            rest = [task._replace(listed=listed[i : i + BATCH]) for i in range(BATCH, len(listed), BATCH)]
             listed = listed[:BATCH]
             with self.lock:
                 self.tasks.extend(rest)
                 self.lock.notify_all()
+        foreign = task.where if task.trail else b""
         started = time.perf_counter()
-        looked = [(os.path.join(folder, e.name), e.stat(follow_symlinks=False)) for e in listed]
+        seen = [
+            _Seen(
+                os.path.join(task.folder, entry.name),
+                entry.stat(follow_symlinks=False),
+                origin=foreign and os.path.join(foreign, entry.name),
+                trail=task.trail,
+            )
+            for entry in listed
+        ]
         elapsed = time.perf_counter() - started
-        targets = {
-            path: os.readlink(os.path.join(self.root, path)) for path, status in looked if stat.S_ISLNK(status.st_mode)
-        }
-        self._keep(looked, targets, elapsed)
+        self._keep(
+            [self._resolved(found, task) if stat.S_ISLNK(found.status.st_mode) else found for found in seen], elapsed
+        )
 
-    def _keep(self, looked: list[tuple[bytes, os.stat_result]], targets: dict[bytes, bytes], elapsed: float) -> None:
+    def _look_for_clash(self, folder: bytes, listed: list[os.DirEntry[bytes]]) -> None:
+        names: set[bytes] = set()
+        for entry in listed:
+            name = entry.name.lower()
+            if name in names and not self.result.clash:
+                self.result.clash = os.path.join(folder, entry.name)
+            names.add(name)
+
+    def _resolved(self, found: _Seen, task: _Task) -> _Seen:
+        """A link as it is, or what it leads to when that is outside and does not stay there."""
+        place = os.path.join(task.where, os.path.basename(found.path))
+        target = os.readlink(place)
+        link = found._replace(target=target)
+        if self.excluded.matches(found.path):
+            return link
+        real = self.boundary.follows(place, target, task.trail) if self.boundary is not None else None
+        try:
+            status = os.stat(real or place)
+        except OSError:
+            self.result.notices.note("dangling-link", found.path)
+            return link
+        if real is None or stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            return link
+        if stat.S_ISDIR(status.st_mode):
+            around = (self.root, *task.trail, os.path.realpath(task.where))
+            if any(folder == real or folder.startswith(real.rstrip(b"/") + b"/") for folder in around):
+                self.result.notices.note("link-loop", found.path)
+                return link
+            return _Seen(found.path, status, origin=real, trail=(*task.trail, real))
+        return _Seen(found.path, status, origin=real)
+
+    def _keep(self, seen: list[_Seen], elapsed: float) -> None:
         with self.lock:
-            self.calls += len(looked)
+            self.calls += len(seen)
             self.seconds += elapsed
-            entries = [entry for path, status in looked if (entry := self._entry(path, status, targets)) is not None]
-            if entries:
-                self.result.add(entries)
-            self.tasks.extend((entry.path, None) for entry in entries if entry.is_directory)
+            kept = [(found, entry) for found in seen if (entry := self._entry(found)) is not None]
+            if kept:
+                self.result.add(entry for _, entry in kept)
+            for found, entry in kept:
+                if entry.is_directory:
+                    self.tasks.append(
+                        _Task(entry.path, found.origin or os.path.join(self.root, entry.path), trail=found.trail)
+                    )
             self.lock.notify_all()
             if self.tasks and self.seconds > SLOW * self.calls:
                 self._grow(min(MANY, len(self.threads) + len(self.tasks)))
 
-    def _entry(self, path: bytes, status: os.stat_result, targets: dict[bytes, bytes]) -> Entry | None:
-        why = SKIPPED_KINDS.get(stat.S_IFMT(status.st_mode)) or ("excluded" if self.excluded.matches(path) else None)
-        if path in OWN_FILES:
-            why = "ours"
-        if why is not None:
+    def _entry(self, found: _Seen) -> Entry | None:
+        path, status = found.path, found.status
+        why = self._left_out(found)
+        if why:
             self.result.left_out.append(LeftOut(path, why))
+            if why in ("special-file", "unreadable"):
+                self.result.notices.note(why, path)
             return None
-        regular = stat.S_ISREG(status.st_mode)
-        first = b""
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            first = self.inodes.setdefault((status.st_dev, status.st_ino), path)
-        link = first if first != path else b""
-        return Entry(
-            path, status.st_mode, status.st_mtime_ns, status.st_size if regular else 0, targets.get(path, b""), link
-        )
+        mode = status.st_mode
+        if not stat.S_ISREG(mode):
+            return Entry(path, mode, status.st_mtime_ns, 0, found.target, self._first_name(found), found.origin)
+        if mode & SET_ID:
+            self.result.notices.note("setuid", path)
+            mode &= ~SET_ID
+        if found.origin:
+            self.result.followed += 1
+            self.result.followed_bytes += status.st_size
+        return Entry(path, mode, status.st_mtime_ns, status.st_size, b"", self._first_name(found), found.origin)
+
+    def _first_name(self, found: _Seen) -> bytes:
+        status = found.status
+        if status.st_nlink < 2 or stat.S_ISDIR(status.st_mode):
+            return b""
+        first = self.inodes.setdefault((status.st_dev, status.st_ino), found.path)
+        return first if first != found.path else b""
+
+    def _left_out(self, found: _Seen) -> str:
+        """Why this is not carried, or nothing."""
+        if found.path in OWN_FILES:
+            return "ours"
+        if self.excluded.matches(found.path):
+            return "excluded"
+        if stat.S_IFMT(found.status.st_mode) not in CARRIED:
+            return "special-file"
+        where = found.origin or os.path.join(self.root, found.path)
+        return "" if readable(where, found.status) else "unreadable"
+
+
+def readable(path: bytes, status: os.stat_result) -> bool:
+    """Whether this user may read a file or list a folder; costs a system call only where the mode does not tell."""
+    if stat.S_ISLNK(status.st_mode):
+        return True
+    wanted = 0o5 if stat.S_ISDIR(status.st_mode) else 0o4
+    everybody, owner = status.st_mode & wanted == wanted, (status.st_mode >> 6) & wanted == wanted
+    if everybody and owner and (status.st_mode >> 3) & wanted == wanted:
+        return True
+    if status.st_uid == os.geteuid() and owner:
+        return True
+    return os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0))
 
 
 class Exclusion:

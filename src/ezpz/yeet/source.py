@@ -15,31 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
-SHARED_FILESYSTEMS = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "lustre",
-        "gpfs",
-        "ceph",
-        "beegfs",
-        "beegfs_nodev",
-        "panfs",
-        "pvfs2",
-        "orangefs",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "afs",
-        "dvs",
-        "glusterfs",
-        "wekafs",
-        "vast",
-        "daos",
-        "virtiofs",
-    ]
-)
 
 
 class Kind(Enum):
@@ -73,11 +48,6 @@ class Source:
     @property
     def is_archive(self) -> bool:
         return self.kind is None
-
-
-def is_node_local(filesystem: str) -> bool:
-    """Whether a filesystem of this type is, as far as its type tells, a disk that only one host has."""
-    return filesystem not in SHARED_FILESYSTEMS and not filesystem.startswith("fuse.")
 
 
 def active_environment(environ: Mapping[str, str]) -> str:
@@ -114,7 +84,7 @@ def inspect(path: str) -> Source:
     real = os.path.realpath(given)
     if not os.access(real, os.R_OK | (os.X_OK if os.path.isdir(real) else 0)):
         raise SourceUnreadable(f"cannot read '{label}': permission denied", hint="are you allowed to read it?")
-    local = is_node_local(place.filesystem(os.fsencode(real)))
+    local = place.is_node_local(place.filesystem(os.fsencode(real)))
     name = os.path.basename(given)
     if os.path.isdir(real):
         if not any(os.scandir(real)):

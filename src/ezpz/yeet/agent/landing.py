@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
-from . import place, tree
+from . import place, smoke, tree
 from .refusal import Refusal, from_os_error, shown
 
 AT_FDCWD = -100
@@ -58,7 +58,8 @@ class Landing:
         """Check the destination, take its lock, remove what dead runs left, make the staging directory.
 
         request: avoid (a tree that the destination must not touch, or None), source (what the receipt will name),
-        bytes, allocated (the same in whole blocks), files, executable, replace, tools (programs that must be here).
+        bytes, allocated (the same in whole blocks), files, executable, replace, tools (programs that must be here),
+        longest, longest_name (bytes of paths and names), clash (a path that differs from another only in case, or "").
         Returns staging, receipt, tools (name -> path) and what the filesystem offers. Raises Refusal.
         """
         avoid = request.get("avoid")
@@ -88,6 +89,12 @@ class Landing:
                 executable=bool(request.get("executable")),
             )
             os.mkdir(self.staging, 0o700)
+            place.refuse_names(
+                self.tree,
+                int(request.get("longest", 0)),
+                int(request.get("longest_name", 0)),
+                os.fsencode(request.get("clash", "")),
+            )
             os.mkdir(self.tree, 0o700)
         except OSError as e:
             raise from_os_error(e, "cannot prepare '{}'".format(shown(self.parent)))
@@ -173,14 +180,19 @@ class Landing:
                 raise Refusal("verify-failed", message, "was the source changed during the run? run it again")
         return found
 
-    def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> Dict[str, Any]:
-        """Add the receipt to what was verified and rename it into place.
+    def publish(
+        self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool, trial: Optional[Dict[str, Any]] = None
+    ) -> Dict[str, Any]:
+        """Try out what was verified, add the receipt and rename it into place.
 
+        trial: what its python must say (see `smoke.try_out`), None for what has none
         Returns replaced, the version that stood there ("" for none of ours), and removed, the count of its files that
         are gone. Raises Refusal or OSError.
         """
         if executable:
             place.refuse_full(self.parent, size=0, files=0, executable=True)
+        if trial is not None:
+            smoke.try_out(self.tree, (self.given, self.dst), trial, self.check_on)
         mode = stat.S_IMODE(os.lstat(self.tree).st_mode)
         times = os.stat(self.tree)
         os.chmod(self.tree, mode | 0o700)

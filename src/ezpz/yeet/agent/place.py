@@ -15,10 +15,15 @@ from .tree import RECEIPT
 
 RECEIPT_FORMAT = "ezpz/receipt/1"
 RECEIPT_LIMIT = 1 << 20  # bytes
+PATH_MAX = 4096  # bytes of a path on Linux, its NUL included (limits.h)
 NAME_MAX = 255  # bytes of a file name on Linux
 ST_NOEXEC = 8  # statvfs(3)
 INODES_SPARE = 16
 MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
+SHARED_FILESYSTEMS = (
+    "nfs", "nfs4", "lustre", "gpfs", "ceph", "beegfs", "beegfs_nodev", "panfs", "pvfs2", "orangefs", "cifs", "smb3",
+    "smbfs", "9p", "afs", "dvs", "glusterfs", "wekafs", "vast", "daos", "virtiofs",
+)  # fmt: skip
 SYSTEM = tuple(
     b"/usr /etc /bin /sbin /lib /lib64 /boot /dev /proc /sys /var/cache /var/lib /var/log /var/run /var/spool".split()
 )
@@ -210,6 +215,11 @@ def filesystem(path: bytes) -> str:
     return kind
 
 
+def is_node_local(kind: str) -> bool:
+    """Whether a filesystem of this type is, as far as its type tells, a disk that only one host has."""
+    return kind not in SHARED_FILESYSTEMS and kind.partition(".")[0] != "fuse"
+
+
 def refuse_full(parent: bytes, *, size: int, files: int, executable: bool) -> Dict[str, Any]:
     """What the filesystem of `parent` offers; raise Refusal when so much does not fit there, or may not run."""
     room = os.statvfs(parent)
@@ -242,6 +252,40 @@ def refuse_full(parent: bytes, *, size: int, files: int, executable: bool) -> Di
             "choose a place on disk with --dst",
         )
     return {"free_bytes": free, "free_files": room.f_favail if room.f_files else None, "filesystem": kind}
+
+
+def refuse_names(tree: bytes, longest: int, longest_name: int, clash: bytes) -> None:
+    """Raise Refusal when paths or names of a source cannot be had on this filesystem; `tree` is to be made.
+
+    longest, longest_name: bytes; clash: a path that differs from another only in case, b"" for none
+    """
+    folder = os.path.dirname(tree)
+    hint = "leave it out with --exclude, or choose a shorter --dst"
+    if len(tree) + 1 + longest >= PATH_MAX:
+        raise Refusal(
+            "destination-refused",
+            "paths of {} bytes in the source are too long below '{}'".format(longest, shown(folder)),
+            hint,
+        )
+    limit = os.statvfs(folder).f_namemax
+    if longest_name > limit:
+        message = "the source has a name of {} bytes, and '{}' takes {}".format(longest_name, shown(folder), limit)
+        raise Refusal("destination-refused", message, hint)
+    if clash and _folds_case(folder):
+        message = "'{}' has a name that differs only in case, which '{}' cannot tell apart".format(
+            shown(clash), shown(folder)
+        )
+        raise Refusal("destination-refused", message, "choose another place with --dst")
+
+
+def _folds_case(folder: bytes) -> bool:
+    """Whether names in a directory of ours that differ only in case are the same."""
+    path = os.path.join(folder, b"case")
+    os.mkdir(path, 0o700)
+    try:
+        return os.path.exists(os.path.join(folder, b"CASE"))
+    finally:
+        os.rmdir(path)
 
 
 def _memory_available() -> Optional[int]:

@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import Any, BinaryIO, Dict, Optional
 
-from . import landing, refusal, transfer
+from . import landing, leaks, refusal, smoke, transfer
 
 READY = "EZPZ-AGENT-READY"
 FAREWELL = 3.0  # seconds that the work in hand has to end once nobody listens
@@ -104,6 +104,9 @@ class Agent:
         self.landing = landing.Landing(os.fsencode(request["dst"]), request["run"])
         return self.landing.prepare(request)
 
+    def do_interpreter(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        return smoke.has_python(request, self._check_on)
+
     def do_pull(self, request: Dict[str, Any]) -> Dict[str, Any]:
         landed = self._landed()
 
@@ -118,13 +121,22 @@ class Agent:
     def do_publish(self, request: Dict[str, Any]) -> Dict[str, Any]:
         landed = self._landed()
         found = landed.verify(request["expected"])
-        return landed.publish(found, request["receipt"], executable=bool(request["executable"]))
+        return landed.publish(
+            found, request["receipt"], executable=bool(request["executable"]), trial=request.get("trial")
+        )
 
     def do_note(self, request: Dict[str, Any]) -> Dict[str, Any]:
         return {"path": self._landed().note_failed_nodes(request["names"])}
 
     def do_look(self, request: Dict[str, Any]) -> Dict[str, Any]:
         return {"standing": landing.look(os.fsencode(request["dst"]))}
+
+    def do_leaks(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        return leaks.find_leaks(os.fsencode(request["dst"]), request, self._check_on)
+
+    def _check_on(self) -> None:
+        if self.gone.is_set():
+            raise landing.Abandoned
 
 
 def main() -> None:

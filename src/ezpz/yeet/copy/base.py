@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ezpz.errors import CopyFailed, DestinationUnwritable, EzpzError, NoSpace, SourceChanged, SourceUnreadable
 from ezpz.registry import Registry
-from ezpz.yeet.agent import tree
-from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.agent.refusal import shown
-from ezpz.yeet.relocate.folder import relocate_folder
 
 if TYPE_CHECKING:
     import threading
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
     from ezpz.process import Completed
     from ezpz.yeet.entry import Entry
-    from ezpz.yeet.relocate.environment import Relocation
+    from ezpz.yeet.relocate.ledger import Ledger
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
 
@@ -32,41 +29,32 @@ class Job:
 
     root: the real path of the source; scan: its entries (empty for an archive)
     staging: an existing, empty, private directory
-    previous: the version in place, made from the same source by the same ezpz, or None; unchanged files may be linked
+    ledger: relocates what is copied
+    previous: the version in place, made of the same by the same ezpz, or None; unchanged files may be linked
     stop: set when the run was interrupted; moved: is told how many more bytes of content have been written
     """
 
     root: bytes
     scan: Scan
     staging: bytes
-    relocation: Relocation
+    ledger: Ledger
     stop: threading.Event
     moved: Callable[[int], None]
     previous: bytes | None = None
 
-    def settle(self) -> None:
-        """Make what another tool has copied the same as what `direct` makes.
-
-        What is left out goes, the environment is relocated, and folders get their modes and times at last.
-        """
-        try:
-            for left in self.scan.left_out:
-                with writable(os.path.dirname(os.path.join(self.staging, left.path)) or self.staging):
-                    tree.remove(os.path.join(self.staging, left.path))
-            relocate_folder(self.staging, self.relocation)
-            self.finish_folders([entry for batch in self.scan.batches() for entry in batch if entry.is_directory])
-        except OSError as e:
-            raise local_failure(e) from e
-
     def finish_folders(self, folders: list[Entry]) -> None:
         """Give folders, listed parents first, and the top their modes and times, children first. Raises OSError."""
+        self.finish_below(folders)
+        top = os.stat(self.root)
+        os.utime(self.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
+        os.chmod(self.staging, stat.S_IMODE(top.st_mode))
+
+    def finish_below(self, folders: list[Entry]) -> None:
+        """The same without the top."""
         for entry in reversed(folders):
             path = os.path.join(self.staging, entry.path)
             os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
             os.chmod(path, entry.permissions)
-        top = os.stat(self.root)
-        os.utime(self.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
-        os.chmod(self.staging, stat.S_IMODE(top.st_mode))
 
 
 class Strategy(Protocol):
@@ -96,8 +84,9 @@ def choose(source: Source, wanted: str | None) -> tuple[str, str]:
 
 
 def name_list(scan: Scan) -> bytes:
-    """Every path of a scan, NUL-terminated, as `--files-from` and `-T` take them."""
-    return b"".join(b"./" + entry.path + b"\0" for batch in scan.batches() for entry in batch)
+    """Every path of a scan's own entries, NUL-terminated, as `--files-from` and `-T` take them."""
+    own = (entry.path for batch in scan.batches() for entry in batch if not entry.is_foreign)
+    return b"".join(b"./" + path + b"\0" for path in own)
 
 
 def demand(done: Completed, tool: str) -> None:

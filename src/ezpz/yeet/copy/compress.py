@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ezpz import process
 from ezpz.yeet.copy.base import demand, name_list
+from ezpz.yeet.copy.settle import settle
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -24,6 +25,7 @@ class Compress:
             "--create",
             "--gzip",
             "--format=posix",
+            "--sparse",
             "--no-recursion",
             "--null",
             "--verbatim-files-from",
@@ -42,4 +44,4 @@ class Compress:
         demand(unpacked, "tar")  # first, since the other ends badly as well when nobody reads from it
         demand(packed, "tar")
         job.moved(job.scan.size)
-        job.settle()
+        settle(job)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ezpz import process
 from ezpz.yeet.copy.base import demand
+from ezpz.yeet.copy.settle import settle
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -30,4 +31,4 @@ class Cp:
         ]
         demand(process.run(argv, stop=job.stop), "cp")
         job.moved(job.scan.size)
-        job.settle()
+        settle(job)

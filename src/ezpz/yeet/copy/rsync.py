@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ezpz import process
 from ezpz.yeet.copy.base import demand, name_list
+from ezpz.yeet.copy.settle import settle
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -19,8 +20,8 @@ class Rsync:
     tools: ClassVar[tuple[str, ...]] = ("rsync",)
 
     def fill(self, job: Job) -> None:
-        argv: list[process.Argument] = ["rsync", "-lptH", "--modify-window=-1", "--files-from=-", "--from0"]
+        argv: list[process.Argument] = ["rsync", "-lptHS", "--modify-window=-1", "--files-from=-", "--from0"]
         argv += ["--", job.root + b"/", job.staging + b"/"]
         demand(process.run(argv, feed=b"./\0" + name_list(job.scan), stop=job.stop), "rsync")
         job.moved(job.scan.size)
-        job.settle()
+        settle(job)

@@ -22,6 +22,7 @@ class Shipment:
 
     path: the tree on this host; destination: where it goes on every node; version, files, bytes: what it must be there
     receipt: what each node's receipt says besides; executable: it holds an environment
+    trial: what its python must say on every node (see `agent.smoke`), None for what has none
     """
 
     path: str
@@ -31,6 +32,7 @@ class Shipment:
     bytes: int
     receipt: dict[str, Any]
     executable: bool
+    trial: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class Engine(Protocol):
 
     async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
         """Connect to the nodes; the failures by node."""
+
+    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
+        """Ask the agents of all these nodes at once; the answers of those that gave one."""
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         """Check every node's destination and take its lock, before anything moves; the failures by node."""

@@ -52,6 +52,7 @@ HOPELESS = (
     "destination-not-ours",
     "destination-busy",
     "noexec",
+    "smoke-failed",
     "tool-missing",
 )
 
@@ -90,6 +91,11 @@ class RsyncTree:
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = dict(request, tools=["rsync", "ssh"])
         return await self._on_each(nodes, self._prepare)
+
+    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
+        asked = (_try(self.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request)) for node in nodes)
+        answers = await all_of(asked)
+        return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         await _Delivery(self, nodes, shipment).run()
@@ -265,13 +271,13 @@ class _Delivery:
     async def _publish(self, node: Node) -> dict[str, Any]:
         return await self.engine.sessions[node].ask(
             "publish", expected=self.expected, receipt=self.shipment.receipt, executable=self.shipment.executable,
-            timeout=self.engine.limits.timeout or None,
+            trial=self.shipment.trial, timeout=self.engine.limits.timeout or None,
         )  # fmt: skip
 
     def _argv(self, node: Node, source: str, target: str) -> list[str]:
         argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
         standing = self.engine.prepared[node].get("receipt") or {}
-        if all(standing.get(name) == self.shipment.receipt[name] for name in ("source", "ezpz")):
+        if all(standing.get(name) == value for name, value in self.shipment.receipt.items()):
             # only then do equal size and time mean equal content
             argv.append(f"--link-dest={self.shipment.destination}")
         return [*argv, "--", source, target]

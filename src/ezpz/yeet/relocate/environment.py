@@ -1,106 +1,215 @@
-"""Relocation: which entries of an environment name its old place, and what they say in the new one.
-
-It is a pure transform, entry in, entry out, and never touches the source. Activate scripts, `pyvenv.cfg`, shebangs and
-links into the environment follow; everything else passes as it is.
-"""
+"""Environment: what a tree tells about itself before it is relocated: its names, its python, what else it needs."""
 
 from __future__ import annotations
 
+import glob
 import os
-import re
-from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ezpz.yeet.relocate.prefix import PrefixMap
+from ezpz.errors import InterpreterBroken, PrefixUnknown
+from ezpz.yeet.boundary import Boundary, below, on_shared_filesystem
+from ezpz.yeet.notices import Notices
+from ezpz.yeet.relocate import conda
+from ezpz.yeet.relocate.aliases import aliases_of
+from ezpz.yeet.relocate.base import Base, base_of, prefixes_of
+from ezpz.yeet.relocate.editable import Editable, find_editables
+from ezpz.yeet.relocate.editable_moves import refusals
+from ezpz.yeet.relocate.interpreter import Interpreter, probe, python_of, settings
+from ezpz.yeet.relocate.relocation import CONFIGURATION
+from ezpz.yeet.relocate.search_path import searched
+from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
-    from ezpz.yeet.source import Kind
+    import threading
+    from collections.abc import Mapping
 
-TEXT_LIMIT = 1 << 20  # bytes; a script is smaller
-SCRIPT_FOLDERS = (b"bin", b"etc/profile.d", b"etc/conda/activate.d", b"etc/conda/deactivate.d", b"Scripts")
-CONFIGURATION = (b"pyvenv.cfg",)
-WITNESSES = (b"bin/activate", b"bin/activate.csh", b"bin/activate.fish", b"pyvenv.cfg")
-BAKED = re.compile(
-    rb"""^[ \t]*(?:(?:export |set -gx |setenv )?VIRTUAL_ENV[= ]|command = .* )['"]?(/[^'"\n]+?)['"]?[ \t]*$""",
-    re.MULTILINE,
-)
-SHEBANG = re.compile(rb"\A#!(/[^\n]+)/bin/python[\d.]*[ \t]*$", re.MULTILINE)
-BASE = re.compile(rb"^(?:home|base-prefix|base-exec-prefix) = (/[^\n]+?)(?:/bin)?[ \t]*$", re.MULTILINE)
-SHEBANGS_READ = 50
-COMMON = (b"/usr", b"/usr/local", b"/opt", b"/bin")  # where a python is everybody's
+    from ezpz.yeet.plan import Request
 
-Read: TypeAlias = Callable[[bytes], bytes | None]
+WITNESS_LIMIT = 4 << 20  # bytes; what is asked where an environment stands is smaller
+PACKER = b"bin/conda-unpack"
+RELATIVE = (b"dirname", b"/usr/bin/env python")  # what the scripts of an environment say that may be moved
 
 
-class Relocation:
-    """From every alias of an environment's old prefix to its new one; with no aliases nothing changes.
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A tree that is only read."""
 
-    root: where the environment stands now, resolved; None for one that stands nowhere, as out of an archive
-    """
+    root: bytes
 
-    def __init__(self, aliases: tuple[bytes, ...], destination: bytes, root: bytes | None = None) -> None:
-        self.prefixes = PrefixMap(aliases, destination)
-        self.root = root
+    def read(self, path: bytes) -> bytes | None:
+        """A small file of the tree by its relative path; None when there is none. Raises OSError."""
+        return self._read(path, WITNESS_LIMIT)
+
+    def read_whole(self, path: bytes) -> bytes | None:
+        """The same, whatever its size."""
+        return self._read(path, None)
+
+    def _read(self, path: bytes, limit: int | None) -> bytes | None:
+        full = os.path.join(self.root, path)
+        if not os.path.isfile(full) or os.path.islink(full) or (limit and os.path.getsize(full) > limit):
+            return None
+        with open(full, "rb") as file:
+            return file.read()
+
+    def names(self, path: bytes) -> tuple[bytes, ...]:
+        """The names in a folder of the tree, sorted; none when there is no such folder."""
+        full = os.path.join(self.root, path)
+        return tuple(sorted(os.listdir(full))) if os.path.isdir(full) else ()
 
     @property
-    def is_needed(self) -> bool:
-        return bool(self.prefixes.old)
-
-    def wants(self, path: bytes, size: int) -> bool:
-        """Whether the content of this regular file has to pass through `content`."""
-        if not self.prefixes.old or size > TEXT_LIMIT:
-            return False
-        return path in CONFIGURATION or os.path.dirname(path) in SCRIPT_FOLDERS
-
-    def content(self, data: bytes) -> bytes:
-        """What a file that `wants` chose says in the new place; a file that holds a NUL byte is not text."""
-        return data if b"\0" in data else self.prefixes.replace(data)
-
-    def link(self, path: bytes, target: bytes) -> bytes:
-        """A link's target in the new place, when it still has to lead where it did.
-
-        What pointed into the environment by its full path becomes relative; a relative one that leaves it, full.
-        """
-        if not target.startswith(b"/"):
-            leaves = os.path.normpath(os.path.join(os.path.dirname(path), target)).split(b"/")[0] == b".."
-            if leaves and self.root is not None and self.is_needed:
-                return os.path.normpath(os.path.join(self.root, os.path.dirname(path), target))
-            return target
-        inside = self.prefixes.below(os.path.normpath(target))
-        return target if inside is None else os.path.relpath(b"/" + inside, b"/" + os.path.dirname(path))
+    def scripts(self) -> tuple[bytes, ...]:
+        return tuple(b"bin/" + name for name in self.names(b"bin"))
 
 
-def relocation_of(
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What was found out about a tree; for one that is no environment, just its names.
+
+    aliases: every name of its top; base: what embedding its interpreter would bring, None when there is nothing to
+    embed; binaries: see Relocation; packed: the prefixes that conda-pack left in files
+    """
+
+    kind: Kind
+    aliases: tuple[bytes, ...]
+    interpreter: Interpreter | None = None
+    base: Base | None = None
+    editables: tuple[Editable, ...] = ()
+    binaries: Mapping[bytes, int] = field(default_factory=dict)
+    packed: tuple[bytes, ...] = ()
+    notices: Notices = field(default_factory=Notices)
+
+
+def boundary_of(kind: Kind | None, known: tuple[bytes, ...]) -> Boundary:
+    """Which links of a tree lead out; those to the interpreter of a venv have their own way. Raises OSError."""
+    stay: tuple[bytes, ...] = ()
+    if kind is Kind.VENV:
+        home = settings(Folder(known[-1]).read(CONFIGURATION) or b"").get(b"home", b"")
+        python = os.path.realpath(python_of(known[-1]) or b"/")
+        stay = prefixes_of(home, os.path.dirname(os.path.dirname(python)))
+    return Boundary(known, stay)
+
+
+def left_out_of(kind: Kind | None, root: bytes) -> tuple[bytes, ...]:
+    """The folders at the top of a tree that are not its own."""
+    return conda.base_folders(Folder(root).names) if kind is Kind.CONDA else ()
+
+
+def examine(
+    root: bytes,
     kind: Kind,
     known: tuple[bytes, ...],
-    destination: bytes,
-    *,
-    read: Read,
-    scripts: tuple[bytes, ...],
-    root: bytes | None = None,
-) -> Relocation:
-    """The Relocation of a tree of this kind.
+    request: Request,
+    environ: Mapping[str, str],
+    stop: threading.Event | None = None,
+) -> Environment:
+    """Find out all that relocation needs to know about the tree at `root`, which is only read.
 
-    known: the prefixes that it is known by (as given, resolved)
-    read: a file of the tree by its relative path, None when there is none
-    scripts: the paths of its scripts, whose shebangs are asked too; root: see Relocation
+    known: the prefixes that it is known by; none for one that was just unpacked and stands nowhere
+
+    Raises PrefixUnknown, InterpreterBroken, EditableRefused, NoSpace, OSError, Stopped.
     """
     if not kind.is_environment:
-        return Relocation((), destination)
-    found = set(known)
-    for path in WITNESSES:
-        found.update(match.group(1) for match in BAKED.finditer(read(path) or b""))
-    told = found != set(known)
-    for prefix, scripts_of_it in _shebangs(scripts, read).most_common(1):
-        if prefix not in COMMON and (scripts_of_it > 1 or not told):
-            found.add(prefix)
-    base = {match.group(1) for match in BASE.finditer(read(b"pyvenv.cfg") or b"")}
-    aliases = {os.path.normpath(prefix) for prefix in found - base - {b"/"}}
-    return Relocation(tuple(sorted(aliases)), destination, root)
+        return Environment(kind, known)
+    folder = Folder(root)
+    notices = Notices()
+    given = (*known, os.fsencode(request.orig_prefix)) if request.orig_prefix else known
+    packed = conda.pack_prefixes(folder.read_whole(PACKER) or b"")
+    records = conda.prefix_records(folder.read_whole, folder.names) if kind is Kind.CONDA else conda.PrefixRecords()
+    placeholders = {*packed.text.values(), *packed.binary.values()}
+    placeholders |= set(records.placeholders) if placeholders else set()
+    aliases = aliases_of(given, read=folder.read, scripts=folder.scripts)
+    if not aliases and not placeholders and not _is_relocatable(folder):
+        raise PrefixUnknown(
+            "cannot determine the original prefix: nothing in the archive tells where the environment stood",
+            hint="pass it: --orig-prefix /the/path/it/had",
+        )
+    interpreter = _interpreter(root, request, notices, stop)
+    rooms = {**records.binary, **{path: len(old) for path, old in packed.binary.items()}}
+    _note_search_path(folder, kind, interpreter, environ, notices)
+    return Environment(
+        kind, aliases, interpreter,
+        base=_base(folder, kind, interpreter, request, environ, stop),
+        editables=_editables(folder, aliases, interpreter, request, notices),
+        binaries=rooms, packed=tuple(sorted(placeholders)), notices=notices,
+    )  # fmt: skip
 
 
-def _shebangs(scripts: tuple[bytes, ...], read: Read) -> Counter[bytes]:
-    """How many scripts are run by the python of which prefix."""
-    first_lines = ((read(path) or b"")[:512] for path in scripts[:SHEBANGS_READ])
-    return Counter(match.group(1) for line in first_lines if (match := SHEBANG.match(line)) is not None)
+def _is_relocatable(folder: Folder) -> bool:
+    """Whether an environment that names no place was made so that it may be moved, by uv or venv-pack."""
+    if settings(folder.read(CONFIGURATION) or b"").get(b"relocatable", b"").lower() == b"true":
+        return True
+    heads = [(folder.read(path) or b"")[:512] for path in folder.scripts]
+    return any(sign in head for head in heads for sign in RELATIVE)
+
+
+def _interpreter(root: bytes, request: Request, notices: Notices, stop: threading.Event | None) -> Interpreter | None:
+    """What the environment's python says; None when it has none, or may not be asked since it stays as it is."""
+    python = python_of(root)
+    if python is None:
+        notices.note("no-interpreter", b"bin/python")
+        return None
+    try:
+        return probe(python, stop)
+    except InterpreterBroken:
+        if request.base != "keep":
+            raise
+        notices.note("no-interpreter", b"bin/python")
+        return None
+
+
+def _base(
+    folder: Folder,
+    kind: Kind,
+    interpreter: Interpreter | None,
+    request: Request,
+    environ: Mapping[str, str],
+    stop: threading.Event | None,
+) -> Base | None:
+    if kind is not Kind.VENV or interpreter is None or request.base == "keep":
+        return None
+    if below(interpreter.base_prefix, os.path.realpath(folder.root)):  # it has its own base already
+        return None
+    configuration = settings(folder.read(CONFIGURATION) or b"")
+    return base_of(
+        interpreter,
+        configuration.get(b"home", b""),
+        with_site_packages=configuration.get(b"include-system-site-packages", b"").lower() == b"true",
+        library_path=tuple(os.fsencode(path) for path in environ.get("LD_LIBRARY_PATH", "").split(":") if path),
+        stop=stop,
+    )
+
+
+def _note_search_path(
+    folder: Folder, kind: Kind, interpreter: Interpreter | None, environ: Mapping[str, str], notices: Notices
+) -> None:
+    """Note what of this session every import on every rank would look into, besides the environment."""
+    shares = settings(folder.read(CONFIGURATION) or b"").get(b"include-system-site-packages", b"").lower() == b"true"
+    version = ".".join(interpreter.version.split(".")[:2]) if interpreter is not None else ""
+    found = searched(
+        environ,
+        os.getcwdb(),
+        user_site_of=version if shares or kind is Kind.CONDA else "",
+        is_local=lambda path: below(path, folder.root) or not on_shared_filesystem(path),
+    )
+    for each in found:
+        notices.note(each.case, each.path)
+
+
+def _editables(
+    folder: Folder, aliases: tuple[bytes, ...], interpreter: Interpreter | None, request: Request, notices: Notices
+) -> tuple[Editable, ...]:
+    """The editable installs of the environment, whose mode the request tells. Raises EditableRefused."""
+    if interpreter is not None:
+        places = interpreter.site_packages
+    else:
+        places = tuple(sorted(glob.glob(os.path.join(glob.escape(folder.root), b"lib*/python*/site-packages"))))
+    own = (*aliases, os.path.realpath(folder.root))
+    found = find_editables(places, lambda path: any(below(path, top) for top in own))
+    refusals(found, request.editable)
+    for editable in found:
+        if editable.missing:
+            notices.note("editable-missing", editable.path)
+        elif request.editable == "keep":
+            notices.note("editable-kept", editable.path)
+    return found

@@ -1,99 +1,131 @@
-"""Relocation of a tree that stands on disk: find its aliases, and rewrite what another tool has filled."""
+"""Relocation of a tree that stands on disk, because another tool has filled it or an archive was unpacked there."""
 
 from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import tree
-from ezpz.yeet.relocate.environment import TEXT_LIMIT, Relocation, relocation_of
+from ezpz.yeet.agent.landing import writable
+from ezpz.yeet.entry import Entry
+from ezpz.yeet.relocate.ledger import HEADER
+from ezpz.yeet.relocate.relocation import BYTECODE
 
 if TYPE_CHECKING:
-    from ezpz.yeet.source import Kind
+    from collections.abc import Iterator
+
+    from ezpz.yeet.relocate.ledger import Ledger
+
+THREADS = 4
+WHOLE = 1 << 20  # bytes; a larger file is looked through before it is read as a whole
+AHEAD = 256  # files that may wait for a thread
+SPARE = b".new"  # beside the tree, where it meets no name of the tree's
 
 
-def relocation_of_folder(root: bytes, kind: Kind, known: tuple[bytes, ...], destination: bytes) -> Relocation:
-    """The Relocation of the tree at `root`, which is only read. Raises OSError.
-
-    known: the prefixes that it is known by; none for one that was just unpacked and stands nowhere
-    """
-    folder = os.path.join(root, b"bin")
-    scripts = tuple(sorted(b"bin/" + name for name in os.listdir(folder))) if os.path.isdir(folder) else ()
-
-    def read(path: bytes) -> bytes | None:
-        full = os.path.join(root, path)
-        if not os.path.isfile(full) or os.path.islink(full) or os.path.getsize(full) > TEXT_LIMIT:
-            return None
-        with open(full, "rb") as file:
-            return file.read()
-
-    return relocation_of(kind, known, destination, read=read, scripts=scripts, root=root if known else None)
-
-
-def relocate_folder(root: bytes, relocation: Relocation) -> int:
-    """Rewrite a staged tree in place, each file as a new one, and return how many changed. Raises OSError.
+def relocate_folder(root: bytes, ledger: Ledger) -> None:
+    """Rewrite what has to change in a staged tree, each file as a new one. Raises OSError, PrefixTooLong.
 
     Modes and times stay, so that the version of a relocated tree does not depend on when it was relocated.
     """
-    if not relocation.is_needed:
-        return 0
-    changed = 0
-    rewritten: dict[int, bytes] = {}
-    spare = root.rstrip(b"/") + b".new"  # beside the tree, where it meets no name of the tree's
-    for path, status in tree.walk(root):
-        full = os.path.join(root, path)
-        if stat.S_ISLNK(status.st_mode):
-            changed += _rewrite_link(full, path, status, relocation, spare)
-        elif stat.S_ISREG(status.st_mode) and relocation.wants(path, status.st_size):
-            if status.st_ino in rewritten:  # another name of a file that has been rewritten stays one
-                with _writable_parent(full):
-                    os.unlink(full)
-                    os.link(rewritten[status.st_ino], full)
-            elif _rewrite_file(full, status, relocation, spare):
-                changed += 1
-                rewritten[status.st_ino] = full
-    return changed
+    _Folder(root, ledger).run()
 
 
-def _rewrite_link(full: bytes, path: bytes, status: os.stat_result, relocation: Relocation, spare: bytes) -> bool:
-    target = os.readlink(full)
-    new = relocation.link(path, target)
-    if new == target:
-        return False
-    with _writable_parent(full):
-        os.symlink(new, spare)
-        os.utime(spare, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
-        os.replace(spare, full)
-    return True
+class _Folder:
+    def __init__(self, root: bytes, ledger: Ledger) -> None:
+        self.root = root
+        self.ledger = ledger
+        self.spare = root.rstrip(b"/") + SPARE
+        self.first: dict[int, bytes] = {}  # the first name of a hard-linked file, by inode
+
+    def run(self) -> None:
+        """Read in threads, write in this one: few files change, and folders are made writable one at a time."""
+        further: list[tuple[bytes, bytes]] = []
+        with ThreadPoolExecutor(THREADS) as threads:
+            for batch in _batches(tree.walk(self.root)):
+                files = []
+                for path, status in batch:
+                    entry = self._look(path, status)
+                    if entry.is_regular and status.st_nlink > 1 and self.first.setdefault(status.st_ino, path) != path:
+                        further.append((path, self.first[status.st_ino]))
+                    elif entry.is_regular:
+                        files.append((path, status))
+                for (path, status), new in zip(files, threads.map(self._changed, files), strict=True):
+                    if new is not None:
+                        self._rewrite(path, new, status)
+        for path, first in further:
+            self._link_again(path, first)
+
+    def _look(self, path: bytes, status: os.stat_result) -> Entry:
+        """The entry at a path after relocation; a link that changes is replaced."""
+        full = os.path.join(self.root, path)
+        target = os.readlink(full) if stat.S_ISLNK(status.st_mode) else b""
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        old = Entry(path, status.st_mode, status.st_mtime_ns, size, target)
+        new = self.ledger.entry(old)
+        if new.target != old.target:
+            with writable(os.path.dirname(full)), _kept_time(os.path.dirname(full)):
+                os.symlink(new.target, self.spare)
+                os.utime(self.spare, ns=(new.mtime_ns, new.mtime_ns), follow_symlinks=False)
+                os.replace(self.spare, full)
+        return new
+
+    def _changed(self, file: tuple[bytes, os.stat_result]) -> bytes | None:
+        """The new content of a file, or None when it stays."""
+        path, status = file
+        whole = self.ledger.relocation.examines(path)
+        if not whole and not path.endswith(BYTECODE):
+            return None
+        with open(os.path.join(self.root, path), "rb") as source:
+            search = self.ledger.search(path) if whole and status.st_size > WHOLE else None
+            if search is not None:
+                while (piece := source.read(WHOLE)) and not search.found:
+                    search.take(piece)
+                if not search.found:
+                    return None
+                source.seek(0)
+            old = source.read() if whole else source.read(HEADER)
+        new = self.ledger.content(path, old)
+        return None if new == old else new
+
+    def _rewrite(self, path: bytes, data: bytes, status: os.stat_result) -> None:
+        full = os.path.join(self.root, path)
+        with writable(os.path.dirname(full)), _kept_time(os.path.dirname(full)):
+            fd = os.open(self.spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                os.fchmod(fd, stat.S_IMODE(status.st_mode))
+            os.utime(self.spare, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.replace(self.spare, full)
+
+    def _link_again(self, path: bytes, first: bytes) -> None:
+        """Let a further name of a file lead to what its first name leads to now."""
+        full, to = os.path.join(self.root, path), os.path.join(self.root, first)
+        if not os.path.samefile(full, to):
+            with writable(os.path.dirname(full)), _kept_time(os.path.dirname(full)):
+                os.link(to, self.spare)
+                os.replace(self.spare, full)
 
 
-def _rewrite_file(full: bytes, status: os.stat_result, relocation: Relocation, spare: bytes) -> bool:
-    with open(full, "rb") as file:
-        old = file.read()
-    new = relocation.content(old)
-    if new == old:
-        return False
-    with _writable_parent(full):
-        fd = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(new)
-            os.fchmod(fd, stat.S_IMODE(status.st_mode))
-        os.utime(spare, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.replace(spare, full)
-    return True
+class _kept_time:  # noqa: N801 - reads as a function
+    """Within it something in a folder may change; its modification time is the same afterwards."""
 
-
-class _writable_parent:  # noqa: N801 - reads as a function
-    """Within it the folder of a file can be written to; afterwards its mode and times are as they were."""
-
-    def __init__(self, path: bytes) -> None:
-        self.folder = os.path.dirname(path)
+    def __init__(self, folder: bytes) -> None:
+        self.folder = folder
 
     def __enter__(self) -> None:
         self.status = os.stat(self.folder)
-        os.chmod(self.folder, stat.S_IMODE(self.status.st_mode) | 0o700)
 
     def __exit__(self, *_: object) -> None:
         os.utime(self.folder, ns=(self.status.st_atime_ns, self.status.st_mtime_ns))
-        os.chmod(self.folder, stat.S_IMODE(self.status.st_mode))
+
+
+def _batches(found: Iterator[tuple[bytes, os.stat_result]]) -> Iterator[list[tuple[bytes, os.stat_result]]]:
+    batch: list[tuple[bytes, os.stat_result]] = []
+    for item in found:
+        batch.append(item)
+        if len(batch) == AHEAD:
+            yield batch
+            batch = []
+    yield batch

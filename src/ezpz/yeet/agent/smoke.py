@@ -1,0 +1,130 @@
+"""The smoke run: does the environment's python work where it was staged? Asked on every node before it is published."""
+
+import json
+import os
+import re
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, Tuple
+
+from . import place
+from .interpreter import python_of, run_python
+from .refusal import Refusal, shown
+
+CONFIGURATION = b"pyvenv.cfg"
+WITHIN = 120.0  # seconds
+CODE = "smoke-failed"
+MARK = b"ezpz:"  # begins the line with the facts; what a .pth file runs may print what it likes
+HINT = "the version in place was kept; `ezpz yeet -v` tells what was carried"
+PROGRAM = """\
+import json, sys
+failed = {}
+for name in %r:
+    try:
+        __import__(name)
+    except Exception as e:
+        failed[name] = str(e)
+facts = {"version": sys.version, "prefix": sys.prefix, "base_prefix": sys.base_prefix, "failed": failed}
+print("\\nezpz:" + json.dumps(facts))
+"""
+
+
+def try_out(
+    tree: bytes, destinations: Tuple[bytes, ...], expected: Dict[str, Any], going_on: Callable[[], None]
+) -> None:
+    """Start the python of a staged environment and compare what it says; raise Refusal ("smoke-failed").
+
+    destinations: every spelling of the place where it will stand, which its `pyvenv.cfg` names already
+    expected: version (None for any), base (where the standard library must be: relative to the tree, or absolute, or
+    None for anywhere), imports (modules that must work), environ (variables that the python needs to start)
+    going_on: called several times a second; may raise to stop it
+    """
+    python = python_of(tree)
+    with _configured(tree, destinations):
+        facts = _ask(python, expected, going_on)
+    relative = os.path.relpath(python, tree)
+    version, prefix, base = expected.get("version"), facts["prefix"], facts["base_prefix"]
+    if version is not None and facts["version"] != version:
+        raise _refused(relative, "it is '{}' instead of '{}'".format(facts["version"], version))
+    if not _same(prefix, tree):
+        raise _refused(relative, "its prefix is '{}'".format(shown(os.fsencode(prefix))))
+    wanted = expected.get("base")
+    if wanted is not None and not _same(base, os.path.join(tree, os.fsencode(wanted))):
+        raise _refused(relative, "its standard library is in '{}'".format(shown(os.fsencode(base))))
+    if facts["failed"]:
+        name, why = sorted(facts["failed"].items())[0]
+        raise _refused(relative, "`import {}` fails: {}".format(name, why))
+
+
+def has_python(request: Dict[str, Any], going_on: Callable[[], None]) -> Dict[str, Any]:
+    """Whether this host has the very same interpreter on a disk of its own: {"same": bool, "why": str}.
+
+    request: executable, prefix (of the installation), version (sys.version, which tells the build)
+    """
+    python, prefix = os.fsencode(request["executable"]), os.fsencode(request["prefix"])
+    for path in (python, prefix):
+        if not os.path.exists(path):
+            return {"same": False, "why": "'{}' is not there".format(shown(path))}
+        kind = place.filesystem(os.path.realpath(path))
+        if not place.is_node_local(kind):
+            return {"same": False, "why": "'{}' is on {}".format(shown(path), kind)}
+    try:
+        version = _ask(python, {"environ": request.get("environ")}, going_on)["version"]
+    except Refusal as e:
+        return {"same": False, "why": e.message}
+    if version != request["version"]:
+        return {"same": False, "why": "'{}' is '{}'".format(shown(python), version)}
+    return {"same": True, "why": ""}
+
+
+def _same(path: str, other: bytes) -> bool:
+    return os.path.realpath(os.fsencode(path)) == os.path.realpath(other)
+
+
+def _refused(python: bytes, why: str) -> Refusal:
+    return Refusal(CODE, "the environment does not work there: '{}': {}".format(shown(python), why), HINT)
+
+
+def _ask(python: bytes, expected: Dict[str, Any], going_on: Callable[[], None]) -> Dict[str, Any]:
+    """What a python says of itself, started without the settings of this user. Raises Refusal."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "LD_LIBRARY_PATH"}
+    environ.update(expected.get("environ") or {})
+    program = PROGRAM % (list(expected.get("imports", ())),)
+    try:
+        said = run_python(python, program, environ, going_on, WITHIN, cwd=b"/", isolated=True)
+    except Refusal as e:
+        raise Refusal(CODE, e.message, HINT)
+    for line in said.splitlines():
+        if line.startswith(MARK):
+            return dict(json.loads(line[len(MARK) :].decode("utf-8")))
+    raise Refusal(CODE, "'{}' does not answer".format(shown(python)), HINT)
+
+
+@contextmanager
+def _configured(tree: bytes, destinations: Tuple[bytes, ...]) -> Iterator[None]:
+    """Within it `pyvenv.cfg` names the staged tree instead of the destination, where nothing stands yet.
+
+    The file itself is moved aside and back, so that it stays what was verified.
+    """
+    path, aside = os.path.join(tree, CONFIGURATION), tree + b".cfg"
+    try:
+        with open(path, "rb") as file:
+            final = file.read()
+    except OSError:
+        final = b""
+    now = final
+    for destination in destinations:
+        now = re.sub(rb"(?m)(=[ \t]*)" + re.escape(destination) + rb"(?=/)", lambda m: m.group(1) + tree, now)
+    if now == final:
+        yield
+        return
+    folder = os.stat(tree)
+    os.chmod(tree, folder.st_mode & 0o7777 | 0o700)
+    os.rename(path, aside)
+    try:
+        with open(path, "xb") as file:
+            file.write(now)
+        yield
+    finally:
+        os.replace(aside, path)
+        os.utime(tree, ns=(folder.st_atime_ns, folder.st_mtime_ns))
+        os.chmod(tree, folder.st_mode & 0o7777)

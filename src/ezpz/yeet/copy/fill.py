@@ -1,0 +1,263 @@
+"""Fill: many threads read entries and write them to staging, relocated on the way, in one pass over the data."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import stat
+import threading
+from typing import TYPE_CHECKING, TypeAlias
+
+from ezpz.errors import PrefixTooLong, SourceChanged, SourceUnreadable
+from ezpz.process import Stopped
+from ezpz.yeet.copy.base import changed, local_failure, open_source
+from ezpz.yeet.relocate.ledger import HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ezpz.yeet.copy.base import Job
+    from ezpz.yeet.entry import Entry
+
+WHOLE = 1 << 20  # bytes; a smaller file is read with one call
+PIECE = 8 << 20  # bytes asked of sendfile(2) at once
+BATCH_FILES, BATCH_BYTES = 64, 32 << 20
+QUEUED = 64  # batches that may wait for a thread
+
+Batch: TypeAlias = "list[Entry]"
+
+
+class Fill:
+    """Writes entries of a job, parents first, with as many threads as the source deserves; see `Scan.threads`."""
+
+    def __init__(self, job: Job, entries: Iterable[Entry]) -> None:
+        self.job = job
+        self.entries = entries
+        self.batches: queue.Queue[Batch | None] = queue.Queue(QUEUED)
+        self.failed = threading.Event()
+        self.failure: Exception | None = None
+        self.directories: list[Entry] = []
+        self.links: list[Entry] = []
+        self.strange: set[bytes] = set()  # folders that were none in the previous version
+        self.lent: set[int] = set()  # inodes of the previous version that stand in the new one
+        self.lending = threading.Lock()
+
+    def run(self) -> None:
+        """Write them all; folders are left writable. Raises EzpzError, or Stopped."""
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.job.scan.threads)]
+        for thread in threads:
+            thread.start()
+        try:
+            self._hand_out()
+        except OSError as e:
+            self.failure = e
+            self.failed.set()
+        finally:
+            for _ in threads:
+                self.batches.put(None)
+            for thread in threads:
+                thread.join()
+        self._check()
+        try:
+            for entry in self.links:
+                os.link(self._to(entry.link), self._to(entry.path), follow_symlinks=False)
+        except OSError as e:
+            raise local_failure(e) from e
+
+    def _hand_out(self) -> None:
+        """Make directories in the order they come, parents first, and queue everything else."""
+        batch: Batch = []
+        size = 0
+        for entry in map(self.job.ledger.entry, self.entries):
+            if entry.is_directory:
+                self._make_folder(entry)
+            elif entry.link:
+                self.links.append(entry)
+            else:
+                batch.append(entry)
+                size += entry.size
+            if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+                if self.failed.is_set() or self.job.stop.is_set():
+                    return
+                self.batches.put(batch)
+                batch, size = [], 0
+        self.batches.put(batch)
+
+    def _make_folder(self, entry: Entry) -> None:
+        os.mkdir(self._to(entry.path), 0o700)
+        self.directories.append(entry)
+        if self.job.previous is None:
+            return
+        was = os.path.join(self.job.previous, entry.path)
+        if os.path.dirname(entry.path) in self.strange or os.path.islink(was) or not os.path.isdir(was):
+            self.strange.add(entry.path)
+
+    def _work(self) -> None:
+        while (batch := self.batches.get()) is not None:
+            if self.failed.is_set() or self.job.stop.is_set():
+                continue  # empty the queue, so that whoever fills it is never blocked
+            try:
+                self.job.moved(sum(map(self._write, batch)))
+            except (OSError, PrefixTooLong, SourceChanged, SourceUnreadable, Stopped) as e:
+                self.failure = self.failure or e
+                self.failed.set()
+
+    def _write(self, entry: Entry) -> int:
+        """Write one file or symbolic link and return the bytes of content that had to be read."""
+        if entry.is_symlink:
+            self._write_link(entry)
+            return 0
+        if entry.content is None and self._link_previous(entry):
+            return 0
+        sink = os.open(self._to(entry.path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if entry.content is not None:
+                write_all(sink, entry.content)
+            elif not self._copy(sink, entry):
+                os.ftruncate(sink, 0)
+                os.lseek(sink, 0, os.SEEK_SET)
+                if not self._copy(sink, entry):
+                    raise changed(entry.path)
+            os.fchmod(sink, entry.permissions)
+            os.utime(sink, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(sink)
+        return entry.size
+
+    def _copy(self, sink: int, entry: Entry) -> bool:
+        """Copy a file's content, relocated; False when it changed meanwhile. Raises SourceChanged for another size."""
+        source = open_source(entry.origin) if entry.origin else open_source(self.job.root, entry.path)
+        try:
+            before = os.fstat(source)
+            if before.st_size != entry.size:
+                raise changed(entry.path)
+            if entry.size <= WHOLE:
+                data = read_whole(source, entry.size)
+                if len(data) != entry.size:
+                    return False
+                write_all(sink, self.job.ledger.content(entry.path, data))
+            elif self.job.ledger.relocation.examines(entry.path):
+                self._copy_searching(source, sink, entry)
+            else:
+                self.job.ledger.content(entry.path, os.pread(source, HEADER, 0))
+                for start, end in extents(source, before):
+                    self._send(source, sink, start, end)
+                os.ftruncate(sink, entry.size)
+            after = os.fstat(source)
+        finally:
+            os.close(source)
+        return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+
+    def _copy_searching(self, source: int, sink: int, entry: Entry) -> None:
+        """Copy a large file in pieces; one in which an old path occurs is read again as a whole."""
+        search = self.job.ledger.search(entry.path)
+        if search is not None:
+            for start, end in extents(source, os.fstat(source)):
+                for offset in range(start, end, WHOLE):
+                    self._go_on()
+                    piece = os.pread(source, min(WHOLE, end - offset), offset)
+                    search.take(piece)
+                    os.pwrite(sink, piece, offset)
+            if not search.found:
+                os.ftruncate(sink, entry.size)
+                return
+        os.lseek(source, 0, os.SEEK_SET)
+        data = self.job.ledger.content(entry.path, read_whole(source, entry.size))
+        os.ftruncate(sink, 0)
+        write_all(sink, data)
+
+    def _send(self, source: int, sink: int, start: int, end: int) -> None:
+        os.lseek(sink, start, os.SEEK_SET)
+        while start < end and (sent := os.sendfile(sink, source, start, min(PIECE, end - start))):
+            start += sent
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self.job.stop.is_set():
+            raise Stopped
+
+    def _link_previous(self, entry: Entry) -> bool:
+        """Take an unchanged file (same size, time and mode) from the version in place, if there is one."""
+        if self.job.previous is None or os.path.dirname(entry.path) in self.strange:
+            return False
+        path = os.path.join(self.job.previous, entry.path)
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            facts = (status.st_size, status.st_mtime_ns, status.st_mode)
+            if (
+                stat.S_ISREG(status.st_mode)
+                and facts == (entry.size, entry.mtime_ns, entry.mode)
+                and self._is_as_in_source(path, entry)
+                and self._lend(status)
+            ):
+                os.link(path, self._to(entry.path), follow_symlinks=False)
+                return True
+        return False
+
+    def _is_as_in_source(self, path: bytes, entry: Entry) -> bool:
+        """Whether relocation left a source alone that has bytecode; the ledger is told as if the file had been read."""
+        ledger = self.job.ledger
+        if ledger.bytecode is None or not entry.path.endswith((b".py", b".pyc")):
+            return True
+        with open(path, "rb") as file:
+            if entry.path.endswith(b".pyc"):
+                ledger.content(entry.path, file.read(HEADER))
+                return True
+            return ledger.relocation.destination not in file.read()
+
+    def _lend(self, status: os.stat_result) -> bool:
+        """Whether an inode may be used again: once, so that names which are no longer linked do not stay so."""
+        with self.lending:
+            if status.st_ino in self.lent:
+                return False
+            self.lent.add(status.st_ino)
+            return True
+
+    def _write_link(self, entry: Entry) -> None:
+        os.symlink(entry.target, self._to(entry.path))
+        os.utime(self._to(entry.path), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+
+    def _check(self) -> None:
+        if self.job.stop.is_set():
+            raise Stopped
+        if isinstance(self.failure, OSError):
+            raise local_failure(self.failure) from self.failure
+        if self.failure is not None:
+            raise self.failure
+
+    def _to(self, path: bytes) -> bytes:
+        return os.path.join(self.job.staging, path)
+
+
+def extents(fd: int, status: os.stat_result) -> Iterator[tuple[int, int]]:
+    """Where a file has data: all of it, but for the holes of a sparse one (lseek(2), SEEK_DATA)."""
+    if status.st_blocks * 512 >= status.st_size:
+        yield 0, status.st_size
+        return
+    end = 0
+    while end < status.st_size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as e:
+            if e.errno != errno.ENXIO:  # nothing but a hole follows
+                raise
+            return
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def read_whole(fd: int, size: int) -> bytes:
+    """The whole of a file of `size` bytes, and one byte more if it has grown."""
+    data = os.read(fd, size + 1)
+    while len(data) < size and (more := os.read(fd, size + 1 - len(data))):
+        data += more
+    return data
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

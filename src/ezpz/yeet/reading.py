@@ -1,0 +1,254 @@
+"""Reading: the source becomes a staged tree that works at the destination, with all that comes along."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ezpz.yeet.boundary import on_shared_filesystem
+from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
+from ezpz.yeet.copy.fill import Fill
+from ezpz.yeet.notices import Notices
+from ezpz.yeet.relocate.base import FOLDER
+from ezpz.yeet.relocate.bytecode import Bytecode, Flavour
+from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
+from ezpz.yeet.relocate.environment import Environment, examine
+from ezpz.yeet.relocate.folder import relocate_folder
+from ezpz.yeet.relocate.ledger import Ledger
+from ezpz.yeet.relocate.outfit import Snapshot, additions, relocation_to, snapshot_of
+from ezpz.yeet.relocate.relocation import Relocation
+from ezpz.yeet.report import Carried
+from ezpz.yeet.scan import Scan
+from ezpz.yeet.source import Kind, kind_of
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+
+    from ezpz.yeet.plan import Plan, Request
+    from ezpz.yeet.relocate.base import Base
+
+EMBEDDED, KEPT, NONE = "embedded", "kept", "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a source holds and what comes along with it, counted.
+
+    scan: its own entries, none for an archive; environment, snapshot: None until it has been looked at
+    """
+
+    scan: Scan
+    environment: Environment | None = None
+    snapshot: Snapshot = field(default_factory=Snapshot)
+
+    @property
+    def extra(self) -> tuple[Scan, ...]:
+        """What may come along besides its own entries."""
+        base = self.environment.base if self.environment is not None else None
+        return (self.snapshot.scan, *([base.scan] if base is not None else []))
+
+
+def contents_of(
+    scanned: Scan,
+    environment: Environment,
+    request: Request,
+    destination: bytes,
+    stop: threading.Event | None = None,
+) -> Contents:
+    """Count what comes along with an environment. Raises EditableRefused, OSError."""
+    if request.editable != "snapshot":
+        return Contents(scanned, environment)
+    return Contents(scanned, environment, snapshot_of(environment, destination, stop))
+
+
+class Reading:
+    """One source on its way into staging; blocking.
+
+    everywhere: asks all nodes together whether they have an interpreter themselves, and answers why not, "" for yes
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        contents: Contents,
+        environ: Mapping[str, str],
+        stop: threading.Event,
+        moved: Callable[[int], None],
+        everywhere: Callable[[dict[str, Any]], str],
+    ) -> None:
+        self.plan = plan
+        self.contents = contents
+        self.environ = environ
+        self.stop = stop
+        self.moved = moved
+        self.everywhere = everywhere
+        self.destination = os.fsencode(plan.destination)
+        self.kind = plan.source.kind or Kind.DATA
+        self.notices = Notices()
+        self.ledger = Ledger(Relocation(self.destination))
+        self.base = NONE
+        self.base_reason = ""
+        self.embedded: Base | None = None
+        self.compiled = Compiled(0, 0, 0.0)
+        self.added = 0  # files of bytecode that were made, less those that were dropped
+
+    @property
+    def environment(self) -> Environment | None:
+        return self.contents.environment
+
+    def fill(self, staging: bytes, previous: Callable[[str], bytes | None]) -> None:
+        """Fill an empty staging directory. Raises EzpzError or Stopped.
+
+        previous: the version in place if it was made of the same, given the digest of this relocation
+        """
+        strategy = STRATEGIES.load(self.plan.strategy.name)()
+        source = os.fsencode(self.plan.source.real)
+        if not self.plan.source.is_archive:
+            self.decide(source)
+            self.contents.scan.add_all(self._coming_along(source))
+        job = Job(source, self.contents.scan, staging, self.ledger, self.stop, self.moved, previous(self.digest))
+        strategy.fill(job)
+        try:
+            if self.plan.source.is_archive:
+                self._relocate_unpacked(job)
+            self._compile(job)
+        except OSError as e:
+            raise local_failure(e) from e
+
+    def decide(self, root: bytes) -> None:
+        """Decide what comes along, and with it the relocation; asks the nodes when that depends on them."""
+        environment = self.environment
+        assert environment is not None
+        base, request = environment.base, self.plan.request
+        if base is not None:
+            self.base_reason = "asked for" if request.base == "embed" else self.everywhere(question(base))
+            self.embedded = base if self.base_reason else None
+            self.base = EMBEDDED if self.embedded else KEPT
+        elif environment.kind is Kind.VENV and environment.interpreter is not None and not self.plan.in_place:
+            self._keep_base(environment)
+        where = None if self.plan.source.is_archive else root
+        relocation = relocation_to(self.destination, environment, where, self.embedded, self.contents.snapshot)
+        python = environment.interpreter
+        flavour = Flavour(python.tag, python.magic) if python is not None and python.tag else None
+        self.ledger = Ledger(relocation, None if flavour is None else Bytecode(flavour))
+
+    def _keep_base(self, environment: Environment) -> None:
+        assert environment.interpreter is not None
+        self.base, self.base_reason = KEPT, "asked for"
+        prefix = environment.interpreter.base_prefix
+        if on_shared_filesystem(prefix):
+            self.notices.note("base-kept", prefix)
+
+    def _coming_along(self, root: bytes) -> list[Scan]:
+        environment = self.environment
+        assert environment is not None
+        base = [self.embedded.scan] if self.embedded is not None else []
+        return [*base, self.contents.snapshot.scan, additions(environment, root, self.destination)]
+
+    def _relocate_unpacked(self, job: Job) -> None:
+        """What was unpacked is looked at, relocated where it lies, and joined by what comes along."""
+        self.kind = kind_of(job.staging)
+        environment = examine(job.staging, self.kind, (), self.plan.request, self.environ, self.stop)
+        self.contents = contents_of(job.scan, environment, self.plan.request, self.destination, self.stop)
+        self.decide(job.staging)
+        relocate_folder(job.staging, self.ledger)
+        extra = Scan(job.staging)
+        extra.add_all(self._coming_along(job.staging))
+        more = Job(job.root, extra, job.staging, self.ledger, job.stop, job.moved)
+        status = os.stat(job.staging)
+        os.chmod(job.staging, status.st_mode & 0o7777 | 0o700)
+        filling = Fill(more, (entry for batch in extra.batches() for entry in batch))
+        filling.run()
+        more.finish_below(filling.directories)
+        os.utime(job.staging, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.chmod(job.staging, status.st_mode & 0o7777)
+
+    def _compile(self, job: Job) -> None:
+        """Renew the bytecode of what was patched and make what is missing, so that no node has to."""
+        bytecode, environment = self.ledger.bytecode, self.environment
+        if bytecode is None or environment is None or environment.interpreter is None:
+            return
+        stale = bytecode.stale()
+        self.added = -drop(job.staging, stale.renew)
+        if self.plan.request.compile == "never":
+            return
+        wanted = (*stale.missing, *stale.renew)
+        left = reuse(job.staging, job.previous, wanted, bytecode.flavour)
+        self.compiled = compile_missing(
+            job.staging, environment.interpreter.base_executable, left, self.destination,
+            workers=len(os.sched_getaffinity(0)), stop=self.stop,
+        )  # fmt: skip
+        self.added += len(wanted) - len(left) + self.compiled.compiled
+
+    @property
+    def digest(self) -> str:
+        """The same for readings that make the same of the same source."""
+        return f"{self.ledger.relocation.digest}-{self.plan.request.compile}"
+
+    @property
+    def trial(self) -> dict[str, Any] | None:
+        """What the environment's python must say on every node; None for what has none."""
+        environment = self.environment
+        if environment is None or environment.interpreter is None:
+            return None
+        python = environment.interpreter
+        library_path = self.environ.get("LD_LIBRARY_PATH")
+        kept = {"LD_LIBRARY_PATH": library_path} if library_path and self.embedded is None else {}
+        base = FOLDER if self.embedded is not None else self._base_in_tree(environment)
+        return {"version": python.version, "base": os.fsdecode(base), "imports": python.imports, "environ": kept}
+
+    def _base_in_tree(self, environment: Environment) -> bytes:
+        """Where the standard library is, relative to the tree when it is in it."""
+        python = environment.interpreter
+        assert python is not None
+        if python.base_prefix == python.prefix or python.base_prefix.startswith(python.prefix + b"/"):
+            return os.path.relpath(python.base_prefix, python.prefix)
+        return python.base_prefix
+
+    @property
+    def origins(self) -> list[str]:
+        """The places whose content came along: whatever leads there still is a leak."""
+        source = self.plan.source
+        found = {source.path, source.real}
+        if self.environment is not None:
+            found |= {os.fsdecode(alias) for alias in self.environment.aliases}
+        if self.embedded is not None and not self.embedded.is_common:
+            found |= {os.fsdecode(prefix) for prefix in self.embedded.prefixes}
+        found |= {os.fsdecode(move.source) for move in self.contents.snapshot.moves}
+        return sorted(found - {self.plan.destination})
+
+    @property
+    def carried(self) -> Carried:
+        """What was done, for the report."""
+        scan, environment, base = self.contents.scan, self.environment, self.embedded
+        notices = [self.contents.scan.notices, self.notices, self.ledger.notices]
+        if environment is not None:
+            notices.insert(0, environment.notices)
+        python = environment.interpreter if environment is not None else None
+        return Carried(
+            files_patched=self.ledger.files,
+            paths_replaced=self.ledger.replaced,
+            links_rewritten=self.ledger.links,
+            links_followed=scan.followed,
+            followed_bytes=scan.followed_bytes,
+            base=self.base,
+            base_reason=self.base_reason,
+            base_path=os.fsdecode(python.base_prefix) if python is not None and self.base != NONE else "",
+            base_bytes=base.scan.size if base is not None else 0,
+            python=python.name if python is not None else "",
+            editables=tuple(os.fsdecode(move.source) for move in self.contents.snapshot.moves),
+            bytecode_compiled=self.compiled.compiled,
+            bytecode_failed=self.compiled.failed,
+            warnings=tuple(warning for each in notices for warning in each.warnings()),
+        )
+
+
+def question(base: Base) -> dict[str, Any]:
+    """What nodes are asked about the interpreter: see `agent.smoke.has_python`."""
+    return {
+        "executable": os.fsdecode(base.interpreter.base_executable),
+        "prefix": os.fsdecode(base.interpreter.base_prefix),
+        "version": base.interpreter.version,
+    }

@@ -1,0 +1,66 @@
+"""Ledger: what relocation did to the files of one copy, kept while many threads apply it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ezpz.yeet.notices import Notices
+from ezpz.yeet.relocate.search import Search
+
+if TYPE_CHECKING:
+    from ezpz.yeet.entry import Entry
+    from ezpz.yeet.relocate.bytecode import Bytecode
+    from ezpz.yeet.relocate.relocation import Relocation
+
+HEADER = 16  # bytes at the start of a .pyc that tell whether it is valid (PEP 552)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Applies a relocation, and counts: files patched, paths replaced in them, links rewritten; safe from any thread.
+
+    bytecode: told of every .py and .pyc, None for what is no environment
+    """
+
+    relocation: Relocation
+    bytecode: Bytecode | None = None
+    files: int = 0
+    replaced: int = 0
+    links: int = 0
+    notices: Notices = field(default_factory=Notices)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def entry(self, entry: Entry) -> Entry:
+        """What an entry becomes, its content aside. Call it for every entry, in the order of the stream."""
+        new = self.relocation.entry(entry)
+        if new.target != entry.target:
+            self.links += 1
+        if self.bytecode is not None and new.is_regular:
+            self.bytecode.expect(new)
+        return new
+
+    def content(self, path: bytes, data: bytes) -> bytes:
+        """What the whole content of a regular file becomes."""
+        if path.endswith(b".pyc"):
+            if self.bytecode is not None:
+                self.bytecode.check(path, data[:HEADER])
+            return data
+        change = self.relocation.content(path, data) if self.relocation.examines(path) else None
+        if change is None:
+            return data
+        if change.case:
+            self.notices.note(change.case, path)
+        if change.data == data:
+            return data
+        with self._lock:
+            self.files += 1
+            self.replaced += change.replaced
+        if self.bytecode is not None:
+            self.bytecode.patched(path)
+        return change.data
+
+    def search(self, path: bytes) -> Search | None:
+        """What tells from a large file's pieces whether it has to be read as a whole; None when that is certain."""
+        return None if self.relocation.always_changes(path) else Search(self.relocation.text)

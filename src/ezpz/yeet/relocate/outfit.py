@@ -1,0 +1,124 @@
+"""Outfit: how an environment is relocated to one destination, and what comes along besides its own entries."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.relocate.conda_activation import standalone_activation
+from ezpz.yeet.relocate.editable_moves import EXCLUDED_BELOW, SIZE_LIMIT, Move, destinations, too_large
+from ezpz.yeet.relocate.env_script import NAME as ENV_SCRIPT
+from ezpz.yeet.relocate.env_script import environment_script
+from ezpz.yeet.relocate.graft import Grafts
+from ezpz.yeet.relocate.prefix import PrefixMap
+from ezpz.yeet.relocate.relocation import Relocation
+from ezpz.yeet.scan import Scan
+from ezpz.yeet.source import Kind
+
+if TYPE_CHECKING:
+    import threading
+
+    from ezpz.yeet.relocate.base import Base
+    from ezpz.yeet.relocate.environment import Environment
+
+RUN_PATH = b"$ORIGIN/../lib"  # from `.python/bin` to the libraries that came along
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The code of editable installs that comes along, counted."""
+
+    moves: tuple[Move, ...] = ()
+    scan: Scan = field(default_factory=lambda: Scan(b"/"), repr=False)
+
+
+def snapshot_of(environment: Environment, destination: bytes, stop: threading.Event | None = None) -> Snapshot:
+    """Count what of the editable installs comes along. Raises EditableRefused when it is too large, OSError."""
+    moves = destinations(environment.editables, destination)
+    grafts = Grafts(stop)
+    for move in moves:
+        if not move.whole:
+            _take(grafts, move.target, move.source)
+        for name in move.names if move.whole else ():
+            _take(grafts, os.path.join(move.target, name), os.path.join(move.source, name))
+    if grafts.scan.size > SIZE_LIMIT:
+        raise too_large(grafts.scan.size, environment.editables)
+    return Snapshot(moves, grafts.scan)
+
+
+def _take(grafts: Grafts, target: bytes, path: bytes) -> None:
+    if os.path.isdir(path):
+        grafts.add_folder(target, path, EXCLUDED_BELOW)
+    else:
+        grafts.add_file(target, os.path.realpath(path))
+
+
+def relocation_to(
+    destination: bytes, environment: Environment, root: bytes | None, embedded: Base | None, snapshot: Snapshot
+) -> Relocation:
+    """The relocation of a tree, as it stands at `root` or nowhere, to its destination. Pure.
+
+    embedded: the base that comes along, None when it stays
+    """
+    own = dict.fromkeys(environment.aliases, destination)
+    if not environment.kind.is_environment:
+        return Relocation(destination, links=PrefixMap(own), root=root)
+    moves = {**dict.fromkeys(environment.packed, destination), **own}
+    moves |= {old: new for move in snapshot.moves for old, new in move.prefixes}
+    base_moves = embedded.moves(destination) if embedded is not None else {}
+    in_text = {} if embedded is None or embedded.is_common else base_moves
+    return Relocation(
+        destination,
+        text=PrefixMap({**in_text, **moves}),
+        links=PrefixMap({**base_moves, **moves}),
+        root=root,
+        python=embedded.python if embedded is not None else b"",
+        run_path=RUN_PATH if embedded is not None and embedded.by_environment else b"",
+        configuration=_configuration(destination, embedded) if embedded is not None else {},
+        editables=snapshot.moves,
+        binaries=environment.binaries,
+    )
+
+
+def _configuration(destination: bytes, base: Base) -> dict[bytes, bytes]:
+    """What `pyvenv.cfg` says of an embedded base: the keys of venv (PEP 405), virtualenv and uv."""
+    python = os.path.join(destination, base.python)
+    top = os.path.dirname(os.path.dirname(python))
+    return {
+        b"home": os.path.dirname(python),
+        b"executable": python,
+        b"base-executable": python,
+        b"base-prefix": top,
+        b"base-exec-prefix": top,
+    }
+
+
+def additions(environment: Environment, root: bytes, destination: bytes) -> Scan:
+    """What is made anew: `env.sh`, and for a conda environment its activation; nothing in place of the source's own."""
+    grafts = Grafts(standing=(b"bin",))
+    if not environment.kind.is_environment:
+        return grafts.scan
+    made = standalone_activation(destination) if environment.kind is Kind.CONDA else ()
+    taken = {path for path, _ in made if os.path.lexists(os.path.join(root, path))}
+    for path, content in made if not taken else ():
+        grafts.add_content(path, content)
+    if os.path.lexists(os.path.join(root, ENV_SCRIPT)):
+        environment.notices.note("env-script-taken", ENV_SCRIPT)
+    elif made or os.path.lexists(os.path.join(root, b"bin", b"activate")):
+        grafts.add_content(ENV_SCRIPT, environment_script(destination))
+    return grafts.scan
+
+
+def in_words(environment: Environment, destination: str, base: str) -> str:
+    """What relocation will do, for the plan; `base` is the mode that was asked for."""
+    names = ", ".join(shown(alias) for alias in environment.aliases)
+    parts = [f"{names} becomes {destination}"] if environment.kind.is_environment else []
+    python = environment.interpreter
+    if environment.base is not None and python is not None:
+        mode = "embedded" if base == "embed" else "embedded unless every node has it"
+        parts.append(f"{python.name} of {shown(environment.base.prefixes[0])} {mode}")
+    if environment.editables:
+        parts.append(f"{len(environment.editables)} editable installs")
+    return "; ".join(parts) or "links only: not an environment"

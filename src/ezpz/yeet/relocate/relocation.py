@@ -1,0 +1,163 @@
+"""Relocation: what each entry of a tree becomes so that it works from its new place; pure, entry in, entry out.
+
+It never touches the source. Content changes only in files that hold an old path: texts everywhere, binaries only where
+the length can stay and it is known what the bytes are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ezpz.yeet.boundary import below
+from ezpz.yeet.relocate import conda, elf, script
+from ezpz.yeet.relocate.base import FOLDER
+from ezpz.yeet.relocate.editable_moves import Move, repointed
+from ezpz.yeet.relocate.interpreter import with_settings
+from ezpz.yeet.relocate.prefix import PrefixMap
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ezpz.yeet.entry import Entry
+
+CONFIGURATION = b"pyvenv.cfg"
+PYTHON_NAME = re.compile(rb"bin/python(\d(\.\d+)?)?\Z")
+BYTECODE = b".pyc"
+RECORD = re.compile(rb"conda-meta/[^/]+\.json\Z")  # tells which placeholders there are, and how much room
+POINTERS = (b".pth", b".egg-link")
+NOTHING = PrefixMap({})
+
+
+class Change(NamedTuple):
+    """What becomes of a file's content: the new bytes, how many paths in it changed, and a notice's case or ""."""
+
+    data: bytes
+    replaced: int
+    case: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """From old places to new ones; one that is made with a destination alone changes nothing.
+
+    text: what is replaced in the content of files; links: in the targets of links
+    root: where the tree stands now, resolved; None for one that stands nowhere, as out of an archive
+    python: the embedded interpreter, relative to the tree, that `bin/python` becomes a link to; b"" for none
+    run_path: what it needs to find its libraries when it has no run path of its own, else b""
+    configuration: settings of pyvenv.cfg that change; editables: what .pth files lead to and comes along
+    binaries: files of conda packages that hold the old prefix in
+    binary code, and the room for a longer one there, bytes
+    """
+
+    destination: bytes
+    text: PrefixMap = NOTHING
+    links: PrefixMap = NOTHING
+    root: bytes | None = None
+    python: bytes = b""
+    run_path: bytes = b""
+    configuration: Mapping[bytes, bytes] = field(default_factory=dict)
+    editables: tuple[Move, ...] = ()
+    binaries: Mapping[bytes, int] = field(default_factory=dict)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the content of any file may change."""
+        return not self.text.is_empty or bool(self.configuration)
+
+    @property
+    def digest(self) -> str:
+        """The same for relocations that make the same of everything."""
+        facts = (self.destination, self.text.moves, self.links.moves, self.python, sorted(self.configuration.items()))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+    def entry(self, entry: Entry) -> Entry:
+        """What an entry becomes, its content aside: a link leads where it did, a copy of the python to the embedded."""
+        if self.python and not entry.is_foreign and PYTHON_NAME.match(entry.path) and self._stands_for_python(entry):
+            target = os.path.relpath(b"/" + self.python, b"/bin")
+            return entry._replace(mode=stat.S_IFLNK | 0o777, size=0, target=target, link=b"")
+        if entry.is_symlink:
+            return entry._replace(target=self.link(entry.path, entry.target))
+        return entry
+
+    def _stands_for_python(self, entry: Entry) -> bool:
+        """Whether a name in `bin` is the base interpreter's, and not a link to one beside it."""
+        return entry.is_regular or b"/" in entry.target
+
+    def link(self, path: bytes, target: bytes) -> bytes:
+        """A link's target in the new place: relative within the tree, by its full path out of it."""
+        whole = os.path.normpath(target)
+        if not target.startswith(b"/"):
+            inner = os.path.normpath(os.path.join(os.path.dirname(path), target))
+            if inner.split(b"/")[0] != b".." or self.root is None:
+                return target
+            whole = os.path.normpath(os.path.join(self.root, inner))
+        moved = self.links.moved(whole)
+        if moved is None:
+            return whole if not target.startswith(b"/") else target
+        return os.path.relpath(moved, os.path.join(self.destination, os.path.dirname(path)))
+
+    def examines(self, path: bytes) -> bool:
+        """Whether the content of this regular file has to be looked at; not that of bytecode."""
+        return self.is_needed and not path.endswith(BYTECODE) and not RECORD.match(path)
+
+    def always_changes(self, path: bytes) -> bool:
+        """Whether a file changes although it may not hold an old path."""
+        return path in (CONFIGURATION, self.python) or path in self.binaries or path.endswith(POINTERS)
+
+    def content(self, path: bytes, data: bytes) -> Change | None:
+        """What a file says in the new place, or None when it says the same. Raises PrefixTooLong."""
+        if path == CONFIGURATION and self.configuration:
+            new, replaced = self.text.substitute(with_settings(data, dict(self.configuration)))
+            return Change(new, max(1, replaced)) if new != data else None
+        if path == self.python:
+            return self._interpreter(data)
+        if path.endswith(POINTERS) and self.root is not None:
+            return self._pointer(path, data)
+        if path in self.binaries and not script.is_text(data):
+            return Change(*conda.replace_binary(data, self.text.moves, path=path, room=self.binaries[path]))
+        if not self.text.found_in(data):
+            return None
+        change = (
+            Change(*script.rewrite_text(path, data, self.text)) if script.is_text(data) else self._binary(path, data)
+        )
+        return change if change.data != data or change.case else None
+
+    def _binary(self, path: bytes, data: bytes) -> Change:
+        if data.startswith(b"#!"):
+            return Change(*script.rewrite_zipapp(data, self.text))
+        case = "" if path.startswith(FOLDER + b"/") else "baked-prefix"
+        if not elf.is_elf(data):
+            return Change(data, 0, case)
+        done = elf.retarget(data, lambda entry: self._run_paths(path, entry))
+        if done.stuck:
+            return Change(done.data, done.edited, "run-path-stuck")
+        return Change(done.data, done.edited, case if self.text.found_in(done.data) else "")
+
+    def _pointer(self, path: bytes, data: bytes) -> Change | None:
+        """A file whose lines site.py appends to sys.path: they lead to what came along, or in full to what did not."""
+        assert self.root is not None
+        folder = os.path.join(self.root, os.path.dirname(path))
+        pointed = repointed(data, folder, lambda place: below(place, self.root or b""), self.editables)
+        new, replaced = self.text.substitute(pointed)
+        return Change(new, max(1, replaced)) if new != data else None
+
+    def _interpreter(self, data: bytes) -> Change | None:
+        """The embedded python finds its libraries beside it, even when LD_LIBRARY_PATH names the old ones."""
+        done = elf.retarget(data, lambda entry: self._run_paths(self.python, entry))
+        new = elf.prefer_rpath(done.data)
+        if self.run_path:
+            new = elf.add_run_path(new, self.run_path) or new
+        return Change(new, max(1, done.edited), "run-path-stuck" if done.stuck else "") if new != data else None
+
+    def _run_paths(self, path: bytes, entry: bytes) -> tuple[bytes, ...]:
+        """What may stand for an entry of a run path: relative to the file, or in full."""
+        moved = self.text.moved(os.path.normpath(entry)) if entry.startswith(b"/") else None
+        if moved is None:
+            return ()
+        relative = os.path.relpath(moved, os.path.join(self.destination, os.path.dirname(path)))
+        return (b"$ORIGIN" if relative == b"." else b"$ORIGIN/" + relative, moved)

@@ -1,0 +1,44 @@
+"""Words: what a report's numbers are called, in a line."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from ezpz.yeet.agent.place import human
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ezpz.yeet.report import Report
+
+
+def count(number: int, noun: str) -> str:
+    """1 node, 2 nodes."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def relocated(report: Report) -> Iterator[str]:
+    """What relocation did and what came along; nothing for what is no environment."""
+    done = report.carried
+    parts = []
+    if done.base == "embedded":
+        parts.append(f"{done.python} came along ({human(done.base_bytes)} as .python)")
+    if done.files_patched:
+        parts.append(f"{count(done.files_patched, 'file')} patched")
+    if done.editables:
+        parts.append(f"{count(len(done.editables), 'editable install')} snapshotted")
+    if done.links_followed:
+        parts.append(f"{count(done.links_followed, 'link')} out of it replaced by {human(done.followed_bytes)}")
+    if done.bytecode_compiled:
+        parts.append(f"{count(done.bytecode_compiled, 'file')} compiled")
+    if parts:
+        yield "; ".join(parts)
+    if report.leaks:
+        yield leaks_in_words(report.plan.destination, report.leaks)
+
+
+def leaks_in_words(destination: str, leaks: int) -> str:
+    """How many there are and how to see them, in a line."""
+    status = f"ezpz yeet status --leaks {shlex.quote(destination)}"
+    return f"it still uses {count(leaks, 'place')} on a shared filesystem: `{status}` lists them"
