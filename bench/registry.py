@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from bench import fanout, local, memory, slow, startup
+from bench import fanout, local, memory, relocation, slow, startup
 
-BENCHMARKS = (fanout.BENCHMARK, local.BENCHMARK, slow.BENCHMARK, startup.BENCHMARK, memory.BENCHMARK)
+BENCHMARKS = (
+    fanout.BENCHMARK,
+    local.BENCHMARK,
+    relocation.BENCHMARK,
+    slow.BENCHMARK,
+    startup.BENCHMARK,
+    memory.BENCHMARK,
+)

@@ -87,7 +87,7 @@ class Here:
                     self.plan.source.real, tree.survey(os.fsencode(self.plan.source.real), self.landing.check_on)
                 )
             self.reading.fill(self.landing.tree, self._linkable)
-            self.found = self.landing.verify(self._expected())
+            self.found = self.landing.verify(self._expected(), self.reading.trial if self.is_target else None)
             return self._shipment(os.fsdecode(self.landing.tree), self.found)
 
     def publish(self, shipment: Shipment) -> Shipment:
@@ -98,9 +98,7 @@ class Here:
         with _as_ezpz_errors():
             self.unchanged = self.landing.keep(shipment.version, shipment.receipt)
             if not self.unchanged:
-                self.published = self.landing.publish(
-                    self.found, shipment.receipt, executable=shipment.executable, trial=shipment.trial
-                )
+                self.published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
             self.landed = True
         return self._shipment(self.plan.destination, self.found)
 

@@ -13,7 +13,7 @@ from ezpz.yeet.notices import Notices
 from ezpz.yeet.relocate.base import FOLDER
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
-from ezpz.yeet.relocate.environment import Environment, examine
+from ezpz.yeet.relocate.environment import Environment, base_in, examine
 from ezpz.yeet.relocate.folder import relocate_folder
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.outfit import Snapshot, additions, relocation_to, snapshot_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ezpz.yeet.plan import Plan, Request
     from ezpz.yeet.relocate.base import Base
+    from ezpz.yeet.relocate.interpreter import Interpreter
 
 EMBEDDED, KEPT, NONE = "embedded", "kept", "none"
 
@@ -121,25 +122,28 @@ class Reading:
         """Decide what comes along, and with it the relocation; asks the nodes when that depends on them."""
         environment = self.environment
         assert environment is not None
-        base, request = environment.base, self.plan.request
-        if base is not None:
-            self.base_reason = "asked for" if request.base == "embed" else self.everywhere(question(base))
-            self.embedded = base if self.base_reason else None
-            self.base = EMBEDDED if self.embedded else KEPT
-        elif environment.kind is Kind.VENV and environment.interpreter is not None and not self.plan.in_place:
-            self._keep_base(environment)
+        if environment.has_base:
+            self._decide_on_base(environment, root)
         where = None if self.plan.source.is_archive else root
         relocation = relocation_to(self.destination, environment, where, self.embedded, self.contents.snapshot)
         python = environment.interpreter
         flavour = Flavour(python.tag, python.magic) if python is not None and python.tag else None
         self.ledger = Ledger(relocation, None if flavour is None else Bytecode(flavour))
 
-    def _keep_base(self, environment: Environment) -> None:
-        assert environment.interpreter is not None
+    def _decide_on_base(self, environment: Environment, root: bytes) -> None:
+        """Embed the base interpreter when that was asked for, or when a node has not the same; else leave it."""
+        python, mode = environment.interpreter, self.plan.request.base
+        assert python is not None
         self.base, self.base_reason = KEPT, "asked for"
-        prefix = environment.interpreter.base_prefix
-        if on_shared_filesystem(prefix):
-            self.notices.note("base-kept", prefix)
+        if mode == "auto":
+            self.base_reason = self.everywhere(question(python))
+        if mode == "embed" or (mode == "auto" and self.base_reason):
+            self.base = EMBEDDED
+            self.embedded = environment.base or base_in(root, python, self.environ, self.stop)
+        elif mode == "auto":
+            self.base_reason = "every node has it"
+        elif on_shared_filesystem(python.base_prefix):
+            self.notices.note("base-kept", python.base_prefix)
 
     def _coming_along(self, root: bytes) -> list[Scan]:
         environment = self.environment
@@ -245,10 +249,10 @@ class Reading:
         )
 
 
-def question(base: Base) -> dict[str, Any]:
+def question(python: Interpreter) -> dict[str, Any]:
     """What nodes are asked about the interpreter: see `agent.smoke.has_python`."""
     return {
-        "executable": os.fsdecode(base.interpreter.base_executable),
-        "prefix": os.fsdecode(base.interpreter.base_prefix),
-        "version": base.interpreter.version,
+        "executable": os.fsdecode(python.base_executable),
+        "prefix": os.fsdecode(python.base_prefix),
+        "version": python.version,
     }

@@ -16,7 +16,7 @@ from ezpz.child import in_thread
 from ezpz.cluster.detect import detect
 from ezpz.errors import EzpzError, Interrupted, SourceEmpty, StaleList, UsageError
 from ezpz.process import Stopped, find
-from ezpz.yeet.agent import smoke
+from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES, choose
 from ezpz.yeet.copy.tarball import estimated_size
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
@@ -227,12 +227,13 @@ class _Run:
 
     def _everywhere(self, question: dict[str, Any]) -> str:
         """Why not every node that is wanted has this interpreter itself, "" when all have; called from a thread."""
-        local = self.plan.allocation.local
-        answers = {local.given: smoke.has_python(question, self._going_on)} if local is not None else {}
+        for name in ("executable", "prefix"):
+            if on_shared_filesystem(os.fsencode(question[name])):
+                return f"'{question[name]}' is on a shared filesystem"
         nodes = self._wanted()
         asking = asyncio.run_coroutine_threadsafe(self.engine.ask(nodes, "interpreter", **question), self.loop)
         found = asking.result()
-        answers |= {node.given: found.get(node, {"same": False, "why": "no answer"}) for node in nodes}
+        answers = {node.given: found.get(node, {"same": False, "why": "no answer"}) for node in nodes}
         return next((f"{name}: {answer['why']}" for name, answer in answers.items() if not answer["same"]), "")
 
     async def _check(self) -> bool:

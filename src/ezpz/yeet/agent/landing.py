@@ -12,6 +12,7 @@ import shutil
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -170,9 +171,18 @@ class Landing:
             return False
         return tree.survey(self.dst, self.check_on).version == version
 
-    def verify(self, expected: Dict[str, Any]) -> tree.Survey:
-        """Survey what has been staged and hold it against `expected` (files, bytes, version; None for unknown)."""
-        found = tree.survey(self.tree, self.check_on)
+    def verify(self, expected: Dict[str, Any], trial: Optional[Dict[str, Any]] = None) -> tree.Survey:
+        """Survey what has been staged and hold it against `expected` (files, bytes, version; None for unknown).
+
+        trial: what its python must say (see `smoke.try_out`), which is asked at the same time; None for no python
+        Raises Refusal or OSError.
+        """
+        with ThreadPoolExecutor(1) as other:
+            spellings = (self.given, self.dst)
+            trying = None if trial is None else other.submit(smoke.try_out, self.tree, spellings, trial, self.check_on)
+            found = tree.survey(self.tree, self.check_on)
+        if trying is not None:
+            trying.result()
         for name in ("files", "bytes", "version"):
             want, have = expected.get(name), getattr(found, name)
             if want is not None and want != have:
@@ -180,19 +190,14 @@ class Landing:
                 raise Refusal("verify-failed", message, "was the source changed during the run? run it again")
         return found
 
-    def publish(
-        self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool, trial: Optional[Dict[str, Any]] = None
-    ) -> Dict[str, Any]:
-        """Try out what was verified, add the receipt and rename it into place.
+    def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> Dict[str, Any]:
+        """Add the receipt to what was verified and rename it into place.
 
-        trial: what its python must say (see `smoke.try_out`), None for what has none
         Returns replaced, the version that stood there ("" for none of ours), and removed, the count of its files that
         are gone. Raises Refusal or OSError.
         """
         if executable:
             place.refuse_full(self.parent, size=0, files=0, executable=True)
-        if trial is not None:
-            smoke.try_out(self.tree, (self.given, self.dst), trial, self.check_on)
         mode = stat.S_IMODE(os.lstat(self.tree).st_mode)
         times = os.stat(self.tree)
         os.chmod(self.tree, mode | 0o700)

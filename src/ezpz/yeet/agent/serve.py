@@ -120,10 +120,8 @@ class Agent:
 
     def do_publish(self, request: Dict[str, Any]) -> Dict[str, Any]:
         landed = self._landed()
-        found = landed.verify(request["expected"])
-        return landed.publish(
-            found, request["receipt"], executable=bool(request["executable"]), trial=request.get("trial")
-        )
+        found = landed.verify(request["expected"], request.get("trial"))
+        return landed.publish(found, request["receipt"], executable=bool(request["executable"]))
 
     def do_note(self, request: Dict[str, Any]) -> Dict[str, Any]:
         return {"path": self._landed().note_failed_nodes(request["names"])}

@@ -9,8 +9,11 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 from . import place
 from .interpreter import python_of, run_python
 from .refusal import Refusal, shown
+from .tree import remove
 
 CONFIGURATION = b"pyvenv.cfg"
+KEYS = rb"(?:home|executable|base-[a-z-]+)"  # what of it a python believes; virtualenv adds to the first one
+STAND_IN = b".trial"  # beside the tree
 WITHIN = 120.0  # seconds
 CODE = "smoke-failed"
 MARK = b"ezpz:"  # begins the line with the facts; what a .pth file runs may print what it likes
@@ -38,14 +41,14 @@ def try_out(
     None for anywhere), imports (modules that must work), environ (variables that the python needs to start)
     going_on: called several times a second; may raise to stop it
     """
-    python = python_of(tree)
-    with _configured(tree, destinations):
+    with _standing_in(tree, destinations) as root:
+        python = python_of(root)
         facts = _ask(python, expected, going_on)
-    relative = os.path.relpath(python, tree)
+    relative = os.path.relpath(python, root)
     version, prefix, base = expected.get("version"), facts["prefix"], facts["base_prefix"]
     if version is not None and facts["version"] != version:
         raise _refused(relative, "it is '{}' instead of '{}'".format(facts["version"], version))
-    if not _same(prefix, tree):
+    if os.fsencode(prefix) != root and not _same(prefix, tree):
         raise _refused(relative, "its prefix is '{}'".format(shown(os.fsencode(prefix))))
     wanted = expected.get("base")
     if wanted is not None and not _same(base, os.path.join(tree, os.fsencode(wanted))):
@@ -100,31 +103,33 @@ def _ask(python: bytes, expected: Dict[str, Any], going_on: Callable[[], None]) 
 
 
 @contextmanager
-def _configured(tree: bytes, destinations: Tuple[bytes, ...]) -> Iterator[None]:
-    """Within it `pyvenv.cfg` names the staged tree instead of the destination, where nothing stands yet.
+def _standing_in(tree: bytes, destinations: Tuple[bytes, ...]) -> Iterator[bytes]:
+    """The root to start python from: the tree, or a stand-in whose `pyvenv.cfg` names the tree and not the destination.
 
-    The file itself is moved aside and back, so that it stays what was verified.
+    Nothing stands at the destination yet, or the version before. The stand-in, beside the tree, has links to all else
+    of it, so that what was verified stays as it is.
     """
-    path, aside = os.path.join(tree, CONFIGURATION), tree + b".cfg"
     try:
-        with open(path, "rb") as file:
+        with open(os.path.join(tree, CONFIGURATION), "rb") as file:
             final = file.read()
     except OSError:
         final = b""
     now = final
     for destination in destinations:
-        now = re.sub(rb"(?m)(=[ \t]*)" + re.escape(destination) + rb"(?=/)", lambda m: m.group(1) + tree, now)
+        name = re.compile(rb"(?m)^(%b[ \t]*=[ \t]*)%b(?=/)" % (KEYS, re.escape(destination)))
+        now = name.sub(lambda match: match.group(1) + tree, now)
     if now == final:
-        yield
+        yield tree
         return
-    folder = os.stat(tree)
-    os.chmod(tree, folder.st_mode & 0o7777 | 0o700)
-    os.rename(path, aside)
+    root = tree + STAND_IN
+    os.makedirs(os.path.join(root, b"bin"), 0o700)
     try:
-        with open(path, "xb") as file:
+        with open(os.path.join(root, CONFIGURATION), "xb") as file:
             file.write(now)
-        yield
+        for folder, apart in ((b"", (b"bin", CONFIGURATION)), (b"bin", ())):
+            for entry in os.listdir(os.path.join(tree, folder)):
+                if entry not in apart:
+                    os.symlink(os.path.join(tree, folder, entry), os.path.join(root, folder, entry))
+        yield root
     finally:
-        os.replace(aside, path)
-        os.utime(tree, ns=(folder.st_atime_ns, folder.st_mtime_ns))
-        os.chmod(tree, folder.st_mode & 0o7777)
+        remove(root)

@@ -179,7 +179,7 @@ class _Pair:
 
 
 def _facts(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_mode
+    return status.st_size, status.st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -209,10 +209,12 @@ def _made(tree: bytes, folder: bytes, status: os.stat_result) -> Iterator[None]:
             made = True
             os.chmod(CACHE, status.st_mode & 0o777, dir_fd=fd)
             os.utime(CACHE, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd)
-    yield
-    if made:
-        with contextlib.suppress(OSError), _opened(tree, folder) as fd:
-            os.rmdir(CACHE, dir_fd=fd)
+    try:
+        yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError), _opened(tree, folder) as fd:
+                os.rmdir(CACHE, dir_fd=fd)
 
 
 @contextlib.contextmanager

@@ -66,13 +66,15 @@ class Folder:
 class Environment:
     """What was found out about a tree; for one that is no environment, just its names.
 
-    aliases: every name of its top; base: what embedding its interpreter would bring, None when there is nothing to
-    embed; binaries: see Relocation; packed: the prefixes that conda-pack left in files
+    aliases: every name of its top; has_base: whether its interpreter belongs to an installation elsewhere, which could
+    be embedded; base: what that would bring, None when it has not been counted, since every node may have it
+    binaries: see Relocation; packed: the prefixes that conda-pack left in files
     """
 
     kind: Kind
     aliases: tuple[bytes, ...]
     interpreter: Interpreter | None = None
+    has_base: bool = False
     base: Base | None = None
     editables: tuple[Editable, ...] = ()
     binaries: Mapping[bytes, int] = field(default_factory=dict)
@@ -127,9 +129,13 @@ def examine(
     interpreter = _interpreter(root, request, notices, stop)
     rooms = {**records.binary, **{path: len(old) for path, old in packed.binary.items()}}
     _note_search_path(folder, kind, interpreter, environ, notices)
+    has_base = (
+        kind is Kind.VENV and interpreter is not None and not below(interpreter.base_prefix, os.path.realpath(root))
+    )
+    counted = has_base and interpreter is not None and _will_be_embedded(interpreter, request.base)
     return Environment(
-        kind, aliases, interpreter,
-        base=_base(folder, kind, interpreter, request, environ, stop),
+        kind, aliases, interpreter, has_base,
+        base=base_in(root, interpreter, environ, stop) if counted and interpreter is not None else None,
         editables=_editables(folder, aliases, interpreter, request, notices),
         binaries=rooms, packed=tuple(sorted(placeholders)), notices=notices,
     )  # fmt: skip
@@ -158,19 +164,16 @@ def _interpreter(root: bytes, request: Request, notices: Notices, stop: threadin
         return None
 
 
-def _base(
-    folder: Folder,
-    kind: Kind,
-    interpreter: Interpreter | None,
-    request: Request,
-    environ: Mapping[str, str],
-    stop: threading.Event | None,
-) -> Base | None:
-    if kind is not Kind.VENV or interpreter is None or request.base == "keep":
-        return None
-    if below(interpreter.base_prefix, os.path.realpath(folder.root)):  # it has its own base already
-        return None
-    configuration = settings(folder.read(CONFIGURATION) or b"")
+def _will_be_embedded(interpreter: Interpreter, mode: str) -> bool:
+    """Whether that is as good as certain, so that it may be counted before the nodes are asked."""
+    return mode == "embed" or (mode == "auto" and on_shared_filesystem(interpreter.base_prefix))
+
+
+def base_in(
+    root: bytes, interpreter: Interpreter, environ: Mapping[str, str], stop: threading.Event | None = None
+) -> Base:
+    """Count what embedding the interpreter of the venv at `root` would bring. Raises as `base_of` does."""
+    configuration = settings(Folder(root).read(CONFIGURATION) or b"")
     return base_of(
         interpreter,
         configuration.get(b"home", b""),

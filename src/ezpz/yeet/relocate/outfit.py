@@ -116,9 +116,9 @@ def in_words(environment: Environment, destination: str, base: str) -> str:
     names = ", ".join(shown(alias) for alias in environment.aliases)
     parts = [f"{names} becomes {destination}"] if environment.kind.is_environment else []
     python = environment.interpreter
-    if environment.base is not None and python is not None:
-        mode = "embedded" if base == "embed" else "embedded unless every node has it"
-        parts.append(f"{python.name} of {shown(environment.base.prefixes[0])} {mode}")
+    if environment.has_base and python is not None:
+        what = {"embed": "embedded", "keep": "kept", "auto": "embedded unless every node has it"}[base]
+        parts.append(f"{python.name} of {shown(python.base_prefix)} {what}")
     if environment.editables:
         parts.append(f"{len(environment.editables)} editable installs")
     return "; ".join(parts) or "links only: not an environment"
