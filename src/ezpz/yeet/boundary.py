@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from ezpz.yeet.agent import place
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 IMAGE = tuple(b"/usr /etc /bin /sbin /lib /lib64 /opt /boot /dev /proc /sys /run /var".split())
 """Where the files of an operating system's image are, which every node has."""
 COMMON = (b"/", b"/usr", b"/usr/local", b"/opt", b"/bin")
 """Tops of installations that many have in common, so that a text that names one need not mean this one."""
-
-
-def in_image(real: bytes) -> bool:
-    """Whether a resolved path is part of the image of every node, as far as its place and its filesystem tell."""
-    return any(below(real, folder) for folder in IMAGE) and not on_shared_filesystem(real)
 
 
 def on_shared_filesystem(path: bytes) -> bool:
@@ -34,36 +26,57 @@ def below(path: bytes, folder: bytes) -> bool:
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 
+class Lead(NamedTuple):
+    """Where a link leads.
+
+    real: the resolved path of what has to take its place, since it leads out; None for one that may stay a link
+    target: what it says when it stays one
+    """
+
+    real: bytes | None
+    target: bytes
+
+
 class Boundary:
     """What is inside a tree, and what outside of it links may still lead to.
 
     inside: every name of the tree's top; stay: folders outside that links into are left to (those of the interpreter,
-    which has its own way); common: whether a resolved path is on every node anyway
+    which has its own way); image: folders that every node has, as far as they are not on a shared filesystem
     """
 
     def __init__(
-        self, inside: tuple[bytes, ...], stay: tuple[bytes, ...] = (), common: Callable[[bytes], bool] = in_image
+        self, inside: tuple[bytes, ...], stay: tuple[bytes, ...] = (), image: tuple[bytes, ...] = IMAGE
     ) -> None:
         self.inside = tuple(os.path.normpath(path) for path in inside)
         self.stay = stay
-        self.common = common
+        self.image = image
         self._real: dict[bytes, bytes] = {}
-        self._common: dict[bytes, bool] = {}
+        self._shared: dict[bytes, bool] = {}
 
-    def follows(self, link: bytes, target: bytes, trail: tuple[bytes, ...] = ()) -> bytes | None:
-        """The resolved path that a link stands for when it leads out and must be replaced by that; else None.
+    def lead(self, link: bytes, target: bytes, path: bytes, trail: tuple[bytes, ...] = ()) -> Lead:
+        """Where a link leads; may look at the filesystem.
 
-        link: its absolute path; trail: the real folders outside that links were followed to on the way to it. May
-        look at the filesystem.
+        link: its absolute path; path: where it is in the tree; trail: the real folders outside that links were
+        followed to on the way to it
         """
-        path = os.path.normpath(os.path.join(os.path.dirname(link), target))
-        near = trail[-1:] if trail and not target.startswith(b"/") else ()
-        if any(below(path, folder) for folder in (*near, *self.inside, *self.stay)):
-            return None
-        real = self._resolve(path)
-        if any(below(real, folder) for folder in (*self.inside, *self.stay)) or self._is_common(real):
-            return None
-        return real
+        whole = os.path.join(os.path.dirname(link), target)
+        climbs = _climbs_late(target)
+        place = os.path.realpath(whole) if climbs else os.path.normpath(whole)
+        if trail and not target.startswith(b"/"):
+            if below(place, trail[-1]):
+                return Lead(None, target)
+            target = place  # what it says is told from where it stands now
+        for top in self.inside:
+            if below(place, top):
+                return Lead(None, _told_from(path, place, top) if climbs or trail else target)
+        if any(below(place, folder) for folder in self.stay):
+            return Lead(None, target)
+        real = self._resolve(place)
+        for top in self.inside:  # by a name of the tree's that nobody has told us
+            if below(real, top):
+                return Lead(None, _told_from(path, real, top))
+        stays = any(below(real, folder) for folder in self.stay) or self._is_common(real)
+        return Lead(None if stays else real, target)
 
     def _resolve(self, path: bytes) -> bytes:
         """The real path; the folders of a cache that thousands of links lead to are resolved once."""
@@ -74,7 +87,22 @@ class Boundary:
         return os.path.realpath(real) if os.path.islink(real) else real
 
     def _is_common(self, real: bytes) -> bool:
-        folder = os.path.dirname(real)
-        if folder not in self._common:
-            self._common[folder] = self.common(real)
-        return self._common[folder]
+        """Whether every node has it, as far as its place and its filesystem tell; each folder is asked once."""
+        if not any(below(real, folder) for folder in self.image):
+            return False
+        place = real if os.path.isdir(real) else os.path.dirname(real)
+        if place not in self._shared:
+            self._shared[place] = on_shared_filesystem(place)
+        return not self._shared[place]
+
+
+def _climbs_late(target: bytes) -> bool:
+    """Whether `..` follows a name, which may be a link, so that only the filesystem knows where that is."""
+    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+    names = next((number for number, part in enumerate(parts) if part != b".."), len(parts))
+    return b".." in parts[names:]
+
+
+def _told_from(path: bytes, place: bytes, top: bytes) -> bytes:
+    """The relative target of a link at `path` in the tree for a place below its top."""
+    return os.path.relpath(place, os.path.join(top, os.path.dirname(path)))

@@ -195,20 +195,23 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
       ezpz yeet env /lus/me/envs/torch --hosts 'n[001-016]'
       ezpz yeet env --exclude '*.ipynb' --exclude tests
     """
-    from ezpz.yeet import display, run
+    from ezpz.yeet import display
 
     request = request_of(options)
     if request.src is None:
         display.point_at_archive(output, os.environ)
     if dry_run:
-        sight = run.look(request, os.environ)
-        decision = run.decide(new_run(), request, sight, os.environ)
+        from ezpz.yeet.decide import decide, look
+
+        decision = decide(new_run(), request, look(request, os.environ), os.environ)
         display.show_plan(output, decision.plan, tuple(warning.text for warning in decision.warnings))
         return
     import random
 
+    from ezpz.yeet.run import execute
+
     with display.Display(output) as watch:
-        report = run.execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
+        report = execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
     display.show_report(output, report)
     ctx.exit(report.exit_code)
 

@@ -7,136 +7,31 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import in_thread
-from ezpz.cluster.detect import detect
-from ezpz.errors import EzpzError, Interrupted, SourceEmpty, StaleList, UsageError
+from ezpz.errors import EzpzError, Interrupted, StaleList
 from ezpz.process import Stopped, find
 from ezpz.yeet.boundary import on_shared_filesystem
-from ezpz.yeet.copy.base import STRATEGIES, choose
-from ezpz.yeet.copy.tarball import estimated_size
+from ezpz.yeet.copy.base import STRATEGIES
+from ezpz.yeet.decide import Decision, Sight, decide, look
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
 from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment
 from ezpz.yeet.here import Here
-from ezpz.yeet.plan import Choice, Plan, Request, destination_of, engine_choice, make_plan, threshold, totals_of
-from ezpz.yeet.reading import Contents, Reading, contents_of
-from ezpz.yeet.relocate.environment import boundary_of, examine, left_out_of
-from ezpz.yeet.relocate.outfit import in_words
+from ezpz.yeet.plan import Plan, Request, engine_choice
+from ezpz.yeet.reading import Reading
 from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
-from ezpz.yeet.scan import Scan, scan
-from ezpz.yeet.source import Source, active_environment, inspect
 from ezpz.yeet.status import leaks_here
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Mapping
 
-    from ezpz.cluster.model import Allocation, Node
-from ezpz.yeet.source import Kind
+    from ezpz.cluster.model import Node
 
 REFUSALS = ("destination-refused", "destination-not-ours", "destination-busy")
 """What was asked for is wrong, as opposed to a node that is broken, which costs only itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What is known once everything has been looked at and nothing counted."""
-
-    source: Source
-    allocation: Allocation
-    strategy: Choice
-
-
-def look(request: Request, environ: Mapping[str, str]) -> Sight:
-    """Look at the source and the allocation. Raises EzpzError."""
-    source = inspect(active_environment(environ) if request.src is None else request.src)
-    strategy = Choice(*choose(source, request.strategy))
-    ENGINES.load(engine_choice(request).name)
-    if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:
-        what = "an archive" if source.is_archive else "a directory"
-        raise UsageError(
-            f"--strategy {strategy.name} cannot read '{source.path}', which is {what}", hint="leave --strategy out"
-        )
-    if source.is_archive and request.exclude:
-        raise UsageError(
-            f"--exclude {request.exclude[0]} cannot be used with an archive", hint="make the archive without it"
-        )
-    allocation = detect(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
-    destination_of(request, source)  # what makes no sense is said before any node is bothered
-    threshold(request, len(allocation.nodes))
-    return Sight(source, allocation, strategy)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The plan, and what was counted to make it."""
-
-    plan: Plan
-    contents: Contents
-
-    @property
-    def warnings(self) -> tuple[Warned, ...]:
-        """What the user should know about the source, before anything moves."""
-        environment = self.contents.environment
-        notices = (self.contents.scan.notices, *([environment.notices] if environment is not None else []))
-        return tuple(warning for each in notices for warning in each.warnings())
-
-
-def decide(
-    run: str, request: Request, sight: Sight, environ: Mapping[str, str], stop: threading.Event | None = None
-) -> Decision:
-    """Count the source, find out what its environment needs, and make the plan. Raises EzpzError or Stopped."""
-    source = sight.source
-    destination = destination_of(request, source)
-    if source.kind is None:
-        contents, words = Contents(Scan(b"")), "as the unpacked tree needs it"
-    else:
-        contents = _count(source, source.kind, request, destination, environ, stop)
-        assert contents.environment is not None
-        words = in_words(contents.environment, destination, request.base)
-    scanned = contents.scan
-    archive_bytes = estimated_size(source.real) if source.is_archive else 0
-    totals = totals_of(source, scanned, archive_bytes)
-    plan = make_plan(run, request, source, totals, sight.allocation, sight.strategy, words)
-    if not source.is_archive and not scanned.files and not scanned.directories:
-        raise SourceEmpty(f"nothing is left of the source '{source.path}'", hint="does --exclude match all of it?")
-    if plan.in_place and request.exclude and any(left.why == "excluded" for left in scanned.left_out):
-        raise UsageError(
-            f"--exclude {request.exclude[0]} cannot be used: the source stands at the destination already",
-            hint="choose another --dst",
-        )
-    return Decision(plan, contents)
-
-
-def _count(
-    source: Source,
-    kind: Kind,
-    request: Request,
-    destination: str,
-    environ: Mapping[str, str],
-    stop: threading.Event | None,
-) -> Contents:
-    """Count a directory, and at the same time ask its environment about itself."""
-    root = os.fsencode(source.real)
-    known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
-    foreign = left_out_of(kind, root)
-    with ThreadPoolExecutor(1) as other:
-        examining = other.submit(examine, root, kind, known, request, environ, stop)
-        scanned = scan(
-            root,
-            exclude=(*request.exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
-            boundary=boundary_of(kind, known),
-            skip_unreadable=request.skip_unreadable,
-            stop=stop,
-        )
-        environment = examining.result()
-    for name in foreign:
-        scanned.notices.note("environments-left-out", name)
-    return contents_of(scanned, environment, request, os.fsencode(destination), stop)
 
 
 def execute(run: str, request: Request, environ: Mapping[str, str], emit: Emit, rng: random.Random) -> Report:

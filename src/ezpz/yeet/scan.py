@@ -15,6 +15,7 @@ import stat
 import tempfile
 import threading
 import time
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
+from ezpz.yeet.boundary import below
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.notices import KEPT, Notices
 
@@ -149,12 +151,18 @@ class _Task(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """One name that was looked at; origin: where it stands when a link was followed to it."""
+    """One name that was looked at.
+
+    origin: where it stands when a link was followed to it; content: b"" for a link that says something else now
+    barred: a link to what this user may not look at
+    """
 
     path: bytes
     status: os.stat_result
     target: bytes = b""
     origin: bytes = b""
+    content: bytes | None = None
+    barred: bool = False
     trail: tuple[bytes, ...] = ()
 
 
@@ -278,21 +286,27 @@ class _Walk:
     def _look_for_clash(self, folder: bytes, listed: list[os.DirEntry[bytes]]) -> None:
         names: set[bytes] = set()
         for entry in listed:
-            name = entry.name.lower()
+            name, path = _folded(entry.name), os.path.join(folder, entry.name)
+            if self.excluded.matches(path):
+                continue
             if name in names and not self.result.clash:
-                self.result.clash = os.path.join(folder, entry.name)
+                self.result.clash = path
             names.add(name)
 
     def _resolved(self, found: _Seen, task: _Task) -> _Seen:
         """A link as it is, or what it leads to when that is outside and does not stay there."""
         place = os.path.join(task.where, os.path.basename(found.path))
-        target = os.readlink(place)
-        link = found._replace(target=target)
-        if self.excluded.matches(found.path):
+        said = os.readlink(place)
+        link = found._replace(target=said)
+        if self.boundary is None or self.excluded.matches(found.path):
             return link
-        real = self.boundary.follows(place, target, task.trail) if self.boundary is not None else None
+        real, target = self.boundary.lead(place, said, found.path, task.trail)
+        if target != said:
+            link = link._replace(target=target, content=b"")
         try:
             status = os.stat(real or place)
+        except PermissionError:
+            return link._replace(barred=real is not None)
         except OSError:
             self.result.notices.note("dangling-link", found.path)
             return link
@@ -300,7 +314,7 @@ class _Walk:
             return link
         if stat.S_ISDIR(status.st_mode):
             around = (self.root, *task.trail, os.path.realpath(task.where))
-            if any(folder == real or folder.startswith(real.rstrip(b"/") + b"/") for folder in around):
+            if any(below(folder, real) for folder in around):
                 self.result.notices.note("link-loop", found.path)
                 return link
             return _Seen(found.path, status, origin=real, trail=(*task.trail, real))
@@ -332,7 +346,8 @@ class _Walk:
             return None
         mode = status.st_mode
         if not stat.S_ISREG(mode):
-            return Entry(path, mode, status.st_mtime_ns, 0, found.target, self._first_name(found), found.origin)
+            link = self._first_name(found)
+            return Entry(path, mode, status.st_mtime_ns, 0, found.target, link, found.origin, found.content)
         if mode & SET_ID:
             self.result.notices.note("setuid", path)
             mode &= ~SET_ID
@@ -357,7 +372,14 @@ class _Walk:
         if stat.S_IFMT(found.status.st_mode) not in CARRIED:
             return "special-file"
         where = found.origin or os.path.join(self.root, found.path)
-        return "" if readable(where, found.status) else "unreadable"
+        return "unreadable" if found.barred or not readable(where, found.status) else ""
+
+
+def _folded(name: bytes) -> bytes:
+    """What names have in common that a filesystem which ignores case takes for the same (ext4(5), casefold)."""
+    if name.isascii():
+        return name.lower()
+    return os.fsencode(unicodedata.normalize("NFD", unicodedata.normalize("NFD", os.fsdecode(name)).casefold()))
 
 
 def readable(path: bytes, status: os.stat_result) -> bool:

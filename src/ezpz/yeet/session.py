@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.model import Node
 
-MODULES = ("refusal", "tree", "place", "interpreter", "smoke", "landing", "transfer", "leaks", "serve")
+MODULES = ("refusal", "tree", "place", "lock", "interpreter", "smoke", "landing", "transfer", "leaks", "serve")
 """The agent's modules: each needs only those before it."""
 PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
 READY_WITHIN = 60.0  # seconds; a node that has let us in but starts nothing

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
 from . import place, smoke, tree
+from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
 AT_FDCWD = -100
@@ -44,7 +45,7 @@ class Landing:
         self.parent = os.path.dirname(self.dst)
         self.staging = place.beside(self.dst, b".ezpz-" + run.encode())
         self.tree = os.path.join(self.staging, b"tree")
-        self.lock = place.Lock(self.dst, run)
+        self.lock = Lock(self.dst, run)
         self.abandoned = threading.Event()
         self.receipt: Optional[Dict[str, Any]] = None
         self.standing: Optional[os.stat_result] = None

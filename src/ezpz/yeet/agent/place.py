@@ -1,13 +1,10 @@
-"""The destination on one host: which paths are refused, whose it is, how much room it has, who holds it."""
+"""The destination on one host: which paths are refused, whose it is, how much room it has."""
 
-import fcntl
 import hashlib
 import json
 import os
 import pwd
-import socket
 import stat
-import time
 from typing import Any, Dict, Optional, Tuple
 
 from .refusal import Refusal, from_os_error, shown
@@ -314,105 +311,3 @@ def beside(dst: bytes, suffix: bytes) -> bytes:
     if len(name) + len(suffix) + 1 > NAME_MAX:
         name = name[:64] + b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
     return os.path.join(folder, b"." + name + suffix)
-
-
-class Lock:
-    """The right to change what stands at a destination on this host; it ends with the process that holds it.
-
-    A file `.NAME.ezpz-lock` beside the destination, locked with flock(2), says who holds it.
-    """
-
-    def __init__(self, dst: bytes, run: str) -> None:
-        self.path = beside(dst, b".ezpz-lock")
-        self.run = run
-        self.fd = -1
-        self.host = host = socket.gethostname()
-        self.content = json.dumps(
-            {
-                "run": run,
-                "host": host,
-                "user": user_name(os.geteuid()),
-                "pid": os.getpid(),
-                "since": int(time.time()),
-            }
-        ).encode()
-
-    def acquire(self) -> None:
-        """Raise Refusal when another run holds the destination, or when another host of this run already does."""
-        while True:
-            fd = self._open()
-            holder = self._holder(fd)
-            if holder.get("run") == self.run and holder.get("host") != self.host:
-                os.close(fd)
-                message = "the destination is shared with node {}: '{}' is not node-local".format(
-                    holder.get("host"), shown(os.path.dirname(self.path))
-                )
-                raise Refusal(
-                    "destination-refused", message, "choose a place on node-local disk, as in --dst /tmp/NAME"
-                )
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(fd)
-                raise Refusal(
-                    "destination-busy",
-                    "another run holds the destination: {}".format(_describe(holder)),
-                    "wait for it to end, or choose another place with --dst",
-                )
-            if self._still_there(fd):
-                self.fd = fd
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, self.content, 0)
-                return
-            os.close(fd)
-
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        try:
-            fd = os.open(self.path, flags, 0o600)
-        except OSError:
-            if not os.path.lexists(self.path):
-                raise
-            raise self._not_ours(os.lstat(self.path))
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            os.close(fd)
-            raise self._not_ours(status)
-        return fd
-
-    def _not_ours(self, status: os.stat_result) -> Refusal:
-        sound = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-        whose = user_name(status.st_uid) + ("" if sound else ", and is no lock of ours")
-        message = "the lock '{}' belongs to {}".format(shown(self.path), whose)
-        return Refusal("destination-not-ours", message, "choose another name with --dst")
-
-    def release(self) -> None:
-        """Give the destination up; harmless when it is not held."""
-        if self.fd >= 0:
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                pass
-            os.close(self.fd)
-            self.fd = -1
-
-    def _still_there(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), os.lstat(self.path))
-        except FileNotFoundError:
-            return False
-
-    @staticmethod
-    def _holder(fd: int) -> Dict[str, Any]:
-        try:
-            found = json.loads(os.pread(fd, 4096, 0).decode("utf-8"))
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-
-def _describe(holder: Dict[str, Any]) -> str:
-    if not holder:
-        return "it has not said who it is yet"
-    since = time.strftime("%H:%M:%S", time.localtime(float(holder.get("since", 0))))
-    return "run {run} of {user} on {host}, process {pid}, since {since}".format(**dict(holder, since=since))

@@ -41,7 +41,7 @@ def try_out(
     None for anywhere), imports (modules that must work), environ (variables that the python needs to start)
     going_on: called several times a second; may raise to stop it
     """
-    with _standing_in(tree, destinations) as root:
+    with standing_in(tree, destinations) as root:
         python = python_of(root)
         facts = _ask(python, expected, going_on)
     relative = os.path.relpath(python, root)
@@ -103,7 +103,7 @@ def _ask(python: bytes, expected: Dict[str, Any], going_on: Callable[[], None]) 
 
 
 @contextmanager
-def _standing_in(tree: bytes, destinations: Tuple[bytes, ...]) -> Iterator[bytes]:
+def standing_in(tree: bytes, destinations: Tuple[bytes, ...]) -> Iterator[bytes]:
     """The root to start python from: the tree, or a stand-in whose `pyvenv.cfg` names the tree and not the destination.
 
     Nothing stands at the destination yet, or the version before. The stand-in, beside the tree, has links to all else

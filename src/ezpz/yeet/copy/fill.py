@@ -62,7 +62,7 @@ class Fill:
         self._check()
         try:
             for entry in self.links:
-                os.link(self._to(entry.link), self._to(entry.path), follow_symlinks=False)
+                self._link(entry)
         except OSError as e:
             raise local_failure(e) from e
 
@@ -133,40 +133,47 @@ class Fill:
             before = os.fstat(source)
             if before.st_size != entry.size:
                 raise changed(entry.path)
-            if entry.size <= WHOLE:
-                data = read_whole(source, entry.size)
-                if len(data) != entry.size:
-                    return False
-                write_all(sink, self.job.ledger.content(entry.path, data))
-            elif self.job.ledger.relocation.examines(entry.path):
-                self._copy_searching(source, sink, entry)
-            else:
-                self.job.ledger.content(entry.path, os.pread(source, HEADER, 0))
-                for start, end in extents(source, before):
-                    self._send(source, sink, start, end)
-                os.ftruncate(sink, entry.size)
+            data = self._read(source, sink, entry)
             after = os.fstat(source)
         finally:
             os.close(source)
-        return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            return False
+        if data is not None:
+            if len(data) != entry.size:
+                return False
+            write_all(sink, self.job.ledger.content(entry.path, data))
+        return True
 
-    def _copy_searching(self, source: int, sink: int, entry: Entry) -> None:
-        """Copy a large file in pieces; one in which an old path occurs is read again as a whole."""
+    def _read(self, source: int, sink: int, entry: Entry) -> bytes | None:
+        """The content of a file that is small or may have to change; None for one that has been copied as it is."""
+        if entry.size <= WHOLE:
+            return read_whole(source, entry.size)
+        if self.job.ledger.relocation.examines(entry.path):
+            return None if self._copy_searching(source, sink, entry) else read_whole(source, entry.size)
+        self.job.ledger.content(entry.path, os.pread(source, HEADER, 0))
+        for start, end in extents(source, os.fstat(source)):
+            self._send(source, sink, start, end)
+        os.ftruncate(sink, entry.size)
+        return None
+
+    def _copy_searching(self, source: int, sink: int, entry: Entry) -> bool:
+        """Copy a large file in pieces; False, and nothing is written, when an old path occurs in it."""
         search = self.job.ledger.search(entry.path)
-        if search is not None:
-            for start, end in extents(source, os.fstat(source)):
-                for offset in range(start, end, WHOLE):
-                    self._go_on()
-                    piece = os.pread(source, min(WHOLE, end - offset), offset)
-                    search.take(piece)
-                    os.pwrite(sink, piece, offset)
-            if not search.found:
-                os.ftruncate(sink, entry.size)
-                return
-        os.lseek(source, 0, os.SEEK_SET)
-        data = self.job.ledger.content(entry.path, read_whole(source, entry.size))
-        os.ftruncate(sink, 0)
-        write_all(sink, data)
+        if search is None:
+            return False
+        for start, end in extents(source, os.fstat(source)):
+            for offset in range(start, end, WHOLE):
+                self._go_on()
+                piece = os.pread(source, min(WHOLE, end - offset), offset)
+                search.take(piece)
+                if search.found:
+                    os.ftruncate(sink, 0)
+                    os.lseek(source, 0, os.SEEK_SET)
+                    return False
+                os.pwrite(sink, piece, offset)
+        os.ftruncate(sink, entry.size)
+        return True
 
     def _send(self, source: int, sink: int, start: int, end: int) -> None:
         os.lseek(sink, start, os.SEEK_SET)
@@ -218,6 +225,14 @@ class Fill:
     def _write_link(self, entry: Entry) -> None:
         os.symlink(entry.target, self._to(entry.path))
         os.utime(self._to(entry.path), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+
+    def _link(self, entry: Entry) -> None:
+        """Give a file or link a further name; a link that says something else there is one of its own."""
+        first = self._to(entry.link)
+        if entry.is_symlink and os.readlink(first) != entry.target:
+            self._write_link(entry)
+        else:
+            os.link(first, self._to(entry.path), follow_symlinks=False)
 
     def _check(self) -> None:
         if self.job.stop.is_set():

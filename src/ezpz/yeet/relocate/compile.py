@@ -179,7 +179,7 @@ class _Pair:
 
 
 def _facts(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_mode
 
 
 @contextlib.contextmanager

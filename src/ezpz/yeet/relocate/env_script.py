@@ -39,3 +39,12 @@ def environment_script(destination: bytes) -> bytes:
     exports = b"\n".join(b'  export %b="$ezpz_cache/%b"' % (name, name.lower()) for name in CACHES)
     place = os.fsencode(shlex.quote(os.fsdecode(destination)))
     return TEXT % {b"mark": MARK, b"place": place, b"exports": exports}
+
+
+def is_ours(path: bytes) -> bool:
+    """Whether a file is an `env.sh` of an earlier yeet, which is relocated as any other text."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MARK)) == MARK
+    except OSError:
+        return False

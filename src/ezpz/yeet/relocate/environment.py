@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ezpz.errors import InterpreterBroken, PrefixUnknown
+from ezpz.yeet.agent.smoke import standing_in
 from ezpz.yeet.boundary import Boundary, below, on_shared_filesystem
 from ezpz.yeet.notices import Notices
 from ezpz.yeet.relocate import conda
@@ -126,7 +127,8 @@ def examine(
             "cannot determine the original prefix: nothing in the archive tells where the environment stood",
             hint="pass it: --orig-prefix /the/path/it/had",
         )
-    interpreter = _interpreter(root, request, notices, stop)
+    moved = () if known else tuple(alias.rstrip(b"/") for alias in aliases)
+    interpreter = _interpreter(root, moved, request, notices, stop)
     rooms = {**records.binary, **{path: len(old) for path, old in packed.binary.items()}}
     _note_search_path(folder, kind, interpreter, environ, notices)
     has_base = (
@@ -149,14 +151,21 @@ def _is_relocatable(folder: Folder) -> bool:
     return any(sign in head for head in heads for sign in RELATIVE)
 
 
-def _interpreter(root: bytes, request: Request, notices: Notices, stop: threading.Event | None) -> Interpreter | None:
-    """What the environment's python says; None when it has none, or may not be asked since it stays as it is."""
-    python = python_of(root)
-    if python is None:
+def _interpreter(
+    root: bytes, moved: tuple[bytes, ...], request: Request, notices: Notices, stop: threading.Event | None
+) -> Interpreter | None:
+    """What the environment's python says; None when it has none, or may not be asked since it stays as it is.
+
+    moved: where an unpacked environment stood, so that it may be led to a base of its own that came with it
+    """
+    if python_of(root) is None:
         notices.note("no-interpreter", b"bin/python")
         return None
     try:
-        return probe(python, stop)
+        with standing_in(root, moved) as place:
+            found = probe(python_of(place) or b"", stop)
+        own = tuple(path.replace(place, root, 1) for path in found.site_packages)
+        return replace(found, prefix=found.prefix.replace(place, root, 1), site_packages=own)
     except InterpreterBroken:
         if request.base != "keep":
             raise

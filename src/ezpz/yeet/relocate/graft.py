@@ -32,11 +32,16 @@ class Grafts:
 
         Raises what `scan` raises.
         """
-        found = scan(path, exclude=exclude, boundary=Boundary((path,), common=lambda _: False), stop=self.stop)
+        names = tuple(dict.fromkeys((path, os.path.realpath(path))))
+        found = scan(path, exclude=exclude, boundary=Boundary(names, image=()), stop=self.stop)
         self._make_folders(target)
         libraries: list[bytes] = []
         for batch in found.batches():
-            self.scan.add(_moved(entry, target, path) for entry in batch)
+            moved = [
+                entry for entry in (_moved(entry, target, path) for entry in batch) if entry.path not in self._made
+            ]
+            self._made.update(entry.path for entry in moved)
+            self.scan.add(moved)
             libraries += [os.path.join(path, e.path) for e in batch if e.is_regular and b".so" in e.path]
         self.scan.followed += found.followed
         self.scan.followed_bytes += found.followed_bytes

@@ -10,7 +10,7 @@ from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.relocate.conda_activation import standalone_activation
 from ezpz.yeet.relocate.editable_moves import EXCLUDED_BELOW, SIZE_LIMIT, Move, destinations, too_large
 from ezpz.yeet.relocate.env_script import NAME as ENV_SCRIPT
-from ezpz.yeet.relocate.env_script import environment_script
+from ezpz.yeet.relocate.env_script import environment_script, is_ours
 from ezpz.yeet.relocate.graft import Grafts
 from ezpz.yeet.relocate.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
@@ -105,7 +105,8 @@ def additions(environment: Environment, root: bytes, destination: bytes) -> Scan
     for path, content in made if not taken else ():
         grafts.add_content(path, content)
     if os.path.lexists(os.path.join(root, ENV_SCRIPT)):
-        environment.notices.note("env-script-taken", ENV_SCRIPT)
+        if not is_ours(os.path.join(root, ENV_SCRIPT)):
+            environment.notices.note("env-script-taken", ENV_SCRIPT)
     elif made or os.path.lexists(os.path.join(root, b"bin", b"activate")):
         grafts.add_content(ENV_SCRIPT, environment_script(destination))
     return grafts.scan
