@@ -66,18 +66,20 @@ def relocation_to(
     if not environment.kind.is_environment:
         return Relocation(destination, links=PrefixMap(own), root=root)
     moves = {**dict.fromkeys(environment.packed, destination), **own}
-    moves |= {old: new for move in snapshot.moves for old, new in move.prefixes}
     base_moves = embedded.moves(destination) if embedded is not None else {}
     in_text = {} if embedded is None or embedded.is_common else base_moves
+    carried = {old: new for move in snapshot.moves for old, new in move.prefixes}
     return Relocation(
         destination,
         text=PrefixMap({**in_text, **moves}),
+        hooks=PrefixMap({**in_text, **carried, **moves}),
         links=PrefixMap({**base_moves, **moves}),
         root=root,
         python=embedded.python if embedded is not None else b"",
         run_path=RUN_PATH if embedded is not None and embedded.by_environment else b"",
         configuration=_configuration(destination, embedded) if embedded is not None else {},
         editables=snapshot.moves,
+        hook_files=frozenset(editable.declared_by for editable in environment.editables),
         binaries=environment.binaries,
     )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ezpz.yeet.boundary import below
 from ezpz.yeet.relocate import conda, elf, script
 from ezpz.yeet.relocate.base import FOLDER
+from ezpz.yeet.relocate.editable import HOOK_FILE
 from ezpz.yeet.relocate.editable_moves import Move, repointed
 from ezpz.yeet.relocate.interpreter import with_settings
 from ezpz.yeet.relocate.prefix import PrefixMap
@@ -46,22 +47,24 @@ class Relocation:
     """From old places to new ones; one that is made with a destination alone changes nothing.
 
     text: what is replaced in the content of files; links: in the targets of links
+    hooks: what is replaced in the modules that find editable installs, of which hook_files are some
     root: where the tree stands now, resolved; None for one that stands nowhere, as out of an archive
     python: the embedded interpreter, relative to the tree, that `bin/python` becomes a link to; b"" for none
     run_path: what it needs to find its libraries when it has no run path of its own, else b""
     configuration: settings of pyvenv.cfg that change; editables: what .pth files lead to and comes along
-    binaries: files of conda packages that hold the old prefix in
-    binary code, and the room for a longer one there, bytes
+    binaries: files of conda packages that hold the old prefix in binary code, and the room for a longer one, bytes
     """
 
     destination: bytes
     text: PrefixMap = NOTHING
+    hooks: PrefixMap = NOTHING
     links: PrefixMap = NOTHING
     root: bytes | None = None
     python: bytes = b""
     run_path: bytes = b""
     configuration: Mapping[bytes, bytes] = field(default_factory=dict)
     editables: tuple[Move, ...] = ()
+    hook_files: frozenset[bytes] = frozenset()
     binaries: Mapping[bytes, int] = field(default_factory=dict)
 
     @property
@@ -72,7 +75,14 @@ class Relocation:
     @property
     def digest(self) -> str:
         """The same for relocations that make the same of everything."""
-        facts = (self.destination, self.text.moves, self.links.moves, self.python, sorted(self.configuration.items()))
+        facts = (
+            self.destination,
+            self.text.moves,
+            self.hooks.moves,
+            self.links.moves,
+            self.python,
+            sorted(self.configuration.items()),
+        )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def entry(self, entry: Entry) -> Entry:
@@ -120,6 +130,8 @@ class Relocation:
             return self._pointer(path, data)
         if path in self.binaries and not script.is_text(data):
             return Change(*conda.replace_binary(data, self.text.moves, path=path, room=self.binaries[path]))
+        if self._is_hook(path) and self.hooks.found_in(data):
+            return Change(*self.hooks.substitute(data))
         if not self.text.found_in(data):
             return None
         change = (
@@ -143,8 +155,11 @@ class Relocation:
         assert self.root is not None
         folder = os.path.join(self.root, os.path.dirname(path))
         pointed = repointed(data, folder, lambda place: below(place, self.root or b""), self.editables)
-        new, replaced = self.text.substitute(pointed)
+        new, replaced = self.hooks.substitute(pointed)
         return Change(new, max(1, replaced)) if new != data else None
+
+    def _is_hook(self, path: bytes) -> bool:
+        return path in self.hook_files or HOOK_FILE.match(os.path.basename(path)) is not None
 
     def _interpreter(self, data: bytes) -> Change | None:
         """The embedded python finds its libraries beside it, even when LD_LIBRARY_PATH names the old ones."""
