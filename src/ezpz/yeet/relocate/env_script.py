@@ -1,4 +1,4 @@
-"""env.sh: a script that activates an environment and keeps python, and what it caches, off the shared filesystem."""
+"""env.sh: a script that activates an environment and points what it caches at node-local storage."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ CACHES = (
 TEXT = b"""\
 %(mark)b, for sh, bash and zsh: activates this environment and keeps what python caches on this node
 . %(place)b/bin/activate
-export PYTHONNOUSERSITE=1
-export PYTHONSAFEPATH=1
-unset PYTHONPATH
 ezpz_cache="${TMPDIR:-/tmp}/ezpz-cache-$(id -u)"
 if mkdir -p -m 700 "$ezpz_cache" && [ -O "$ezpz_cache" ] && [ ! -L "$ezpz_cache" ]; then
 %(exports)b
