@@ -26,6 +26,7 @@ WORDS = {
     "user-site": "every import looks into {} (pip install --user); set PYTHONNOUSERSITE=1",
     "working-directory": "python also looks into {}, not on a node's own disk; set PYTHONSAFEPATH=1",
     "base-kept": "the standard library stays in {}, and every rank reads it there",
+    "not-compiled": "no bytecode could be made, as for {}: the first import on every rank compiles it",
     "no-interpreter": "{} is missing, so the environment could not be tried",
     "env-script-taken": "the source has its own {}, so none was made",
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.relocate.base import Base
     from ezpz.yeet.relocate.interpreter import Interpreter
 
+MOST_COMPILERS = 16  # processes; a login node has more cores, and other users
 EMBEDDED, KEPT, NONE = "embedded", "kept", "none"
 
 
@@ -182,8 +183,10 @@ class Reading:
         left = reuse(job.staging, job.previous, wanted, bytecode.flavour)
         self.compiled = compile_missing(
             job.staging, environment.interpreter.base_executable, left, self.destination,
-            workers=len(os.sched_getaffinity(0)), stop=self.stop,
+            workers=min(MOST_COMPILERS, len(os.sched_getaffinity(0))), stop=self.stop,
         )  # fmt: skip
+        if self.compiled.failed and not self.compiled.compiled:
+            self.notices.note("not-compiled", left[0])
         self.added += len(wanted) - len(left) + self.compiled.compiled
 
     @property

@@ -93,6 +93,10 @@ class Bytecode:
             with self._lock:
                 self._patched.add(path)
 
+    def is_patched(self, path: bytes) -> bool:
+        """Whether `patched` was told of this source."""
+        return path in self._patched
+
     def stale(self) -> Stale:
         """What there is to do once everything was copied."""
         invalid = {path for path, facts in self._sources.items() if facts == INVALID}

@@ -56,6 +56,7 @@ class _Folder:
                         self._rewrite(path, new, status)
         for path, first in further:
             self._link_again(path, first)
+            self.ledger.linked(path, first, os.path.join(self.root, path))
 
     def _look(self, path: bytes, status: os.stat_result) -> Entry:
         """The entry at a path after relocation; a link that changes is replaced."""

@@ -61,6 +61,19 @@ class Ledger:
             self.bytecode.patched(path)
         return change.data
 
+    def linked(self, path: bytes, first: bytes, staged: bytes) -> None:
+        """Note a further name of a file that `content` was told of by its first name; `staged` is where it stands now.
+
+        Raises OSError.
+        """
+        if self.bytecode is None:
+            return
+        if path.endswith(b".pyc"):
+            with open(staged, "rb") as file:
+                self.bytecode.check(path, file.read(HEADER))
+        elif self.bytecode.is_patched(first):
+            self.bytecode.patched(path)
+
     def search(self, path: bytes) -> Search | None:
         """What tells from a large file's pieces whether it has to be read as a whole; None when that is certain."""
         return None if self.relocation.always_changes(path) else Search(self.relocation.text)
