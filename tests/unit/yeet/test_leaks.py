@@ -22,8 +22,8 @@ from ezpz.cluster.model import Node
 from ezpz.yeet.agent import leaks
 from ezpz.yeet.agent.interpreter import python_of, run_python
 from ezpz.yeet.agent.refusal import Refusal
-from ezpz.yeet.leak_display import leaks_in_words
 from ezpz.yeet.status import Leak, LeakReport
+from ezpz.yeet.words import leaks_in_words
 from tests.contract.doors import Piped, interpreter
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ def test_how_many_there_are_in_words() -> None:
     node = Node("n1", "n1", "n1")
     leak = Leak("module", "/lus/me", 3, "do something")
     report = LeakReport("/tmp/my env", node, "3.12.1", (leak, leak))
-    words = leaks_in_words(report)
+    words = leaks_in_words(report.destination, len(report.leaks))
     assert "2 places on a shared filesystem" in words
     assert "`ezpz yeet status --leaks '/tmp/my env'`" in words
     assert (report.exit_code, LeakReport("/tmp/env", node, "3.12.1", ()).exit_code) == (1, 0)

@@ -63,6 +63,7 @@ class Fill:
         try:
             for entry in self.links:
                 self._link(entry)
+                self.job.ledger.linked(entry.path, entry.link, self._to(entry.path))
         except OSError as e:
             raise local_failure(e) from e
 
