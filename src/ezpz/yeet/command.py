@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import signal
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ezpz.cli.complete import complete_engines, complete_strategies
 from ezpz.cli.deprecated import TAR_STRAYS, YEET_STRAYS, deprecation, without_stray
+from ezpz.cli.group import DefaultGroup
 from ezpz.cli.options import exclusive, node_options
 from ezpz.cli.output import Output, output_options
 
@@ -22,44 +22,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 PREFIX = "EZPZ_YEET"
-OUTPUT_FLAGS = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")  # they may also stand before a subcommand
-
-
-class DefaultGroup(click.Group):
-    """A group that is its own first command: what names no subcommand goes to `env`."""
-
-    default = "env"
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if ctx.resilient_parsing and not args:  # the word that is being typed may yet name a subcommand
-            return super().parse_args(ctx, args)
-        said = list(takewhile(OUTPUT_FLAGS.__contains__, args))
-        rest = args[len(said) :]
-        named = rest[:1] if rest and rest[0] in (*self.commands, *ctx.help_option_names) else [self.default]
-        if named == rest[:1]:
-            rest = rest[1:]
-        return super().parse_args(ctx, [*named, *said, *rest])
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.commands[self.default].format_options(ctx, formatter)
-        self.format_commands(ctx, formatter)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """Subcommands, and whatever `env` would complete."""
-        env = self.commands[self.default]
-        own = super().shell_complete(ctx, incomplete)
-        with env.make_context(self.default, [], parent=ctx, resilient_parsing=True) as inner:
-            theirs = (
-                env.shell_complete(inner, incomplete)
-                if incomplete.startswith("-")
-                else _complete_source(env, inner, incomplete)
-            )
-        return [*own, *theirs]
-
-
-def _complete_source(env: click.Command, ctx: click.Context, incomplete: str) -> list[Any]:
-    argument = next(param for param in env.params if isinstance(param, click.Argument))
-    return argument.shell_complete(ctx, incomplete)
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:

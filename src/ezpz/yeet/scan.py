@@ -392,7 +392,18 @@ def readable(path: bytes, status: os.stat_result) -> bool:
         return True
     if status.st_uid == os.geteuid() and owner:
         return True
-    return os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0))
+    return os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)) or _opens(path, status)
+
+
+def _opens(path: bytes, status: os.stat_result) -> bool:
+    """The same by trying, since access(2) knows nothing of capabilities."""
+    try:
+        if stat.S_ISDIR(status.st_mode):
+            os.stat(os.path.join(path, b"."))
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 class Exclusion:
