@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ezpz.yeet.agent import place
 
-IMAGE = tuple(b"/usr /etc /bin /sbin /lib /lib64 /opt /boot /dev /proc /sys /run /var".split())
+IMAGE = tuple(b"/usr /etc /bin /sbin /lib /lib64 /opt /boot /dev /proc /sys /run /var/lib".split())
 """Where the files of an operating system's image are, which every node has."""
 COMMON = (b"/", b"/usr", b"/usr/local", b"/opt", b"/bin")
 """Tops of installations that many have in common, so that a text that names one need not mean this one."""
@@ -59,16 +59,19 @@ class Boundary:
         link: its absolute path; path: where it is in the tree; trail: the real folders outside that links were
         followed to on the way to it
         """
-        whole = os.path.join(os.path.dirname(link), target)
+        folder = os.path.dirname(link)
+        whole = os.path.join(folder, target)
         climbs = _climbs_late(target)
         place = os.path.realpath(whole) if climbs else os.path.normpath(whole)
         if trail and not target.startswith(b"/"):
             if below(place, trail[-1]):
-                return Lead(None, target)
+                inner = os.path.relpath(folder, trail[-1])
+                return Lead(None, os.path.relpath(place, folder) if _leaves(inner, target) else target)
             target = place  # what it says is told from where it stands now
         for top in self.inside:
             if below(place, top):
-                return Lead(None, _told_from(path, place, top) if climbs or trail else target)
+                stays = not climbs and not trail and not _leaves(os.path.dirname(path), target)
+                return Lead(None, target if stays else _told_from(path, place, top))
         if any(below(place, folder) for folder in self.stay):
             return Lead(None, target)
         real = self._resolve(place)
@@ -101,6 +104,11 @@ def _climbs_late(target: bytes) -> bool:
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     names = next((number for number, part in enumerate(parts) if part != b".."), len(parts))
     return b".." in parts[names:]
+
+
+def _leaves(folder: bytes, target: bytes) -> bool:
+    """Whether a relative target goes by the name of the folder that `folder` is relative to, which may change."""
+    return os.path.normpath(os.path.join(folder, target)).split(b"/")[0] == b".."
 
 
 def _told_from(path: bytes, place: bytes, top: bytes) -> bytes:

@@ -197,15 +197,9 @@ def next_steps(report: Report) -> tuple[str, ...]:
     place = shlex.quote(report.plan.destination)
     kind = Kind(report.kind)
     local = "It is on each node's own disk: what is written there stays there, and goes when the job ends."
-    if kind is Kind.VENV:
-        return ("next:", f"  source {place}/bin/activate", "  ezpz launch -- python3 -m your_app", local)
-    if kind is Kind.CONDA:
-        return (
-            "next:",
-            f"  source {place}/bin/activate",
-            "  ezpz launch -- python3 -m your_app",
-            local,
-        )
+    if kind.is_environment:
+        activate = f"  source {place}/bin/activate      # or {place}/env.sh, with caches on this node's disk too"
+        return ("next:", activate, "  ezpz launch -- python3 -m your_app", local)
     if kind is Kind.TOOL:
         return ("next:", f"  export PATH={place}/bin:$PATH", "  ezpz launch -- your-program", local)
     return ("next:", f"  ezpz launch -- ls {place}", local)

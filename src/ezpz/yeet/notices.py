@@ -27,7 +27,7 @@ WORDS = {
     "working-directory": "python also looks into {}, not on a node's own disk; set PYTHONSAFEPATH=1",
     "base-kept": "the standard library stays in {}, and every rank reads it there",
     "not-compiled": "no bytecode could be made, as for {}: the first import on every rank compiles it",
-    "no-interpreter": "{} is missing, so the environment could not be tried",
+    "no-interpreter": "{} is missing or does not start here, so the environment was not tried",
     "env-script-taken": "the source has its own {}, so none was made",
 }
 """What is said of the paths of each case; docs/explanation/relocation.md tells what each means and what to do."""

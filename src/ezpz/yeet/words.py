@@ -24,7 +24,8 @@ def relocated(report: Report) -> Iterator[str]:
     parts = []
     if done.base == "embedded":
         parts.append(f"{done.python} came along ({human(done.base_bytes)} as .python)")
-    if done.files_patched:
+    is_first = not any(result.replaced or result.unchanged for result in report.results)
+    if done.files_patched and is_first:  # a later run takes most of them from the version in place
         parts.append(f"{count(done.files_patched, 'file')} patched")
     if done.editables:
         parts.append(f"{count(len(done.editables), 'editable install')} snapshotted")

@@ -42,7 +42,7 @@ def try_out(
     going_on: called several times a second; may raise to stop it
     """
     with standing_in(tree, destinations) as root:
-        python = python_of(root)
+        python = _python_in(root)
         facts = _ask(python, expected, going_on)
     relative = os.path.relpath(python, root)
     version, prefix, base = expected.get("version"), facts["prefix"], facts["base_prefix"]
@@ -56,6 +56,16 @@ def try_out(
     if facts["failed"]:
         name, why = sorted(facts["failed"].items())[0]
         raise _refused(relative, "`import {}` fails: {}".format(name, why))
+
+
+def _python_in(root: bytes) -> bytes:
+    """The python of a staged environment. Raises Refusal, which says what its link leads to."""
+    try:
+        return python_of(root)
+    except Refusal:
+        target = os.path.realpath(os.path.join(root, b"bin", b"python"))
+        why = "it leads to '{}', which is not there".format(shown(target))
+        raise Refusal(CODE, _failure(b"bin/python", why), "yeet it again with --base embed")
 
 
 def has_python(request: Dict[str, Any], going_on: Callable[[], None]) -> Dict[str, Any]:
@@ -84,7 +94,11 @@ def _same(path: str, other: bytes) -> bool:
 
 
 def _refused(python: bytes, why: str) -> Refusal:
-    return Refusal(CODE, "the environment does not work there: '{}': {}".format(shown(python), why), HINT)
+    return Refusal(CODE, _failure(python, why), HINT)
+
+
+def _failure(python: bytes, why: str) -> str:
+    return "the environment does not work there: '{}': {}".format(shown(python), why)
 
 
 def _ask(python: bytes, expected: Dict[str, Any], going_on: Callable[[], None]) -> Dict[str, Any]:

@@ -16,6 +16,7 @@ from ezpz.yeet.relocate.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan
 from ezpz.yeet.source import Kind
+from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     import threading
@@ -123,5 +124,5 @@ def in_words(environment: Environment, destination: str, base: str) -> str:
         what = {"embed": "embedded", "keep": "kept", "auto": "embedded unless every node has it"}[base]
         parts.append(f"{python.name} of {shown(python.base_prefix)} {what}")
     if environment.editables:
-        parts.append(f"{len(environment.editables)} editable installs")
+        parts.append(count(len(environment.editables), "editable install"))
     return "; ".join(parts) or "links only: not an environment"
