@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.support import clean_environ
-from tests.contract.support import photograph
+from tests.contract.support import photograph, powerless
 from tests.unit.yeet.plans import assert_valid
 
 if TYPE_CHECKING:
@@ -109,6 +109,9 @@ class TestMistakes:
             ("--dst", ""),
             ("--src", ""),
             ("--hsn", "a b"),
+            ("--base", "copy"),
+            ("--editable", "yes"),
+            ("--compile", "always"),
         ],
     )
     def test_a_bad_value(self, yeet: Yeet, option: str, value: str) -> None:
@@ -234,6 +237,7 @@ class TestEnvironment:
         variables = {
             "SRC": str(yeet.source), "DST": str(yeet.dst), "HOSTS": HOST, "STRATEGY": "cp", "ENGINE": "rsync",
             "EXCLUDE": "*.pyc", "MIN_SUCCESS_NODES": "1", "RETRIES": "7", "TIMEOUT": "8.5", "DRY_RUN": "1", "JSON": "1",
+            "BASE": "embed", "EDITABLE": "keep", "COMPILE": "never",
         }  # fmt: skip
         done = yeet(variables={f"EZPZ_YEET_{name}": value for name, value in variables.items()})
         assert (done.returncode, done.stderr) == (0, "")
@@ -241,6 +245,7 @@ class TestEnvironment:
         assert (plan["source"]["path"], plan["destination"]) == (str(yeet.source), str(yeet.dst))
         assert (plan["strategy"]["name"], plan["engine"]["name"]) == ("cp", "rsync")
         assert (plan["exclude"], plan["threshold"], plan["retries"], plan["timeout"]) == (["*.pyc"], 1, 7, 8.5)
+        assert (plan["base"], plan["editable"], plan["compile"]) == ("embed", "keep", "never")
         assert plan["source"]["files"] == 1
         assert list(yeet.dst.parent.iterdir()) == []
 
@@ -373,7 +378,7 @@ class TestDryRun:
         assert (plan["source"]["kind"], plan["threshold"], plan["relocation"]) == (
             "data",
             None,
-            "none: not an environment",
+            "links only: not an environment",
         )
         assert plan["allocation"]["nodes"] == [HOST]
         assert plan["allocation"]["evidence"]
@@ -387,13 +392,34 @@ class TestDryRun:
     def test_what_is_not_carried_is_told(self, yeet: Yeet) -> None:
         os.mkfifo(yeet.source / "pipe")
         done = yeet.here(yeet.source, "--dst", yeet.dst, "--dry-run")
-        assert "warning: not carried: the FIFO 'pipe'" in done.stderr
+        assert "warning: not carried: 'pipe'," in done.stderr
+        done = yeet.here(yeet.source, "--dst", yeet.dst, "--json")
+        (warning,) = json.loads(done.stdout)["relocation"]["warnings"]
+        assert (warning["case"], warning["count"], warning["paths"]) == ("special-file", 1, ["pipe"])
+
+    def test_of_an_environment(self, yeet: Yeet) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", yeet.root / "venv"], check=True)
+        before = photograph(yeet.root)
+        plan = yeet.plan("venv", "--dst", yeet.dst)
+        assert plan["relocation"].startswith(
+            f"{yeet.root}/venv becomes {yeet.dst}; Python {sys.version.split()[0]} of "
+        )
+        assert plan["relocation"].endswith("embedded unless every node has it")
+        assert yeet.plan("venv", "--dst", yeet.dst, "--base", "embed")["relocation"].endswith("embedded")
+        assert yeet.plan("venv", "--dst", yeet.dst, "--base", "keep")["relocation"].endswith(" kept")
+        assert photograph(yeet.root) == before
+
+    def test_of_one_that_stands_there_already(self, yeet: Yeet) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", yeet.root / "venv"], check=True)
+        plan = yeet.plan("venv", "--dst", yeet.root / "venv")
+        assert plan["source"]["in_place"]
+        assert "none: it stands there already" in plan["relocation"]
 
 
 class TestRuns:
     """On this host alone, which needs neither ssh nor rsync."""
 
-    def test_first_second_and_a_change(self, yeet: Yeet) -> None:
+    def test_case_59_first_second_and_a_change(self, yeet: Yeet) -> None:
         before = photograph(yeet.source)
         first = yeet.here(yeet.source, "--dst", yeet.dst)
         assert first.returncode == 0, first.stderr
@@ -476,6 +502,121 @@ class TestRuns:
         document = json.loads(present.stdout)
         assert_valid(document, "yeet-status")
         assert (document["nodes"][0]["state"], document["nodes"][0]["files"]) == ("present", 2)
+
+
+class TestEnvironments:
+    """What becomes of a venv, as the options say."""
+
+    @pytest.fixture
+    def env(self, yeet: Yeet) -> Path:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", yeet.root / "env"], check=True)
+        return yeet.root / "env"
+
+    def test_it_runs_there_and_a_rerun_finds_it_unchanged(self, yeet: Yeet, env: Path) -> None:
+        before = photograph(env)
+        first = json.loads(yeet.here(env, "--dst", yeet.dst, "--base", "embed", "--json").stdout)
+        assert_valid(first, "yeet-report")
+        assert first["relocation"]["base"]["mode"] == "embedded"
+        assert first["relocation"]["base"]["bytes"] > 10**6
+        assert_valid(json.loads((yeet.dst / RECEIPT).read_text()), "receipt")
+        program = "import sys, json; print(json.dumps([sys.prefix, sys.base_prefix]))"
+        done = subprocess.run([yeet.dst / "bin" / "python", "-c", program], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout) == [str(yeet.dst), f"{yeet.dst}/.python"]
+        assert (yeet.dst / "env.sh").is_file()
+        second = json.loads(yeet.here(env, "--dst", yeet.dst, "--base", "embed", "--json").stdout)
+        assert (second["nodes"][0]["unchanged"], second["version"]) == (True, first["version"])
+        assert second["relocation"]["bytecode"] == {"compiled": 0, "failed": 0}
+        assert photograph(env) == before
+
+    def test_case_30_its_script_keeps_caches_on_the_node(self, yeet: Yeet, env: Path) -> None:
+        done = yeet.here(env, "--dst", yeet.dst, "--base", "keep")
+        assert done.returncode == 0, done.stderr
+        temporary = yeet.root / "temporary"
+        temporary.mkdir()
+        environ = clean_environ(HOME=str(yeet.root / "home"), TMPDIR=str(temporary))
+        show = f". '{yeet.dst}/env.sh' && env"
+        said = subprocess.run(["sh", "-c", show], env=environ, capture_output=True, text=True, check=True)
+        found = dict(line.split("=", 1) for line in said.stdout.splitlines() if "=" in line)
+        for name in ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "CUDA_CACHE_PATH"):
+            assert found[name].startswith(f"{temporary}/")
+        assert found["VIRTUAL_ENV"] == str(yeet.dst)
+        assert [path.stat().st_mode & 0o777 for path in temporary.iterdir()] == [0o700]
+        assert said.stderr == ""
+
+    def test_its_base_may_stay(self, yeet: Yeet, env: Path) -> None:
+        done = json.loads(yeet.here(env, "--dst", yeet.dst, "--base", "keep", "--json").stdout)
+        assert (done["relocation"]["base"]["mode"], done["relocation"]["base"]["bytes"]) == ("kept", 0)
+        assert not (yeet.dst / ".python").exists()
+        said = subprocess.run([yeet.dst / "bin" / "python", "-c", "import sys; print(sys.prefix)"], capture_output=True)
+        assert said.stdout.decode() == f"{yeet.dst}\n"
+
+    def test_bytecode_is_made_once_or_never(self, yeet: Yeet, env: Path) -> None:
+        package = next(env.glob("lib/python3*/site-packages")) / "pkg.py"
+        package.write_text("x = 1\n")
+        never = json.loads(yeet.here(env, "--dst", yeet.dst, "--base", "keep", "--compile", "never", "--json").stdout)
+        assert never["relocation"]["bytecode"]["compiled"] == 0
+        assert list(yeet.dst.rglob("pkg.*.pyc")) == []
+        once = json.loads(yeet.here(env, "--dst", yeet.dst, "--base", "keep", "--json").stdout)
+        assert once["relocation"]["bytecode"]["compiled"] == 1
+        assert len(list(yeet.dst.rglob("pkg.*.pyc"))) == 1
+
+    def test_a_python_that_does_not_start(self, yeet: Yeet, env: Path) -> None:
+        for name in ("python", "python3", f"python3.{sys.version_info.minor}"):
+            (env / "bin" / name).unlink()
+        (env / "bin" / "python").symlink_to("/no/such/python3")
+        done = yeet.here(env, "--dst", yeet.dst)
+        assert (done.returncode, list(yeet.dst.parent.iterdir())) == (17, [])
+        assert "bin/python" in done.stderr
+        done = yeet.here(env, "--dst", yeet.dst, "--base", "keep", "--json")
+        assert done.returncode == 0, done.stdout
+        assert "no-interpreter" in [each["case"] for each in json.loads(done.stdout)["relocation"]["warnings"]]
+        assert (yeet.dst / "bin" / "python").readlink().as_posix() == "/no/such/python3"
+
+    def test_an_editable_install_is_refused_when_asked(self, yeet: Yeet, env: Path) -> None:
+        code = yeet.root / "code"
+        code.mkdir()
+        (code / "pkg.py").write_text("x = 1\n")
+        (next(env.glob("lib/python3*/site-packages")) / "mine.pth").write_text(f"{code}\n")
+        refused = yeet.here(env, "--dst", yeet.dst, "--editable", "refuse")
+        assert (refused.returncode, list(yeet.dst.parent.iterdir())) == (18, [])
+        assert str(code) in refused.stderr
+        kept = json.loads(yeet.here(env, "--dst", yeet.dst, "--editable", "keep", "--base", "keep", "--json").stdout)
+        assert "editable-kept" in [warning["case"] for warning in kept["relocation"]["warnings"]]
+        taken = json.loads(yeet.here(env, "--dst", yeet.dst, "--base", "keep", "--json").stdout)
+        assert taken["relocation"]["editables"] == [str(code)]
+        code.rename(yeet.root / "gone")
+        program = "import pkg; print(pkg.__file__)"
+        done = subprocess.run([yeet.dst / "bin" / "python", "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"{yeet.dst}/")
+
+    def test_an_archive_that_does_not_tell_where_it_stood(self, yeet: Yeet) -> None:
+        (yeet.source / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        (yeet.source / "bin").mkdir()
+        (yeet.source / "bin" / "wrapper").write_text("exec /was/here/bin/real\n")
+        with tarfile.open(yeet.root / "x.tar.gz", "w:gz") as archive:
+            archive.add(yeet.source, "data")
+        done = yeet.here("x.tar.gz", "--dst", yeet.dst)
+        assert (done.returncode, list(yeet.dst.parent.iterdir())) == (16, [])
+        assert "--orig-prefix" in done.stderr
+        done = yeet.here("x.tar.gz", "--dst", yeet.dst, "--orig-prefix", "/was/here")
+        assert done.returncode == 0, done.stderr
+        assert (yeet.dst / "bin" / "wrapper").read_text() == f"exec {yeet.dst}/bin/real\n"
+
+    def test_what_may_not_be_read(self, yeet: Yeet) -> None:
+        secrets = [yeet.source / "sub" / f"secret{number:02}" for number in range(12)]
+        for secret in secrets:
+            secret.touch(0o000)
+        code = "from ezpz.cli.app import main\nmain()\n"
+        args = ("yeet", yeet.source, "--dst", yeet.dst, "--hosts", HOST)
+        done = powerless(code, *args)
+        assert (done.returncode, list(yeet.dst.parent.iterdir())) == (11, [])
+        assert len(re.findall(r"sub/secret\d\d'", done.stderr)) == 10
+        assert "and 2 more" in done.stderr
+        assert "--skip-unreadable" in done.stderr
+        done = powerless(code, *args, "--skip-unreadable")
+        assert done.returncode == 0, done.stderr
+        assert "and 9 more, which cannot be read" in done.stderr
+        assert os.listdir(yeet.dst / "sub") == ["other.pyc"]
 
 
 class TestTools:

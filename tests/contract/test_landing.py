@@ -266,7 +266,7 @@ class TestRefusedPaths:
         self.refused(opened(name), home)
 
     @some_doors
-    def test_a_link(self, name: str, local: Path, dst: Path, opened: Callable[[str], Door]) -> None:
+    def test_case_57_a_link(self, name: str, local: Path, dst: Path, opened: Callable[[str], Door]) -> None:
         (local / "target").mkdir()
         for target in (local / "target", "no-such-file"):
             dst.symlink_to(target)
@@ -274,7 +274,9 @@ class TestRefusedPaths:
             dst.unlink()
 
     @some_doors
-    def test_the_source_inside_it_and_around_it(self, name: str, local: Path, opened: Callable[[str], Door]) -> None:
+    def test_case_62_the_source_inside_it_and_around_it(
+        self, name: str, local: Path, opened: Callable[[str], Door]
+    ) -> None:
         source = local / "project" / "env"
         (source / "lib").mkdir(parents=True)
         (local / "alias").symlink_to(source)
@@ -344,7 +346,7 @@ class TestWhoseItIs:
     @needs_root
     @some_doors
     @pytest.mark.parametrize("replace", [False, True], ids=["", "--replace"])
-    def test_a_directory_of_another_user(
+    def test_case_57_a_directory_of_another_user(
         self, name: str, *, replace: bool, local: Path, dst: Path, opened: Callable[[str], Door]
     ) -> None:
         land(door := open_door(name), dst, "ours")
@@ -654,7 +656,7 @@ def test_a_read_only_tree_is_published_and_replaced_by_an_ordinary_user(name: st
 class TestAtomicity:
     """A reader sees the old version or the new one, whatever happens to the run."""
 
-    def test_a_reader_never_sees_none_nor_half(self, local: Path, dst: Path) -> None:
+    def test_case_58_a_reader_never_sees_none_nor_half(self, local: Path, dst: Path) -> None:
         land(door := Imported(), dst, "version0", "run-0")
         door.close()
         wrong: list[str] = []
@@ -961,16 +963,16 @@ class TestSmallDisks:
     """What does not fit is refused first; what turns out not to fit leaves nothing."""
 
     @some_doors
-    def test_a_disk_that_is_full_or_fills_up(self, name: str, tmp_path: Path) -> None:
+    def test_case_56_a_disk_that_is_full_or_fills_up(self, name: str, tmp_path: Path) -> None:
         done = on_small_disk(FULL, tmp_path / "disk", "512k", name)
         assert (done.stdout, done.stderr) == ("no-space\nno-space\nfull\nno-space\nold ['env']\n", "")
 
     @some_doors
-    def test_a_disk_that_lets_nothing_run(self, name: str, tmp_path: Path) -> None:
+    def test_case_55_a_disk_that_lets_nothing_run(self, name: str, tmp_path: Path) -> None:
         done = on_small_disk(NOEXEC, tmp_path / "disk", "512k", name)
         assert (done.stdout, done.stderr) == ("noexec\n", "")
 
-    def test_a_disk_that_lives_in_memory_and_promises_more_than_there_is(self, tmp_path: Path) -> None:
+    def test_case_56_a_disk_that_lives_in_memory_and_promises_more_than_there_is(self, tmp_path: Path) -> None:
         code = (
             "import sys\nfrom pathlib import Path\nfrom tests.contract.doors import Refused, open_door\n"
             "from tests.contract.test_landing import asked\n"

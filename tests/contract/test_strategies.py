@@ -6,118 +6,19 @@ import os
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
-from ezpz.yeet.archive import write_archive
-from ezpz.yeet.copy.base import STRATEGIES, Job
-from ezpz.yeet.relocate.environment import Relocation
-from ezpz.yeet.relocate.folder import relocate_folder, relocation_of_folder
-from ezpz.yeet.scan import Scan, scan
-from ezpz.yeet.source import kind_of
+from ezpz.yeet.copy.base import STRATEGIES
+from tests.contract.sources import DESTINATION, EVERY, OURS, Sources, Way, arrive, fill, relocation_of, ways
 from tests.contract.support import as_ordinary_user, copied_without, on_small_disk, photograph, powerless
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-DESTINATION = b"/tmp/on-the-node/env"
-OURS, POSIX, GNU, PLAIN = "ezpz yeet tar", "tar --format=posix", "tar --format=gnu", ""
-
-
-@dataclass(frozen=True)
-class Way:
-    """A strategy, and for one that reads archives, what makes them."""
-
-    strategy: str
-    maker: str = PLAIN
-
-    def __str__(self) -> str:
-        return f"{self.strategy} of {self.maker}" if self.maker else self.strategy
-
-    @property
-    def keeps_nanoseconds(self) -> bool:
-        return self.maker != GNU
-
-
-def ways() -> Iterator[Way]:
-    """Every strategy of the registry, the one for archives once for each way to make one."""
-    for name in STRATEGIES.names():
-        makers = (OURS, POSIX, GNU) if STRATEGIES.load(name).reads_archives else (PLAIN,)
-        yield from (Way(name, maker) for maker in makers)
-
-
-every_way = pytest.mark.parametrize("way", tuple(ways()), ids=str)
-
-
-def nothing(_: int) -> None:
-    """Take what `moved` is told."""
-
-
-class Sources:
-    """Scans and archives of trees, each made once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._scans: dict[tuple[Path, tuple[str, ...]], Scan] = {}
-        self._archives: dict[tuple[Path, str, tuple[str, ...]], Path] = {}
-
-    def scan(self, source: Path, exclude: tuple[str, ...] = ()) -> Scan:
-        key = (source, exclude)
-        if key not in self._scans:
-            self._scans[key] = scan(os.fsencode(source), exclude=exclude)
-        return self._scans[key]
-
-    def archive(self, source: Path, maker: str, exclude: tuple[str, ...] = ()) -> Path:
-        key = (source, maker, exclude)
-        if key not in self._archives:
-            path = self.folder / f"{len(self._archives)}.tar.gz"
-            (self._ours if maker == OURS else self._gnu)(self.scan(source, exclude), path, maker)
-            self._archives[key] = path
-        return self._archives[key]
-
-    def _ours(self, scanned: Scan, path: Path, _: str) -> None:
-        write_archive(scanned, str(path), nothing)
-
-    def _gnu(self, scanned: Scan, path: Path, maker: str) -> None:
-        names = b"./\0" + b"".join(b"./%b\0" % entry.path for batch in scanned.batches() for entry in batch)
-        tar = [*maker.split(), "--create", "--gzip", "--no-recursion", "--null", "--verbatim-files-from"]
-        subprocess.run([*tar, "-C", scanned.root, "--files-from=-", f"--file={path}"], input=names, check=True)
-
-    def job(
-        self,
-        way: Way,
-        source: Path,
-        staging: Path,
-        *,
-        exclude: tuple[str, ...] = (),
-        relocation: Relocation | None = None,
-        stop: threading.Event | None = None,
-        moved: Callable[[int], None] = nothing,
-        previous: Path | None = None,
-    ) -> Job:
-        """The job that `ezpz yeet` would give to a strategy; the archive of `source` for one that reads archives."""
-        staging.mkdir(parents=True)
-        staging.chmod(0o700)
-        return Job(
-            root=os.fsencode(self.archive(source, way.maker, exclude) if way.maker else source),
-            scan=Scan(b"") if way.maker else self.scan(source, exclude),
-            staging=os.fsencode(staging),
-            relocation=relocation or Relocation((), DESTINATION),
-            stop=stop or threading.Event(),
-            moved=moved,
-            previous=None if previous is None else os.fsencode(previous),
-        )
-
-
-def fill(way: Way, job: Job) -> None:
-    STRATEGIES.load(way.strategy)().fill(job)
+every_way = pytest.mark.parametrize("way", EVERY, ids=str)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +49,7 @@ def test_a_copy_is_the_same_in_everything(way: Way, nasty: Path, sources: Source
 
 @every_way
 def test_the_source_is_only_read(way: Way, nasty: Path, sources: Sources, tmp_path: Path) -> None:
-    job = sources.job(way, nasty, tmp_path / "tree", relocation=Relocation((os.fsencode(nasty),), DESTINATION))
+    job = sources.job(way, nasty, tmp_path / "tree", relocation=relocation_of(nasty, nasty))
     root = Path(os.fsdecode(job.root))
     before = photograph(root)
     fill(way, job)
@@ -321,23 +222,14 @@ class TestRelocation:
         (root / "bin").chmod(0o555)
         return root
 
-    def arrive(self, way: Way, sources: Sources, source: Path, staging: Path, previous: Path | None = None) -> Path:
-        """Fill and relocate as a run does."""
-        root = os.fsencode(source)
-        relocation = relocation_of_folder(root, kind_of(root), (root,), DESTINATION)
-        job = sources.job(way, source, staging, relocation=relocation, previous=previous)
-        fill(way, job)
-        if way.maker:
-            relocate_folder(job.staging, relocation_of_folder(job.staging, kind_of(job.staging), (), DESTINATION))
-        return staging
-
     @pytest.fixture
     def source(self, tmp_path: Path) -> Path:
         return self.venv(tmp_path / "p" / "venv")
 
     @pytest.fixture
     def reference(self, source: Path, sources: Sources, tmp_path: Path) -> Path:
-        return self.arrive(Way("direct"), sources, source, tmp_path / "reference")
+        arrive(Way("direct"), sources, source, tmp_path / "reference")
+        return tmp_path / "reference"
 
     def test_it_names_the_new_place(self, source: Path, reference: Path) -> None:
         here = os.fsdecode(DESTINATION)
@@ -350,6 +242,8 @@ class TestRelocation:
         assert (reference / "lib64").readlink() == Path("lib")
         assert (reference / "lib" / "up").resolve() == reference
         assert (reference / "bin" / "native").read_bytes() == (source / "bin" / "native").read_bytes()
+        package = reference / "lib" / "python3.11" / "site-packages" / "pkg"
+        assert (package / "__init__.py").read_text() == f"HERE = '{here}'\n"
 
     @every_way
     @pytest.mark.parametrize("rerun", [False, True], ids=["first run", "rerun"])
@@ -357,7 +251,8 @@ class TestRelocation:
         self, way: Way, *, rerun: bool, source: Path, reference: Path, sources: Sources, tmp_path: Path
     ) -> None:
         before = photograph(source)
-        staging = self.arrive(way, sources, source, tmp_path / "tree", reference if rerun else None)
+        staging = tmp_path / "tree"
+        arrive(way, sources, source, staging, previous=reference if rerun else None)
         assert compare_trees(reference, staging, mtime_ns=way.keeps_nanoseconds) == []
         assert tree.survey(os.fsencode(staging)).version == tree.survey(os.fsencode(reference)).version
         assert photograph(source) == before
@@ -367,7 +262,8 @@ class TestRelocation:
         source = self.venv(tmp_path / "p" / "venv")
         (source / "bin").chmod(0o755)
         os.link(source / "bin" / "tool", source / "bin" / "tool3")
-        staging = self.arrive(way, sources, source, tmp_path / "tree")
+        staging = tmp_path / "tree"
+        arrive(way, sources, source, staging)
         assert b"#!" + DESTINATION in (staging / "bin" / "tool").read_bytes()
         assert (staging / "bin" / "tool").samefile(staging / "bin" / "tool3")
 
@@ -377,24 +273,25 @@ class TestRelocation:
         source = self.venv(tmp_path / "p" / "venv")
         (source / other).parent.mkdir()
         os.link(source / "bin" / "tool", source / other)
-        staging = self.arrive(way, sources, source, tmp_path / "tree")
+        staging = tmp_path / "tree"
+        arrive(way, sources, source, staging)
         assert (staging / "bin" / "tool").read_bytes().startswith(b"#!" + DESTINATION)
-        assert (staging / other).read_bytes() == (source / other).read_bytes()
+        assert (staging / "bin" / "tool").samefile(staging / other)
 
 
 ORDINARY = """
 import os, sys
 from pathlib import Path
 from ezpz.yeet.agent import tree
-from tests.contract.test_strategies import Sources, TestRelocation, Way, fill
+from tests.contract.sources import Sources, Way, arrive, fill
 from tests.lab.compare import compare_trees
 work, nasty, venv, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]
 sources, way = Sources(work), Way(strategy, maker)
 assert not os.access(venv / "bin", os.W_OK), "this process has privileges"
 fill(way, sources.job(way, nasty, work / "run" / "tree"))
 print(compare_trees(nasty, work / "run" / "tree", mtime_ns=way.keeps_nanoseconds))
-relocated = TestRelocation().arrive(way, sources, venv, work / "venv" / "tree")
-print("/tmp/on-the-node/env/bin/python3" in (relocated / "bin" / "tool").read_text())
+arrive(way, sources, venv, work / "venv" / "tree")
+print("/tmp/on-the-node/env/bin/python3" in (work / "venv" / "tree" / "bin" / "tool").read_text())
 tree.remove(os.fsencode(work / "run"))
 tree.remove(os.fsencode(work / "venv"))
 print(sorted(path.suffix for path in work.iterdir() if path.suffix != ".gz"))
@@ -456,7 +353,7 @@ FILL = """
 import os, subprocess, sys, threading
 from pathlib import Path
 from ezpz.errors import EzpzError
-from tests.contract.test_strategies import Sources, Way, fill
+from tests.contract.sources import Sources, Way, fill
 staging, work, source, strategy, maker, harm = sys.argv[1:]
 sources, way = Sources(Path(work)), Way(strategy, maker)
 job = sources.job(way, Path(source), Path(staging) / "run" / "tree")

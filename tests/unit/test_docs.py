@@ -216,6 +216,17 @@ def test_a_status_is_as_its_schema_says(here: Here) -> None:
     assert (present["schema"], present["nodes"][0]["state"], status) == ("ezpz/yeet-status/1", "present", 0)
 
 
+def test_leaks_are_as_their_schema_says(here: Here) -> None:
+    source, destination = here.folder / "env", str(here.folder / "copy")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", source], check=True)
+    here.document("yeet", str(source), "--dst", destination, *ME)
+    none, status = here.document("yeet", "status", "--leaks", destination, *ME)
+    assert (none["schema"], none["leaks"], status) == ("ezpz/yeet-leaks/1", [], 0)
+    here.environment["PYTHONPATH"] = str(source / "lib")
+    some, status = here.document("yeet", "status", "--leaks", destination, *ME)
+    assert ([(leak["what"], leak["path"]) for leak in some["leaks"]], status) == ([("PYTHONPATH", f"{source}/lib")], 1)
+
+
 @pytest.mark.parametrize("arguments", [("yeet", "nowhere"), ("yeet", "--retries", "-1"), ("launch",)], ids=str)
 def test_an_error_is_as_its_schema_says(here: Here, arguments: tuple[str, ...]) -> None:
     done, status = here.document(*arguments)

@@ -166,6 +166,7 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
         from ezpz.yeet.decide import decide, look
 
         decision = decide(new_run(), request, look(request, os.environ), os.environ)
+        decision.contents.close()
         display.show_plan(output, decision.plan, tuple(warning.text for warning in decision.warnings))
         return
     import random

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ezpz.yeet.events import Warned
 
 
+STANDS_THERE = "none: it stands there already"
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What is known once everything has been looked at and nothing counted."""
@@ -82,7 +85,8 @@ def decide(
     else:
         contents = _count(source, source.kind, request, destination, environ, stop)
         assert contents.environment is not None
-        words = in_words(contents.environment, destination, request.base)
+        in_place = source.node_local and source.real == destination
+        words = STANDS_THERE if in_place else in_words(contents.environment, destination, request.base)
     scanned = contents.scan
     archive_bytes = estimated_size(source.real) if source.is_archive else 0
     totals = totals_of(source, scanned, archive_bytes)

@@ -39,7 +39,7 @@ class Notices:
 
     counts: dict[str, int] = field(default_factory=dict)
     paths: dict[str, list[bytes]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def note(self, case: str, path: bytes) -> None:
         """One more path of a case, which is one of WORDS."""

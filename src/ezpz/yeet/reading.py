@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from ezpz.yeet.source import Kind, kind_of
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ezpz.yeet.plan import Plan, Request
     from ezpz.yeet.relocate.base import Base
@@ -50,6 +52,11 @@ class Contents:
         """What may come along besides its own entries."""
         base = self.environment.base if self.environment is not None else None
         return (self.snapshot.scan, *([base.scan] if base is not None else []))
+
+    def close(self) -> None:
+        """Forget the entries; the totals stay."""
+        for each in (self.scan, *self.extra):
+            each.close()
 
 
 def contents_of(
@@ -162,13 +169,14 @@ class Reading:
         extra = Scan(job.staging)
         extra.add_all(self._coming_along(job.staging))
         more = Job(job.root, extra, job.staging, self.ledger, job.stop, job.moved)
-        status = os.stat(job.staging)
-        os.chmod(job.staging, status.st_mode & 0o7777 | 0o700)
-        filling = Fill(more, (entry for batch in extra.batches() for entry in batch))
-        filling.run()
-        more.finish_below(filling.directories)
-        os.utime(job.staging, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.chmod(job.staging, status.st_mode & 0o7777)
+        around = {os.path.dirname(entry.path) for batch in extra.batches() for entry in batch}
+        with ExitStack() as opened:
+            for folder in sorted(around):
+                if os.path.isdir(os.path.join(job.staging, folder)):
+                    opened.enter_context(_opened(os.path.join(job.staging, folder)))
+            filling = Fill(more, (entry for batch in extra.batches() for entry in batch))
+            filling.run()
+            more.finish_below(filling.directories)
 
     def _compile(self, job: Job) -> None:
         """Renew the bytecode of what was patched and make what is missing, so that no node has to."""
@@ -250,6 +258,16 @@ class Reading:
             bytecode_failed=self.compiled.failed,
             warnings=tuple(warning for each in notices for warning in each.warnings()),
         )
+
+
+@contextmanager
+def _opened(folder: bytes) -> Iterator[None]:
+    """Within it something may be put into a folder; afterwards its mode and time are as they were."""
+    status = os.stat(folder)
+    os.chmod(folder, stat.S_IMODE(status.st_mode) | 0o700)
+    yield
+    os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.chmod(folder, stat.S_IMODE(status.st_mode))
 
 
 def question(python: Interpreter) -> dict[str, Any]:

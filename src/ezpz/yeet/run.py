@@ -236,6 +236,8 @@ class _Run:
         await self.engine.close()
         if self.here is not None:
             await in_thread(self.here.close)
+        if self.decided is not None:
+            self.decided.contents.close()
 
     def _report(self) -> Report:
         results = tuple(

@@ -111,10 +111,11 @@ class Scan:
         self._spool.write(len(batch).to_bytes(SPOOL_HEADER, "little") + batch)
 
     def add_all(self, scans: Iterable[Scan]) -> None:
-        """Add the entries of other scans, which come along with this one's."""
+        """Add the entries of other scans, which come along with this one's and are closed."""
         for other in scans:
             for batch in other.batches():
                 self.add(batch)
+            other.close()
 
     def close(self) -> None:
         """Forget the entries; the totals stay."""
@@ -351,6 +352,7 @@ class _Walk:
         if mode & SET_ID:
             self.result.notices.note("setuid", path)
             mode &= ~SET_ID
+        mode &= ~stat.S_ISVTX  # which means nothing on a file
         if found.origin:
             self.result.followed += 1
             self.result.followed_bytes += status.st_size

@@ -32,7 +32,7 @@ def plan(request: Request | None = None, *, source: Source = VENV, count: int = 
     allocation = Allocation("pbs", "123.server", nodes(count, local=local), ("PBS_NODEFILE says so",))
     totals = Totals(None, None, 5000, 5000, 0) if source.is_archive else TOTALS
     return make_plan(
-        "20240101-000000-deadbeef", request or Request(), source, totals, allocation, Choice("direct", "why")
+        "20240101-000000-deadbeef", request or Request(), source, totals, allocation, Choice("direct", "why"), "words"
     )
 
 

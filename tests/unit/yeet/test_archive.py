@@ -12,6 +12,7 @@ import pytest
 
 from ezpz.errors import DestinationRefused, SourceChanged, UsageError
 from ezpz.yeet.archive import archive_path, write_archive
+from ezpz.yeet.boundary import Boundary
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import inspect
 from tests.contract.support import as_ordinary_user, on_small_disk, photograph, powerless
@@ -76,6 +77,32 @@ class TestWriting:
             members = archive.getmembers()
         assert {member.name for member in members} == {".", "./file", "./sub", "./sub/other"}
         assert {(member.uid, member.gid, member.uname, member.gname) for member in members} == {(0, 0, "", "")}
+
+    def test_case_34_what_links_that_lead_out_lead_to_is_in_it(self, source: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        (out / "folder").mkdir(parents=True)
+        (out / "folder" / "one").write_text("one")
+        os.link(out / "folder" / "one", out / "folder" / "two")
+        (out / "setuid").write_text("tool")
+        (out / "setuid").chmod(0o4755)
+        (source / "file-link").symlink_to(out / "setuid")
+        (source / "folder-link").symlink_to("../out/folder")
+        (source / "own").symlink_to(source / "sub" / ".." / "file")
+        root = os.fsencode(source)
+        moved: list[int] = []
+        found = scan(root, boundary=Boundary((root,)))
+        write_archive(found, str(tmp_path / "x.tar.gz"), moved.append)
+        assert sum(moved) == found.size == len("contentmoreonetool")
+        with tarfile.open(tmp_path / "x.tar.gz") as archive:
+            kinds = {member.name: (member.type, member.linkname, member.mode) for member in archive.getmembers()}
+            texts = {name: archive.extractfile(name) for name in ("./file-link", "./folder-link/two")}
+            assert {name: file and file.read() for name, file in texts.items()} == {
+                "./file-link": b"tool", "./folder-link/two": b"one",
+            }  # fmt: skip
+        assert kinds["./folder-link"][0] == tarfile.DIRTYPE
+        assert kinds["./file-link"] == (tarfile.REGTYPE, "", 0o755)
+        assert kinds["./folder-link/two"][:2] == (tarfile.LNKTYPE, "./folder-link/one")
+        assert kinds["./own"][0] == tarfile.SYMTYPE
 
     def test_the_same_tree_gives_the_same_bytes(self, source: Path, tmp_path: Path) -> None:
         found = scanned(source)

@@ -91,17 +91,8 @@ class TestDestination:
 class TestWords:
     """What `--dry-run` prints is the object that would be executed."""
 
-    @pytest.mark.parametrize(
-        ("source", "dst", "words"),
-        [
-            (VENV, None, "/shared/env becomes /tmp/env"),
-            (DATA, None, "none: not an environment"),
-            (ARCHIVE, None, "as the unpacked tree needs it"),
-            (VENV, "/shared/env", "none: it stands there already"),
-        ],
-    )
-    def test_relocation(self, source: Source, dst: str | None, words: str) -> None:
-        assert words in plan(Request(dst=dst), source=source).relocation
+    def test_relocation_is_what_was_found_out(self) -> None:
+        assert plan().relocation == plan().to_dict()["relocation"] == "words"
 
     def test_the_engine_and_why(self) -> None:
         assert dataclasses.astuple(plan().engine) == ("rsync", "default")
@@ -118,6 +109,13 @@ class TestWords:
         assert said["allocation"]["local"] == ("n000.domain" if local else None)
         assert said["allocation"]["nodes"][:2] == ["n000.domain", "n001.domain"]
         assert said["source"]["kind"] == (source.kind.value if source.kind else "archive")
+
+    def test_what_becomes_of_the_environment_is_what_was_asked_for(self) -> None:
+        said = plan().to_dict()
+        assert (said["base"], said["editable"], said["compile"]) == ("auto", "snapshot", "auto")
+        said = plan(Request(base="embed", editable="refuse", compile="never")).to_dict()
+        assert_valid({"schema": "ezpz/yeet-plan/1", "ezpz": __version__, "plan": said}, "yeet-plan")
+        assert (said["base"], said["editable"], said["compile"]) == ("embed", "refuse", "never")
 
     def test_a_plan_cannot_be_changed(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):

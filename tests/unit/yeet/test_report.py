@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from ezpz import errors
 from ezpz.errors import EzpzError, by_code
+from ezpz.yeet.notices import WORDS, Notices
 from ezpz.yeet.plan import Request
-from ezpz.yeet.report import Failure, NodeResult, Outcome, Report, Status, judge
+from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
 from tests.unit.yeet.plans import assert_valid, plan
 
 if TYPE_CHECKING:
@@ -136,6 +138,29 @@ class TestDocument:
         assert said["exit_code"] == finished.exit_code
         assert said["status"] == finished.status.value
         assert said["succeeded"] + said["failed"] == len(said["nodes"])
+
+    def test_what_relocation_did(self) -> None:
+        notices = Notices()
+        for case in WORDS:
+            for number in range(12):
+                notices.note(case, b"name \xff%d" % number)
+        carried = Carried(
+            files_patched=1, paths_replaced=2, links_rewritten=3, links_followed=4, followed_bytes=5, base="embedded",
+            base_reason="n001: it is not there", base_path="/opt/py", base_bytes=6, python="Python 3.11.7",
+            editables=("/home/me/pkg",), bytecode_compiled=7, bytecode_failed=8, warnings=notices.warnings(),
+        )  # fmt: skip
+        said = dataclasses.replace(report("ok"), carried=carried, leaks=0).to_dict()
+        assert_valid(said, "yeet-report")
+        warnings = said["relocation"].pop("warnings")
+        assert said["relocation"] == {
+            "files_patched": 1, "paths_replaced": 2, "links_rewritten": 3, "links_followed": 4, "followed_bytes": 5,
+            "python": "Python 3.11.7",
+            "base": {"mode": "embedded", "reason": "n001: it is not there", "path": "/opt/py", "bytes": 6},
+            "editables": ["/home/me/pkg"], "bytecode": {"compiled": 7, "failed": 8},
+        }  # fmt: skip
+        assert [(each["case"], each["count"], len(each["paths"])) for each in warnings] == [(c, 12, 10) for c in WORDS]
+        assert all("and 9 more" in each["text"] for each in warnings)
+        assert (said["leaks"], report("ok").to_dict()["leaks"]) == (0, None)
 
     def test_what_it_says_of_a_node_that_failed(self) -> None:
         said = report("ok", "no-space").to_dict()["nodes"][1]

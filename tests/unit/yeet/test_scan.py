@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from ezpz.errors import SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.tree import OWN_FILES
+from ezpz.yeet.boundary import Boundary
 from ezpz.yeet.scan import FEW, MANY, Exclusion, Scan, scan
-from tests.contract.support import photograph, powerless, run_code
+from tests.contract.support import as_ordinary_user, photograph, powerless, run_code
 from tests.lab import LabUnavailable
 from tests.lab.nasty import nasty_tree
 from tests.lab.slowfs import slowfs
@@ -74,6 +76,7 @@ class TestCounts:
             path = os.fsencode(nasty) + b"/" + entry.path
             status = os.lstat(path)
             assert (entry.mode, entry.mtime_ns) == (status.st_mode, status.st_mtime_ns)
+            assert not entry.is_foreign
             assert entry.size == (status.st_size if os.path.isfile(path) and not os.path.islink(path) else 0)
             assert entry.target == (os.readlink(path) if entry.is_symlink else b"")
             assert entry.permissions == status.st_mode & 0o7777
@@ -93,7 +96,20 @@ class TestCounts:
 
     def test_what_is_left_out_is_told(self, nasty: Path) -> None:
         left = {(left.path, left.why) for left in scan(os.fsencode(nasty)).left_out}
-        assert left == {(b"specials/fifo", "FIFO"), (b"specials/socket", "socket")}
+        assert left == {(b"specials/fifo", "special-file"), (b"specials/socket", "special-file")}
+
+    def test_case_39_special_files_are_noted(self, nasty: Path) -> None:
+        notices = scan(os.fsencode(nasty)).notices
+        assert notices.counts["special-file"] == 2
+        assert set(notices.paths["special-file"]) == {b"specials/fifo", b"specials/socket"}
+
+    def test_case_36_links_to_nothing_and_round_in_circles_are_noted_and_carried(self, nasty: Path) -> None:
+        root = os.fsencode(nasty)
+        assert scan(root).notices.counts == {"special-file": 2}
+        scanned = scan(root, boundary=Boundary((root,)))
+        dangling = {b"links/dangling", b"links/loop", b"links/odd \n\xff", b"hard-a/symlink", b"hard-b/symlink"}
+        assert set(scanned.notices.paths["dangling-link"]) == dangling
+        assert dangling <= {entry.path for entry in entries(scanned) if entry.is_symlink}
 
     def test_our_own_files_at_the_top_are_left_out_and_only_there(self, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
@@ -123,6 +139,126 @@ class TestCounts:
         assert entries(scanned) == entries(scanned)
         scanned.close()
         assert scanned.files > 0
+
+    def test_case_45_the_longest_path_and_name_and_names_that_differ_only_in_case(self, tmp_path: Path) -> None:
+        (tmp_path / "a" / "bb").mkdir(parents=True)
+        (tmp_path / "a" / "bb" / "c").touch()
+        (tmp_path / "longest").touch()
+        scanned = scan(os.fsencode(tmp_path))
+        assert (scanned.longest, scanned.longest_name, scanned.clash) == (len("longest"), len("longest"), b"")
+        (tmp_path / "a" / "bb" / "d\u00e9").touch()
+        (tmp_path / "a" / "BB").mkdir()
+        scanned = scan(os.fsencode(tmp_path))
+        assert (scanned.longest, scanned.longest_name) == (len("a/bb/d\u00e9".encode()), len("longest"))
+        assert scanned.clash in (b"a/bb", b"a/BB")
+
+    def test_case_41_set_id_bits_of_files_are_dropped_and_noted(self, tmp_path: Path) -> None:
+        for name, mode in (("setuid", 0o4755), ("setgid", 0o2755), ("neither", 0o1755)):
+            (tmp_path / name).touch()
+            (tmp_path / name).chmod(mode)
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder").chmod(0o2755)
+        scanned = scan(os.fsencode(tmp_path))
+        modes = {entry.path: entry.permissions for entry in entries(scanned)}
+        assert modes == {b"setuid": 0o755, b"setgid": 0o755, b"neither": 0o1755, b"folder": 0o2755}
+        assert sorted(scanned.notices.paths["setuid"]) == [b"setgid", b"setuid"]
+
+
+class TestFollowing:
+    """With a boundary, what links that lead out lead to comes in their place."""
+
+    @pytest.fixture
+    def tree(self, tmp_path: Path) -> Path:
+        tree, out = tmp_path / "tree", tmp_path / "out"
+        (tree / "inner").mkdir(parents=True)
+        (out / "pkg" / "sub").mkdir(parents=True)
+        (tree / "file").write_text("in")
+        (out / "file").write_text("outside")
+        (out / "pkg" / "one").write_text("1")
+        os.link(out / "pkg" / "one", out / "pkg" / "sub" / "two")
+        (out / "pkg" / "near").symlink_to("sub/two")
+        (out / "pkg" / "file").symlink_to(out / "file")
+        (tree / "inner" / "file").symlink_to(out / "file")
+        (tree / "inner" / "pkg").symlink_to("../../out/pkg")
+        (tree / "inner" / "own").symlink_to(tree / "file")
+        (tree / "system").symlink_to("/bin/sh")
+        return tree
+
+    @staticmethod
+    def followed(tree: Path, *, exclude: tuple[str, ...] = (), **more: Any) -> Scan:
+        root = os.fsencode(tree)
+        return scan(root, exclude=exclude, boundary=Boundary((root,), **more))
+
+    def test_case_34_files_and_folders_stand_where_the_links_were(self, tree: Path) -> None:
+        scanned = self.followed(tree)
+        found = {entry.path: entry for entry in entries(scanned)}
+        out = os.fsencode(tree.parent / "out")
+        assert {path: entry.origin for path, entry in found.items() if entry.origin} == {
+            b"inner/file": out + b"/file", b"inner/pkg": out + b"/pkg", b"inner/pkg/one": out + b"/pkg/one",
+            b"inner/pkg/sub": out + b"/pkg/sub", b"inner/pkg/sub/two": out + b"/pkg/sub/two",
+            b"inner/pkg/near": out + b"/pkg/near", b"inner/pkg/file": out + b"/file",
+        }  # fmt: skip
+        assert found[b"inner/file"].is_regular
+        assert found[b"inner/file"].size == 7
+        assert found[b"inner/pkg"].is_directory
+        assert found[b"inner/pkg/near"].target == b"sub/two"
+        assert {found[b"inner/pkg/one"].link, found[b"inner/pkg/sub/two"].link} == {b"", b"inner/pkg/one"} or {
+            found[b"inner/pkg/one"].link, found[b"inner/pkg/sub/two"].link
+        } == {b"", b"inner/pkg/sub/two"}  # fmt: skip
+        assert found[b"inner/own"].target == os.fsencode(tree / "file")
+        assert found[b"system"].target == b"/bin/sh"
+        assert (scanned.followed, scanned.followed_bytes) == (4, 7 + 7 + 1 + 1)
+        assert scanned.notices.counts == {}
+
+    def test_without_a_boundary_every_link_is_carried(self, tree: Path) -> None:
+        scanned = scan(os.fsencode(tree))
+        assert not [entry for entry in entries(scanned) if entry.is_foreign]
+        assert sum(entry.is_symlink for entry in entries(scanned)) == 4
+        assert scanned.followed == 0
+
+    def test_what_is_excluded_is_not_looked_at(self, tree: Path) -> None:
+        scanned = self.followed(tree, exclude=("pkg", "/inner/file"))
+        assert {entry.path for entry in entries(scanned)} == {b"file", b"inner", b"inner/own", b"system"}
+        scanned = self.followed(tree, exclude=("two", "near"))
+        assert b"inner/pkg/one" in {entry.path for entry in entries(scanned)}
+        assert {left.path for left in scanned.left_out} == {b"inner/pkg/sub/two", b"inner/pkg/near"}
+
+    def test_what_may_stay_outside_stays_a_link(self, tree: Path) -> None:
+        scanned = self.followed(tree, stay=(os.fsencode(tree.parent / "out" / "pkg"),))
+        links = {entry.path for entry in entries(scanned) if entry.is_symlink}
+        assert links == {b"inner/pkg", b"inner/own", b"system"}
+        scanned = self.followed(tree, image=(os.fsencode(tree.parent), b"/bin", b"/usr"))
+        assert len([entry for entry in entries(scanned) if entry.is_symlink]) == 4
+
+    def test_case_36_a_folder_around_a_link_is_not_entered_through_it(self, tree: Path) -> None:
+        out = tree.parent / "out"
+        (tree / "up").symlink_to(tree.parent)
+        (out / "pkg" / "again").symlink_to(out)
+        (out / "pkg" / "sub" / "back").symlink_to(tree / "inner")
+        scanned = self.followed(tree)
+        assert sorted(scanned.notices.paths["link-loop"]) == [b"inner/pkg/again", b"up"]
+        links = {entry.path: entry.target for entry in entries(scanned) if entry.is_symlink}
+        assert links[b"up"] == os.fsencode(tree.parent)
+        assert links[b"inner/pkg/again"] == os.fsencode(out)
+        assert links[b"inner/pkg/sub/back"] == b"../.."
+
+    def test_case_34_a_link_of_what_was_followed_says_where_it_leads_from_its_new_place(self, tree: Path) -> None:
+        out = tree.parent / "out"
+        (out / "pkg" / "into").symlink_to(tree / "inner" / "pkg" / "one")
+        (out / "pkg" / "shell").symlink_to(os.path.relpath("/bin/sh", out / "pkg"))
+        links = {entry.path: entry for entry in entries(self.followed(tree)) if entry.is_symlink}
+        assert links[b"inner/pkg/into"].target == b"one"
+        assert links[b"inner/pkg/shell"].target == b"/bin/sh"
+        assert all(links[path].is_foreign for path in (b"inner/pkg/into", b"inner/pkg/shell"))
+
+    def test_what_a_link_leads_to_that_is_no_file_stays_a_link(self, tree: Path) -> None:
+        os.mkfifo(tree.parent / "out" / "fifo")
+        (tree / "fifo").symlink_to(tree.parent / "out" / "fifo")
+        (tree / "nothing").symlink_to(tree.parent / "out" / "nothing")
+        scanned = self.followed(tree)
+        links = {entry.path for entry in entries(scanned) if entry.is_symlink}
+        assert {b"fifo", b"nothing"} <= links
+        assert scanned.notices.paths == {"dangling-link": [b"nothing"]}
 
 
 class TestExclusion:
@@ -208,6 +344,52 @@ class TestFailures:
         done = powerless(code, tmp_path)
         (tmp_path / "secret").chmod(0o755)
         assert (done.stdout, done.stderr) == ("source-unreadable True 1\n", "")
+
+    UNREADABLE = (
+        "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.scan import scan\n"
+        "try:\n    found = scan(os.fsencode(sys.argv[1]), skip_unreadable=len(sys.argv) > 2)\n"
+        "except EzpzError as e:\n    print(e.code, e.message, e.hint, sep='|')\nelse:\n"
+        "    print(sorted(e.path for b in found.batches() for e in b), sorted({left.why for left in found.left_out}),\n"
+        "          found.notices.counts, len(found.notices.paths['unreadable']))\n"
+    )
+
+    @pytest.fixture
+    def closed(self, tmp_path: Path) -> Path:
+        """Twelve files and a folder that may not be read, and some that may."""
+        for number in range(12):
+            (tmp_path / f"closed{number:02}").touch(0o000)
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "below").touch()
+        (tmp_path / "folder").chmod(0o000)
+        (tmp_path / "owner").touch(0o400)
+        (tmp_path / "open").touch(0o444)
+        (tmp_path / "link").symlink_to("closed00")
+        return tmp_path
+
+    def test_case_40_the_first_ten_that_may_not_be_read_are_named_and_counted(self, closed: Path) -> None:
+        done = powerless(self.UNREADABLE, closed)
+        assert done.stderr == ""
+        code, message, hint = done.stdout.strip().split("|")
+        assert code == "source-unreadable"
+        names = re.findall(r"'([^']*)'", message)
+        assert len(names) == 10
+        assert {os.path.dirname(name) for name in names} == {str(closed)}
+        assert {os.path.basename(name) for name in names} <= {*(f"closed{n:02}" for n in range(12)), "folder"}
+        assert "and 3 more" in message
+        assert "--skip-unreadable" in hint
+
+    def test_case_40_or_left_out_when_that_is_asked_for(self, closed: Path) -> None:
+        done = powerless(self.UNREADABLE, closed, "skip")
+        kept = [b"link", b"open", b"owner"]
+        assert (done.stdout, done.stderr) == (f"{kept} ['unreadable'] {{'unreadable': 13}} 10\n", "")
+
+    def test_case_40_who_may_read_all_is_told_nothing(self, closed: Path, tmp_path: Path) -> None:
+        """By a capability as by being root, whatever the modes say."""
+        (tmp_path / "own").mkdir()
+        code = self.UNREADABLE.replace("sys.argv[1]", "sys.argv[2]").replace("> 2", "> 3").replace("['unreadable']", "")
+        done = as_ordinary_user(code, tmp_path / "own", closed)
+        assert done.stderr == ""
+        assert b"folder/below".decode() in done.stdout
 
     def test_it_stops_when_it_is_told_to(self, nasty: Path) -> None:
         stop = threading.Event()

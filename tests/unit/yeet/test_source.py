@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import EzpzError, SourceEmpty, SourceNotFound, UsageError
+from ezpz.yeet.agent.place import SHARED_FILESYSTEMS, is_node_local
 from ezpz.yeet.source import (
     ARCHIVE_SUFFIXES,
-    SHARED_FILESYSTEMS,
     Kind,
     active_environment,
     default_destination,
     inspect,
-    is_node_local,
     kind_of,
     newer_archive,
 )
@@ -74,7 +73,7 @@ class TestKinds:
 class TestNames:
     """The name as given, not that of a link's target."""
 
-    def test_a_link_keeps_its_own_name(self, tmp_path: Path) -> None:
+    def test_case_61_a_link_keeps_its_own_name(self, tmp_path: Path) -> None:
         folder(tmp_path / "target")
         (tmp_path / "link").symlink_to("target")
         source = inspect(str(tmp_path / "link"))
@@ -199,12 +198,12 @@ class TestNewerArchive:
         assert newer_archive(str(env), str(tmp_path)) is None
 
 
-@pytest.mark.parametrize("name", ["lustre", "gpfs", "nfs4", "fuse.sshfs", "fuse.dfuse", "beegfs", "cifs"])
-def test_shared_filesystems(name: str) -> None:
+@pytest.mark.parametrize("name", ["lustre", "gpfs", "nfs4", "fuse.sshfs", "fuse.dfuse", "fuse", "beegfs", "cifs"])
+def test_case_60_shared_filesystems(name: str) -> None:
     assert not is_node_local(name)
 
 
-@pytest.mark.parametrize("name", ["ext4", "xfs", "tmpfs", "overlay", "btrfs", ""])
-def test_local_filesystems(name: str) -> None:
+@pytest.mark.parametrize("name", ["ext4", "xfs", "tmpfs", "overlay", "btrfs", "fuseblk", ""])
+def test_case_60_local_filesystems(name: str) -> None:
     assert name not in SHARED_FILESYSTEMS
     assert is_node_local(name)

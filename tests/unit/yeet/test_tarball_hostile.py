@@ -20,7 +20,8 @@ from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.copy.base import Job
 from ezpz.yeet.copy.tarball import STANDARD_FOLDERS, Tarball, estimated_size
-from ezpz.yeet.relocate.environment import Relocation
+from ezpz.yeet.relocate.ledger import Ledger
+from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan
 from tests.contract.support import photograph
 
@@ -86,7 +87,7 @@ class Bench:
         before = self._around()
         job = Job(
             root=os.fsencode(self.archive), scan=Scan(b""), staging=os.fsencode(self.staging),
-            relocation=Relocation((), b"/tmp/x"), stop=self.stop, moved=self._move,
+            ledger=Ledger(Relocation(b"/tmp/x")), stop=self.stop, moved=self._move,
         )  # fmt: skip
         try:
             Tarball().fill(job)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 from . import place
-from .interpreter import python_of, run_python
+from .interpreter import NAMES, python_of, run_python
 from .refusal import Refusal, shown
 from .tree import remove
 
@@ -63,9 +63,10 @@ def _python_in(root: bytes) -> bytes:
     try:
         return python_of(root)
     except Refusal:
-        target = os.path.realpath(os.path.join(root, b"bin", b"python"))
+        name = next((name for name in NAMES if os.path.islink(os.path.join(root, b"bin", name))), NAMES[0])
+        target = os.path.realpath(os.path.join(root, b"bin", name))
         why = "it leads to '{}', which is not there".format(shown(target))
-        raise Refusal(CODE, _failure(b"bin/python", why), "yeet it again with --base embed")
+        raise Refusal(CODE, _failure(b"bin/" + name, why), "yeet it again with --base embed")
 
 
 def has_python(request: Dict[str, Any], going_on: Callable[[], None]) -> Dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -61,10 +62,18 @@ class Base:
 
 
 def prefixes_of(home: bytes, *more: bytes) -> tuple[bytes, ...]:
-    """Every name of an installation's top, from the folder of its executable and other names of its top."""
-    folders = [os.path.dirname(path.rstrip(b"/")) for path in (home, os.path.realpath(home)) if path]
-    names = [*more, *(os.path.realpath(path) for path in more), *folders]
-    return tuple(dict.fromkeys(name for name in names if name not in (b"", b"/")))
+    """Every name of an installation's top, from other names of it and the folder of its executable.
+
+    That may be a folder of links to programs, as ~/.local/bin, which is no installation's.
+    """
+    tops = [os.path.realpath(path) for path in more]
+    folders = [os.path.dirname(path.rstrip(b"/")) for path in (home, os.path.realpath(home)) if home]
+    folders = [path for path in folders if os.path.realpath(path) in tops or _has_library(path)]
+    return tuple(dict.fromkeys(name for name in (*more, *tops, *folders) if name not in (b"", b"/")))
+
+
+def _has_library(top: bytes) -> bool:
+    return bool(glob.glob(os.path.join(glob.escape(top), b"lib*/python3*/os.py")))
 
 
 def base_of(

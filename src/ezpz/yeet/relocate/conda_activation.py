@@ -101,7 +101,9 @@ functions -q _ezpz_conda_undo; and _ezpz_conda_undo
 
 function _ezpz_conda_scripts -a prefix moment
     set -l scripts $prefix/etc/conda/$moment.d/*.fish
-    test $moment = deactivate; and set scripts $scripts[-1..1]
+    if test $moment = deactivate
+        set scripts $scripts[-1..1]
+    end
     for script in $scripts
         source $script
     end
@@ -171,6 +173,7 @@ if functions -q fish_prompt
     end
 end
 _ezpz_conda_scripts $_ezpz_conda_prefix activate
+true  # as in `source THIS FILE; and ...`, whatever the last script ended with
 """
 
 CSH = rb"""# Made by ezpz, for csh and tcsh. `source THIS FILE` activates the environment; `deactivate` undoes it.

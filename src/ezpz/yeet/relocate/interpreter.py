@@ -44,6 +44,7 @@ facts = {
 print("ezpz:" + json.dumps(facts))
 """
 LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
+ERROR = re.compile(r"[\w.]*(?:Error|Exception): |Fatal ")  # a python that dies early says more behind it
 SETTING = re.compile(rb"^[ \t]*([\w-]+)[ \t]*=[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 
 
@@ -115,7 +116,9 @@ def _broken(name: str, said: str) -> InterpreterBroken:
             f"'{name}' does not start: {missing.group(1)} not found",
             hint="load the module that it was made with (module load ...), then run it again",
         )
-    return InterpreterBroken(f"'{name}' does not start: {said.splitlines()[-1]}", hint="does it run by hand?")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    why = [line for line in lines if ERROR.match(line)] or lines
+    return InterpreterBroken(f"'{name}' does not start: {why[-1]}", hint="does it run by hand?")
 
 
 def settings(configuration: bytes) -> dict[bytes, bytes]:

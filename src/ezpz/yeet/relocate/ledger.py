@@ -30,7 +30,7 @@ class Ledger:
     replaced: int = 0
     links: int = 0
     notices: Notices = field(default_factory=Notices)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def entry(self, entry: Entry) -> Entry:
         """What an entry becomes, its content aside. Call it for every entry, in the order of the stream."""

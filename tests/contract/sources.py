@@ -1,0 +1,181 @@
+"""What the suites of strategies share: every way to read a source, scans and archives made once, jobs, relocation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ezpz.yeet.archive import write_archive
+from ezpz.yeet.copy.base import STRATEGIES, Job
+from ezpz.yeet.copy.fill import Fill
+from ezpz.yeet.relocate.aliases import aliases_of
+from ezpz.yeet.relocate.environment import Environment, Folder, boundary_of
+from ezpz.yeet.relocate.folder import relocate_folder
+from ezpz.yeet.relocate.ledger import Ledger
+from ezpz.yeet.relocate.outfit import Snapshot, relocation_to
+from ezpz.yeet.relocate.relocation import Relocation
+from ezpz.yeet.scan import Scan, scan
+from ezpz.yeet.source import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from ezpz.yeet.entry import Entry
+
+DESTINATION = b"/tmp/on-the-node/env"
+OURS, POSIX, GNU, PLAIN = "ezpz yeet tar", "tar --format=posix", "tar --format=gnu", ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A strategy, and for one that reads archives, what makes them."""
+
+    strategy: str
+    maker: str = PLAIN
+
+    def __str__(self) -> str:
+        return f"{self.strategy} of {self.maker}" if self.maker else self.strategy
+
+    @property
+    def keeps_nanoseconds(self) -> bool:
+        return self.maker != GNU
+
+
+def ways() -> Iterator[Way]:
+    """Every strategy of the registry, the one for archives once for each way to make one."""
+    for name in STRATEGIES.names():
+        makers = (OURS, POSIX, GNU) if STRATEGIES.load(name).reads_archives else (PLAIN,)
+        yield from (Way(name, maker) for maker in makers)
+
+
+EVERY = tuple(ways())
+"""Each of them; a test of all is parametrized with it."""
+
+
+def nothing(_: int) -> None:
+    """Take what `moved` is told."""
+
+
+class Sources:
+    """Scans and archives of trees, each made once; with `follow`, links that lead out of them are followed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._scans: dict[tuple[Path, tuple[str, ...], bool], Scan] = {}
+        self._archives: dict[tuple[Path, str, tuple[str, ...], bool], Path] = {}
+
+    def scan(self, source: Path, exclude: tuple[str, ...] = (), *, follow: bool = False) -> Scan:
+        key = (source, exclude, follow)
+        if key not in self._scans:
+            root = os.fsencode(source)
+            boundary = boundary_of(kind_of(root), (root,)) if follow else None
+            self._scans[key] = scan(root, exclude=exclude, boundary=boundary)
+        return self._scans[key]
+
+    def archive(self, source: Path, maker: str, exclude: tuple[str, ...] = (), *, follow: bool = False) -> Path:
+        key = (source, maker, exclude, follow)
+        if key not in self._archives:
+            path = self.folder / f"{len(self._archives)}.tar.gz"
+            (self._ours if maker == OURS else self._gnu)(self.scan(source, exclude, follow=follow), path, maker)
+            self._archives[key] = path
+        return self._archives[key]
+
+    def _ours(self, scanned: Scan, path: Path, _: str) -> None:
+        write_archive(scanned, str(path), nothing)
+
+    def _gnu(self, scanned: Scan, path: Path, maker: str) -> None:
+        names = b"./\0" + b"".join(b"./%b\0" % entry.path for batch in scanned.batches() for entry in batch)
+        tar = [*maker.split(), "--create", "--gzip", "--no-recursion", "--null", "--verbatim-files-from"]
+        subprocess.run([*tar, "-C", scanned.root, "--files-from=-", f"--file={path}"], input=names, check=True)
+
+    def job(
+        self,
+        way: Way,
+        source: Path,
+        staging: Path,
+        *,
+        exclude: tuple[str, ...] = (),
+        follow: bool = False,
+        along: Scan | None = None,
+        relocation: Relocation | None = None,
+        stop: threading.Event | None = None,
+        moved: Callable[[int], None] = nothing,
+        previous: Path | None = None,
+    ) -> Job:
+        """The job that `ezpz yeet` would give to a strategy; the archive of `source` for one that reads archives.
+
+        along: what comes along with the entries of a directory
+        """
+        staging.mkdir(parents=True)
+        staging.chmod(0o700)
+        scanned = Scan(b"") if way.maker else self.scan(source, exclude, follow=follow)
+        if along is not None and not way.maker:
+            scanned = joined(scanned, along)
+        return Job(
+            root=os.fsencode(self.archive(source, way.maker, exclude, follow=follow) if way.maker else source),
+            scan=scanned,
+            staging=os.fsencode(staging),
+            ledger=Ledger(relocation or Relocation(DESTINATION)),
+            stop=stop or threading.Event(),
+            moved=moved,
+            previous=None if previous is None else os.fsencode(previous),
+        )
+
+
+def relocation_of(root: Path, known: Path | None) -> Relocation:
+    """How a tree is relocated that stands at `root`, and is known by a name of its own or only by what it says."""
+    tree_root = os.fsencode(root)
+    names = () if known is None else (os.fsencode(known),)
+    kind = kind_of(tree_root)
+    folder = Folder(tree_root)
+    aliases = aliases_of(names, read=folder.read, scripts=folder.scripts) if kind.is_environment else names
+    return relocation_to(DESTINATION, Environment(kind, aliases), tree_root if names else None, None, Snapshot())
+
+
+def entries(scanned: Scan) -> Iterator[Entry]:
+    return (entry for batch in scanned.batches() for entry in batch)
+
+
+def joined(*scans: Scan) -> Scan:
+    """One scan of the entries of several, with the first one's root."""
+    both = Scan(scans[0].root, left_out=list(scans[0].left_out), latency=scans[0].latency)
+    both.add_all(scans)
+    return both
+
+
+def fill(way: Way, job: Job) -> None:
+    STRATEGIES.load(way.strategy)().fill(job)
+
+
+def arrive(
+    way: Way,
+    sources: Sources,
+    source: Path,
+    staging: Path,
+    *,
+    change: Callable[[Relocation], Relocation] = lambda relocation: relocation,
+    follow: bool = False,
+    along: Scan | None = None,
+    previous: Path | None = None,
+) -> Ledger:
+    """Fill and relocate as a run does; `change` is made to the relocation. Returns what it has counted."""
+    relocation = change(relocation_of(source, source))
+    job = sources.job(way, source, staging, follow=follow, along=along, relocation=relocation, previous=previous)
+    fill(way, job)
+    if not way.maker:
+        return job.ledger
+    unpacked = replace(job, ledger=Ledger(change(relocation_of(staging, None))))
+    relocate_folder(unpacked.staging, unpacked.ledger)
+    if along is not None:
+        status = staging.stat()
+        staging.chmod(0o700)
+        filling = Fill(unpacked, entries(along))
+        filling.run()
+        unpacked.finish_below(filling.directories)
+        os.utime(staging, ns=(status.st_atime_ns, status.st_mtime_ns))
+        staging.chmod(status.st_mode & 0o7777)
+    return unpacked.ledger
