@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.conftest import Job
 from tests.lab.creators import tools
-from tests.lab.pythons import about, copy_python, python
+from tests.lab.pythons import copy_python, python
 from tests.relocation.moves import Ground, add_script, names, naming, settings, venv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Ezpz
     from tests.relocation.support import Landed
 
 BASE = "3.11"
@@ -38,12 +36,15 @@ PLANTED = {
     "lib/pkgconfig/python-3.11.pc": "prefix={base}\n",
     "lib/python3.11/config-3.11-x86_64-linux-gnu/Makefile": "prefix= {base}\nLIBDIR= {base}/lib\n",
 }
+UNUSED = ("asyncio", "distutils", "ensurepip", "lib2to3", "pydoc_data", "tkinter", "turtledemo", "unittest", "xml")
 LEFT = ("include", "share", "lib/libpython3.11.a", "lib/python3.11/test", "lib/python3.11/site-packages")
 
 
 def make_base(target: Path) -> Path:
     """An interpreter of its own prefix with things in it of which most must stay where they are; its executable."""
     executable = Path(copy_python(python(BASE), target))
+    for folder in UNUSED:  # each move copies what is left
+        shutil.rmtree(target / "lib" / "python3.11" / folder, ignore_errors=True)
     for name, text in PLANTED.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +53,15 @@ def make_base(target: Path) -> Path:
     built = os.fsencode(Path(python(BASE)).parents[2])
     nowhere = b"/nowhere".ljust(len(built), b"x")
     library.write_bytes(library.read_bytes().replace(built, nowhere))  # where python looks when it finds nothing
+    return executable
+
+
+def another_base(base: Path, target: Path) -> Path:
+    """A second one, of hard links; its executable, which is a file of its own."""
+    shutil.copytree(base.parents[1], target, symlinks=True, copy_function=os.link)
+    executable = target / "bin" / base.name
+    executable.unlink()
+    shutil.copy2(base, executable)
     return executable
 
 
@@ -252,9 +262,9 @@ def without_run_path(program: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def needy(ground: Ground) -> Path:
+def needy(ground: Ground, base: Path) -> Path:
     """The python of a module, which needs LD_LIBRARY_PATH to start."""
-    executable = make_base(ground.shared / "needy")
+    executable = another_base(base, ground.shared / "needy")
     executable.write_bytes(without_run_path(executable.read_bytes()))
     (ground.shared / "module").mkdir()
     library = ground.shared / "needy" / "lib" / LIBRARY
@@ -308,9 +318,9 @@ def test_case_09_not_when_they_are_not(linked: Landed) -> None:
     assert linked.run(linked.python, "-c", "import basepackage").returncode == 1
 
 
-def test_case_10_of_a_conda_environment_only_the_library_comes_along(ground: Ground) -> None:
+def test_case_10_of_a_conda_environment_only_the_library_comes_along(ground: Ground, base: Path) -> None:
     top = ground.shared / "conda"
-    executable = make_base(top)
+    executable = another_base(base, top)
     for name in ("conda-meta/python-3.11.7-0.json", "pkgs/big/data", "envs/other/bin/python", "lib/libcuda-big.so",
                  "share/data", "etc/conda/activate.d/x.sh"):  # fmt: skip
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -330,66 +340,3 @@ def test_case_11_sysconfig_names_the_new_place(linked: Landed) -> None:
     makefile = top / "lib/python3.11/config-3.11-x86_64-linux-gnu/Makefile"
     assert makefile.read_text() == f"prefix= {top}\nLIBDIR= {top}/lib\n"
     assert naming(top, linked.source.path.parent) == []
-
-
-@pytest.fixture
-def job(ezpz: Ezpz) -> Job:
-    return Job(ezpz.lab, ezpz, ezpz.lab.write_hostfile(ezpz.lab.shared / "hostfile"))
-
-
-AUTO = "/tmp/auto"
-OTHER = """#!/bin/sh
-echo 'ezpz:{"version": "3.11.0 (another)", "prefix": "", "base_prefix": "", "failed": {}}'
-"""
-
-
-@pytest.fixture
-def of_all(job: Job) -> Path:
-    """A venv of the system's python, which every host has."""
-    source = job.lab.shared / "auto"
-    if not SYSTEM.exists():
-        pytest.skip(f"no {SYSTEM} here")
-    return source if source.exists() else venv(SYSTEM, source)
-
-
-@pytest.mark.cluster
-class TestAuto:
-    """`--base auto`, the default, asks the nodes together."""
-
-    def test_case_07_a_base_that_all_nodes_have_stays(self, job: Job, of_all: Path) -> None:
-        report = job.report(of_all)
-        assert report["relocation"]["base"] == {
-            "mode": "kept", "reason": "every node has it", "path": "/usr", "bytes": 0,
-        }  # fmt: skip
-        for host in job.lab.hosts:
-            assert job.sh(host.name, f"{AUTO}/bin/where; ls -A {AUTO}").split()[0] == AUTO
-            assert ".python" not in job.sh(host.name, f"ls -A {AUTO}")
-
-    def test_case_07_one_node_without_it_is_enough(self, job: Job, of_all: Path) -> None:
-        other = Path(python("3.8")).parent
-        job.lab.without("n002", "python3.11")
-        job.lab.bashrc("n002", f"export PATH={other}:$PATH\n")  # for the agent
-        base = job.report(of_all, "--compile", "never")["relocation"]["base"]
-        assert (base["mode"], base["reason"]) == ("embedded", f"n002: '{SYSTEM}' is not there")
-        assert base["bytes"] > 10_000_000
-        for host in job.lab.hosts:
-            ask = f"{AUTO}/bin/where; {AUTO}/bin/python -c 'import ssl, sys; print(sys.base_prefix)'"
-            assert job.sh(host.name, ask).split() == [AUTO, f"{AUTO}/.python"]
-
-    def test_case_07_one_node_with_another_build_is_enough(self, job: Job) -> None:
-        executable = Path(about(python("3.12"))["executable"])
-        source = venv(executable, job.lab.shared / "auto-build")
-        job.lab.cover("n003", executable, OTHER)
-        (job.lab.state / "n003" / f"cover-{executable.name}").chmod(0o755)
-        base = job.report(source, "--dst", AUTO, "--compile", "never")["relocation"]["base"]
-        assert (base["mode"], base["reason"]) == ("embedded", f"n003: '{executable}' is '3.11.0 (another)'")
-        assert job.sh("n003", f"{AUTO}/bin/where") == f"{AUTO}\n"
-
-    def test_keep_asks_nobody(self, job: Job, of_all: Path) -> None:
-        job.lab.without("n002", "python3.11")
-        job.lab.bashrc("n002", f"export PATH={Path(python('3.8')).parent}:$PATH\n")
-        report = job.report(of_all, "--base", "keep", "--min-success-nodes", "3")
-        assert (report["relocation"]["base"]["mode"], report["relocation"]["base"]["reason"]) == ("kept", "asked for")
-        assert [(node["node"], node["failure"]["code"]) for node in report["nodes"] if node["failure"]] == [
-            ("n002", "smoke-failed")
-        ]

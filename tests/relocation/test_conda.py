@@ -79,9 +79,9 @@ def test_case_48_its_length_and_everything_else_stay(landed: Landed) -> None:
 
 
 def test_case_47_texts_name_the_new_place_only(landed: Landed) -> None:
-    named = naming(landed.path, landed.source.path) + naming(landed.path, landed.source.path.parent / "pkgs")
+    named = naming(landed.path, landed.source.path)
     records = {name for name in named if name.startswith("conda-meta/") and name.endswith(".json")}
-    assert set(named) == records  # they tell where packages came from, and conda reads them
+    assert set(named) == records  # they are conda's own, and as they were
     configuration = (landed.path / "share" / "labtool" / "labtool.conf").read_text()
     assert configuration == f"[paths]\ndata = {landed.path}/share/labtool\n"
     assert f"--prefix {landed.path} " in (landed.path / "conda-meta" / "history").read_text()

@@ -53,6 +53,10 @@ class Boundary:
         self._real: dict[bytes, bytes] = {}
         self._shared: dict[bytes, bool] = {}
 
+    def holds(self, path: bytes) -> bool:
+        """Whether an absolute path is by its name in the tree."""
+        return any(below(os.path.normpath(path), top) for top in self.inside)
+
     def lead(self, link: bytes, target: bytes, path: bytes, trail: tuple[bytes, ...] = ()) -> Lead:
         """Where a link leads; may look at the filesystem.
 

@@ -7,24 +7,23 @@ from memory gets few: more of them would only wait for each other's interpreter 
 from __future__ import annotations
 
 import errno
-import fnmatch
 import marshal
 import os
-import re
 import stat
 import tempfile
 import threading
 import time
-import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
+from ezpz.yeet.access import readable
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.boundary import below
 from ezpz.yeet.entry import Entry
+from ezpz.yeet.naming import Exclusion, folded
 from ezpz.yeet.notices import KEPT, Notices
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ class Scan:
     files: everything but directories; size: bytes of content, each hard-linked file once; linked: bytes that its
     further names show; allocated: bytes on a disk with 4 KiB blocks; latency: mean seconds of one metadata call
     followed, followed_bytes: files that were put in place of links that lead out, and their content
+    altered: entries that do not come as they stand in the source: followed, without setuid, links that change
     longest, longest_name: bytes of the longest path and name; clash: a path that differs from another only in case
     """
 
@@ -68,6 +68,7 @@ class Scan:
     linked: int = 0
     followed: int = 0
     followed_bytes: int = 0
+    altered: int = 0
     longest: int = 0
     longest_name: int = 0
     clash: bytes = b""
@@ -287,7 +288,7 @@ class _Walk:
     def _look_for_clash(self, folder: bytes, listed: list[os.DirEntry[bytes]]) -> None:
         names: set[bytes] = set()
         for entry in listed:
-            name, path = _folded(entry.name), os.path.join(folder, entry.name)
+            name, path = folded(entry.name), os.path.join(folder, entry.name)
             if self.excluded.matches(path):
                 continue
             if name in names and not self.result.clash:
@@ -328,6 +329,7 @@ class _Walk:
             kept = [(found, entry) for found in seen if (entry := self._entry(found)) is not None]
             if kept:
                 self.result.add(entry for _, entry in kept)
+                self.result.altered += sum(self._is_altered(found, entry) for found, entry in kept)
             for found, entry in kept:
                 if entry.is_directory:
                     self.tasks.append(
@@ -336,6 +338,10 @@ class _Walk:
             self.lock.notify_all()
             if self.tasks and self.seconds > SLOW * self.calls:
                 self._grow(min(MANY, len(self.threads) + len(self.tasks)))
+
+    def _is_altered(self, found: _Seen, entry: Entry) -> bool:
+        whole = self.boundary is not None and entry.target.startswith(b"/") and self.boundary.holds(entry.target)
+        return entry.is_foreign or entry.mode != found.status.st_mode or whole
 
     def _entry(self, found: _Seen) -> Entry | None:
         path, status = found.path, found.status
@@ -375,58 +381,3 @@ class _Walk:
             return "special-file"
         where = found.origin or os.path.join(self.root, found.path)
         return "unreadable" if found.barred or not readable(where, found.status) else ""
-
-
-def _folded(name: bytes) -> bytes:
-    """What names have in common that a filesystem which ignores case takes for the same (ext4(5), casefold)."""
-    if name.isascii():
-        return name.lower()
-    return os.fsencode(unicodedata.normalize("NFD", unicodedata.normalize("NFD", os.fsdecode(name)).casefold()))
-
-
-def readable(path: bytes, status: os.stat_result) -> bool:
-    """Whether this user may read a file or list a folder; costs a system call only where the mode does not tell."""
-    if stat.S_ISLNK(status.st_mode):
-        return True
-    wanted = 0o5 if stat.S_ISDIR(status.st_mode) else 0o4
-    everybody, owner = status.st_mode & wanted == wanted, (status.st_mode >> 6) & wanted == wanted
-    if everybody and owner and (status.st_mode >> 3) & wanted == wanted:
-        return True
-    if status.st_uid == os.geteuid() and owner:
-        return True
-    return os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)) or _opens(path, status)
-
-
-def _opens(path: bytes, status: os.stat_result) -> bool:
-    """The same by trying, since access(2) knows nothing of capabilities."""
-    try:
-        if stat.S_ISDIR(status.st_mode):
-            os.stat(os.path.join(path, b"."))
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
-
-
-class Exclusion:
-    """Which relative paths `--exclude` leaves out.
-
-    A pattern without a slash matches a name anywhere, one with a slash the path from the root; both as in fnmatch(3),
-    and `*` also matches a slash. An excluded folder takes all that is below it along.
-    """
-
-    def __init__(self, patterns: tuple[str, ...]) -> None:
-        self._names = [_compiled(p.rstrip("/")) for p in patterns if "/" not in p.rstrip("/")]
-        self._paths = [_compiled(p.strip("/")) for p in patterns if "/" in p.rstrip("/")]
-
-    def matches(self, path: bytes) -> bool:
-        """Whether this path itself is named by a pattern."""
-        if not self._names and not self._paths:
-            return False
-        text = os.fsdecode(path)
-        name = os.path.basename(text)
-        return any(p.match(name) for p in self._names) or any(p.match(text) for p in self._paths)
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(pattern))

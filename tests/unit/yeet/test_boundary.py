@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.yeet.boundary import IMAGE, Boundary, Lead, below, on_shared_filesystem
+from ezpz.yeet.boundary import Boundary, Lead, below, on_shared_filesystem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,11 +173,6 @@ def test_where_a_link_leads_is_where_the_filesystem_says(target: str, path: str)
         assert found.real == real
     else:
         assert os.path.realpath(os.path.join(os.path.dirname(link), found.target)) == real
-
-
-def test_the_image_is_folders_at_the_top() -> None:
-    """So that what is said of a folder in one holds for what is in it, but for mounts."""
-    assert all(os.path.dirname(folder) == b"/" for folder in IMAGE)
 
 
 def test_what_is_not_there_is_not_shared() -> None:

@@ -96,8 +96,9 @@ def test_case_01_what_a_venv_of_each_version_says(folder: Path, version: str) ->
     base = os.path.realpath(interpreter(version))
     root = folder / version
     subprocess.run([base, "-m", "venv", "--without-pip", str(root)], check=True)
-    found = probe(os.fsencode(root / "bin" / "python"))
     library = f"lib/python{version}"
+    (root / library / "site-packages" / "sitecustomize.py").touch()  # which every start imports
+    found = probe(os.fsencode(root / "bin" / "python"))
     top = Path(base).parents[1]
     assert found.version.startswith(f"{version}.")
     assert found.name.startswith(f"Python {version}.")

@@ -30,7 +30,9 @@ PYTHON = Interpreter(
     stdlib=TOP + b"/lib/python3.11", platstdlib=TOP + b"/lib/python3.11", tag=b"cpython-311", magic=b"abcd",
     imports=(), user_site=b"", site_packages=(), base_site_packages=(), dynload=(),
 )  # fmt: skip
-BASE = Base(PYTHON, (TOP, b"/link/py"), b"python3.11", Scan(b"/"), libraries=(b"/module/lib",))
+EMPTY = Scan(b"/")
+EMPTY.close()
+BASE = Base(PYTHON, (TOP, b"/link/py"), b"python3.11", EMPTY, libraries=(b"/module/lib",))
 VENV = Environment(Kind.VENV, (OLD, b"/alias/venv"), PYTHON, has_base=True, base=BASE)
 
 

@@ -16,7 +16,8 @@ from ezpz.errors import SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.boundary import Boundary
-from ezpz.yeet.scan import FEW, MANY, Exclusion, Scan, scan
+from ezpz.yeet.naming import Exclusion, folded
+from ezpz.yeet.scan import FEW, MANY, Scan, scan
 from tests.contract.support import as_ordinary_user, photograph, powerless, run_code
 from tests.lab import LabUnavailable
 from tests.lab.nasty import nasty_tree
@@ -160,7 +161,7 @@ class TestCounts:
         (tmp_path / "folder").chmod(0o2755)
         scanned = scan(os.fsencode(tmp_path))
         modes = {entry.path: entry.permissions for entry in entries(scanned)}
-        assert modes == {b"setuid": 0o755, b"setgid": 0o755, b"neither": 0o1755, b"folder": 0o2755}
+        assert modes == {b"setuid": 0o755, b"setgid": 0o755, b"neither": 0o755, b"folder": 0o2755}
         assert sorted(scanned.notices.paths["setuid"]) == [b"setgid", b"setuid"]
 
 
@@ -261,6 +262,35 @@ class TestFollowing:
         assert scanned.notices.paths == {"dangling-link": [b"nothing"]}
 
 
+class TestAlterations:
+    """What does not come as it stands in the source is counted, so that nobody sends the source itself instead."""
+
+    def test_nothing_of_a_plain_tree(self, tmp_path: Path) -> None:
+        (tmp_path / "S").mkdir()
+        (tmp_path / "S" / "file").touch()
+        (tmp_path / "S" / "link").symlink_to("file")
+        (tmp_path / "S" / "program").symlink_to("/usr/bin/env")
+        root = os.fsencode(tmp_path / "S")
+        assert scan(root, boundary=Boundary((root,))).altered == 0
+
+    @pytest.mark.parametrize("what", ["setuid", "absolute", "aliased", "outward", "outward folder"])
+    def test_each_kind(self, tmp_path: Path, what: str) -> None:
+        (tmp_path / "S").mkdir()
+        (tmp_path / "S" / "file").touch()
+        (tmp_path / "alias").symlink_to("S")
+        (tmp_path / "out").mkdir()
+        if what == "setuid":
+            (tmp_path / "S" / "file").chmod(0o4755)
+        else:
+            targets = {"absolute": "S/file", "aliased": "alias/file", "outward": "alias", "outward folder": "out"}
+            (tmp_path / "S" / "link").symlink_to(tmp_path / targets[what])
+        if what == "outward":
+            (tmp_path / "alias").unlink()
+            (tmp_path / "alias").touch()
+        root = os.fsencode(tmp_path / "S")
+        assert scan(root, boundary=Boundary((root,), image=())).altered == 1
+
+
 class TestExclusion:
     """A pattern without a slash is for names anywhere, one with a slash for the path from the root."""
 
@@ -322,12 +352,48 @@ class TestExclusion:
         assert (scanned.size, scanned.linked) == (7, 0)
 
 
+class TestCase:
+    """Names that differ only in case."""
+
+    @given(st.binary(min_size=1, max_size=12))
+    def test_folding_twice_is_folding_once(self, name: bytes) -> None:
+        assert folded(folded(name)) == folded(name)
+
+    @pytest.mark.parametrize(
+        ("one", "two", "same"),
+        [("a", "A", True), ("é", "É", True), ("e\u0301", "É", True), ("ß", "SS", True), ("a", "b", False)],
+    )
+    def test_case_45_pairs(self, one: str, two: str, *, same: bool) -> None:
+        assert (folded(one.encode()) == folded(two.encode())) is same
+
+    def test_case_45_a_clash_is_found_and_not_among_what_is_excluded(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        for name in ("File", "file", b"\xff".decode("utf-8", "surrogateescape")):
+            (tmp_path / "a" / name).touch()
+        (tmp_path / "FILE").touch()
+        assert scan(os.fsencode(tmp_path)).clash in (b"a/File", b"a/file")
+        assert scan(os.fsencode(tmp_path), exclude=("File",)).clash == b""
+
+
 class TestFailures:
     """What cannot be looked at is named."""
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(SourceUnreadable, match="missing"):
             scan(os.fsencode(tmp_path / "missing"))
+
+    def test_case_40_the_first_ten_are_named_and_the_others_counted(self, tmp_path: Path) -> None:
+        for number in range(13):
+            (tmp_path / f"f{number:02}").touch(mode=0)
+        code = (
+            "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.scan import scan\n"
+            "try:\n    scan(os.fsencode(sys.argv[1]))\nexcept EzpzError as e:\n    print(e.message)\n"
+            "print(scan(os.fsencode(sys.argv[1]), skip_unreadable=True).notices.counts)\n"
+        )
+        refused, skipped = powerless(code, tmp_path).stdout.splitlines()
+        assert refused.count("/f") == 10
+        assert refused.endswith(" and 3 more: Permission denied")
+        assert skipped == "{'unreadable': 13}"
 
     @pytest.mark.parametrize("mode", [0o000, 0o444], ids=["closed", "no search"])
     def test_a_folder_that_may_not_be_read(self, tmp_path: Path, mode: int) -> None:

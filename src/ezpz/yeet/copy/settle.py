@@ -11,7 +11,6 @@ from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.copy.base import local_failure
 from ezpz.yeet.copy.fill import Fill
 from ezpz.yeet.relocate.folder import relocate_folder
-from ezpz.yeet.scan import SET_ID
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -31,7 +30,7 @@ def settle(job: Job) -> None:
                 if entry.is_foreign:
                     _remove(job, entry.path)  # the link that leads to it
                 elif entry.is_regular:
-                    _drop_set_id(os.path.join(job.staging, entry.path))
+                    _set_mode(os.path.join(job.staging, entry.path), entry.permissions)
                 if entry.is_directory:
                     folders.append(entry)
         relocate_folder(job.staging, job.ledger)
@@ -51,7 +50,8 @@ def _remove(job: Job, path: bytes) -> None:
             tree.remove(full)
 
 
-def _drop_set_id(path: bytes) -> None:
+def _set_mode(path: bytes, permissions: int) -> None:
+    """Drop the bits that are not carried."""
     mode = os.lstat(path).st_mode
-    if stat.S_ISREG(mode) and mode & SET_ID:
-        os.chmod(path, stat.S_IMODE(mode) & ~SET_ID)
+    if stat.S_ISREG(mode) and stat.S_IMODE(mode) != permissions:
+        os.chmod(path, permissions)
