@@ -143,7 +143,9 @@ def entries(scanned: Scan) -> Iterator[Entry]:
 def joined(*scans: Scan) -> Scan:
     """One scan of the entries of several, with the first one's root."""
     both = Scan(scans[0].root, left_out=list(scans[0].left_out), latency=scans[0].latency)
-    both.add_all(scans)
+    for scanned in scans:
+        for batch in scanned.batches():
+            both.add(batch)
     return both
 
 

@@ -48,6 +48,10 @@ class Here:
 
     def prepare(self) -> None:
         """Check the destination here and take its lock, before anything moves. Raises EzpzError."""
+        if self.plan.in_place and not self._serves_in_place():  # it stays here as it is, and the others get it whole
+            self.unchanged = self.landed = self.is_target
+            self.prepare_elsewhere()
+            return
         if not self.is_target:
             self.prepare_elsewhere()
             return
@@ -119,16 +123,11 @@ class Here:
 
     def _serves_in_place(self) -> bool:
         """Whether the tree is sent from where it stands: nothing about it has to change, and it is on a local disk."""
-        source = self.plan.source
+        source, scan = self.plan.source, self.reading.contents.scan
         if self.plan.in_place:
-            return True
-        return (
-            not self.is_target
-            and source.node_local
-            and source.kind in (Kind.DATA, Kind.TOOL)
-            and not self.reading.contents.scan.left_out
-            and not self.reading.contents.scan.followed
-        )
+            return not scan.followed and not scan.notices.counts.get("setuid")
+        plain = source.node_local and source.kind in (Kind.DATA, Kind.TOOL)
+        return not self.is_target and plain and not scan.left_out and not scan.altered
 
     def _linkable(self, relocation: str) -> bytes | None:
         """The version in place, if this ezpz made the same of this source, so that equal times mean equal content."""

@@ -18,7 +18,7 @@ from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
 from ezpz.yeet.relocate.environment import Environment, base_in, examine
 from ezpz.yeet.relocate.folder import relocate_folder
 from ezpz.yeet.relocate.ledger import Ledger
-from ezpz.yeet.relocate.outfit import Snapshot, additions, relocation_to, snapshot_of
+from ezpz.yeet.relocate.outfit import Snapshot, additions, refuse_long, relocation_to, snapshot_of
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.report import Carried
 from ezpz.yeet.scan import Scan
@@ -66,7 +66,8 @@ def contents_of(
     destination: bytes,
     stop: threading.Event | None = None,
 ) -> Contents:
-    """Count what comes along with an environment. Raises EditableRefused, OSError."""
+    """Count what comes along with an environment. Raises EditableRefused, PrefixTooLong, OSError."""
+    refuse_long(environment, destination)
     if request.editable != "snapshot":
         return Contents(scanned, environment)
     return Contents(scanned, environment, snapshot_of(environment, destination, stop))

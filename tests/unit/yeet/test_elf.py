@@ -208,6 +208,21 @@ def test_case_08_a_program_finds_its_library_without_ld_library_path(
     assert add_run_path(after, ORIGIN) is None
 
 
+def test_case_08_a_program_keeps_the_run_path_that_it_has_behind_the_new_one(source: Path, tmp_path: Path) -> None:
+    made = program(
+        source / "bin/program", source / "lib/libhello.so.1", "-Wl,--build-id=none", "-Wl,-rpath,/nowhere/of/its/own"
+    )
+    assert output(made) == ""
+    after = add_run_path(made.read_bytes(), ORIGIN)
+    assert after is not None
+    there = moved(source, tmp_path / "destination", lambda _: after)
+    assert output(there) == "its own"
+    known = dynamic(after)
+    assert known is not None
+    assert known.rpath == (ORIGIN, b"/nowhere/of/its/own")
+    assert add_run_path(after, ORIGIN) is None
+
+
 @pytest.mark.parametrize(("bits", "order"), MACHINES)
 def test_case_08_a_run_path_can_be_added_to_every_word_size_and_byte_order(bits: int, order: str) -> None:
     before = made_up(bits, order)

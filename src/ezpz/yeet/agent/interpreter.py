@@ -1,6 +1,7 @@
 """Run the Python of an environment on this host, for so long and no longer, and end whatever it has started."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Callable, Dict, Tuple
 from .refusal import Refusal, shown
 
 NAMES = (b"python3", b"python")
+ERROR = re.compile(rb"\s*(\w*Error|Fatal)\b")  # a python that dies early adds lines that say nothing
 
 
 def python_of(root: bytes) -> bytes:
@@ -106,4 +108,5 @@ def _ending(code: int, err: bytes) -> str:
         except ValueError:
             return "ended by signal {}".format(-code)
     lines = [line for line in err.splitlines() if line.strip()]
+    lines = [line for line in lines if ERROR.match(line)] or lines
     return "exit status {}{}".format(code, ": " + shown(lines[-1].strip()) if lines else "")

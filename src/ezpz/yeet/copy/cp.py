@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ezpz import process
@@ -29,6 +30,15 @@ class Cp:
             job.root + b"/.",
             job.staging + b"/",
         ]
-        demand(process.run(argv, stop=job.stop), "cp")
+        done = process.run(argv, stop=job.stop)
+        if any(left.why == "unreadable" for left in job.scan.left_out):
+            done = _without_refusals(done)
+        demand(done, "cp")
         job.moved(job.scan.size)
         settle(job)
+
+
+def _without_refusals(done: process.Completed) -> process.Completed:
+    """What cp said besides what could not be read, which is to be left out; what else is missing is counted later."""
+    said = [line for line in done.stderr.splitlines(keepends=True) if b"Permission denied" not in line]
+    return replace(done, returncode=done.returncode if said else 0, stderr=b"".join(said))

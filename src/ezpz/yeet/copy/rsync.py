@@ -22,6 +22,6 @@ class Rsync:
     def fill(self, job: Job) -> None:
         argv: list[process.Argument] = ["rsync", "-lptHS", "--modify-window=-1", "--files-from=-", "--from0"]
         argv += ["--", job.root + b"/", job.staging + b"/"]
-        demand(process.run(argv, feed=b"./\0" + name_list(job.scan), stop=job.stop), "rsync")
+        demand(process.run(argv, feed=name_list(job.scan), stop=job.stop), "rsync")
         job.moved(job.scan.size)
         settle(job)

@@ -99,29 +99,33 @@ def retarget(data: bytes, change: Callable[[bytes], tuple[bytes, ...]]) -> Retar
 
 
 def add_run_path(data: bytes, run_path: bytes) -> bytes | None:
-    """`data` with the DT_RPATH `run_path`, or None when it has a run path or no room for this one.
+    """`data` with a DT_RPATH that begins with `run_path`, or None when it has that already or there is no room.
 
     It is no DT_RUNPATH, because LD_LIBRARY_PATH, which may still name the old place, comes before that. The string goes
     where the build id was, or else into the zeros that fill up the last page of a segment.
     """
     try:
         image = Image(_reader(data))
-        if any(tag in RUN_PATHS for tag, _ in image.tags):
+        slot = next((index for index, (tag, _) in enumerate(image.tags) if tag in RUN_PATHS), len(image.tags))
+        whole = run_path
+        if slot < len(image.tags):
+            old = image.string(image.tags[slot][1])
+            if run_path in old.split(b":"):
+                return None
+            whole = b":".join(filter(None, (run_path, old)))
+        elif [tag for tag, _ in image.slots[slot : slot + 2]] != [DT_NULL, DT_NULL]:
             return None
-        end = len(image.tags)
-        if [tag for tag, _ in image.slots[end : end + 2]] != [DT_NULL, DT_NULL]:
-            return None
-        place = _build_id(image, data, len(run_path) + 1) or _padding(image, data, len(run_path) + 1)
+        place = _build_id(image, data, len(whole) + 1) or _padding(image, data, len(whole) + 1)
     except Damaged:
         return None
     if place is None:
         return None
     new = bytearray(data)
-    new[place.start : place.end] = run_path.ljust(place.end - place.start, b"\0")
+    new[place.start : place.end] = whole.ljust(place.end - place.start, b"\0")
     if place.kind_at is not None:  # what is no build id any more should not be taken for one
         struct.pack_into(image.order + "I", new, place.kind_at, 0)
     # glibc and musl add this to the address of the string table and do not look at its size: it may wrap around
-    struct.pack_into(image.slot, new, image.slot_at(end), DT_RPATH, (place.address - image.strtab) % image.modulus)
+    struct.pack_into(image.slot, new, image.slot_at(slot), DT_RPATH, (place.address - image.strtab) % image.modulus)
     return bytes(new)
 
 

@@ -70,6 +70,7 @@ class Environment:
     aliases: every name of its top; has_base: whether its interpreter belongs to an installation elsewhere, which could
     be embedded; base: what that would bring, None when it has not been counted, since every node may have it
     binaries: see Relocation; packed: the prefixes that conda-pack left in files
+    is_packed: conda-pack or venv-pack made it
     """
 
     kind: Kind
@@ -80,6 +81,7 @@ class Environment:
     editables: tuple[Editable, ...] = ()
     binaries: Mapping[bytes, int] = field(default_factory=dict)
     packed: tuple[bytes, ...] = ()
+    is_packed: bool = False
     notices: Notices = field(default_factory=Notices)
 
 
@@ -139,7 +141,7 @@ def examine(
         kind, aliases, interpreter, has_base,
         base=base_in(root, interpreter, environ, stop) if counted and interpreter is not None else None,
         editables=_editables(folder, aliases, interpreter, request, notices),
-        binaries=rooms, packed=tuple(sorted(placeholders)), notices=notices,
+        binaries=rooms, packed=tuple(sorted(placeholders)), is_packed=_is_packed(folder), notices=notices,
     )  # fmt: skip
 
 
@@ -149,6 +151,11 @@ def _is_relocatable(folder: Folder) -> bool:
         return True
     heads = [(folder.read(path) or b"")[:512] for path in folder.scripts]
     return any(sign in head for head in heads for sign in RELATIVE)
+
+
+def _is_packed(folder: Folder) -> bool:
+    """Whether conda-pack or venv-pack has made the scripts of this environment find their python by PATH."""
+    return folder.read(PACKER) is not None or b"venv_pack" in (folder.read(b"bin/activate") or b"")
 
 
 def _interpreter(

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ezpz.errors import PrefixTooLong
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.relocate.conda_activation import standalone_activation
 from ezpz.yeet.relocate.editable_moves import EXCLUDED_BELOW, SIZE_LIMIT, Move, destinations, too_large
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.relocate.base import Base
     from ezpz.yeet.relocate.environment import Environment
 
+PACKED = b"/ezpz/packed"  # no such place: a name for what the scripts of a packed environment leave to PATH
 RUN_PATH = b"$ORIGIN/../lib"  # from `.python/bin` to the libraries that came along
 
 
@@ -66,7 +68,8 @@ def relocation_to(
     own = dict.fromkeys(environment.aliases, destination)
     if not environment.kind.is_environment:
         return Relocation(destination, links=PrefixMap(own), root=root)
-    moves = {**dict.fromkeys(environment.packed, destination), **own}
+    packed = PACKED if environment.is_packed else b""
+    moves = {**dict.fromkeys((*environment.packed, packed), destination), **own}
     base_moves = embedded.moves(destination) if embedded is not None else {}
     in_text = {} if embedded is None or embedded.is_common else base_moves
     carried = {old: new for move in snapshot.moves for old, new in move.prefixes}
@@ -81,8 +84,18 @@ def relocation_to(
         configuration=_configuration(destination, embedded) if embedded is not None else {},
         editables=snapshot.moves,
         hook_files=frozenset(editable.declared_by for editable in environment.editables),
+        packed=packed,
         binaries=environment.binaries,
     )
+
+
+def refuse_long(environment: Environment, destination: bytes) -> None:
+    """Raise PrefixTooLong for a destination that conda packages have no room for in their compiled files."""
+    path, room = min(environment.binaries.items(), key=lambda item: item[1], default=(b"", len(destination)))
+    if len(destination) > room:
+        raise PrefixTooLong(
+            f"prefix too long by {len(destination) - room:,} bytes in {shown(path)}", hint="use a shorter --dst"
+        )
 
 
 def _configuration(destination: bytes, base: Base) -> dict[bytes, bytes]:

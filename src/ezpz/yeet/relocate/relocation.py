@@ -10,7 +10,8 @@ import hashlib
 import os
 import re
 import stat
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.yeet.boundary import below
@@ -22,8 +23,6 @@ from ezpz.yeet.relocate.interpreter import with_settings
 from ezpz.yeet.relocate.prefix import PrefixMap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ezpz.yeet.entry import Entry
 
 CONFIGURATION = b"pyvenv.cfg"
@@ -52,6 +51,7 @@ class Relocation:
     python: the embedded interpreter, relative to the tree, that `bin/python` becomes a link to; b"" for none
     run_path: what it needs to find its libraries when it has no run path of its own, else b""
     configuration: settings of pyvenv.cfg that change; editables: what .pth files lead to and comes along
+    packed: an old prefix that stands for PATH in the scripts of an environment that a packer has packed, else b""
     binaries: files of conda packages that hold the old prefix in binary code, and the room for a longer one, bytes
     """
 
@@ -65,6 +65,7 @@ class Relocation:
     configuration: Mapping[bytes, bytes] = field(default_factory=dict)
     editables: tuple[Move, ...] = ()
     hook_files: frozenset[bytes] = frozenset()
+    packed: bytes = b""
     binaries: Mapping[bytes, int] = field(default_factory=dict)
 
     @property
@@ -75,15 +76,11 @@ class Relocation:
     @property
     def digest(self) -> str:
         """The same for relocations that make the same of everything."""
-        facts = (
-            self.destination,
-            self.text.moves,
-            self.hooks.moves,
-            self.links.moves,
-            self.python,
-            sorted(self.configuration.items()),
-        )
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        facts = [getattr(self, each.name) for each in fields(self) if each.name not in ("text", "hooks", "links")]
+        moves = (self.text.moves, self.hooks.moves, self.links.moves)
+        facts = [sorted(fact) if isinstance(fact, frozenset) else fact for fact in facts]
+        facts = [sorted(fact.items()) if isinstance(fact, Mapping) else fact for fact in facts]
+        return hashlib.sha256(repr((facts, moves)).encode()).hexdigest()[:16]
 
     def entry(self, entry: Entry) -> Entry:
         """What an entry becomes, its content aside: a link leads where it did, a copy of the python to the embedded."""
@@ -122,16 +119,19 @@ class Relocation:
     def content(self, path: bytes, data: bytes) -> Change | None:
         """What a file says in the new place, or None when it says the same. Raises PrefixTooLong."""
         if path == CONFIGURATION and self.configuration:
-            new, replaced = self.text.substitute(with_settings(data, dict(self.configuration)))
+            text, replaced = self.text.substitute(data)
+            new = with_settings(text, dict(self.configuration))
             return Change(new, max(1, replaced)) if new != data else None
         if path == self.python:
             return self._interpreter(data)
-        if path.endswith(POINTERS) and self.root is not None:
+        if path.endswith(POINTERS) and self.root is not None and script.is_text(data):
             return self._pointer(path, data)
         if path in self.binaries and not script.is_text(data):
             return Change(*conda.replace_binary(data, self.text.moves, path=path, room=self.binaries[path]))
-        if self._is_hook(path) and self.hooks.found_in(data):
+        if self._is_hook(path) and self.hooks.found_in(data) and script.is_text(data):
             return Change(*self.hooks.substitute(data))
+        if self.packed:
+            data = script.from_path(path, data, self.packed)
         if not self.text.found_in(data):
             return None
         change = (
@@ -142,13 +142,17 @@ class Relocation:
     def _binary(self, path: bytes, data: bytes) -> Change:
         if data.startswith(b"#!"):
             return Change(*script.rewrite_zipapp(data, self.text))
-        case = "" if path.startswith(FOLDER + b"/") else "baked-prefix"
+        case = "" if path.startswith(FOLDER + b"/") or not self._names_old_path(data) else "baked-prefix"
         if not elf.is_elf(data):
             return Change(data, 0, case)
         done = elf.retarget(data, lambda entry: self._run_paths(path, entry))
         if done.stuck:
             return Change(done.data, done.edited, "run-path-stuck")
-        return Change(done.data, done.edited, case if self.text.found_in(done.data) else "")
+        return Change(done.data, done.edited, case if self._names_old_path(done.data) else "")
+
+    def _names_old_path(self, data: bytes) -> bool:
+        """Whether a whole old path is in it, and not just the beginning of another name."""
+        return next(self.text.find(data), None) is not None
 
     def _pointer(self, path: bytes, data: bytes) -> Change | None:
         """A file whose lines site.py appends to sys.path: they lead to what came along, or in full to what did not."""

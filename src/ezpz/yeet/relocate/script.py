@@ -27,6 +27,7 @@ PYTHON = re.compile(rb"(?:python|pypy|graalpy)[\w.-]*")
 QUOTABLE = re.compile(rb"[ -&(-\[\]-~]*")  # printable ASCII, but for the quote and the backslash
 END_OF_ZIP = b"PK\x05\x06"
 END_OF_ZIP_WITHIN = 22 + 65535  # bytes; a comment may follow it
+BY_PATH = re.compile(rb"#!/usr/bin/env (python[\d.]*)(?=\s)")
 
 
 class Header(NamedTuple):
@@ -76,6 +77,12 @@ def rewrite_text(path: bytes, data: bytes, prefixes: PrefixMap) -> tuple[bytes, 
     body = data[end:]
     rest, in_rest = shell.substitute(prefixes, body) if shell.is_shell(path, data) else prefixes.substitute(body)
     return header + rest, in_header + in_rest
+
+
+def from_path(path: bytes, data: bytes, prefix: bytes) -> bytes:
+    """A script of `bin` that finds its python by PATH, as conda-pack and venv-pack leave it, with that of `prefix`."""
+    match = BY_PATH.match(data) if path.startswith(b"bin/") else None
+    return data if match is None else b"#!" + prefix + b"/bin/" + match[1] + data[match.end() :]
 
 
 def rewrite_zipapp(data: bytes, prefixes: PrefixMap) -> tuple[bytes, int]:
