@@ -9,7 +9,7 @@ demo: setup
 	@$(PYTHON_BIN)/python -m tests.lab.demo
 
 test: setup lint docs
-	@$(PYTHON_BIN)/python -m pytest
+	@$(PYTHON_BIN)/python -m pytest --numprocesses=auto
 
 lint: setup
 	@$(PYTHON_BIN)/ruff check .

@@ -36,6 +36,15 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests on one worker (pytest-xdist), and a moved environment's: what they share is made once."""
+    for item in items:
+        case = getattr(item, "callspec", None)
+        moved = case is not None and "landed" in case.params
+        group = f"landed {case.params['landed']}" if case is not None and moved else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt("SIGTERM")
 

@@ -116,12 +116,11 @@ def by_packer(packers: Path, module: str, environment: Path) -> Path:
     return archive
 
 
-def check(landed: Landed, was: Path, *, alone: bool = True) -> None:
-    """Its script runs, `alone` also when it is not activated, and nothing in it names the place where it was."""
+def check(landed: Landed, was: Path) -> None:
+    """Its script runs, activated or not, and nothing in it names the place where it was."""
     place = str(landed.path)
     assert naming(landed.path, was) == []
-    if alone:
-        assert landed.says(landed.path / "bin" / "where") == f"{place}\n"
+    assert landed.says(landed.path / "bin" / "where") == f"{place}\n"
     assert landed.says("bash", "--norc", "-ec", ACTIVATE, "bash", place) == f"{place}\n{place}\n"
 
 

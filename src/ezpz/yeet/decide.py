@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.cluster.detect import detect
 from ezpz.errors import SourceEmpty, UsageError
+from ezpz.yeet.boundary import COMMON
 from ezpz.yeet.copy.base import STRATEGIES, choose
 from ezpz.yeet.copy.tarball import estimated_size
 from ezpz.yeet.fanout.base import ENGINES
@@ -54,6 +55,8 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
             f"--exclude {request.exclude[0]} cannot be used with an archive", hint="make the archive without it"
         )
     allocation = detect(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
+    if request.orig_prefix is not None:
+        refuse_prefix(request.orig_prefix)
     destination_of(request, source)  # what makes no sense is said before any node is bothered
     threshold(request, len(allocation.nodes))
     return Sight(source, allocation, strategy)
@@ -72,6 +75,16 @@ class Decision:
         environment = self.contents.environment
         notices = (self.contents.scan.notices, *([environment.notices] if environment is not None else []))
         return tuple(warning for each in notices for warning in each.warnings())
+
+
+def refuse_prefix(prefix: str) -> None:
+    """Raise UsageError for an --orig-prefix that is no place where one environment can have stood."""
+    deep = prefix.startswith("/") and len([part for part in prefix.split("/") if part]) > 1
+    if not deep or os.path.normpath(prefix) != prefix.rstrip("/") or os.fsencode(prefix.rstrip("/")) in COMMON:
+        raise UsageError(
+            f"--orig-prefix '{prefix}' is no full path of an environment",
+            hint="pass where it stood when it was packed, as in --orig-prefix /lus/me/envs/torch",
+        )
 
 
 def decide(

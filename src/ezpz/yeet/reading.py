@@ -15,10 +15,11 @@ from ezpz.yeet.notices import Notices
 from ezpz.yeet.relocate.base import FOLDER
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
+from ezpz.yeet.relocate.editable_moves import FOLDER as EDITABLE_FOLDER
 from ezpz.yeet.relocate.environment import Environment, base_in, examine
 from ezpz.yeet.relocate.folder import relocate_folder
 from ezpz.yeet.relocate.ledger import Ledger
-from ezpz.yeet.relocate.outfit import Snapshot, additions, refuse_long, relocation_to, snapshot_of
+from ezpz.yeet.relocate.outfit import Snapshot, additions, refuse_long, refuse_taken, relocation_to, snapshot_of
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.report import Carried
 from ezpz.yeet.scan import Scan
@@ -133,6 +134,8 @@ class Reading:
         assert environment is not None
         if environment.has_base:
             self._decide_on_base(environment, root)
+        if self.contents.snapshot.moves:
+            refuse_taken(root, EDITABLE_FOLDER, "--editable keep")
         where = None if self.plan.source.is_archive else root
         relocation = relocation_to(self.destination, environment, where, self.embedded, self.contents.snapshot)
         python = environment.interpreter
@@ -148,6 +151,7 @@ class Reading:
             self.base_reason = self.everywhere(question(python))
         if mode == "embed" or (mode == "auto" and self.base_reason):
             self.base = EMBEDDED
+            refuse_taken(root, FOLDER, "--base keep")
             self.embedded = environment.base or base_in(root, python, self.environ, self.stop)
         elif mode == "auto":
             self.base_reason = "every node has it"

@@ -22,7 +22,7 @@ from ezpz.yeet.here import Here
 from ezpz.yeet.plan import Plan, Request, engine_choice
 from ezpz.yeet.reading import Reading
 from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
-from ezpz.yeet.status import leaks_here
+from ezpz.yeet.status import leaks_here, leaks_request
 
 if TYPE_CHECKING:
     import random
@@ -185,31 +185,43 @@ class _Run:
     async def _send(self) -> None:
         assert self.shipment is not None
         with self._phase("send", self.shipment.bytes):
-            looking = asyncio.ensure_future(self._count_leaks())
+            looking = asyncio.ensure_future(self._count_leaks_here())
             try:
                 await self.engine.deliver(self._wanted(), self.shipment)
                 self.leaks = await looking
             finally:
                 looking.cancel()
+            if self.leaks is None:
+                self.leaks = await self._count_leaks_elsewhere()
 
-    async def _count_leaks(self) -> int | None:
-        """How much of an environment that stands here still leads to a shared filesystem; None when that is not known.
+    async def _count_leaks_here(self) -> int | None:
+        """How much of an environment that stands here still leads to a shared filesystem; None when none stands here.
 
-        Looked at while the others are served; where this host is none of the nodes, `ezpz yeet status --leaks` tells.
+        Looked at while the others are served.
         """
         local, shipment = self.sight.allocation.local, self.shipment
         assert shipment is not None
-        if local is None or local not in self.results or shipment.trial is None:
+        if local is None or shipment.trial is None or not self._has_it(local):
             return None
         known, place = shipment.receipt["origins"], shipment.destination
-
-        def look() -> int:
-            return len(leaks_here(local, place, known, self.environ, self._going_on).leaks)
-
         try:
-            return await in_thread(look)
+            report = await in_thread(lambda: leaks_here(local, place, known, self.environ, self._going_on))
         except EzpzError:
             return None
+        return len(report.leaks)
+
+    async def _count_leaks_elsewhere(self) -> int | None:
+        """The same on the first node that has it; None when there is none, or it does not answer."""
+        shipment = self.shipment
+        first = next((node for node in self.plan.remote_nodes if self._has_it(node)), None)
+        if first is None or shipment is None or shipment.trial is None:
+            return None
+        request = leaks_request(shipment.receipt["origins"], self.environ)
+        answers = await self.engine.ask((first,), "leaks", dst=shipment.destination, **request)
+        return len(answers[first]["leaks"]) if first in answers else None
+
+    def _has_it(self, node: Node) -> bool:
+        return node in self.results and self.results[node].outcome is Outcome.OK
 
     def _going_on(self) -> None:
         if self.stop.is_set():

@@ -176,7 +176,7 @@ def leaks_here(
     known: folders that count as shared wherever they are: the source, its base, its editables
     """
     try:
-        found = leaks.find_leaks(os.fsencode(destination), _leaks_request(known, environ), going_on)
+        found = leaks.find_leaks(os.fsencode(destination), leaks_request(known, environ), going_on)
     except Refusal as e:
         raise by_code(e.code)(e.message, hint=e.hint) from e
     return _leak_report(destination, node, found)
@@ -187,7 +187,7 @@ async def _leaks_elsewhere(nodes: tuple[Node, ...], destination: str, environ: M
     assert standing.receipt is not None
     session = await Session.open(standing.node)
     try:
-        request = _leaks_request(known_to(standing.receipt), environ)
+        request = leaks_request(known_to(standing.receipt), environ)
         found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_WITHIN)
     finally:
         await session.close()
@@ -213,7 +213,8 @@ async def _first_that_has_it(nodes: tuple[Node, ...], destination: str) -> Stand
     raise NodesFailed(f"no node has a version at '{destination}'{silent}", hint="put it there first, with `ezpz yeet`")
 
 
-def _leaks_request(known: Iterable[str], environ: Mapping[str, str]) -> dict[str, Any]:
+def leaks_request(known: Iterable[str], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What an agent is asked to look for leaks; see `agent.leaks.find_leaks`."""
     return {"known": list(known), "environ": leaks.job_environ(environ)}
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ezpz.errors import PrefixTooLong
+from ezpz.errors import PrefixTooLong, UsageError
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.relocate.conda_activation import standalone_activation
 from ezpz.yeet.relocate.editable_moves import EXCLUDED_BELOW, SIZE_LIMIT, Move, destinations, too_large
@@ -89,6 +89,18 @@ def relocation_to(
     )
 
 
+def refuse_taken(root: bytes, folder: bytes, option: str) -> None:
+    """Raise UsageError when something stands in the source already where more would come along.
+
+    option: what leaves it where it is
+    """
+    if os.path.lexists(os.path.join(root, folder)):
+        raise UsageError(
+            f"'{shown(os.path.join(root, folder))}' is in the way of what would come along",
+            hint=f"take it out of the source, or use {option}",
+        )
+
+
 def refuse_long(environment: Environment, destination: bytes) -> None:
     """Raise PrefixTooLong for a destination that conda packages have no room for in their compiled files."""
     path, room = min(environment.binaries.items(), key=lambda item: item[1], default=(b"", len(destination)))
@@ -113,10 +125,13 @@ def _configuration(destination: bytes, base: Base) -> dict[bytes, bytes]:
 
 def additions(environment: Environment, root: bytes, destination: bytes) -> Scan:
     """What is made anew: `env.sh`, and for a conda environment its activation; nothing in place of the source's own."""
-    grafts = Grafts(standing=(b"bin",))
+    scripts = os.path.join(root, b"bin")
+    is_folder = os.path.isdir(scripts) and not os.path.islink(scripts)  # what a link leads to is not ours to write to
+    grafts = Grafts(standing=(b"bin",) if is_folder else ())
     if not environment.kind.is_environment:
         return grafts.scan
-    made = standalone_activation(destination) if environment.kind is Kind.CONDA else ()
+    wanted = environment.kind is Kind.CONDA and (is_folder or not os.path.lexists(scripts))
+    made = standalone_activation(destination) if wanted else ()
     taken = {path for path, _ in made if os.path.lexists(os.path.join(root, path))}
     for path, content in made if not taken else ():
         grafts.add_content(path, content)
