@@ -13,8 +13,8 @@ import pytest
 
 from ezpz.errors import SourceChanged
 from ezpz.yeet.agent import tree
-from ezpz.yeet.copy.fill import WHOLE
 from ezpz.yeet.relocate.graft import Grafts
+from ezpz.yeet.relocate.large import WHOLE
 from tests.contract.sources import DESTINATION, EVERY, OURS, PLAIN, Sources, Way, arrive, fill
 from tests.contract.support import as_ordinary_user, photograph
 from tests.lab.compare import compare_trees

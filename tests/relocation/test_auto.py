@@ -42,7 +42,7 @@ def of_all(job: Job) -> Path:
 def test_case_07_a_base_that_all_nodes_have_stays(job: Job, of_all: Path) -> None:
     report = job.report(of_all)
     assert report["relocation"]["base"] == {
-        "mode": "kept", "reason": "every node has it", "path": "/usr", "bytes": 0,
+        "mode": "kept", "reason": "every node has it", "path": "/usr", "bytes": 0, "site_packages_bytes": 0,
     }  # fmt: skip
     for host in job.lab.hosts:
         assert job.sh(host.name, f"{AUTO}/bin/where; ls -A {AUTO}").split()[0] == AUTO

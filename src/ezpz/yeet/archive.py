@@ -106,9 +106,9 @@ def _add(archive: tarfile.TarFile, root: bytes, entry: Entry) -> None:
 
 
 def _add_file(archive: tarfile.TarFile, root: bytes, member: tarfile.TarInfo, entry: Entry) -> None:
-    place = open_source(entry.origin) if entry.origin else open_source(root, entry.path)
-    with os.fdopen(place, "rb") as file:
-        if os.fstat(file.fileno()).st_size != entry.size:
+    fd, status = open_source(entry.origin) if entry.origin else open_source(root, entry.path)
+    with os.fdopen(fd, "rb") as file:
+        if status.st_size != entry.size:
             raise changed(entry.path)
         member.size = entry.size
         try:

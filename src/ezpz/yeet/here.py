@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
@@ -157,19 +158,20 @@ class Here:
             path, self.plan.destination, found.version, found.files, found.bytes, receipt, executable, trial
         )
 
-    @property
+    @cached_property
     def request(self) -> dict[str, Any]:
         """What a landing is asked to check and prepare for this plan."""
         totals, source, contents = self.plan.totals, self.plan.source, self.reading.contents
         scans = (contents.scan, *contents.extra)
+        made, made_bytes = contents.bytecode_to_make(self.plan.request.compile)
         return {
             "dst": self.plan.destination,
             "run": self.plan.id,
             "avoid": None if self.plan.in_place else source.real,
             "source": source.real,
-            "bytes": totals.bytes + sum(scan.size for scan in contents.extra),
-            "allocated": totals.allocated + sum(scan.allocated for scan in contents.extra),
-            "files": (totals.files or 0) + (totals.directories or 0)
+            "bytes": totals.bytes + sum(scan.size for scan in contents.extra) + made_bytes,
+            "allocated": totals.allocated + sum(scan.allocated for scan in contents.extra) + made_bytes,
+            "files": (totals.files or 0) + (totals.directories or 0) + made
             + sum(scan.files + scan.directories for scan in contents.extra),
             "longest": max(scan.longest for scan in scans),
             "longest_name": max(scan.longest_name for scan in scans),

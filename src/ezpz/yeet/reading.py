@@ -13,7 +13,7 @@ from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
 from ezpz.yeet.copy.fill import Fill
 from ezpz.yeet.notices import Notices
 from ezpz.yeet.relocate.base import FOLDER
-from ezpz.yeet.relocate.bytecode import Bytecode, Flavour
+from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, estimate
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
 from ezpz.yeet.relocate.editable_moves import FOLDER as EDITABLE_FOLDER
 from ezpz.yeet.relocate.environment import Environment, base_in, examine
@@ -53,6 +53,14 @@ class Contents:
         """What may come along besides its own entries."""
         base = self.environment.base if self.environment is not None else None
         return (self.snapshot.scan, *([base.scan] if base is not None else []))
+
+    def bytecode_to_make(self, mode: str) -> tuple[int, int]:
+        """How many files of bytecode will be made, and about how many bytes they take."""
+        python = self.environment.interpreter if self.environment is not None else None
+        if python is None or not python.tag or mode == "never":
+            return 0, 0
+        entries = (entry for each in (self.scan, *self.extra) for batch in each.batches() for entry in batch)
+        return estimate(entries, python.tag)
 
     def close(self) -> None:
         """Forget the entries; the totals stay."""
@@ -223,9 +231,7 @@ class Reading:
         """Where the standard library is, relative to the tree when it is in it."""
         python = environment.interpreter
         assert python is not None
-        if python.base_prefix == python.prefix or python.base_prefix.startswith(python.prefix + b"/"):
-            return os.path.relpath(python.base_prefix, python.prefix)
-        return python.base_prefix
+        return python.base_prefix if environment.own_base is None else environment.own_base
 
     @property
     def origins(self) -> list[str]:
@@ -257,6 +263,7 @@ class Reading:
             base_reason=self.base_reason,
             base_path=os.fsdecode(python.base_prefix) if python is not None and self.base != NONE else "",
             base_bytes=base.scan.size if base is not None else 0,
+            base_site_packages=base.site_packages if base is not None else 0,
             python=python.name if python is not None else "",
             editables=tuple(os.fsdecode(move.source) for move in self.contents.snapshot.moves),
             bytecode_compiled=self.compiled.compiled,

@@ -103,7 +103,8 @@ class Carried:
 
     files_patched: files whose content changed; paths_replaced: in them; links_rewritten: their targets changed
     links_followed, followed_bytes: files that were put in place of links that lead out, and their content
-    base: "embedded", "kept" or "none"; base_bytes: what it added; editables: paths whose code came along
+    base: "embedded", "kept" or "none"; base_bytes: what it added, base_site_packages: of it its own packages
+    editables: paths whose code came along
     bytecode_compiled, bytecode_failed: files; warnings: by case
     """
 
@@ -116,6 +117,7 @@ class Carried:
     base_reason: str = ""
     base_path: str = ""
     base_bytes: int = 0
+    base_site_packages: int = 0
     python: str = ""
     editables: tuple[str, ...] = ()
     bytecode_compiled: int = 0
@@ -135,6 +137,7 @@ class Carried:
                 "reason": self.base_reason,
                 "path": self.base_path,
                 "bytes": self.base_bytes,
+                "site_packages_bytes": self.base_site_packages,
             },
             "editables": list(self.editables),
             "bytecode": {"compiled": self.bytecode_compiled, "failed": self.bytecode_failed},

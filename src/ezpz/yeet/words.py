@@ -23,7 +23,8 @@ def relocated(report: Report) -> Iterator[str]:
     done = report.carried
     parts = []
     if done.base == "embedded":
-        parts.append(f"{done.python} came along ({human(done.base_bytes)} as .python)")
+        own = f", {human(done.base_site_packages)} of it its own packages" if done.base_site_packages else ""
+        parts.append(f"{done.python} came along ({human(done.base_bytes)} as .python{own})")
     is_first = not any(result.replaced or result.unchanged for result in report.results)
     if done.files_patched and is_first:  # a later run takes most of them from the version in place
         parts.append(f"{count(done.files_patched, 'file')} patched")

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.yeet.relocate.elf import read_dynamic
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ezpz.yeet.relocate.elf import Dynamic
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 MAIN = "#include <stdio.h>\nconst char *hello(void);\nint main(void) { puts(hello()); return 0; }\n"
 MACHINES = {(64, "<"): 62, (32, "<"): 3, (64, ">"): 21, (32, ">"): 8}  # x86-64, i386, ppc64, mips
+
+
+def dynamic(data: bytes) -> Dynamic | None:
+    """What the file `data` tells ld.so."""
+    return read_dynamic(lambda offset, size: data[offset : offset + size])
 
 
 def compile_c(out: Path, source: str, *flags: str) -> Path:

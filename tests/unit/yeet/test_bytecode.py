@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import stat
 import sys
 import threading
+import time
 import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.yeet.entry import Entry
-from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, Stale, source_of
+from ezpz.yeet.relocate.bytecode import CACHED, Bytecode, Flavour, Stale, estimate, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,6 +209,85 @@ def test_300_000_files_take_less_than_100_mb() -> None:
         assert tracemalloc.get_traced_memory()[0] < 100e6 / 10
     finally:
         tracemalloc.stop()
+
+
+PART = st.sampled_from(
+    [
+        b"__pycache__", b"x__pycache__", b"__pycache__x", b"lib", b"lib64", b"lib\n", b"python3.11", b"python3.13t",
+        b"python3", b".python", b".editable", b"x.py", b"x.cpython-311.pyc", b".cpython-311.pyc", b"..cpython-311.pyc",
+        b"x.cpython-311.opt-1.pyc", b"x.opt-1.cpython-311.pyc", b"x.cpython-39.pyc", b"x.y.cpython-311.pyc", b".py",
+        b"a", b"x.pyc", b"odd\n.py", b"odd\n.cpython-311.pyc", b"cpython-311.pyc", b"xcpython-311.pyc",
+    ]
+)  # fmt: skip
+PATHS = st.lists(PART, min_size=1, max_size=6).map(b"/".join)
+IN_WORDS = re.compile(rb"(?:lib[^/]*/python\d+\.\d+t?|\.python|\.editable)/(?!(?:.*/)?__pycache__/)", re.DOTALL)
+
+
+@given(PATHS, st.sampled_from([OURS.header(TIME, SIZE), b"stale"]))
+def test_paths_are_told_apart_as_these_patterns_say(path: bytes, header: bytes) -> None:
+    ledger = Bytecode(OURS)
+    ledger.expect(source(path))
+    is_expected = path.endswith(b".py") and IN_WORDS.match(path) is not None
+    assert ledger.stale() == Stale((path,) if is_expected else (), ())
+
+    match = CACHED.fullmatch(path)
+    module = b"%b%b.py" % match.group(1, 2) if match else SITE + b"other.py"
+    ours = match is not None and os.path.basename(path) == OURS.name(os.path.basename(module))
+    ledger = Bytecode(OURS)
+    ledger.expect(source(module))
+    ledger.check(path, header)
+    if IN_WORDS.match(module) is not None:
+        missing, renew = (() if ours else (module,)), ((module,) if ours and header == b"stale" else ())
+        assert ledger.stale() == Stale(missing, renew)
+    else:
+        ledger.patched(module)
+        assert ledger.stale() == Stale((), (module,) if match else ())
+
+
+class TestEstimate:
+    """How much bytecode will be made, before anything moves."""
+
+    @pytest.mark.parametrize(
+        ("sizes", "size"),
+        [((0,), 4096), ((1, 2730), 8192), ((2731,), 8192), ((40_000,), 61_440), ((), 0)],
+    )  # fmt: skip
+    def test_bytes_are_one_and_a_half_of_the_sources_in_whole_blocks(self, sizes: tuple[int, ...], size: int) -> None:
+        entries = [source(SITE + b"%d.py" % number, TIME, each) for number, each in enumerate(sizes)]
+        assert estimate(entries, OURS.tag) == (len(sizes), size)
+
+    def test_only_of_files_that_import_would_compile(self) -> None:
+        entries = [source(SITE + b"x.py"), source(b".python/lib/x.py"), source(b"bin/x.py"), source(SITE + b"x.txt")]
+        entries += [Entry(SITE + b"folder.py", stat.S_IFDIR | 0o755, TIME, 0)]
+        entries += [Entry(SITE + b"link.py", stat.S_IFLNK | 0o777, TIME, 0, b"x.py")]
+        assert estimate(iter(entries), OURS.tag)[0] == 2
+
+    @given(st.sets(PATHS), st.randoms(use_true_random=False))
+    def test_it_is_what_the_ledger_misses_in_any_order(self, paths: set[bytes], random: Random) -> None:
+        both = [*paths, *(cached(path) for path in sorted(paths) if random.random() < 0.5)]
+        both = [*dict.fromkeys(both)]
+        random.shuffle(both)
+        ledger = Bytecode(OURS)
+        for path in both:
+            ledger.expect(source(path))
+            ledger.check(path, OURS.header(TIME, SIZE))
+        missing = len(ledger.stale().missing)
+        assert estimate(map(source, both), OURS.tag) == (missing, missing * 4096)
+
+    def test_of_300_000_files_it_takes_less_than_60_mb_and_a_second(self) -> None:
+        """A tenth of them: tracemalloc makes it slow; and five times the second, for the slowest machine."""
+        path = SITE + b"a_package/of_usual/depth_%d/module_%d.py"
+        sources = [source(path % (number // 10, number), TIME, number) for number in range(30_000)]
+        compiled = [source(cached(each.path)) for each in sources]
+        for entries in (sources, compiled, [*sources, *compiled], [*compiled, *sources]):
+            began = time.process_time()
+            estimate(entries, OURS.tag)
+            assert time.process_time() - began < 5 * 1 / 10 * len(entries) / 30_000
+            tracemalloc.start()
+            try:
+                estimate(entries, OURS.tag)
+                assert tracemalloc.get_traced_memory()[1] < 60e6 / 10
+            finally:
+                tracemalloc.stop()
 
 
 @given(st.from_regex(r"[^/\0]{1,12}", fullmatch=True), st.sampled_from(["", "1", "2"]))

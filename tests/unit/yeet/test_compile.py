@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
@@ -19,7 +20,7 @@ from ezpz.yeet.entry import Entry
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, Stale
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
 from tests.contract.doors import interpreter
-from tests.contract.support import powerless
+from tests.contract.support import on_small_disk, powerless
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -383,6 +384,67 @@ tree, x, y, python = map(os.fsencode, sys.argv[1:])
 dropped = drop(tree, [x, y])
 done = compile_missing(tree, python, (x, y), tree, workers=1, stop=threading.Event())
 print(dropped, done.compiled, done.failed)
+"""
+
+
+class TestDisks:
+    """A disk that cannot take the bytecode is no file that cannot be compiled."""
+
+    @pytest.mark.parametrize("what", ["blocks", "files", "folders", "read-only"])
+    def test_case_56_one_that_is_full_or_read_only_is_told(self, tmp_path: Path, what: str) -> None:
+        done = on_small_disk(FULL, tmp_path / "disk", "512k", what)
+        name = "EROFS" if what == "read-only" else "ENOSPC"
+        assert (done.stdout, done.stderr) == (f"{name} True\n[]\n", "")
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_case_56_it_names_the_file(self, tmp_path: Path, number: int, workers: int) -> None:
+        tree = Tree(tmp_path / "tree")
+        paths = [tree.put(name, OLD) for name in ("a", "b", "c")]
+        before = survey(tree.tree)
+        tree.python = str(script(tmp_path / "python", f"#!/bin/sh\ncat >/dev/null; printf '.!{number}'\n"))
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            tree.compile(*paths, workers=workers)
+        assert caught.value.errno == number
+        assert caught.value.filename in [os.path.join(tree.tree, path) for path in paths]
+        tree.python = str(script(tmp_path / "python", f"#!/bin/sh\ncat >/dev/null; printf '.+..!{number}'\n"))
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            tree.compile(*paths, workers=1)
+        assert caught.value.filename == os.path.join(tree.tree, paths[2])
+        assert survey(tree.tree) == before
+
+    def test_files_that_cannot_be_read_are_only_failures(self, tmp_path: Path) -> None:
+        tree = Tree(tmp_path)
+        run = powerless(
+            AS_A_USER, tree.root, os.fsdecode(tree.put("x", OLD, mode=0)), os.fsdecode(tree.put("y", OLD)), tree.python
+        )
+        assert run.stdout == "0 1 1\n", run.stderr
+
+
+FULL = """
+import errno, os, subprocess, sys, threading
+from pathlib import Path
+from ezpz.yeet.relocate.compile import compile_missing
+from tests.unit.yeet.test_compile import Tree
+disk, what = Path(sys.argv[1]), sys.argv[2]
+tree = Tree(disk / "tree")
+names = [f"module_{number}" for number in range(20)]
+paths = [tree.put(name, "def f():\\n    return 'x'\\n" * 100) for name in names]
+if what != "folders":
+    tree.cached("x").parent.mkdir()
+if what == "blocks":
+    room = os.statvfs(disk)
+    (disk / "filler").write_bytes(bytes((room.f_bavail - 8) * room.f_bsize))
+if what in ("files", "folders"):
+    for number in range(os.statvfs(disk).f_ffree - (5 if what == "files" else 0)):
+        (disk / f"filler-{number}").touch()
+if what == "read-only":
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+try:
+    print(tree.compile(*paths))
+except OSError as e:
+    print(errno.errorcode[e.errno], os.fsencode(e.filename).startswith(tree.tree))
+print([str(path) for path in disk.rglob(".ezpz-*")])
 """
 
 

@@ -64,9 +64,9 @@ def records(*contents: bytes, **more: bytes) -> PrefixRecords:
 # Records
 
 
-def test_case_47_text_with_a_prefix_is_told_apart_from_text_without() -> None:
+def test_case_47_text_with_a_prefix_tells_its_placeholder() -> None:
     found = records(record(entry("bin/tool", "text"), {"_path": "share/data", "path_type": "hardlink"}))
-    assert found == PrefixRecords({}, frozenset([b"bin/tool"]), frozenset([PLACEHOLDER.encode()]))
+    assert found == PrefixRecords({}, frozenset([PLACEHOLDER.encode()]))
 
 
 def test_case_48_binaries_have_as_much_room_as_their_placeholder_is_long() -> None:
@@ -74,8 +74,8 @@ def test_case_48_binaries_have_as_much_room_as_their_placeholder_is_long() -> No
 
 
 def test_packages_for_any_python_are_recorded_as_they_were_before_they_were_installed() -> None:
-    found = records(record(entry("site-packages/x/paths.txt", "text"), entry("python-scripts/x", "text")))
-    assert found.text == {b"lib/python3.11/site-packages/x/paths.txt", b"bin/x"}
+    found = records(record(entry("site-packages/x/x.so", "binary"), entry("python-scripts/x", "binary")))
+    assert found.binary == {b"lib/python3.11/site-packages/x/x.so": ROOM, b"bin/x": ROOM}
 
 
 def test_case_54_a_file_that_two_packages_claim_has_the_smaller_room() -> None:
@@ -94,7 +94,7 @@ def test_case_54_a_file_that_two_packages_claim_has_the_smaller_room() -> None:
 )  # fmt: skip
 def test_case_54_a_damaged_or_older_record_says_nothing_and_the_others_count(damaged: bytes) -> None:
     found = records(damaged, record(entry("bin/tool", "binary")))
-    assert (found.binary, found.text) == ({b"bin/tool": ROOM}, frozenset())
+    assert found.binary == {b"bin/tool": ROOM}
 
 
 def test_case_54_records_that_are_missing_say_nothing() -> None:
@@ -247,7 +247,6 @@ def relocated_tool(tool: conda.Package, source: Path, destination: Path) -> subp
         ),
     )
     assert found.binary == {b"bin/labtool": 255}
-    assert found.text == {name.encode() for name, text in conda.FILES.items() if conda.PLACEHOLDER in text}
     for path, room in found.binary.items():
         program = source / path.decode()
         before = program.read_bytes()

@@ -151,6 +151,12 @@ def test_case_26_the_environment_and_the_system_are_not_editable(site: Site) -> 
     assert site.found() == ()
 
 
+@pytest.mark.parametrize("folder", ["/opt", "/run", "/var/lib"])
+def test_case_26_a_project_may_be_where_the_image_has_files_as_well(site: Site, folder: str) -> None:
+    site.write("lines.pth", f"{folder}/no/such/project/src\n")
+    assert site.only().path == f"{folder}/no/such/project/src".encode()
+
+
 def test_case_26_a_zip_on_sys_path_is_carried_as_one_file(site: Site) -> None:
     (site.projects / "lab.zip").touch()
     (site.projects / "notes.txt").touch()

@@ -11,8 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.yeet.relocate.elf import add_run_path, dynamic, is_elf, prefer_rpath, read_dynamic, retarget
-from tests.unit.yeet.programs import MACHINES, compile_c, library, loaded, made_up, needs_gcc, output, program, run_path
+from ezpz.yeet.relocate.elf import add_run_path, edits, is_elf, prefer_rpath, read_dynamic, retarget
+from tests.unit.yeet.programs import (
+    MACHINES,
+    compile_c,
+    dynamic,
+    library,
+    loaded,
+    made_up,
+    needs_gcc,
+    output,
+    program,
+    run_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -312,6 +323,17 @@ def test_a_large_file_is_not_read_whole() -> None:
 
     assert read_dynamic(reader) == dynamic(data)
     assert read < 5000 < len(data)
+
+
+def test_what_to_write_is_what_differs_afterwards() -> None:
+    data = made_up(runpath=b"/S/lib:/usr/lib", rpath=b"/S/a")
+    writes, edited, stuck = edits(lambda offset, size: data[offset : offset + size], to(b"/D"))
+    new = bytearray(data)
+    for start, text in writes:
+        new[start : start + len(text)] = text
+    assert (len(writes), edited, stuck) == (2, 2, ())
+    assert bytes(new) == retarget(data, to(b"/D")).data != data
+    assert edits(lambda offset, size: bytes(new[offset : offset + size]), to(b"/D")).writes == ()
 
 
 def mutants(data: bytes) -> st.SearchStrategy[bytes]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from ezpz.errors import InterpreterBroken, PrefixUnknown
 from ezpz.yeet.plan import Request
 from ezpz.yeet.relocate.aliases import aliases_of
-from ezpz.yeet.relocate.environment import examine
+from ezpz.yeet.relocate.environment import Folder, boundary_of, examine
 from ezpz.yeet.relocate.folder import relocate_folder
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.outfit import Snapshot, relocation_to
@@ -22,6 +24,7 @@ from ezpz.yeet.relocate.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source import Kind
 from tests.contract.doors import interpreter
+from tests.unit.yeet.programs import made_up
 
 NEW = b"/tmp/env"
 MOVES = PrefixMap({b"/p/venv": NEW})
@@ -31,7 +34,7 @@ VENV_VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 
 def found(files: dict[bytes, bytes], *known: bytes) -> set[bytes]:
     """The aliases of an environment that holds these files."""
-    scripts = tuple(sorted(path for path in files if path.startswith(b"bin/")))
+    scripts = [files[path] for path in sorted(files) if path.startswith(b"bin/")]
     return set(aliases_of(known, read=files.get, scripts=scripts))
 
 
@@ -274,6 +277,122 @@ class TestExamine:
         environment = examine(root, Kind.VENV, (root,), Request(base="keep"), {})
         assert environment.interpreter is None
         assert environment.notices.counts == {"no-interpreter": 1}
+
+    def test_one_that_is_too_old_is_refused_unless_it_may_stay(self, tmp_path: Path) -> None:
+        root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"})
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python").symlink_to(interpreter("3.6"))
+        with pytest.raises(InterpreterBroken, match=r"bin/python': Python 3\.6 is too old"):
+            examine(root, Kind.VENV, (root,), Request(), {})
+        environment = examine(root, Kind.VENV, (root,), Request(base="keep"), {})
+        assert environment.notices.counts == {"no-interpreter": 1}
+
+    def test_one_of_another_architecture_may_stay(self, tmp_path: Path) -> None:
+        root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n", "bin/python": ""})
+        (tmp_path / "bin" / "python").write_bytes(made_up(64, ">"))
+        (tmp_path / "bin" / "python").chmod(0o755)
+        with pytest.raises(InterpreterBroken, match="another kind of machine"):
+            examine(root, Kind.VENV, (root,), Request(), {})
+        assert examine(root, Kind.VENV, (root,), Request(base="keep"), {}).interpreter is None
+
+    def test_a_pyvenv_cfg_that_is_no_text_is_named(self, tmp_path: Path) -> None:
+        root = written(tmp_path, {"bin/tool": "#!/bin/sh\n"})
+        (tmp_path / "bin" / "python").symlink_to(interpreter("3.11"))
+        (tmp_path / "pyvenv.cfg").write_bytes(b"home = \xff\xfe\n")
+        with pytest.raises(InterpreterBroken) as caught:
+            examine(root, Kind.VENV, (root,), Request(), {})
+        assert caught.value.message == f"'{tmp_path}/pyvenv.cfg' is damaged: it is no text"
+        assert "make the environment again" in caught.value.hint
+        environment = examine(root, Kind.VENV, (root,), Request(base="keep"), {})
+        assert environment.notices.counts == {"no-interpreter": 1}
+
+
+def bytes_read() -> int:
+    """How much this process has read so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of the files that are opened by their descriptors."""
+    names: list[bytes] = []
+    really = os.open
+
+    def noting(path: bytes, flags: int, *more: int, **where: int) -> int:
+        names.append(os.path.basename(os.fsencode(path)))
+        return really(path, flags, *more, **where)
+
+    monkeypatch.setattr("os.open", noting)
+    return names
+
+
+class TestFolder:
+    """A tree on a shared filesystem is asked for little, and nothing in it keeps us waiting."""
+
+    def test_the_beginning_of_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(bytes(range(256)) * 64)
+        folder = Folder(os.fsencode(tmp_path))
+        before = bytes_read()
+        assert folder.head(b"file", 100) == bytes(range(100))
+        assert bytes_read() - before < 4096
+        assert folder.head(b"file", 1 << 20) == folder.read(b"file") == folder.read_whole(b"file")
+
+    def test_what_is_no_file_of_the_tree_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link").symlink_to("file")
+        (tmp_path / "round").symlink_to("round")
+        os.mkfifo(tmp_path / "pipe")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / "socket"))
+        folder = Folder(os.fsencode(tmp_path))
+        for name in (b"folder", b"link", b"round", b"round/x", b"pipe", b"socket", b"none", b"none/x", b"file/x"):
+            assert (folder.head(name, 9), folder.read(name), folder.read_whole(name)) == (None, None, None)
+        assert folder.names(b"none") == folder.names(b"file") == ()
+
+    def test_a_large_file_is_read_only_whole(self, tmp_path: Path) -> None:
+        with open(tmp_path / "file", "wb") as file:
+            file.truncate((4 << 20) + 1)
+        folder = Folder(os.fsencode(tmp_path))
+        assert folder.read(b"file") is None
+        assert len(folder.read_whole(b"file") or b"") == (4 << 20) + 1
+
+    def test_what_may_not_be_read_says_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The scan refuses it, or leaves it out."""
+
+        def refused(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        (tmp_path / "file").write_text("x")
+        monkeypatch.setattr("os.open", refused)
+        assert Folder(os.fsencode(tmp_path)).read(b"file") is None
+
+    def test_any_other_failure_is_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr("os.open", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            Folder(os.fsencode(tmp_path)).read(b"file")
+
+    def test_of_programs_only_the_beginning_is_read(self, tmp_path: Path) -> None:
+        root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" + "x" * 200_000 for n in range(9)})
+        (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        before = bytes_read()
+        assert examine(root, Kind.VENV, (b"/is/here",), Request(), {}).aliases == (b"/is/here", b"/was/here")
+        assert bytes_read() - before < 150_000
+
+    def test_of_many_programs_only_some_are_opened(self, tmp_path: Path, opened: list[bytes]) -> None:
+        root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" for n in range(200)})
+        examine(root, Kind.CONDA, (b"/is/here",), Request(), {})
+        assert sum(name.startswith(b"tool") for name in opened) == 50
+
+    def test_pyvenv_cfg_is_read_once(self, tmp_path: Path, opened: list[bytes]) -> None:
+        root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\nrelocatable = true\n", "bin/x": "#!/bin/sh\n"})
+        examine(root, Kind.VENV, (), Request(), {})
+        assert opened.count(b"pyvenv.cfg") == 1
+        boundary_of(Kind.VENV, (root,))
+        assert opened.count(b"pyvenv.cfg") == 2
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 from ezpz.errors import SourceChanged
 from ezpz.yeet.copy import fill
 from ezpz.yeet.copy.base import Job
-from ezpz.yeet.copy.fill import WHOLE, Fill, extents, read_whole
+from ezpz.yeet.copy.fill import Fill, read_whole
+from ezpz.yeet.relocate.large import WHOLE, Large, extents
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
@@ -22,7 +23,7 @@ from ezpz.yeet.scan import scan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ezpz.yeet.relocate.search import Search
+    from ezpz.yeet.relocate.ledger import Outcome
 
 DESTINATION = b"/tmp/on-the-node/env"
 
@@ -111,16 +112,16 @@ class TestSparse:
         assert ledger.notices.counts == {"baked-prefix": 1}  # with NULs it is no text
 
 
-class Meddling(Ledger):
-    """A ledger during whose work something happens to the source, the first few times that it is asked."""
+def meddle(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], times: int) -> None:
+    """Let something happen to the source before a large file is read, the first few times."""
+    left: Iterator[Callable[[], object]] = iter([happens] * times)
 
-    def __init__(self, relocation: Relocation, happens: Callable[[], object], times: int) -> None:
-        super().__init__(relocation)
-        self.happens: Iterator[Callable[[], object]] = iter([happens] * times)
+    class Meddling(Large):
+        def relocate(self, sink: int | None) -> Outcome:
+            next(left, lambda: None)()
+            return super().relocate(sink)
 
-    def search(self, path: bytes) -> Search | None:
-        next(self.happens, lambda: None)()
-        return super().search(path)
+    monkeypatch.setattr(fill, "Large", Meddling)
 
 
 def replaced(make: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -143,26 +144,33 @@ class TestChanges:
         os.utime(path, ns=(10**18, 10**18))
         return path
 
-    def test_case_44_a_file_that_changes_once_is_read_again(self, copy: Copy, large: Path) -> None:
-        ledger = Meddling(copy.relocation, lambda: large.write_bytes(b"other " * (WHOLE // 3)), 1)
-        copy.run(ledger)
+    def test_case_44_a_file_that_changes_once_is_read_again(
+        self, copy: Copy, large: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        meddle(monkeypatch, lambda: large.write_bytes(b"other " * (WHOLE // 3)), 1)
+        copy.run()
         assert (copy.target / "large").read_bytes() == b"other " * (WHOLE // 3)
 
-    def test_case_44_a_file_that_keeps_changing_ends_the_run(self, copy: Copy, large: Path) -> None:
+    def test_case_44_a_file_that_keeps_changing_ends_the_run(
+        self, copy: Copy, large: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         moments = iter(range(10))
-        ledger = Meddling(copy.relocation, lambda: os.utime(large, ns=(0, next(moments))), 10)
+        meddle(monkeypatch, lambda: os.utime(large, ns=(0, next(moments))), 10)
         with pytest.raises(SourceChanged, match="'large' changed during the run") as caught:
-            copy.run(ledger)
+            copy.run()
         assert "installed" in caught.value.hint
         assert next(moments) == 2  # tried twice
 
-    def test_case_44_one_that_changes_its_size_ends_the_run(self, copy: Copy, large: Path) -> None:
+    def test_case_44_one_that_changes_its_size_ends_the_run(
+        self, copy: Copy, large: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def grow() -> None:
             with large.open("ab") as file:
                 file.write(b"more")
 
+        meddle(monkeypatch, grow, 1)
         with pytest.raises(SourceChanged, match="'large'"):
-            copy.run(Meddling(copy.relocation, grow, 1))
+            copy.run()
 
     @pytest.mark.parametrize("times", [1, 2])
     def test_case_44_a_small_one_is_read_twice_at_most(

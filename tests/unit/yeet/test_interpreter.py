@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.errors import InterpreterBroken
+from ezpz.errors import InterpreterBroken, LimitReached
 from ezpz.process import Stopped
 from ezpz.yeet.relocate.interpreter import probe, python_of, settings, with_settings
-from tests.contract.doors import interpreter
+from tests.contract.doors import INSTALLED, interpreter
+from tests.unit.yeet.programs import library, made_up, needs_gcc, program
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 CONFIGURATION = b"""\
@@ -130,11 +134,17 @@ class TestBroken:
         [
             ("echo 'x: error while loading shared libraries: libpython3.11.so.1.0: cannot open' >&2; exit 127",
              "does not start: libpython3.11.so.1.0 not found"),
-            ("echo 'first' >&2; echo 'No module named x' >&2; exit 1", "does not start: No module named x"),
+            ("echo 'first' >&2; echo 'No module named x' >&2; exit 1",
+             "does not start: exit status 1: No module named x"),
             ("printf 'Fatal Python error: init\\nImportError: No x\\n\\nThread:\\n <no frame>\\n' >&2; exit 1",
-             "does not start: ImportError: No x"),
-            ("exit 3", "does not start: it ended with exit status 3"),
-            ("echo no answer", "does not start: it ended with exit status 0"),
+             "does not start: exit status 1: ImportError: No x"),
+            ("exit 3", "does not start: exit status 3"),
+            ("kill -SEGV $$", "does not start: ended by SIGSEGV"),
+            ("echo no answer", "does not answer as a python does"),
+            ("echo ezpz:notjson", "does not answer as a python does"),
+            ("echo ezpz:[1]", "does not answer as a python does"),
+            ("echo 'ezpz:{}'", "does not answer as a python does"),
+            ("printf 'ezpz:\\377\\n'", "does not answer as a python does"),
         ],
     )  # fmt: skip
     def test_case_08_what_it_said(self, tmp_path: Path, script: str, message: str) -> None:
@@ -142,11 +152,12 @@ class TestBroken:
         with pytest.raises(InterpreterBroken) as caught:
             probe(python)
         assert caught.value.message == f"'{os.fsdecode(python)}' {message}"
+        assert caught.value.hint
         assert ("module load" in caught.value.hint) == ("libpython" in message)
 
     def test_what_it_prints_besides_does_not_matter(self, tmp_path: Path) -> None:
         """As what a .pth file runs may do."""
-        python = self._fake(tmp_path, f'echo hello; echo "{{}}"; exec {interpreter("3.11")} "$@"')
+        python = self._fake(tmp_path, f'echo hello; echo "{{}}"; printf ezpz:; exec {interpreter("3.11")} "$@"')
         assert probe(python).version.startswith("3.11.")
 
     def test_it_is_stopped(self, tmp_path: Path) -> None:
@@ -155,8 +166,76 @@ class TestBroken:
         with pytest.raises(Stopped):
             probe(self._fake(tmp_path, "sleep 60"), stop)
 
+    def test_one_that_does_not_end_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ezpz.yeet.relocate.interpreter.ANSWER_WITHIN", 0.3)
+        with pytest.raises(InterpreterBroken, match=r"bin/python' did not end within 0\.3 s") as caught:
+            probe(self._fake(tmp_path / "bin", "sleep 60"))
+        assert "--base keep" in caught.value.hint
+
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_what_a_pth_file_leaves_running_is_not_waited_for(self, tmp_path: Path, *, apart: bool) -> None:
+        subprocess.run([interpreter("3.11"), "-m", "venv", "--without-pip", str(tmp_path)], check=True)
+        left = f"import subprocess; subprocess.Popen(['sleep', '20'], start_new_session={apart})"
+        (tmp_path / "lib/python3.11/site-packages/x.pth").write_text(left + "\n")
+        began = time.monotonic()
+        assert probe(os.fsencode(tmp_path / "bin" / "python")).version.startswith("3.11.")
+        assert time.monotonic() - began < 10
+
+    @pytest.mark.parametrize("what", ["a folder", "a file that is no program"])
+    def test_one_that_may_not_be_executed(self, tmp_path: Path, what: str) -> None:
+        python = tmp_path / "python"
+        python.mkdir() if what == "a folder" else python.write_text("#!/bin/sh\n")
+        with pytest.raises(InterpreterBroken, match="python' may not be executed") as caught:
+            probe(os.fsencode(python))
+        assert "PATH" not in caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("order", "machine", "name"),
+        [("<", 183, "aarch64"), (">", 21, "ppc64"), ("<", 21, "ppc64"), ("<", 0xFFF0, "ELF machine 65520")],
+    )
+    def test_one_of_another_architecture(self, tmp_path: Path, order: str, machine: int, name: str) -> None:
+        data = bytearray(made_up(64, order))
+        data[18:20] = struct.pack(order + "H", machine)
+        python = tmp_path / "python"
+        python.write_bytes(data)
+        python.chmod(0o755)
+        with pytest.raises(InterpreterBroken) as caught:
+            probe(os.fsencode(python))
+        told = f"'{python}' is made for another kind of machine ({name}) than this host ({os.uname().machine})"
+        assert caught.value.message == told
+        assert caught.value.hint
+
+    @pytest.mark.parametrize("content", [b"", b"neither nor", b"\x7fELF", b"#!/no/such/shell\n"])
+    def test_one_that_is_no_program_at_all(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "python").write_bytes(content)
+        (tmp_path / "python").chmod(0o755)
+        with pytest.raises(InterpreterBroken, match="python' cannot be started: "):
+            probe(os.fsencode(tmp_path / "python"))
+
+    def test_a_host_that_is_out_of_processes_is_not_the_fault_of_the_python(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        python = self._fake(tmp_path, "exit 1")
+        monkeypatch.setattr("subprocess.Popen", full)
+        with pytest.raises(LimitReached, match="Resource temporarily unavailable"):
+            probe(python)
+
+    @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
+    def test_one_that_is_too_old(self, version: str) -> None:
+        python = next(iter(sorted(INSTALLED.glob(f"{version}.*/bin/python{version}"))), None)
+        if python is None:
+            pytest.skip(f"Python {version} is not here")
+        with pytest.raises(InterpreterBroken) as caught:
+            probe(os.fsencode(python))
+        assert caught.value.message == f"'{python}': Python {version} is too old: 3.8 to 3.14 can be relocated"
+        assert "--base keep" in caught.value.hint
+
     def _fake(self, folder: Path, script: str) -> bytes:
         path = folder / "python"
+        folder.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         return os.fsencode(path)
@@ -168,3 +247,15 @@ def test_the_users_settings_are_not_heard(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert probe(os.fsencode(interpreter("3.11"))).version.startswith("3.11.")
+
+
+@needs_gcc
+def test_it_finds_its_libraries_as_the_users_session_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By LD_LIBRARY_PATH, which a module of the system may have set."""
+    needed = library(tmp_path / "lib" / "libneeded.so", "x")
+    python = program(tmp_path / "python", needed)
+    with pytest.raises(InterpreterBroken, match=r"libneeded\.so not found"):
+        probe(os.fsencode(python))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(needed.parent))
+    with pytest.raises(InterpreterBroken, match="does not answer"):
+        probe(os.fsencode(python))

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.yeet.relocate.elf import dynamic
 from ezpz.yeet.relocate.libraries import Closure, Library, closure, system_directories
-from tests.unit.yeet.programs import compile_c, library, loaded, made_up, needs_gcc, program, run_path
+from tests.unit.yeet.programs import compile_c, dynamic, library, loaded, made_up, needs_gcc, program, run_path
 
 PYTHON = Path("/root/.pyenv/versions/3.11.7")
 

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from ezpz.errors import PrefixTooLong
 from ezpz.yeet.entry import Entry
-from ezpz.yeet.relocate.elf import dynamic
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
-from tests.unit.yeet.programs import library, needs_gcc, run_path
+from tests.unit.yeet.programs import dynamic, library, needs_gcc, run_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -146,7 +146,8 @@ class TestDocument:
                 notices.note(case, b"name \xff%d" % number)
         carried = Carried(
             files_patched=1, paths_replaced=2, links_rewritten=3, links_followed=4, followed_bytes=5, base="embedded",
-            base_reason="n001: it is not there", base_path="/opt/py", base_bytes=6, python="Python 3.11.7",
+            base_reason="n001: it is not there", base_path="/opt/py", base_bytes=6,
+            base_site_packages=2, python="Python 3.11.7",
             editables=("/home/me/pkg",), bytecode_compiled=7, bytecode_failed=8, warnings=notices.warnings(),
         )  # fmt: skip
         said = dataclasses.replace(report("ok"), carried=carried, leaks=0).to_dict()
@@ -155,7 +156,8 @@ class TestDocument:
         assert said["relocation"] == {
             "files_patched": 1, "paths_replaced": 2, "links_rewritten": 3, "links_followed": 4, "followed_bytes": 5,
             "python": "Python 3.11.7",
-            "base": {"mode": "embedded", "reason": "n001: it is not there", "path": "/opt/py", "bytes": 6},
+            "base": {"mode": "embedded", "reason": "n001: it is not there", "path": "/opt/py", "bytes": 6,
+                     "site_packages_bytes": 2},
             "editables": ["/home/me/pkg"], "bytecode": {"compiled": 7, "failed": 8},
         }  # fmt: skip
         assert [(each["case"], each["count"], len(each["paths"])) for each in warnings] == [(c, 12, 10) for c in WORDS]

@@ -73,18 +73,20 @@ def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Calla
     assert process.stdout is not None
     assert process.stderr is not None
     kept: Dict[int, bytes] = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
-    open_ends = list(kept)
+    ends = select.poll()  # not select(), which takes no number beyond 1023
+    for fd in kept:
+        ends.register(fd, select.POLLIN)
     while True:
         going_on()
         if time.monotonic() > deadline:
             raise TimeoutError
         ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        ready = select.select(open_ends, [], [], 0.0 if ended else 0.05)[0]
-        for fd in ready:
+        ready = ends.poll(0 if ended else 50)
+        for fd, _ in ready:
             data = os.read(fd, 65536)
             kept[fd] += data
             if not data:
-                open_ends.remove(fd)
+                ends.unregister(fd)
         if ended and not ready:
             return kept[process.stdout.fileno()], kept[process.stderr.fileno()]
 

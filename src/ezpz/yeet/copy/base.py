@@ -107,8 +107,11 @@ def demand(done: Completed, tool: str) -> None:
     raise CopyFailed(f"{tool} failed: {said}")
 
 
-def open_source(root: bytes, path: bytes = b"") -> int:
-    """A descriptor of the regular file at `path` below `root`, or of `root`. Raises SourceUnreadable, SourceChanged."""
+def open_source(root: bytes, path: bytes = b"") -> tuple[int, os.stat_result]:
+    """The regular file at `path` below `root`, or `root`: a descriptor, and what it is.
+
+    Raises SourceUnreadable, SourceChanged.
+    """
     whole = os.path.join(root, path) if path else root
     try:
         fd = os.open(whole, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -116,10 +119,11 @@ def open_source(root: bytes, path: bytes = b"") -> int:
         if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             raise changed(path) from e
         raise SourceUnreadable(f"cannot read '{shown(whole)}': {e.strerror}", hint="are you allowed to read it?") from e
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise changed(path)
-    return fd
+    return fd, status
 
 
 def changed(path: bytes) -> SourceChanged:

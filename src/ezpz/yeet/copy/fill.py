@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import queue
 import stat
@@ -13,15 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 from ezpz.errors import PrefixTooLong, SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.copy.base import changed, local_failure, open_source
-from ezpz.yeet.relocate.ledger import HEADER
+from ezpz.yeet.relocate.bytecode import HEADER
+from ezpz.yeet.relocate.large import WHOLE, Large, extents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ezpz.yeet.copy.base import Job
     from ezpz.yeet.entry import Entry
 
-WHOLE = 1 << 20  # bytes; a smaller file is read with one call
 PIECE = 8 << 20  # bytes asked of sendfile(2) at once
 BATCH_FILES, BATCH_BYTES = 64, 32 << 20
 QUEUED = 64  # batches that may wait for a thread
@@ -112,7 +111,7 @@ class Fill:
             return 0
         if entry.content is None and self._link_previous(entry):
             return 0
-        sink = os.open(self._to(entry.path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        sink = os.open(self._to(entry.path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if entry.content is not None:
                 write_all(sink, entry.content)
@@ -129,52 +128,37 @@ class Fill:
 
     def _copy(self, sink: int, entry: Entry) -> bool:
         """Copy a file's content, relocated; False when it changed meanwhile. Raises SourceChanged for another size."""
-        source = open_source(entry.origin) if entry.origin else open_source(self.job.root, entry.path)
+        source, before = open_source(entry.origin) if entry.origin else open_source(self.job.root, entry.path)
+        ledger = self.job.ledger
+        data = outcome = None
         try:
-            before = os.fstat(source)
             if before.st_size != entry.size:
                 raise changed(entry.path)
-            data = self._read(source, sink, entry)
+            if entry.size <= WHOLE or ledger.relocation.needs_whole(entry.path):
+                data = read_whole(source, entry.size)
+            elif ledger.relocation.examines(entry.path):
+                outcome = Large(source, before, entry.path, ledger.relocation, self._go_on).relocate(sink)
+            else:
+                self._send_all(source, sink, entry, before)
             after = os.fstat(source)
         finally:
             os.close(source)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             return False
+        if outcome is not None:
+            ledger.count(entry.path, outcome)
         if data is not None:
             if len(data) != entry.size:
                 return False
-            write_all(sink, self.job.ledger.content(entry.path, data))
+            write_all(sink, ledger.content(entry.path, data))
         return True
 
-    def _read(self, source: int, sink: int, entry: Entry) -> bytes | None:
-        """The content of a file that is small or may have to change; None for one that has been copied as it is."""
-        if entry.size <= WHOLE:
-            return read_whole(source, entry.size)
-        if self.job.ledger.relocation.examines(entry.path):
-            return None if self._copy_searching(source, sink, entry) else read_whole(source, entry.size)
+    def _send_all(self, source: int, sink: int, entry: Entry, status: os.stat_result) -> None:
+        """Copy a large file as it is."""
         self.job.ledger.content(entry.path, os.pread(source, HEADER, 0))
-        for start, end in extents(source, os.fstat(source)):
+        for start, end in extents(source, status):
             self._send(source, sink, start, end)
         os.ftruncate(sink, entry.size)
-        return None
-
-    def _copy_searching(self, source: int, sink: int, entry: Entry) -> bool:
-        """Copy a large file in pieces; False, and nothing is written, when an old path occurs in it."""
-        search = self.job.ledger.search(entry.path)
-        if search is None:
-            return False
-        for start, end in extents(source, os.fstat(source)):
-            for offset in range(start, end, WHOLE):
-                self._go_on()
-                piece = os.pread(source, min(WHOLE, end - offset), offset)
-                search.take(piece)
-                if search.found:
-                    os.ftruncate(sink, 0)
-                    os.lseek(source, 0, os.SEEK_SET)
-                    return False
-                os.pwrite(sink, piece, offset)
-        os.ftruncate(sink, entry.size)
-        return True
 
     def _send(self, source: int, sink: int, start: int, end: int) -> None:
         os.lseek(sink, start, os.SEEK_SET)
@@ -245,23 +229,6 @@ class Fill:
 
     def _to(self, path: bytes) -> bytes:
         return os.path.join(self.job.staging, path)
-
-
-def extents(fd: int, status: os.stat_result) -> Iterator[tuple[int, int]]:
-    """Where a file has data: all of it, but for the holes of a sparse one (lseek(2), SEEK_DATA)."""
-    if status.st_blocks * 512 >= status.st_size:
-        yield 0, status.st_size
-        return
-    end = 0
-    while end < status.st_size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as e:
-            if e.errno != errno.ENXIO:  # nothing but a hole follows
-                raise
-            return
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, end
 
 
 def read_whole(fd: int, size: int) -> bytes:

@@ -50,7 +50,7 @@ class _Unpack:
 
     def run(self) -> None:
         count = 0
-        with os.fdopen(open_source(self.job.root), "rb") as file:
+        with os.fdopen(open_source(self.job.root)[0], "rb") as file:
             try:
                 with gzip.GzipFile(fileobj=file) as stream, _open(stream) as archive:
                     while (member := archive.next()) is not None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TypeAlias
+
+from ezpz.yeet.boundary import COMMON
 
 WITNESSES = (
     b"bin/activate",
@@ -27,31 +30,29 @@ SHEBANG = re.compile(rb"\A#!(/[^\n]+)/bin/python[\d.]*[ \t]*$", re.MULTILINE)
 TRAMPOLINE = re.compile(rb"\A#!/bin/sh\n'''exec' \"?(/[^\n\"]+)/bin/python[\d.]*\"? ", re.MULTILINE)
 BASE = re.compile(rb"^(?:home|base-prefix|base-exec-prefix) = (/[^\n]+?)(?:/bin)?[ \t]*$", re.MULTILINE)
 SHEBANGS_READ = 50
-COMMON = (b"/usr", b"/usr/local", b"/opt", b"/bin")  # where a python is everybody's
 
 Read: TypeAlias = Callable[[bytes], "bytes | None"]
 
 
-def aliases_of(known: tuple[bytes, ...], *, read: Read, scripts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+def aliases_of(known: tuple[bytes, ...], *, read: Read, scripts: Iterable[bytes]) -> tuple[bytes, ...]:
     """What an environment is called by those who gave it and by its own files; none of them is its base's.
 
     known: the prefixes that it is known by (as given, resolved); read: a file of the tree by its relative path, None
-    when there is none; scripts: the paths of its scripts, whose shebangs are asked too
+    when there is none; scripts: how its scripts begin, whose shebangs are asked too
     """
     found = set(known)
     for path in WITNESSES:
         text = read(path) or b""
         found.update(match.group(1) for pattern in (BAKED, CONDA) for match in pattern.finditer(text))
     told = found != set(known)
-    for prefix, scripts_of_it in _shebangs(scripts, read).most_common(1):
+    for prefix, scripts_of_it in _shebangs(scripts).most_common(1):
         if prefix not in COMMON and (scripts_of_it > 1 or not told):
             found.add(prefix)
     base = {match.group(1) for match in BASE.finditer(read(b"pyvenv.cfg") or b"")}
     return tuple(sorted({os.path.normpath(prefix) for prefix in found - base - {b"/"}}))
 
 
-def _shebangs(scripts: tuple[bytes, ...], read: Read) -> Counter[bytes]:
+def _shebangs(scripts: Iterable[bytes]) -> Counter[bytes]:
     """How many scripts are run by the python of which prefix."""
-    heads = [(read(path) or b"")[:4096] for path in scripts[:SHEBANGS_READ]]
-    found = (SHEBANG.match(head) or TRAMPOLINE.match(head) for head in heads)
+    found = (SHEBANG.match(head) or TRAMPOLINE.match(head) for head in islice(scripts, SHEBANGS_READ))
     return Counter(match.group(1) for match in found if match is not None)

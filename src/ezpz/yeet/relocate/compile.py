@@ -7,6 +7,7 @@ import functools
 import heapq
 import itertools
 import os
+import re
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING
 from ezpz import process
 from ezpz.yeet.relocate import compile_program
 from ezpz.yeet.relocate.bytecode import HEADER, source_of
-from ezpz.yeet.relocate.compile_program import CACHE, open_folder
+from ezpz.yeet.relocate.compile_program import CACHE, DISK, open_folder
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Iterator, Sequence
 
     from ezpz.yeet.relocate.bytecode import Flavour
+
+FAILURE = re.compile(rb"!(\d+)")  # in what the program says: the disk failed, and how
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,16 @@ def compile_missing(
 
     Each `.pyc` is a new file with its source's mode and time, so that a later run makes the same tree. Modes and times
     of folders stay. destination: where the tree will stand, for tracebacks.
-    Raises Stopped, ToolMissing, LimitReached, or OSError when a folder cannot be given its mode and time back.
+    Raises Stopped, ToolMissing, LimitReached, or OSError when the disk is full, read-only or broken, or when a folder
+    cannot be given its mode and time back.
     """
     began = time.monotonic()
     wanted = sorted(set(paths))
     command = (python, b"-I", b"-S", b"-B", b"-c", _program(), tree, destination)
     with _caches(tree, wanted, make=True), ThreadPoolExecutor(max(1, workers)) as pool:
-        compiled = sum(pool.map(lambda share: _compile(command, share, stop), _deal(tree, wanted, max(1, workers))))
+        compiled = sum(
+            pool.map(lambda share: _compile(command, tree, share, stop), _deal(tree, wanted, max(1, workers)))
+        )
     return Compiled(compiled, len(wanted) - compiled, time.monotonic() - began)
 
 
@@ -98,13 +104,20 @@ def _program() -> bytes:
         return file.read()
 
 
-def _compile(command: tuple[bytes, ...], share: Sequence[bytes], stop: threading.Event) -> int:
-    """Compile a share of the files and return how many could be; a file that crashes the interpreter is passed by."""
+def _compile(command: tuple[bytes, ...], tree: bytes, share: Sequence[bytes], stop: threading.Event) -> int:
+    """Compile a share of the files and return how many could be; a file that crashes the interpreter is passed by.
+
+    Raises OSError when it is the disk that failed.
+    """
     compiled = 0
     while share:
         done = process.run(command, feed=b"".join(path + b"\0" for path in share), stop=stop)
         begun = done.stdout.count(b".")
         compiled += done.stdout.count(b"+")
+        failure = FAILURE.search(done.stdout)
+        if failure is not None:
+            number = int(failure.group(1))
+            raise OSError(number, os.strerror(number), os.path.join(tree, share[begun - 1]))
         if begun == 0:
             break  # it does not even start
         share = share[begun:]
@@ -187,15 +200,25 @@ def _caches(tree: bytes, paths: Iterable[bytes], *, make: bool) -> Iterator[None
     """Within it the `__pycache__` beside each file can be written to; afterwards modes and times are as they were.
 
     make: so can one that was missing; it is given the mode and time of its folder, and goes again if it stays empty.
-    What is a link or a file is left alone.
+    What is a link or a file is left alone. Raises OSError when it is the disk that failed.
     """
     with contextlib.ExitStack() as stack:
         for folder in sorted({os.path.dirname(path) for path in paths}):
-            with contextlib.suppress(OSError):
+            with _left_alone(tree, folder):
                 if make:
                     stack.enter_context(_made(tree, folder, stack.enter_context(_writable(tree, folder))))
                 stack.enter_context(_writable(tree, folder, CACHE))
         yield
+
+
+@contextlib.contextmanager
+def _left_alone(tree: bytes, folder: bytes) -> Iterator[None]:
+    """Within it an error is no error, unless it is the disk that failed; then it names the folder."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in DISK:
+            raise OSError(e.errno, e.strerror, os.path.join(tree, folder)) from e
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """Compile files of a tree: sent as text to the environment's own interpreter, which is Python 3.7 or newer.
 
 `python -I -S -B -c TEXT tree destination`, with relative paths on stdin, a NUL after each. For each one it writes "."
-when it begins and "+" when the bytecode is in its place, so that whoever started it knows what a crash was about.
+when it begins and "+" when the bytecode is in its place, so that whoever started it knows what a crash was about; "!"
+and the number of the error when the disk cannot take it, and that is the end.
 """
 
+import errno
 import marshal
 import os
 import stat
@@ -14,6 +16,7 @@ from types import CodeType
 
 CACHE = b"__pycache__"
 TEMPORARY = b".ezpz-%d"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what no other file would fare better with
 BAD_SOURCE = (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError)
 
 
@@ -109,7 +112,11 @@ def main() -> None:
         try:
             compile_path(tree, path, destination)
             os.write(1, b"+")
-        except (OSError, *BAD_SOURCE):
+        except OSError as e:
+            if e.errno in DISK:
+                os.write(1, b"!%d" % e.errno)
+                return
+        except BAD_SOURCE:
             continue
 
 

@@ -30,12 +30,10 @@ class PrefixRecords:
     """Which files conda wrote the prefix into when it installed them.
 
     binary: the path of a compiled file, and the longest prefix in bytes that it has room for
-    text: the paths of text files
     placeholders: the prefixes that the packages were built with, which stand in files that were never installed
     """
 
     binary: Mapping[bytes, int] = field(default_factory=dict)
-    text: frozenset[bytes] = frozenset()
     placeholders: frozenset[bytes] = frozenset()
 
 
@@ -60,7 +58,6 @@ def prefix_records(read: Read, names: Names) -> PrefixRecords:
     A file that several packages claim has the room of the smallest placeholder, since nothing tells whose it is.
     """
     binary: dict[bytes, int] = {}
-    text: set[bytes] = set()
     placeholders: set[bytes] = set()
     pythons = tuple(name for name in names(b"lib") if PYTHON_FOLDER.fullmatch(name))
     for name in names(META):
@@ -70,12 +67,9 @@ def prefix_records(read: Read, names: Names) -> PrefixRecords:
                 continue
             placeholders.add(_bytes(placeholder))
             room = len(_bytes(placeholder))
-            for place in _places(_bytes(path), pythons):
-                if mode == "binary":
-                    binary[place] = min(room, binary.get(place, room))
-                elif mode == "text":
-                    text.add(place)
-    return PrefixRecords(binary, frozenset(text), frozenset(placeholders))
+            for place in _places(_bytes(path), pythons) if mode == "binary" else ():
+                binary[place] = min(room, binary.get(place, room))
+    return PrefixRecords(binary, frozenset(placeholders))
 
 
 def _entries(record: bytes | None) -> tuple[dict[str, object], ...]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from ezpz.yeet.boundary import IMAGE, below
 from ezpz.yeet.relocate import editable_hooks
 
 READ_LIMIT = 4 << 20  # bytes of a file that are read; the largest real one, a scikit-build-core hook, is far below
-SYSTEM = (b"/bin", b"/boot", b"/dev", b"/etc", b"/lib", b"/lib32", b"/lib64", b"/proc", b"/sbin", b"/sys", b"/usr")
+DEVELOPED_IN = (b"/opt", b"/run", b"/var/lib")  # of the image, but where people keep projects of their own as well
+SYSTEM = tuple(folder for folder in IMAGE if folder not in DEVELOPED_IN)
 HOOK_FILE = re.compile(rb"(__editable__.*|_editable_.*|_.*_editable|_.*_editable_loader)\.py\Z", re.DOTALL)
 ZIPPED = (b".zip", b".egg", b".whl", b".pyz")  # files that may stand on sys.path
 PROJECT_FILES = (b"pyproject.toml", b"setup.py", b"setup.cfg")
@@ -175,7 +177,7 @@ class _Site:
     def _owner(self, file: bytes, path: bytes) -> _Distribution | None:
         """The editable distribution that has installed a file, else the one in whose root a path lies."""
         owners = [each for each in self.distributions if file in (each.files or ()) or file.startswith(each.folder)]
-        above = (each for each in self.distributions if _is_below(path, os.path.realpath(each.root)))
+        above = (each for each in self.distributions if below(path, os.path.realpath(each.root)))
         return owners[0] if owners else max(above, key=lambda each: len(each.root), default=None)
 
     def _is_led_to(self, distribution: _Distribution) -> bool:
@@ -276,9 +278,5 @@ def _printable(name: bytes) -> str:
     return "".join(c for c in text if c.isprintable()) or "?"
 
 
-def _is_below(path: bytes, folder: bytes) -> bool:
-    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
-
-
 def _is_system(path: bytes) -> bool:
-    return path == b"/" or any(_is_below(path, folder) for folder in SYSTEM)
+    return path == b"/" or any(below(path, folder) for folder in SYSTEM)

@@ -1,4 +1,4 @@
-"""ELF files in memory: which libraries they name, and another run path in the same bytes. Lengths never change."""
+"""ELF files: which libraries they name, and another run path in the same bytes. Lengths never change."""
 
 from __future__ import annotations
 
@@ -40,6 +40,17 @@ class Dynamic:
     program: bool
 
 
+class Edits(NamedTuple):
+    """Other run paths for a file.
+
+    writes: where in the file which bytes go; edited: how many entries change; stuck: those that should and cannot
+    """
+
+    writes: tuple[tuple[int, bytes], ...]
+    edited: int
+    stuck: tuple[bytes, ...]
+
+
 @dataclass(frozen=True)
 class Retargeted:
     """A file after `retarget`: how many run path entries changed, and those that should have and could not."""
@@ -54,13 +65,8 @@ def is_elf(data: bytes) -> bool:
     return data[:4] == MAGIC
 
 
-def dynamic(data: bytes) -> Dynamic | None:
-    """What the file `data` tells ld.so, or None when it is static, damaged or no ELF file."""
-    return read_dynamic(_reader(data))
-
-
 def read_dynamic(read: Reader) -> Dynamic | None:
-    """The same for a file that need not be in memory: a few kilobytes of it are read."""
+    """What a file tells ld.so, or None when it is static, damaged or no ELF file; a few kilobytes of it are read."""
     try:
         image = Image(read)
         return Dynamic(
@@ -76,13 +82,25 @@ def read_dynamic(read: Reader) -> Dynamic | None:
 
 
 def retarget(data: bytes, change: Callable[[bytes], tuple[bytes, ...]]) -> Retargeted:
-    """`data` with other run path entries, as far as the room of the old ones allows.
+    """`data` with other run path entries; see `edits`."""
+    writes, edited, stuck = edits(_reader(data), change)
+    if not writes:
+        return Retargeted(data, edited, stuck)
+    new = bytearray(data)
+    for start, text in writes:
+        new[start : start + len(text)] = text
+    return Retargeted(bytes(new), edited, stuck)
+
+
+def edits(read: Reader, change: Callable[[bytes], tuple[bytes, ...]]) -> Edits:
+    """What to write into a file for other run path entries, as far as the room of the old ones allows.
 
     change: one entry to what may stand in its place, best first; () leaves it. Idempotent if it leaves what it gave.
     """
-    new, edited, stuck = bytearray(data), 0, []
+    writes: list[tuple[int, bytes]] = []
+    edited, stuck = 0, []
     try:
-        image = Image(_reader(data))
+        image = Image(read)
         for offset in dict.fromkeys(value for tag, value in image.tags if tag in RUN_PATHS):
             old = image.string(offset).split(b":")
             options = [change(entry) for entry in old]
@@ -90,12 +108,13 @@ def retarget(data: bytes, change: Callable[[bytes], tuple[bytes, ...]]) -> Retar
                 continue
             start, room = image.room(offset)
             chosen = old if image.is_shared(offset, room) else _fit(old, options, room)
-            new[start : start + room] = b":".join(chosen).ljust(room, b"\0")
+            if chosen != old:
+                writes.append((start, b":".join(chosen).ljust(room, b"\0")))
             edited += sum(a != b for a, b in zip(old, chosen, strict=True))
             stuck += [a for a, b, may in zip(old, chosen, options, strict=True) if a == b and may and a not in may]
     except Damaged:
-        return Retargeted(data, 0, ())
-    return Retargeted(bytes(new) if edited else data, edited, tuple(stuck))
+        return Edits((), 0, ())
+    return Edits(tuple(writes), edited, tuple(stuck))
 
 
 def add_run_path(data: bytes, run_path: bytes) -> bytes | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import stat
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ezpz.errors import InterpreterBroken, PrefixUnknown
+from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.smoke import standing_in
 from ezpz.yeet.boundary import Boundary, below, on_shared_filesystem
 from ezpz.yeet.notices import Notices
@@ -23,52 +27,89 @@ from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ezpz.yeet.plan import Request
 
 WITNESS_LIMIT = 4 << 20  # bytes; what is asked where an environment stands is smaller
+HEAD = 4096  # bytes; how a script begins, with what runs it
 PACKER = b"bin/conda-unpack"
 RELATIVE = (b"dirname", b"/usr/bin/env python")  # what the scripts of an environment say that may be moved
+OPENING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EACCES)
+"""No file of the tree: the fourth is a socket's; what may not be read is for the scan to refuse or to leave out."""
 
 
-@dataclass(frozen=True, slots=True)
 class Folder:
-    """A tree that is only read."""
+    """A tree that is only read, and asked for little: each question to a shared filesystem takes its time."""
 
-    root: bytes
+    def __init__(self, root: bytes) -> None:
+        self.root = root
 
     def read(self, path: bytes) -> bytes | None:
         """A small file of the tree by its relative path; None when there is none. Raises OSError."""
-        return self._read(path, WITNESS_LIMIT)
+        return self.configuration if path == CONFIGURATION else self._read(path, limit=WITNESS_LIMIT)
 
     def read_whole(self, path: bytes) -> bytes | None:
         """The same, whatever its size."""
-        return self._read(path, None)
+        return self._read(path)
 
-    def _read(self, path: bytes, limit: int | None) -> bytes | None:
-        full = os.path.join(self.root, path)
-        if not os.path.isfile(full) or os.path.islink(full) or (limit and os.path.getsize(full) > limit):
-            return None
-        with open(full, "rb") as file:
-            return file.read()
+    def head(self, path: bytes, size: int) -> bytes | None:
+        """The same, but only so many bytes of it, from its beginning."""
+        return self._read(path, size=size)
+
+    def _read(self, path: bytes, *, size: int = -1, limit: int | None = None) -> bytes | None:
+        try:
+            fd = os.open(os.path.join(self.root, path), OPENING)
+        except OSError as e:
+            if e.errno in ABSENT:
+                return None
+            raise
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or (limit is not None and status.st_size > limit):
+                return None
+            with open(fd, "rb", buffering=0, closefd=False) as file:
+                return file.read(size)
+        finally:
+            os.close(fd)
 
     def names(self, path: bytes) -> tuple[bytes, ...]:
         """The names in a folder of the tree, sorted; none when there is no such folder."""
-        full = os.path.join(self.root, path)
-        return tuple(sorted(os.listdir(full))) if os.path.isdir(full) else ()
+        try:
+            return tuple(sorted(os.listdir(os.path.join(self.root, path))))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
 
     @property
-    def scripts(self) -> tuple[bytes, ...]:
-        return tuple(b"bin/" + name for name in self.names(b"bin"))
+    def scripts(self) -> Iterator[bytes]:
+        """How the files in `bin` begin, by their names; each is looked at when it is asked for."""
+        return (self.head(b"bin/" + name, HEAD) or b"" for name in self.names(b"bin"))
+
+    @cached_property
+    def configuration(self) -> bytes | None:
+        """Its `pyvenv.cfg`, which is asked for again and again; None when there is none. Raises OSError."""
+        return self._read(CONFIGURATION, limit=WITNESS_LIMIT)
+
+    @cached_property
+    def settings(self) -> Mapping[bytes, bytes]:
+        """What its `pyvenv.cfg` says."""
+        return settings(self.configuration or b"")
+
+    @property
+    def shares_site_packages(self) -> bool:
+        """Whether it imports what is installed in its base, too."""
+        return self.settings.get(b"include-system-site-packages", b"").lower() == b"true"
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What was found out about a tree; for one that is no environment, just its names.
 
-    aliases: every name of its top; has_base: whether its interpreter belongs to an installation elsewhere, which could
-    be embedded; base: what that would bring, None when it has not been counted, since every node may have it
+    aliases: every name of its top
+    has_base: whether its interpreter belongs to an installation elsewhere, which could be embedded; base: what that
+    would bring, None when it has not been counted, since every node may have it
+    own_base: where that installation is in the tree itself, relative, or None
     binaries: see Relocation; packed: the prefixes that conda-pack left in files
     is_packed: conda-pack or venv-pack made it
     """
@@ -77,6 +118,7 @@ class Environment:
     aliases: tuple[bytes, ...]
     interpreter: Interpreter | None = None
     has_base: bool = False
+    own_base: bytes | None = None
     base: Base | None = None
     editables: tuple[Editable, ...] = ()
     binaries: Mapping[bytes, int] = field(default_factory=dict)
@@ -89,7 +131,7 @@ def boundary_of(kind: Kind | None, known: tuple[bytes, ...]) -> Boundary:
     """Which links of a tree lead out; those to the interpreter of a venv have their own way. Raises OSError."""
     stay: tuple[bytes, ...] = ()
     if kind is Kind.VENV:
-        home = settings(Folder(known[-1]).read(CONFIGURATION) or b"").get(b"home", b"")
+        home = Folder(known[-1]).settings.get(b"home", b"")
         python = os.path.realpath(python_of(known[-1]) or b"/")
         stay = prefixes_of(home, os.path.dirname(os.path.dirname(python)))
     return Boundary(known, stay)
@@ -118,11 +160,11 @@ def examine(
         return Environment(kind, known)
     folder = Folder(root)
     notices = Notices()
-    given = (*known, os.fsencode(request.orig_prefix)) if request.orig_prefix else known
     packed = conda.pack_prefixes(folder.read_whole(PACKER) or b"")
     records = conda.prefix_records(folder.read_whole, folder.names) if kind is Kind.CONDA else conda.PrefixRecords()
     placeholders = {*packed.text.values(), *packed.binary.values()}
     placeholders |= set(records.placeholders) if placeholders else set()
+    given = (*known, os.fsencode(request.orig_prefix)) if request.orig_prefix else known
     aliases = aliases_of(given, read=folder.read, scripts=folder.scripts)
     if not aliases and not placeholders and not _is_relocatable(folder):
         raise PrefixUnknown(
@@ -130,27 +172,26 @@ def examine(
             hint="pass it: --orig-prefix /the/path/it/had",
         )
     moved = () if known else tuple(alias.rstrip(b"/") for alias in aliases)
-    interpreter = _interpreter(root, moved, request, notices, stop)
-    rooms = {**records.binary, **{path: len(old) for path, old in packed.binary.items()}}
+    interpreter = _interpreter(folder, moved, request, notices, stop)
     _note_search_path(folder, kind, interpreter, environ, notices)
-    has_base = (
-        kind is Kind.VENV and interpreter is not None and not below(interpreter.base_prefix, os.path.realpath(root))
-    )
-    counted = has_base and interpreter is not None and _will_be_embedded(interpreter, request.base)
+    own_base = None if interpreter is None else _own_base(interpreter, root, aliases)
+    based = interpreter if kind is Kind.VENV and own_base is None else None
     return Environment(
-        kind, aliases, interpreter, has_base,
-        base=base_in(root, interpreter, environ, stop) if counted and interpreter is not None else None,
+        kind, aliases, interpreter,
+        has_base=based is not None,
+        own_base=own_base,
+        base=_base(folder, based, environ, stop) if based and _will_be_embedded(based, request.base) else None,
         editables=_editables(folder, aliases, interpreter, request, notices),
-        binaries=rooms, packed=tuple(sorted(placeholders)), is_packed=_is_packed(folder), notices=notices,
+        binaries={**records.binary, **{path: len(old) for path, old in packed.binary.items()}},
+        packed=tuple(sorted(placeholders)), is_packed=_is_packed(folder), notices=notices,
     )  # fmt: skip
 
 
 def _is_relocatable(folder: Folder) -> bool:
     """Whether an environment that names no place was made so that it may be moved, by uv or venv-pack."""
-    if settings(folder.read(CONFIGURATION) or b"").get(b"relocatable", b"").lower() == b"true":
+    if folder.settings.get(b"relocatable", b"").lower() == b"true":
         return True
-    heads = [(folder.read(path) or b"")[:512] for path in folder.scripts]
-    return any(sign in head for head in heads for sign in RELATIVE)
+    return any(sign in head[:512] for head in folder.scripts for sign in RELATIVE)
 
 
 def _is_packed(folder: Folder) -> bool:
@@ -159,25 +200,51 @@ def _is_packed(folder: Folder) -> bool:
 
 
 def _interpreter(
-    root: bytes, moved: tuple[bytes, ...], request: Request, notices: Notices, stop: threading.Event | None
+    folder: Folder, moved: tuple[bytes, ...], request: Request, notices: Notices, stop: threading.Event | None
 ) -> Interpreter | None:
     """What the environment's python says; None when it has none, or may not be asked since it stays as it is.
 
     moved: where an unpacked environment stood, so that it may be led to a base of its own that came with it
     """
+    root = folder.root
     if python_of(root) is None:
         notices.note("no-interpreter", b"bin/python")
         return None
     try:
         with standing_in(root, moved) as place:
             found = probe(python_of(place) or b"", stop)
-        own = tuple(path.replace(place, root, 1) for path in found.site_packages)
-        return replace(found, prefix=found.prefix.replace(place, root, 1), site_packages=own)
     except InterpreterBroken:
         if request.base != "keep":
+            _refuse_damaged(folder)
             raise
         notices.note("no-interpreter", b"bin/python")
         return None
+    own = tuple(path.replace(place, root, 1) for path in found.site_packages)
+    return replace(found, prefix=found.prefix.replace(place, root, 1), site_packages=own)
+
+
+def _refuse_damaged(folder: Folder) -> None:
+    """Raise InterpreterBroken for a `pyvenv.cfg` that no python can read."""
+    try:
+        (folder.configuration or b"").decode()
+    except UnicodeDecodeError as e:
+        raise InterpreterBroken(
+            f"'{shown(os.path.join(folder.root, CONFIGURATION))}' is damaged: it is no text",
+            hint="make the environment again",
+        ) from e
+
+
+def _own_base(interpreter: Interpreter, root: bytes, aliases: tuple[bytes, ...]) -> bytes | None:
+    """Where the installation of an environment's python is in its own tree, relative; None when it is elsewhere.
+
+    It says so by the place where the environment stood when it was copied from there.
+    """
+    base = os.path.normpath(interpreter.base_prefix)
+    for top in (os.path.realpath(root), *aliases):
+        relative = os.path.relpath(base, top)
+        if below(base, top) and os.path.isdir(os.path.join(root, relative)):
+            return relative
+    return None
 
 
 def _will_be_embedded(interpreter: Interpreter, mode: str) -> bool:
@@ -189,11 +256,14 @@ def base_in(
     root: bytes, interpreter: Interpreter, environ: Mapping[str, str], stop: threading.Event | None = None
 ) -> Base:
     """Count what embedding the interpreter of the venv at `root` would bring. Raises as `base_of` does."""
-    configuration = settings(Folder(root).read(CONFIGURATION) or b"")
+    return _base(Folder(root), interpreter, environ, stop)
+
+
+def _base(folder: Folder, interpreter: Interpreter, environ: Mapping[str, str], stop: threading.Event | None) -> Base:
     return base_of(
         interpreter,
-        configuration.get(b"home", b""),
-        with_site_packages=configuration.get(b"include-system-site-packages", b"").lower() == b"true",
+        folder.settings.get(b"home", b""),
+        with_site_packages=folder.shares_site_packages,
         library_path=tuple(os.fsencode(path) for path in environ.get("LD_LIBRARY_PATH", "").split(":") if path),
         stop=stop,
     )
@@ -203,12 +273,11 @@ def _note_search_path(
     folder: Folder, kind: Kind, interpreter: Interpreter | None, environ: Mapping[str, str], notices: Notices
 ) -> None:
     """Note what of this session every import on every rank would look into, besides the environment."""
-    shares = settings(folder.read(CONFIGURATION) or b"").get(b"include-system-site-packages", b"").lower() == b"true"
     version = ".".join(interpreter.version.split(".")[:2]) if interpreter is not None else ""
     found = searched(
         environ,
         os.getcwdb(),
-        user_site_of=version if shares or kind is Kind.CONDA else "",
+        user_site_of=version if folder.shares_site_packages or kind is Kind.CONDA else "",
         is_local=lambda path: below(path, folder.root) or not on_shared_filesystem(path),
     )
     for each in found:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.entry import Entry
-from ezpz.yeet.relocate.ledger import HEADER
+from ezpz.yeet.relocate.bytecode import HEADER
+from ezpz.yeet.relocate.large import WHOLE, Large, write_at
 from ezpz.yeet.relocate.relocation import BYTECODE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ezpz.yeet.relocate.ledger import Ledger
 
 THREADS = 4
-WHOLE = 1 << 20  # bytes; a larger file is looked through before it is read as a whole
 AHEAD = 256  # files that may wait for a thread
 SPARE = b".new"  # beside the tree, where it meets no name of the tree's
 
@@ -51,9 +52,9 @@ class _Folder:
                         further.append((path, self.first[status.st_ino]))
                     elif entry.is_regular:
                         files.append((path, status))
-                for (path, status), new in zip(files, threads.map(self._changed, files), strict=True):
-                    if new is not None:
-                        self._rewrite(path, new, status)
+                for (path, status), write in zip(files, threads.map(self._changed, files), strict=True):
+                    if write is not None:
+                        self._rewrite(path, write, status)
         for path, first in further:
             self._link_again(path, first)
             self.ledger.linked(path, first, os.path.join(self.root, path))
@@ -72,31 +73,38 @@ class _Folder:
                 os.replace(self.spare, full)
         return new
 
-    def _changed(self, file: tuple[bytes, os.stat_result]) -> bytes | None:
-        """The new content of a file, or None when it stays."""
+    def _changed(self, file: tuple[bytes, os.stat_result]) -> Callable[[int], None] | None:
+        """What writes the new content of a file, or None when it stays."""
         path, status = file
-        whole = self.ledger.relocation.examines(path)
+        relocation = self.ledger.relocation
+        whole = relocation.examines(path)
         if not whole and not path.endswith(BYTECODE):
             return None
         with open(os.path.join(self.root, path), "rb") as source:
-            search = self.ledger.search(path) if whole and status.st_size > WHOLE else None
-            if search is not None:
-                while (piece := source.read(WHOLE)) and not search.found:
-                    search.take(piece)
-                if not search.found:
-                    return None
-                source.seek(0)
+            if whole and status.st_size > WHOLE and not relocation.needs_whole(path):
+                outcome = Large(source.fileno(), status, path, relocation).relocate(None)
+                if outcome.changed:
+                    return partial(self._write_large, path, status)
+                self.ledger.count(path, outcome)
+                return None
             old = source.read() if whole else source.read(HEADER)
         new = self.ledger.content(path, old)
-        return None if new == old else new
+        return None if new == old else partial(write_at, data=new, offset=0)
 
-    def _rewrite(self, path: bytes, data: bytes, status: os.stat_result) -> None:
+    def _write_large(self, path: bytes, status: os.stat_result, sink: int) -> None:
+        with open(os.path.join(self.root, path), "rb") as source:
+            outcome = Large(source.fileno(), status, path, self.ledger.relocation).relocate(sink)
+        self.ledger.count(path, outcome)
+
+    def _rewrite(self, path: bytes, write: Callable[[int], None], status: os.stat_result) -> None:
         full = os.path.join(self.root, path)
         with writable(os.path.dirname(full)), _kept_time(os.path.dirname(full)):
-            fd = os.open(self.spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
+            fd = os.open(self.spare, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                write(fd)
                 os.fchmod(fd, stat.S_IMODE(status.st_mode))
+            finally:
+                os.close(fd)
             os.utime(self.spare, ns=(status.st_atime_ns, status.st_mtime_ns))
             os.replace(self.spare, full)
 

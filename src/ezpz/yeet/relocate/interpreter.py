@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz import process
-from ezpz.errors import InterpreterBroken
-from ezpz.yeet.agent.refusal import shown
+from ezpz.errors import InterpreterBroken, LimitReached
+from ezpz.yeet.agent.interpreter import run_python
+from ezpz.yeet.agent.refusal import Refusal, shown
+from ezpz.yeet.relocate.elf import is_elf
 
 if TYPE_CHECKING:
     import threading
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
 ANSWER_WITHIN = 120.0  # seconds; a cold shared filesystem answers slowly
 PATHS = ("prefix", "base_prefix", "base_executable", "stdlib", "platstdlib", "user_site")
 FOLDERS = ("site_packages", "base_site_packages", "dynload")
+WORDS = ("version", "tag", "magic", "imports")
 TRIED = ("ssl", "sqlite3", "ctypes", "zlib")
+OLDEST, NEWEST = (3, 8), (3, 14)  # what is tested; a newer one may do as well
+MARK = b"ezpz:"  # begins the line with the answer; what a .pth file runs may print what it likes
 PROGRAM = """\
 import importlib.util, json, os, site, sys, sysconfig
 def can(name):
@@ -41,10 +47,11 @@ facts = {
     "base_site_packages": [p for p in site.getsitepackages([sys.base_prefix]) if os.path.isdir(p)],
     "dynload": [p for p in sys.path if os.path.basename(p) == "lib-dynload"],
 }
-print("ezpz:" + json.dumps(facts))
+print("\\nezpz:" + json.dumps(facts))
 """
+VERSION_PROGRAM = "import sys; sys.stdout.write('\\nezpz:%d.%d\\n' % sys.version_info[:2])"  # of any Python
 LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
-ERROR = re.compile(r"[\w.]*(?:Error|Exception): |Fatal ")  # a python that dies early says more behind it
+MACHINES = {3: "i386", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 SETTING = re.compile(rb"^[ \t]*([\w-]+)[ \t]*=[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 
 
@@ -88,7 +95,7 @@ def python_of(root: bytes) -> bytes | None:
 def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
     """Ask a python about itself; it writes nothing and runs isolated from the user's settings (python(1), -I -B).
 
-    Raises InterpreterBroken when it does not start or does not answer, and Stopped.
+    Raises InterpreterBroken when it does not start, does not answer or is too old, LimitReached, and Stopped.
     """
     name = shown(python)
     if not os.path.exists(python):
@@ -96,11 +103,15 @@ def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
             f"'{name}' leads to nothing ('{shown(os.path.realpath(python))}')",
             hint="is its python installed on this host? load its module, or make the environment again",
         )
-    done = process.run([python, "-I", "-B", "-c", PROGRAM % (TRIED,)], feed=b"", timeout=ANSWER_WITHIN, stop=stop)
-    found = next((line[5:] for line in done.out.splitlines() if line.startswith("ezpz:")), None)
-    if found is None:
-        raise _broken(name, done.err or f"it ended with exit status {done.returncode}")
-    facts = json.loads(found)
+    if not os.path.isfile(python) or not os.access(python, os.X_OK):
+        raise InterpreterBroken(f"'{name}' may not be executed", hint="look at its mode, or make the environment again")
+    try:
+        facts = _facts(_said(python, PROGRAM % (TRIED,), stop, isolated=True))
+    except Refusal as e:
+        raise _broken(python, e, stop) from e
+    if facts is None:
+        raise InterpreterBroken(f"'{name}' does not answer as a python does", hint="does it run by hand?")
+    _refuse_old(name, facts["version"])
     paths: dict[str, Any] = {name: os.fsencode(facts[name]) for name in PATHS}
     paths |= {name: tuple(os.fsencode(path) for path in facts[name]) for name in FOLDERS}
     return Interpreter(
@@ -109,16 +120,91 @@ def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
     )  # fmt: skip
 
 
-def _broken(name: str, said: str) -> InterpreterBroken:
-    missing = LIBRARY.search(said)
+def _said(python: bytes, program: str, stop: threading.Event | None, *, isolated: bool) -> bytes:
+    """What a python prints, which finds its libraries as the user's session does. Raises Refusal, Stopped."""
+
+    def going_on() -> None:
+        if stop is not None and stop.is_set():
+            raise process.Stopped
+
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return run_python(python, program, environ, going_on, ANSWER_WITHIN, cwd=b"/", isolated=isolated)
+
+
+def _facts(said: bytes) -> dict[str, Any] | None:
+    """The answer to PROGRAM, or None when there is none."""
+    for line in said.splitlines():
+        if line.startswith(MARK):
+            try:
+                facts = json.loads(line[len(MARK) :])
+            except ValueError:
+                continue
+            if isinstance(facts, dict) and facts.keys() >= {*PATHS, *FOLDERS, *WORDS}:
+                return facts
+    return None
+
+
+def _broken(python: bytes, refusal: Refusal, stop: threading.Event | None) -> InterpreterBroken:
+    """Why a python did not do what it was asked. Raises LimitReached, Stopped, and InterpreterBroken for an old one."""
+    name, cause = shown(python), refusal.__context__
+    if refusal.code == "timed-out":
+        hint = "what hangs when it starts, a .pth file? --base keep goes on without its answer"
+        return InterpreterBroken(refusal.message, hint=hint)
+    if isinstance(cause, OSError):  # it was not even started
+        if cause.errno in process.SCARCE:
+            raise LimitReached(refusal.message, hint="see `ulimit -a`") from refusal
+        machine = _foreign_machine(python) if cause.errno == errno.ENOEXEC else None
+        if machine is None:
+            return InterpreterBroken(refusal.message, hint="is it a program? make the environment again")
+        return InterpreterBroken(
+            f"'{name}' is made for another kind of machine ({machine}) than this host ({os.uname().machine})",
+            hint="start from a host of that kind, or make the environment again on this one",
+        )
+    missing = LIBRARY.search(refusal.message)
     if missing:
         return InterpreterBroken(
             f"'{name}' does not start: {missing.group(1)} not found",
             hint="load the module that it was made with (module load ...), then run it again",
         )
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    why = [line for line in lines if ERROR.match(line)] or lines
-    return InterpreterBroken(f"'{name}' does not start: {why[-1]}", hint="does it run by hand?")
+    _refuse_unknown(python, stop)
+    why = refusal.message.removeprefix(f"'{name}' does not work: ")
+    return InterpreterBroken(f"'{name}' does not start: {why}", hint="does it run by hand?")
+
+
+def _refuse_unknown(python: bytes, stop: threading.Event | None) -> None:
+    """Raise InterpreterBroken for a python that is too old to have been asked as others are."""
+    try:
+        said = _said(python, VERSION_PROGRAM, stop, isolated=False)
+    except Refusal:
+        return
+    for line in said.splitlines():
+        if line.startswith(MARK):
+            _refuse_old(shown(python), line[len(MARK) :].decode(errors="replace"))
+
+
+def _refuse_old(name: str, version: str) -> None:
+    """Raise InterpreterBroken for a version that is older than all that are relocated."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if match is None or (int(match[1]), int(match[2])) >= OLDEST:
+        return
+    oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST))
+    raise InterpreterBroken(
+        f"'{name}': Python {match[0]} is too old: {oldest} to {newest} can be relocated",
+        hint="make the environment again with a newer one; --base keep goes on without asking it",
+    )
+
+
+def _foreign_machine(python: bytes) -> str | None:
+    """The kind of machine that a program is made for, when that is not this host's."""
+    try:
+        with open(python, "rb") as file, open("/proc/self/exe", "rb") as own:
+            theirs, ours = file.read(20), own.read(20)
+    except OSError:
+        return None  # one that may be executed and not read
+    if not is_elf(theirs) or len(theirs) < 20 or (theirs[4:6] + theirs[18:20]) == (ours[4:6] + ours[18:20]):
+        return None
+    number = int.from_bytes(theirs[18:20], "big" if theirs[5] == 2 else "little")
+    return MACHINES.get(number, f"ELF machine {number}")
 
 
 def settings(configuration: bytes) -> dict[bytes, bytes]:

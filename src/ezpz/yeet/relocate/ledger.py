@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.yeet.notices import Notices
-from ezpz.yeet.relocate.search import Search
+from ezpz.yeet.relocate.bytecode import HEADER
 
 if TYPE_CHECKING:
     from ezpz.yeet.entry import Entry
     from ezpz.yeet.relocate.bytecode import Bytecode
     from ezpz.yeet.relocate.relocation import Relocation
 
-HEADER = 16  # bytes at the start of a .pyc that tell whether it is valid (PEP 552)
+
+class Outcome(NamedTuple):
+    """What relocation does to a file: whether it changes, how many paths in it do, and a notice's case or ""."""
+
+    changed: bool
+    replaced: int = 0
+    case: str = ""
 
 
 @dataclass(slots=True)
@@ -50,16 +56,20 @@ class Ledger:
         change = self.relocation.content(path, data) if self.relocation.examines(path) else None
         if change is None:
             return data
-        if change.case:
-            self.notices.note(change.case, path)
-        if change.data == data:
-            return data
+        self.count(path, Outcome(change.data != data, change.replaced, change.case))
+        return change.data
+
+    def count(self, path: bytes, outcome: Outcome) -> None:
+        """Note what was done to a file that `content` was not told of."""
+        if outcome.case:
+            self.notices.note(outcome.case, path)
+        if not outcome.changed:
+            return
         with self._lock:
             self.files += 1
-            self.replaced += change.replaced
+            self.replaced += outcome.replaced
         if self.bytecode is not None:
             self.bytecode.patched(path)
-        return change.data
 
     def linked(self, path: bytes, first: bytes, staged: bytes) -> None:
         """Note a further name of a file that `content` was told of by its first name; `staged` is where it stands now.
@@ -73,7 +83,3 @@ class Ledger:
                 self.bytecode.check(path, file.read(HEADER))
         elif self.bytecode.is_patched(first):
             self.bytecode.patched(path)
-
-    def search(self, path: bytes) -> Search | None:
-        """What tells from a large file's pieces whether it has to be read as a whole; None when that is certain."""
-        return None if self.relocation.always_changes(path) else Search(self.relocation.text)

@@ -24,6 +24,7 @@ from ezpz.yeet.relocate.prefix import PrefixMap
 
 if TYPE_CHECKING:
     from ezpz.yeet.entry import Entry
+    from ezpz.yeet.relocate.elf_image import Reader
 
 CONFIGURATION = b"pyvenv.cfg"
 PYTHON_NAME = re.compile(rb"bin/python(\d(\.\d+)?)?\Z")
@@ -112,9 +113,17 @@ class Relocation:
         """Whether the content of this regular file has to be looked at; not that of bytecode."""
         return self.is_needed and not path.endswith(BYTECODE) and not RECORD.match(path)
 
-    def always_changes(self, path: bytes) -> bool:
-        """Whether a file changes although it may not hold an old path."""
-        return path in (CONFIGURATION, self.python) or path in self.binaries or path.endswith(POINTERS)
+    def needs_whole(self, path: bytes) -> bool:
+        """Whether `content` has to be given a file whatever its size: those that may change anywhere, which are few."""
+        return path in (CONFIGURATION, self.python) or path in self.binaries
+
+    def sought(self, path: bytes) -> PrefixMap:
+        """What is replaced in a text file."""
+        return self.hooks if self._is_hook(path) else self.text
+
+    def always_changes(self, path: bytes, head: bytes) -> bool:
+        """Whether a text file that begins with `head` may change although no old path is in it."""
+        return path.endswith(POINTERS) or script.from_path(path, head, self.packed) != head
 
     def content(self, path: bytes, data: bytes) -> Change | None:
         """What a file says in the new place, or None when it says the same. Raises PrefixTooLong."""
@@ -139,20 +148,43 @@ class Relocation:
         )
         return change if change.data != data or change.case else None
 
+    def passage(self, path: bytes, text: bytes, head: bytes) -> Change | None:
+        """The same for some lines of a text file that is too large for `content` and begins with `head`.
+
+        Not for the first ones, of which `content` makes what it would of all.
+        """
+        if path.endswith(POINTERS) and self.root is not None:
+            return self._pointer(path, text)
+        if self._is_hook(path) and self.hooks.found_in(text):
+            return Change(*self.hooks.substitute(text))
+        return Change(*script.rewrite_lines(path, head, text, self.text)) if self.text.found_in(text) else None
+
+    def zipapp_head(self, path: bytes, head: bytes, tail: bytes) -> Change:
+        """What becomes of the head of a binary file that begins with `#!`; it ends with `tail`."""
+        rest = b"\0" + tail  # which tells that it is no text
+        new, replaced = script.rewrite_zipapp(script.from_path(path, head, self.packed) + rest, self.text)
+        return Change(new[: -len(rest)], replaced) if replaced else Change(head, 0)
+
+    def run_path_edits(self, path: bytes, read: Reader) -> elf.Edits:
+        """What changes in a compiled file."""
+        return elf.edits(read, lambda entry: self._run_paths(path, entry))
+
     def _binary(self, path: bytes, data: bytes) -> Change:
         if data.startswith(b"#!"):
             return Change(*script.rewrite_zipapp(data, self.text))
-        case = "" if path.startswith(FOLDER + b"/") or not self._names_old_path(data) else "baked-prefix"
-        if not elf.is_elf(data):
-            return Change(data, 0, case)
         done = elf.retarget(data, lambda entry: self._run_paths(path, entry))
-        if done.stuck:
-            return Change(done.data, done.edited, "run-path-stuck")
-        return Change(done.data, done.edited, case if self._names_old_path(done.data) else "")
+        named = next(self.text.find(done.data), None) is not None
+        return Change(done.data, done.edited, self.left_in(path, done.stuck, named=named))
 
-    def _names_old_path(self, data: bytes) -> bool:
-        """Whether a whole old path is in it, and not just the beginning of another name."""
-        return next(self.text.find(data), None) is not None
+    def left_in(self, path: bytes, stuck: tuple[bytes, ...], *, named: bool) -> str:
+        """The case of a notice for a binary file in which old paths are left; the base is told where it is.
+
+        stuck: entries of run paths that have to stay; named: whether a whole old path is in it, and not just the
+        beginning of another name
+        """
+        if stuck:
+            return "run-path-stuck"
+        return "baked-prefix" if named and not path.startswith(FOLDER + b"/") else ""
 
     def _pointer(self, path: bytes, data: bytes) -> Change | None:
         """A file whose lines site.py appends to sys.path: they lead to what came along, or in full to what did not."""

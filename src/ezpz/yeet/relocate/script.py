@@ -62,21 +62,19 @@ def header_of(data: bytes) -> Header | None:
     return Header(match[1], tuple(filter(None, arguments)), b"", match.end())
 
 
-def rewrite_header(data: bytes, prefixes: PrefixMap) -> tuple[bytes, int]:
-    """A script with the header that it needs in the new place, and how many prefixes were replaced in it.
-
-    One whose interpreter does not move stays as it is, byte for byte, and so does everything after the header.
-    """
-    header, end, count = _new_header(data, prefixes)
-    return header + data[end:], count
-
-
 def rewrite_text(path: bytes, data: bytes, prefixes: PrefixMap) -> tuple[bytes, int]:
-    """A text file with its header and all else in it made right for the new place; nothing is replaced twice."""
+    """A text file with its header and all else in it made right for the new place; nothing is replaced twice.
+
+    One whose interpreter does not move keeps its header, byte for byte.
+    """
     header, end, in_header = _new_header(data, prefixes)
-    body = data[end:]
-    rest, in_rest = shell.substitute(prefixes, body) if shell.is_shell(path, data) else prefixes.substitute(body)
+    rest, in_rest = rewrite_lines(path, data, data[end:], prefixes)
     return header + rest, in_header + in_rest
+
+
+def rewrite_lines(path: bytes, head: bytes, lines: bytes, prefixes: PrefixMap) -> tuple[bytes, int]:
+    """The same for lines behind the header of the text file that begins with `head`."""
+    return shell.substitute(prefixes, lines) if shell.is_shell(path, head) else prefixes.substitute(lines)
 
 
 def from_path(path: bytes, data: bytes, prefix: bytes) -> bytes:
