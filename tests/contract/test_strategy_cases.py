@@ -378,7 +378,7 @@ class TestLargeFiles:
     def test_case_50_another_binary_stays_as_it_is_and_is_named(
         self, way: Way, shift: int, env: Path, sources: Sources, tmp_path: Path
     ) -> None:
-        old = os.fsencode(env) + b"/share\0"
+        old = b"\0%b/share\0" % os.fsencode(env)
         data = self.filled(3 * WHOLE, 2 * WHOLE + shift, old, random.Random(1).randbytes(997).replace(b"/", b"."))
         (env / "lib" / "libx.so").write_bytes(data)
         ledger = arrive(way, sources, env, tmp_path / "tree")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
+from ezpz.worker import Worker
 from ezpz.yeet.access import readable
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
@@ -189,8 +190,8 @@ class _Walk:
         self.lock = threading.Condition()
         self.tasks: list[_Task] = [_Task(b"", root)]
         self.busy = 0
-        self.threads: list[threading.Thread] = []
-        self.failure: OSError | None = None
+        self.threads: list[Worker] = []
+        self.failure: BaseException | None = None
         self.inodes: dict[tuple[int, int], bytes] = {}
         self.calls, self.seconds = 0, 0.0
 
@@ -214,6 +215,8 @@ class _Walk:
     def _judge(self) -> None:
         """Raise what stands in the way of a copy of all that was found."""
         hint = "are you allowed to read it?"
+        if self.failure is not None and not isinstance(self.failure, OSError):
+            raise self.failure
         if self.failure is not None:
             where = shown(os.fsencode(self.failure.filename or self.root))
             if isinstance(self.failure, FileNotFoundError) and os.path.isdir(self.root):
@@ -231,20 +234,19 @@ class _Walk:
 
     def _grow(self, count: int) -> None:
         while len(self.threads) < count:
-            thread = threading.Thread(target=self._work, daemon=True)
-            self.threads.append(thread)
-            thread.start()
+            self.threads.append(Worker.started(self._work, self._fail))
 
     def _work(self) -> None:
         while (task := self._take()) is not None:
-            try:
-                self._do(task)
-            except OSError as e:
-                with self.lock:
-                    self.failure = self.failure or e
+            self._do(task)
             with self.lock:
                 self.busy -= 1
                 self.lock.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        with self.lock:
+            self.failure = self.failure or error
+            self.lock.notify_all()
 
     def _take(self) -> _Task | None:
         with self.lock:

@@ -76,6 +76,15 @@ def test_case_36_a_link_that_leads_out_is_what_it_leads_to(place: Place, target:
     assert place.lead("lib/l", target.format(place.folder)).real == place.bytes("out/file")
 
 
+def test_what_was_looked_at_on_the_way_is_told(place: Place) -> None:
+    found = place.lead("lib/l", "../../out/file")
+    assert found.status is not None
+    assert os.path.samestat(found.status, os.stat(place.bytes("out/file")))
+    (place.folder / "out" / "link").symlink_to("file")
+    assert place.lead("lib/l", "../../out/link").status is None
+    assert place.lead("lib/l", "../../out/nothing") == Lead(place.bytes("out/nothing"), b"../../out/nothing")
+
+
 def test_case_36_a_neighbour_whose_name_begins_alike_is_outside(place: Place) -> None:
     (place.folder / "S-python").mkdir()
     assert place.lead("lib/l", "../../S-python").real == place.bytes("S-python")

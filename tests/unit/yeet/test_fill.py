@@ -290,3 +290,17 @@ class TestHardLinks:
         ]
         plain = [os.lstat(copy.target / "a" / name).st_ino for name in ("plain", "again")]
         assert plain[0] == plain[1]
+
+
+def test_a_bug_while_writing_ends_the_copy_and_does_not_hang(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many more batches than the queue holds, and every worker meets it."""
+    for number in range(1000):
+        (copy.source / f"{number}").write_bytes(b"x")
+    monkeypatch.setattr(fill, "BATCH_FILES", 1)
+
+    def broken(*_: object) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Ledger, "content", broken)
+    with pytest.raises(ZeroDivisionError):
+        copy.run()

@@ -211,6 +211,21 @@ class TestFollowing:
         assert (scanned.followed, scanned.followed_bytes) == (4, 7 + 7 + 1 + 1)
         assert scanned.notices.counts == {}
 
+    def test_case_34_what_a_link_leads_to_is_looked_at_once(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each look is a round trip where the filesystem is shared."""
+        looked: list[bytes] = []
+        for name in ("stat", "lstat", "readlink"):
+
+            def look(path: Any, *rest: Any, _real: Any = getattr(os, name), **more: Any) -> Any:
+                if os.fsencode(path).endswith((b"/out/file", b"/inner/file")):
+                    looked.append(os.path.relpath(os.fsencode(path), os.fsencode(tree.parent)))
+                return _real(path, *rest, **more)
+
+            monkeypatch.setattr(os, name, look)
+        (tree.parent / "out" / "pkg" / "file").unlink()
+        self.followed(tree)
+        assert sorted(looked) == [b"out/file", b"tree/inner/file"]
+
     def test_without_a_boundary_every_link_is_carried(self, tree: Path) -> None:
         scanned = scan(os.fsencode(tree))
         assert not [entry for entry in entries(scanned) if entry.is_foreign]
@@ -540,3 +555,14 @@ def test_the_entries_of_a_huge_source_are_not_kept_in_memory() -> None:
     count, megabytes = map(int, done.stdout.split())
     assert count == 600_064
     assert megabytes < 60
+
+
+def test_a_bug_while_looking_ends_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+
+    def broken(*_: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ezpz.yeet.scan.folded", broken)
+    with pytest.raises(ZeroDivisionError):
+        scan(os.fsencode(tmp_path))

@@ -9,8 +9,8 @@ import stat
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.errors import PrefixTooLong, SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
+from ezpz.worker import Worker
 from ezpz.yeet.copy.base import changed, local_failure, open_source
 from ezpz.yeet.relocate.bytecode import HEADER
 from ezpz.yeet.relocate.large import WHOLE, Large, extents
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PIECE = 8 << 20  # bytes asked of sendfile(2) at once
 BATCH_FILES, BATCH_BYTES = 64, 32 << 20
 QUEUED = 64  # batches that may wait for a thread
+PATIENCE = 0.2  # seconds that one is offered before it is looked whether anybody is left to take it
 
 Batch: TypeAlias = "list[Entry]"
 
@@ -36,7 +37,7 @@ class Fill:
         self.entries = entries
         self.batches: queue.Queue[Batch | None] = queue.Queue(QUEUED)
         self.failed = threading.Event()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.directories: list[Entry] = []
         self.links: list[Entry] = []
         self.strange: set[bytes] = set()  # folders that were none in the previous version
@@ -45,19 +46,16 @@ class Fill:
 
     def run(self) -> None:
         """Write them all; folders are left writable. Raises EzpzError, or Stopped."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.job.scan.threads)]
-        for thread in threads:
-            thread.start()
+        workers = [Worker.started(self._work, self._fail) for _ in range(self.job.scan.threads)]
         try:
             self._hand_out()
         except OSError as e:
-            self.failure = e
-            self.failed.set()
+            self._fail(e)
         finally:
-            for _ in threads:
-                self.batches.put(None)
-            for thread in threads:
-                thread.join()
+            for _ in workers:
+                self._queue(None)
+            for worker in workers:
+                worker.join()
         self._check()
         try:
             for entry in self.links:
@@ -81,9 +79,18 @@ class Fill:
             if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
                 if self.failed.is_set() or self.job.stop.is_set():
                     return
-                self.batches.put(batch)
+                self._queue(batch)
                 batch, size = [], 0
-        self.batches.put(batch)
+        self._queue(batch)
+
+    def _queue(self, batch: Batch | None) -> None:
+        """Hand a batch to whichever worker is free; when one has failed, there may be none."""
+        while True:
+            with contextlib.suppress(queue.Full):
+                self.batches.put(batch, timeout=PATIENCE)
+                return
+            if self.failed.is_set():
+                return
 
     def _make_folder(self, entry: Entry) -> None:
         os.mkdir(self._to(entry.path), 0o700)
@@ -97,12 +104,12 @@ class Fill:
     def _work(self) -> None:
         while (batch := self.batches.get()) is not None:
             if self.failed.is_set() or self.job.stop.is_set():
-                continue  # empty the queue, so that whoever fills it is never blocked
-            try:
-                self.job.moved(sum(map(self._write, batch)))
-            except (OSError, PrefixTooLong, SourceChanged, SourceUnreadable, Stopped) as e:
-                self.failure = self.failure or e
-                self.failed.set()
+                return
+            self.job.moved(sum(map(self._write, batch)))
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = self.failure or error
+        self.failed.set()
 
     def _write(self, entry: Entry) -> int:
         """Write one file or symbolic link and return the bytes of content that had to be read."""
