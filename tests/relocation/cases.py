@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -65,15 +66,19 @@ class Case:
 
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.12", "3.13", "3.14")
+WHOLE = os.environ.get("EZPZ_TEST_MATRIX") == "whole"
 MOVES = ("long source", "long destination", "spaced source", "spaced destination", "aliased", "substring trap")
 PLAIN = tuple(Case(creator) for creator in CREATORS if creator not in ("venv --system-site-packages", "conda"))
 CASES = (
     *PLAIN,
     Case("conda"),
     Case("venv --system-site-packages", shape="own base"),  # the site-packages of a developer's Python may be huge
-    *(Case(creator, version) for version in VERSIONS for creator in ("venv", "uv venv")),
-    *(Case(creator, shape=shape) for shape in MOVES for creator in ("venv", "uv venv")),
+    *(Case("venv", version) for version in VERSIONS),
+    *(Case("uv venv", version) for version in (VERSIONS if WHOLE else VERSIONS[:1])),
+    *(Case("venv", shape=shape) for shape in MOVES),
+    *(Case("uv venv", shape=shape) for shape in (MOVES if WHOLE else MOVES[-1:])),
 )
+"""`make test` has each creator, each Python and each shape; `make matrix` has each of the last two with uv as well."""
 
 
 class Estate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import NamedTuple
 
 from ezpz.yeet.agent import place
@@ -31,10 +32,12 @@ class Lead(NamedTuple):
 
     real: the resolved path of what has to take its place, since it leads out; None for one that may stay a link
     target: what it says when it stays one
+    status: what `real` is, when it was looked at on the way
     """
 
     real: bytes | None
     target: bytes
+    status: os.stat_result | None = None
 
 
 class Boundary:
@@ -78,20 +81,28 @@ class Boundary:
                 return Lead(None, target if stays else _told_from(path, place, top))
         if any(below(place, folder) for folder in self.stay):
             return Lead(None, target)
-        real = self._resolve(place)
+        real, status = self._resolve(place)
         for top in self.inside:  # by a name of the tree's that nobody has told us
             if below(real, top):
                 return Lead(None, _told_from(path, real, top))
-        stays = any(below(real, folder) for folder in self.stay) or self._is_common(real)
-        return Lead(None if stays else real, target)
+        if any(below(real, folder) for folder in self.stay) or self._is_common(real):
+            return Lead(None, target)
+        return Lead(real, target, status)
 
-    def _resolve(self, path: bytes) -> bytes:
-        """The real path; the folders of a cache that thousands of links lead to are resolved once."""
+    def _resolve(self, path: bytes) -> tuple[bytes, os.stat_result | None]:
+        """The real path, and what is there if it is no link itself.
+
+        The folders of a cache that thousands of links lead to are resolved once.
+        """
         folder, name = os.path.split(path)
         if folder not in self._real:
             self._real[folder] = os.path.realpath(folder)
         real = os.path.join(self._real[folder], name)
-        return os.path.realpath(real) if os.path.islink(real) else real
+        try:
+            status = os.lstat(real)
+        except OSError:
+            return real, None
+        return (os.path.realpath(real), None) if stat.S_ISLNK(status.st_mode) else (real, status)
 
     def _is_common(self, real: bytes) -> bool:
         """Whether every node has it, as far as its place and its filesystem tell; each folder is asked once."""

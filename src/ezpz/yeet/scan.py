@@ -22,8 +22,8 @@ from ezpz.worker import Worker
 from ezpz.yeet.access import readable
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.boundary import below
 from ezpz.yeet.entry import Entry
+from ezpz.yeet.follow import Follow, Seen
 from ezpz.yeet.naming import Exclusion, folded
 from ezpz.yeet.notices import KEPT, Notices
 
@@ -153,22 +153,6 @@ class _Task(NamedTuple):
     trail: tuple[bytes, ...] = ()
 
 
-class _Seen(NamedTuple):
-    """One name that was looked at.
-
-    origin: where it stands when a link was followed to it; content: b"" for a link that says something else now
-    barred: a link to what this user may not look at
-    """
-
-    path: bytes
-    status: os.stat_result
-    target: bytes = b""
-    origin: bytes = b""
-    content: bytes | None = None
-    barred: bool = False
-    trail: tuple[bytes, ...] = ()
-
-
 class _Walk:
     """The shared state of the threads of one scan."""
 
@@ -185,6 +169,7 @@ class _Walk:
         self.root = root
         self.excluded = Exclusion(exclude)
         self.boundary = boundary
+        self.follow = Follow(root, boundary, self.excluded, self.result.notices)
         self.skip_unreadable = skip_unreadable
         self.stop = stop
         self.lock = threading.Condition()
@@ -274,7 +259,7 @@ class _Walk:
         foreign = task.where if task.trail else b""
         started = time.perf_counter()
         seen = [
-            _Seen(
+            Seen(
                 os.path.join(task.folder, entry.name),
                 entry.stat(follow_symlinks=False),
                 origin=foreign and os.path.join(foreign, entry.name),
@@ -284,7 +269,8 @@ class _Walk:
         ]
         elapsed = time.perf_counter() - started
         self._keep(
-            [self._resolved(found, task) if stat.S_ISLNK(found.status.st_mode) else found for found in seen], elapsed
+            [self.follow.link(found, task.where) if stat.S_ISLNK(found.status.st_mode) else found for found in seen],
+            elapsed,
         )
 
     def _look_for_clash(self, folder: bytes, listed: list[os.DirEntry[bytes]]) -> None:
@@ -297,34 +283,7 @@ class _Walk:
                 self.result.clash = path
             names.add(name)
 
-    def _resolved(self, found: _Seen, task: _Task) -> _Seen:
-        """A link as it is, or what it leads to when that is outside and does not stay there."""
-        place = os.path.join(task.where, os.path.basename(found.path))
-        said = os.readlink(place)
-        link = found._replace(target=said)
-        if self.boundary is None or self.excluded.matches(found.path):
-            return link
-        real, target = self.boundary.lead(place, said, found.path, task.trail)
-        if target != said:
-            link = link._replace(target=target, content=b"")
-        try:
-            status = os.stat(real or place)
-        except PermissionError:
-            return link._replace(barred=real is not None)
-        except OSError:
-            self.result.notices.note("dangling-link", found.path)
-            return link
-        if real is None or stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-            return link
-        if stat.S_ISDIR(status.st_mode):
-            around = (self.root, *task.trail, os.path.realpath(task.where))
-            if any(below(folder, real) for folder in around):
-                self.result.notices.note("link-loop", found.path)
-                return link
-            return _Seen(found.path, status, origin=real, trail=(*task.trail, real))
-        return _Seen(found.path, status, origin=real)
-
-    def _keep(self, seen: list[_Seen], elapsed: float) -> None:
+    def _keep(self, seen: list[Seen], elapsed: float) -> None:
         with self.lock:
             self.calls += len(seen)
             self.seconds += elapsed
@@ -341,11 +300,11 @@ class _Walk:
             if self.tasks and self.seconds > SLOW * self.calls:
                 self._grow(min(MANY, len(self.threads) + len(self.tasks)))
 
-    def _is_altered(self, found: _Seen, entry: Entry) -> bool:
+    def _is_altered(self, found: Seen, entry: Entry) -> bool:
         whole = self.boundary is not None and entry.target.startswith(b"/") and self.boundary.holds(entry.target)
         return entry.is_foreign or entry.mode != found.status.st_mode or whole
 
-    def _entry(self, found: _Seen) -> Entry | None:
+    def _entry(self, found: Seen) -> Entry | None:
         path, status = found.path, found.status
         why = self._left_out(found)
         if why:
@@ -366,14 +325,14 @@ class _Walk:
             self.result.followed_bytes += status.st_size
         return Entry(path, mode, status.st_mtime_ns, status.st_size, b"", self._first_name(found), found.origin)
 
-    def _first_name(self, found: _Seen) -> bytes:
+    def _first_name(self, found: Seen) -> bytes:
         status = found.status
         if status.st_nlink < 2 or stat.S_ISDIR(status.st_mode):
             return b""
         first = self.inodes.setdefault((status.st_dev, status.st_ino), found.path)
         return first if first != found.path else b""
 
-    def _left_out(self, found: _Seen) -> str:
+    def _left_out(self, found: Seen) -> str:
         """Why this is not carried, or nothing."""
         if found.path in OWN_FILES:
             return "ours"

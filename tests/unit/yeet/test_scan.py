@@ -24,6 +24,7 @@ from tests.lab.nasty import nasty_tree
 from tests.lab.slowfs import slowfs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ezpz.yeet.entry import Entry
@@ -214,14 +215,17 @@ class TestFollowing:
     def test_case_34_what_a_link_leads_to_is_looked_at_once(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each look is a round trip where the filesystem is shared."""
         looked: list[bytes] = []
-        for name in ("stat", "lstat", "readlink"):
 
-            def look(path: Any, *rest: Any, _real: Any = getattr(os, name), **more: Any) -> Any:
+        def spied(call: Callable[..., Any]) -> Callable[..., Any]:
+            def look(path: Any, *rest: Any, **more: Any) -> Any:
                 if os.fsencode(path).endswith((b"/out/file", b"/inner/file")):
                     looked.append(os.path.relpath(os.fsencode(path), os.fsencode(tree.parent)))
-                return _real(path, *rest, **more)
+                return call(path, *rest, **more)
 
-            monkeypatch.setattr(os, name, look)
+            return look
+
+        for name in ("stat", "lstat", "readlink"):
+            monkeypatch.setattr(os, name, spied(getattr(os, name)))
         (tree.parent / "out" / "pkg" / "file").unlink()
         self.followed(tree)
         assert sorted(looked) == [b"out/file", b"tree/inner/file"]
