@@ -6,16 +6,17 @@ import os
 import stat
 
 
+def readable_by_mode(status: os.stat_result) -> bool:
+    """Whether the mode alone tells that this user may read a file or list a folder; it need not."""
+    mode = status.st_mode
+    if stat.S_ISLNK(mode):
+        return True
+    wanted = 0o555 if stat.S_ISDIR(mode) else 0o444
+    return mode & wanted == wanted or (mode & wanted & 0o700 == wanted & 0o700 and status.st_uid == os.geteuid())
+
+
 def readable(path: bytes, status: os.stat_result) -> bool:
-    """Whether this user may read a file or list a folder; costs a system call only where the mode does not tell."""
-    if stat.S_ISLNK(status.st_mode):
-        return True
-    wanted = 0o5 if stat.S_ISDIR(status.st_mode) else 0o4
-    everybody, owner = status.st_mode & wanted == wanted, (status.st_mode >> 6) & wanted == wanted
-    if everybody and owner and (status.st_mode >> 3) & wanted == wanted:
-        return True
-    if status.st_uid == os.geteuid() and owner:
-        return True
+    """Whether this user may read a file or list a folder, as far as trying tells."""
     return os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)) or _opens(path, status)
 
 

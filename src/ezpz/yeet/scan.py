@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.worker import Worker
-from ezpz.yeet.access import readable
+from ezpz.yeet.access import readable, readable_by_mode
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.entry import Entry
@@ -256,17 +256,15 @@ class _Walk:
             with self.lock:
                 self.tasks.extend(rest)
                 self.lock.notify_all()
+        above = task.folder and task.folder + b"/"
         foreign = task.where if task.trail else b""
         started = time.perf_counter()
-        seen = [
-            Seen(
-                os.path.join(task.folder, entry.name),
-                entry.stat(follow_symlinks=False),
-                origin=foreign and os.path.join(foreign, entry.name),
-                trail=task.trail,
-            )
-            for entry in listed
-        ]
+        seen = [Seen(above + entry.name, entry.stat(follow_symlinks=False)) for entry in listed]
+        if foreign:
+            seen = [
+                found._replace(origin=os.path.join(foreign, entry.name), trail=task.trail)
+                for found, entry in zip(seen, listed, strict=True)
+            ]
         elapsed = time.perf_counter() - started
         self._keep(
             [self.follow.link(found, task.where) if stat.S_ISLNK(found.status.st_mode) else found for found in seen],
@@ -274,6 +272,9 @@ class _Walk:
         )
 
     def _look_for_clash(self, folder: bytes, listed: list[os.DirEntry[bytes]]) -> None:
+        plain = [entry.name for entry in listed]
+        if len({name.lower() for name in plain}) == len(plain) and b"".join(plain).isascii():
+            return
         names: set[bytes] = set()
         for entry in listed:
             name, path = folded(entry.name), os.path.join(folder, entry.name)
@@ -340,5 +341,9 @@ class _Walk:
             return "excluded"
         if stat.S_IFMT(found.status.st_mode) not in CARRIED:
             return "special-file"
-        where = found.origin or os.path.join(self.root, found.path)
-        return "unreadable" if found.barred or not readable(where, found.status) else ""
+        if found.barred or not (readable_by_mode(found.status) or self._opens(found)):
+            return "unreadable"
+        return ""
+
+    def _opens(self, found: Seen) -> bool:
+        return readable(found.origin or os.path.join(self.root, found.path), found.status)

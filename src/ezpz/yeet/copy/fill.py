@@ -235,7 +235,7 @@ class Fill:
             raise self.failure
 
     def _to(self, path: bytes) -> bytes:
-        return os.path.join(self.job.staging, path)
+        return self.job.staging + b"/" + path
 
 
 def read_whole(fd: int, size: int) -> bytes:
@@ -248,6 +248,6 @@ def read_whole(fd: int, size: int) -> bytes:
 
 def write_all(fd: int, data: bytes) -> None:
     """Write all of it."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
