@@ -567,6 +567,6 @@ def test_a_bug_while_looking_ends_the_scan(tmp_path: Path, monkeypatch: pytest.M
     def broken(*_: object) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ezpz.yeet.scan.folded", broken)
+    monkeypatch.setattr("ezpz.yeet.scan.readable_by_mode", broken)
     with pytest.raises(ZeroDivisionError):
         scan(os.fsencode(tmp_path))
