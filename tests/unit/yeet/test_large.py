@@ -104,6 +104,31 @@ class TestSame:
         assert looked.named == (next(MOVES.find(data), None) is not None)
         assert looked.is_text == (b"\0" not in data)
 
+    @pytest.mark.parametrize(
+        ("text", "named"), [(b"x/p/venv ", False), (b" /p/venv-python ", False), (b" /p/venv ", True)]
+    )
+    def test_wherever_a_piece_ends(self, text: bytes, *, named: bool) -> None:
+        for before in range(220):
+            data = b" " + b"x" * before + text + b"z" * 400
+            looked = Search(MOVES)
+            for offset in range(0, len(data), 100):
+                looked.take(offset, data[offset : offset + 100])
+            looked.finish(len(data))
+            assert (looked.found, looked.named) == (True, named)
+
+    @pytest.mark.parametrize("text", [b" /p/venv ", b"(/p/my venv/x", b" file:///p/my%20venv ", b"x/p/venv "])
+    def test_one_long_line_is_not_parted_within_a_path(self, text: bytes) -> None:
+        for after in range(120, 200):
+            line = b"x" * 100 + text + b"z" * after
+            end = cut(line, MOVES)
+            assert 0 < end < len(line)
+            assert MOVES.substitute(line[:end])[0] + MOVES.substitute(line[end:])[0] == MOVES.substitute(line)[0]
+
+    def test_only_the_first_line_is_a_header(self) -> None:
+        spaced = Relocation(b"/tmp/my env", text=PrefixMap({OLD: b"/tmp/my env"}))
+        data = b"#!/p/venv/bin/python\n" * 100
+        assert relocate(b"bin/x", data, spaced) == expected(b"bin/x", data, spaced)
+
 
 class TestSearch:
     """What a hole is."""
@@ -143,6 +168,16 @@ class TestKinds:
         new, outcome = relocate(b"bin/app.pyz", data, longer)
         assert new == b"#!/tmp/env/longer/bin/python\n" + data[21:]
         assert outcome == Outcome(changed=True, replaced=1)
+
+    def test_case_25_nor_does_one_stay_whose_header_gets_shorter(self) -> None:
+        data = b"#!/bin/sh\n'''exec' '/p/a rather long venv/bin/python' \"$0\" \"$@\"\n' '''\n\0" + os.urandom(
+            3 * PIECE
+        )
+        data += b"PK\5\6" + bytes(18)
+        shorter = Relocation(b"/tmp/e v", text=PrefixMap({b"/p/a rather long venv": b"/tmp/e v"}))
+        new, outcome = relocate(b"bin/app.pyz", data, shorter)
+        assert (new, outcome) == expected(b"bin/app.pyz", data, shorter)
+        assert len(new) < len(data)
 
     @needs_gcc
     @pytest.mark.parametrize("also", [b"", b"\0/p/venv/share\0"], ids=["alone", "and elsewhere"])
