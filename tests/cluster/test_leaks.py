@@ -106,3 +106,16 @@ def test_an_interrupt_ends_a_python_that_hangs(job: Job, plain: Path, host: str,
         "for pid in $(cat /tmp/pids); do for i in 1 2 3 4 5 6 7 8; do kill -0 $pid 2>/dev/null && sleep 0.5; done; "
     )
     assert job.sh(host, script + "kill -0 $pid 2>/dev/null && echo $pid; done; true") == ""
+
+
+@pytest.mark.parametrize("hosts", ["n000,n001", "n001,n002"])
+def test_a_yeet_ends_with_their_number(job: Job, plain: Path, hosts: str) -> None:
+    """Also when this host is none of the nodes, and another has to be asked."""
+    variables = {"PYTHONPATH": str(plain)}
+    done = job.ezpz("yeet", str(plain), "--hosts", hosts, env=variables)
+    assert done.returncode == 0, done.stderr
+    assert f"it still uses 1 place on a shared filesystem: `ezpz yeet status --leaks {DST}` lists them" in done.stdout
+    said = job.ezpz("yeet", str(plain), "--hosts", hosts, "--json", env=variables)
+    assert json.loads(said.stdout)["leaks"] == 1
+    without = job.ezpz("yeet", str(plain), "--hosts", hosts)
+    assert "it still uses" not in without.stdout

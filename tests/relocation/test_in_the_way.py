@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.pythons import python
-from tests.relocation.trees import beside, names, refusal, warnings, yeet
+from tests.relocation.trees import beside, names, powerless, refusal, warnings, yeet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+EPOCH = 1_600_000_000 * 10**9
 HISTORY = "# cmd: conda create -p /p/env\n"
 
 
@@ -58,6 +61,20 @@ def test_a_conda_environment_without_bin_gets_one(tmp_path: Path, *, packed: boo
     done = yeet(archive_of(root) if packed else root, tmp_path / "node" / "D")
     assert "no-interpreter" in warnings(done)
     assert "bin/activate" in names(tmp_path / "node" / "D")
+
+
+def test_a_read_only_bin_in_an_archive_takes_its_activation_and_stays_read_only(tmp_path: Path) -> None:
+    root = conda_tree(tmp_path / "shared" / "env")
+    (root / "bin").mkdir()
+    (root / "bin" / "tool").write_text("#!/bin/sh\n")
+    os.utime(root / "bin", ns=(EPOCH, EPOCH))
+    (root / "bin").chmod(0o555)
+    node = tmp_path / "node"
+    node.mkdir()
+    yeet(archive_of(root), node / "D", under=powerless())
+    assert "bin/activate" in names(node / "D")
+    status = (node / "D" / "bin").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o555, EPOCH)
 
 
 @pytest.mark.parametrize("prefix", ["lib", "rel/ative", "/", "", "/usr", "/usr/local", "/one", "/p/../q/env", "//"])

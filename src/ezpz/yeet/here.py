@@ -97,8 +97,10 @@ class Here:
 
     def publish(self, shipment: Shipment) -> Shipment:
         """Put what was read at the destination, if this host is a target, and say where it is served from now."""
-        if not self.is_target or self._serves_in_place():
-            self.unchanged = self.landed = self.is_target
+        if not self.is_target:
+            return shipment
+        if self._serves_in_place():
+            self.unchanged = self.landed = True
             return shipment
         with _as_ezpz_errors():
             self.unchanged = self.landing.keep(shipment.version, shipment.receipt)
