@@ -171,7 +171,7 @@ def arrive(
     if not way.maker:
         return job.ledger
     unpacked = replace(job, ledger=Ledger(change(relocation_of(staging, None))))
-    relocate_folder(unpacked.staging, unpacked.ledger)
+    relocate_folder(unpacked.staging, unpacked.ledger, unpacked.stop)
     if along is not None:
         status = staging.stat()
         staging.chmod(0o700)

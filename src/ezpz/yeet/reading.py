@@ -178,7 +178,7 @@ class Reading:
         environment = examine(job.staging, self.kind, (), self.plan.request, self.environ, self.stop)
         self.contents = contents_of(job.scan, environment, self.plan.request, self.destination, self.stop)
         self.decide(job.staging)
-        relocate_folder(job.staging, self.ledger)
+        relocate_folder(job.staging, self.ledger, job.stop)
         extra = Scan(job.staging)
         extra.add_all(self._coming_along(job.staging))
         more = Job(job.root, extra, job.staging, self.ledger, job.stop, job.moved)

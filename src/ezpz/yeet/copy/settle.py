@@ -33,7 +33,7 @@ def settle(job: Job) -> None:
                     _set_mode(os.path.join(job.staging, entry.path), entry.permissions)
                 if entry.is_directory:
                     folders.append(entry)
-        relocate_folder(job.staging, job.ledger)
+        relocate_folder(job.staging, job.ledger, job.stop)
         for entry in folders:
             if not entry.is_foreign:
                 os.chmod(os.path.join(job.staging, entry.path), entry.permissions | 0o700)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.entry import Entry
@@ -16,6 +17,7 @@ from ezpz.yeet.relocate.large import WHOLE, Large, write_at
 from ezpz.yeet.relocate.relocation import BYTECODE
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
 
     from ezpz.yeet.relocate.ledger import Ledger
@@ -25,18 +27,19 @@ AHEAD = 256  # files that may wait for a thread
 SPARE = b".new"  # beside the tree, where it meets no name of the tree's
 
 
-def relocate_folder(root: bytes, ledger: Ledger) -> None:
-    """Rewrite what has to change in a staged tree, each file as a new one. Raises OSError, PrefixTooLong.
+def relocate_folder(root: bytes, ledger: Ledger, stop: threading.Event) -> None:
+    """Rewrite what has to change in a staged tree, each file as a new one. Raises OSError, PrefixTooLong, Stopped.
 
     Modes and times stay, so that the version of a relocated tree does not depend on when it was relocated.
     """
-    _Folder(root, ledger).run()
+    _Folder(root, ledger, stop).run()
 
 
 class _Folder:
-    def __init__(self, root: bytes, ledger: Ledger) -> None:
+    def __init__(self, root: bytes, ledger: Ledger, stop: threading.Event) -> None:
         self.root = root
         self.ledger = ledger
+        self.stop = stop
         self.spare = root.rstrip(b"/") + SPARE
         self.first: dict[int, bytes] = {}  # the first name of a hard-linked file, by inode
 
@@ -75,6 +78,7 @@ class _Folder:
 
     def _changed(self, file: tuple[bytes, os.stat_result]) -> Callable[[int], None] | None:
         """What writes the new content of a file, or None when it stays."""
+        self._go_on()
         path, status = file
         relocation = self.ledger.relocation
         whole = relocation.examines(path)
@@ -82,7 +86,7 @@ class _Folder:
             return None
         with open(os.path.join(self.root, path), "rb") as source:
             if whole and status.st_size > WHOLE and not relocation.needs_whole(path):
-                outcome = Large(source.fileno(), status, path, relocation).relocate(None)
+                outcome = Large(source.fileno(), status, path, relocation, self._go_on).relocate(None)
                 if outcome.changed:
                     return partial(self._write_large, path, status)
                 self.ledger.count(path, outcome)
@@ -93,8 +97,12 @@ class _Folder:
 
     def _write_large(self, path: bytes, status: os.stat_result, sink: int) -> None:
         with open(os.path.join(self.root, path), "rb") as source:
-            outcome = Large(source.fileno(), status, path, self.ledger.relocation).relocate(sink)
+            outcome = Large(source.fileno(), status, path, self.ledger.relocation, self._go_on).relocate(sink)
         self.ledger.count(path, outcome)
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
 
     def _rewrite(self, path: bytes, write: Callable[[int], None], status: os.stat_result) -> None:
         full = os.path.join(self.root, path)
