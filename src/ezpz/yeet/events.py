@@ -59,6 +59,33 @@ class NodeRetrying:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeServed:
+    """A node receives the stream from the host named `via`, `depth` hops from this one.
+
+    adopted: somebody else served it before, or was to
+    """
+
+    node: Node
+    via: str
+    depth: int
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParked:
+    """A node cannot keep up with the stream and is served at the end."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWhole:
+    """A node has received all of it, and what landed is right; it is tried out and published next."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
 class NodeDone:
     """A node has it, or never will in this run."""
 
@@ -87,6 +114,7 @@ class Noted:
 
 
 Event: TypeAlias = (
-    "RunStarted | PhaseStarted | Read | NodeStarted | NodeMoved | NodeRetrying | NodeDone | Warned | Noted"
+    "RunStarted | PhaseStarted | Read | NodeStarted | NodeMoved | NodeRetrying | NodeServed | NodeParked | NodeWhole"
+    " | NodeDone | Warned | Noted"
 )
 Emit: TypeAlias = Callable[[Event], None]
