@@ -7,22 +7,29 @@ import contextlib
 import functools
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import Child
-from ezpz.cluster.remote import explain, ssh_argv
+from ezpz.cluster.remote import ssh_argv
 from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
-from ezpz.process import exit_status
+from ezpz.process import GRACE
 from ezpz.yeet.agent.serve import READY
+from ezpz.yeet.line import Line, ProcessLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ezpz.cluster.model import Node
 
-MODULES = ("refusal", "tree", "place", "lock", "interpreter", "smoke", "landing", "transfer", "leaks", "serve")
+MODULES = (
+    "refusal", "tree", "place", "lock", "interpreter", "smoke", "landing", "transfer", "leaks", "codec", "frames",
+    "chunk", "ring", "link", "log", "writer", "relay", "member", "starter", "serve",
+)  # fmt: skip
 """The agent's modules: each needs only those before it."""
 PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
+PING_EVERY = 2.0  # seconds
+SILENT = 10.0  # seconds without a word after which an agent is taken for dead
 READY_WITHIN = 60.0  # seconds; a node that has let us in but starts nothing
 CHATTER = 1000  # lines that a .bashrc may print
 MISSING = "python3: not found"
@@ -58,20 +65,34 @@ def bundle() -> bytes:
 
 def bootstrap() -> str:
     """The remote command that starts the agent; the same text for sh, csh and fish as login shells."""
-    read = "import sys;b=sys.stdin.buffer;exec(b.read(int(b.readline())))"
+    read = "import sys;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(program)"
     look = f'for p in {PYTHONS}; do $p -IS -c "" >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
     return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
 
 
 class Session:
-    """Requests to one node's agent, one at a time. Every failure is an EzpzError that names the node."""
+    """Requests to one node's agent. Every failure is an EzpzError that names the node.
 
-    def __init__(self, node: Node, address: str, child: Child) -> None:
+    happened: takes what the agent says without having been asked; gone: is told once when the line ends by itself
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        line: Line,
+        happened: Callable[[dict[str, Any]], None] = lambda _: None,
+        gone: Callable[[EzpzError], None] = lambda _: None,
+    ) -> None:
         self.node = node
-        self.address = address
-        self._child = child
-        self._number = 0
+        self.line = line
+        self.address = node.address
+        self.happened = happened
+        self.gone = gone
         self.host: dict[str, Any] = {}
+        self._number = 0
+        self._heard = time.monotonic()
+        self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], Callable[[dict[str, Any]], None] | None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(cls, node: Node) -> Session:
@@ -86,20 +107,26 @@ class Session:
     @classmethod
     async def _open(cls, node: Node, address: str) -> Session:
         child = await Child.start(ssh_argv(address, bootstrap()))
-        session = cls(node, address, child)
+        session = cls(node, ProcessLine(child, node))
+        session.address = address
+        child.writer.write(bundle())
+        return await session.started()
+
+    async def started(self) -> Session:
+        """This session, once its agent has said that it is there. Raises EzpzError."""
         try:
-            child.writer.write(bundle())
-            session.host = await asyncio.wait_for(session._ready(), READY_WITHIN)
+            self.host = await asyncio.wait_for(self._ready(), READY_WITHIN)
         except asyncio.TimeoutError:
-            await child.end()
+            await self.line.end(GRACE)
             raise NodeLost(
-                f"{node.given}: no answer within {READY_WITHIN:g} s of connecting",
+                f"{self.node.given}: no answer within {READY_WITHIN:g} s of connecting",
                 hint="is the node overloaded or hung?",
             ) from None
         except (EzpzError, OSError, asyncio.CancelledError):
-            await child.end(0.2)
+            await self.line.end(0.2)
             raise
-        return session
+        self._tasks = [asyncio.ensure_future(task) for task in (self._listen(), self._keep_alive())]
+        return self
 
     async def ask(
         self,
@@ -117,27 +144,38 @@ class Session:
         Raises the EzpzError that the agent answers with, NodeLost when the line ends, TimedOut.
         """
         self._number += 1
-        line = json.dumps(dict(request, id=self._number, op=op, ballast=len(ballast))).encode() + b"\n"
+        number = self._number
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer, heard
+        line = json.dumps(dict(request, id=number, op=op, ballast=len(ballast))).encode() + b"\n"
         try:
-            self._child.writer.write(line + ballast)
-            await self._child.writer.drain()
-            return await asyncio.wait_for(self._answer(heard), timeout)
-        except ConnectionError:
-            raise await self._lost() from None
+            if self._tasks[0].done():
+                raise await self.line.lost()
+            self.line.write(line + ballast)
+            return await asyncio.wait_for(self._drained(answer), timeout)
         except asyncio.TimeoutError:
             raise TimedOut(
                 f"{self.node.given}: no answer to '{op}' within {timeout:g} s",
                 hint="is the node overloaded or its disk hung?",
             ) from None
+        finally:
+            del self._waiting[number]
+
+    async def _drained(self, answer: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+        with contextlib.suppress(ConnectionError):  # whoever listens finds out why
+            await self.line.drain()
+        return await answer
 
     @property
     def is_open(self) -> bool:
-        return exit_status(self._child.process) is None
+        return self.line.is_open
 
     async def close(self, grace: float = 3.0) -> None:
         """End the agent: it removes its staging and goes. Never raises."""
-        with contextlib.suppress(OSError):
-            await self._child.end(grace)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.line.end(grace)
 
     async def _ready(self) -> dict[str, Any]:
         for _ in range(CHATTER):
@@ -148,33 +186,57 @@ class Session:
             f"{self.node.given}: its shell printed {CHATTER} lines and started no agent", hint="look at its .bashrc"
         )
 
-    async def _answer(self, heard: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
-        while True:
-            message = _parsed(await self._line())
-            if message.get("id") != self._number:
-                continue
-            if "event" in message:
-                if heard is not None:
-                    heard(message["event"])
-            elif "error" in message:
+    async def _listen(self) -> None:
+        """Hand every line to whoever waits for it, until there are no more."""
+        try:
+            while True:
+                self._take(_parsed(await self._line()))
+        except EzpzError as e:
+            waiting = [answer for answer, _ in self._waiting.values() if not answer.done()]
+            for answer in waiting:
+                answer.set_exception(e)
+            self.gone(e)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self._heard = time.monotonic()
+        answer, heard = self._waiting.get(message.get("id", 0), (None, None))
+        if "event" in message:
+            tell = self.happened if answer is None else heard
+            if tell is not None:
+                tell(message["event"])
+        elif answer is not None and not answer.done():
+            if "error" in message:
                 error = message["error"]
-                raise by_code(error["code"])(f"{self.node.given}: {error['message']}", hint=error["hint"])
+                answer.set_exception(
+                    by_code(error["code"])(f"{self.node.given}: {error['message']}", hint=error["hint"])
+                )
             else:
-                result: dict[str, Any] = message["result"]
-                return result
+                answer.set_result(message["result"])
+
+    async def _keep_alive(self) -> None:
+        """Let the agent know that we live, and find out when it does not."""
+        while True:
+            with contextlib.suppress(ConnectionError):
+                self.line.write(json.dumps({"id": 0, "op": "ping"}).encode() + b"\n")
+            await asyncio.sleep(PING_EVERY)
+            if time.monotonic() - self._heard > SILENT:
+                self._tasks[0].cancel()
+                await self.line.end(0.0)
+                lost = NodeLost(f"{self.node.given}: it has not answered for {SILENT:g} s", hint="is the node hung?")
+                for answer, _ in self._waiting.values():
+                    if not answer.done():
+                        answer.set_exception(lost)
+                self.gone(lost)
+                return
 
     async def _line(self) -> bytes:
         try:
-            line = await self._child.reader.readline()
+            line = await self.line.readline()
         except (ConnectionError, ValueError):
             line = b""
         if not line:
-            raise await self._lost()
+            raise await self.line.lost()
         return line
-
-    async def _lost(self) -> EzpzError:
-        status = await asyncio.wait_for(self._child.wait(), 5.0) if not self.is_open else await self._child.end(1.0)
-        return explain(self._child.err, status, self.node.given)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The agent's loop: one JSON request a line on stdin, events and one answer a line on stdout, until stdin ends.
+"""The agent's loop: one JSON request a line, events and one answer a line back, until the line ends or falls silent.
 
 Request: {"id": int, "op": str, ...}.
-Answers: {"id", "event": {...}} any number of times, then {"id", "result": {...}} or {"id", "error": {...}}.
-When stdin ends, whoever asked is gone: what runs is ended, staging is removed, and so is the agent.
+Answers: {"id", "event": {...}} any number of times, then {"id", "result": {...}} or {"id", "error": {...}}; without an
+id, what happens to a stream. The line is stdin and stdout, until somebody who knows the secret of `listen` connects and
+takes over. When it ends, whoever asked is gone: what runs is ended, staging is removed, and so is the agent.
 """
 
 import json
@@ -13,26 +14,34 @@ import signal
 import socket
 import sys
 import threading
-from typing import Any, BinaryIO, Dict, Optional
+import time
+from typing import Any, Dict, Optional
 
-from . import landing, leaks, refusal, smoke, transfer
+from . import landing, leaks, link, member, refusal, smoke, starter, transfer
 
 READY = "EZPZ-AGENT-READY"
+AT_ONCE = ("ping", "expect", "serve", "release", "start")  # also while something else is being done
+LIFELINE = 10.0  # seconds without a word, once there was a ping, after which whoever asked is taken for dead
 FAREWELL = 3.0  # seconds that the work in hand has to end once nobody listens
 
 
 class Agent:
     """Answers requests about one destination on this host."""
 
-    def __init__(self, answers: BinaryIO) -> None:
+    def __init__(self, requests: Any, answers: Any) -> None:
+        self.line = requests
         self.answers = answers
         self.landing: Optional[landing.Landing] = None
+        self.member: Optional[member.Member] = None
+        self.starter = starter.Starter(self._tell)
         self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
         self.gone = threading.Event()
+        self.heard = 0.0  # when there was a ping
+        self._saying = threading.Lock()
 
-    def serve(self, requests: BinaryIO) -> None:
-        """Answer until `requests` ends."""
-        threading.Thread(target=self._listen, args=(requests,), daemon=True).start()
+    def serve(self) -> None:
+        """Answer until the line ends."""
+        threading.Thread(target=self._listen, args=(self.line,), daemon=True).start()
         self.answers.write(b"\n")  # ends whatever a chatty .bashrc left unfinished
         self._say({"ready": READY, "host": socket.gethostname(), "python": platform.python_version()})
         try:
@@ -42,6 +51,9 @@ class Agent:
                     break
                 self._answer(request)
         finally:
+            self.starter.close()
+            if self.member is not None:
+                self.member.close()
             if self.landing is not None:
                 self.landing.close()
 
@@ -52,13 +64,39 @@ class Agent:
             self.landing.abandoned.set()
         self.requests.put(None)
 
-    def _listen(self, requests: BinaryIO) -> None:
-        for line in iter(requests.readline, b""):
-            request = json.loads(line.decode("utf-8"))
+    def _listen(self, line: Any) -> None:
+        for text in iter(line.readline, b""):
+            request = json.loads(text.decode("utf-8"))
             ballast = int(request.get("ballast", 0))  # bytes that follow, sent only to see how fast they come
-            if len(requests.read(ballast)) == ballast:
+            if len(line.read(ballast)) != ballast:
+                break
+            if request["op"] in AT_ONCE:
+                self._answer(request)
+            else:
                 self.requests.put(request)
+        if self.line is line:
+            self.leave()
+
+    def do_ping(self, _request: Dict[str, Any]) -> Dict[str, Any]:
+        """Whoever asked is alive; from now on a silence means that it is not."""
+        first, self.heard = not self.heard, time.monotonic()
+        if first:
+            threading.Thread(target=self._watch, daemon=True).start()
+        return {}
+
+    def _watch(self) -> None:
+        while time.monotonic() - self.heard < LIFELINE:
+            time.sleep(1.0)
         self.leave()
+
+    def take_over(self, found: link.Link) -> None:
+        """From now on, requests come over this connection."""
+        assert self.member is not None
+        line = link.Framed(found, self.member.secret, outgoing="to root", incoming="from root")
+        with self._saying:
+            self.line = self.answers = line
+        self._say({"ready": READY, "host": socket.gethostname(), "python": platform.python_version()})
+        self._listen(line)
 
     def leave(self) -> None:
         """End this process soon, whatever the work in hand is doing."""
@@ -87,15 +125,24 @@ class Agent:
 
     def _say(self, message: Dict[str, Any]) -> None:
         try:
-            self.answers.write(json.dumps(message).encode() + b"\n")
-            self.answers.flush()
+            with self._saying:
+                self.answers.write(json.dumps(message).encode() + b"\n")
+                self.answers.flush()
         except OSError:
             self.abandon()
+
+    def _tell(self, event: Dict[str, Any]) -> None:
+        self._say({"event": event})
 
     def _landed(self) -> landing.Landing:
         if self.landing is None:
             raise refusal.Refusal("error", "agent: nothing was prepared")
         return self.landing
+
+    def _member(self) -> member.Member:
+        if self.member is None:
+            raise refusal.Refusal("error", "agent: nobody listens")
+        return self.member
 
     def do_weigh(self, _request: Dict[str, Any]) -> Dict[str, Any]:
         return {"zstd": transfer.knows_zstd()}
@@ -118,8 +165,41 @@ class Agent:
     def do_keep(self, request: Dict[str, Any]) -> Dict[str, Any]:
         return {"kept": self._landed().keep(request["version"], request["made_of"])}
 
+    def do_listen(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        request = starter.own_part(request)
+        address = starter.own_address(request)
+        self.member = member.Member(request, address, self.take_over, self._tell)
+        return {
+            "name": self.member.name,
+            "address": address,
+            "port": self.member.listener.port,
+            "codec": self.member.codec.best,
+        }
+
+    def do_start(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        self.starter.start(request)
+        return {}
+
+    def do_join(self, _request: Dict[str, Any]) -> Dict[str, Any]:
+        self._member().join(self._landed())
+        return {}
+
+    def do_expect(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        self._member().expect(request)
+        return {}
+
+    def do_serve(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        self._member().serve(request)
+        return {}
+
+    def do_release(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        self._member().release(int(request["serial"]))
+        return {}
+
     def do_publish(self, request: Dict[str, Any]) -> Dict[str, Any]:
         landed = self._landed()
+        if request.get("streamed"):
+            self._member().land(landed.check_on)
         found = landed.verify(request["expected"], request.get("trial"))
         return landed.publish(found, request["receipt"], executable=bool(request["executable"]))
 
@@ -141,10 +221,10 @@ def main() -> None:
     """Serve on this process's own stdin and stdout; whatever else prints goes to stderr."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    agent = Agent(answers)
+    agent = Agent(sys.stdin.buffer, answers)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # a thread, because a handler that takes the queue's lock can meet itself holding it
         signal.signal(number, lambda *_: threading.Thread(target=agent.leave, daemon=True).start())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    agent.serve(sys.stdin.buffer)
+    agent.serve()
     os._exit(0)

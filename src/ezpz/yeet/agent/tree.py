@@ -42,29 +42,40 @@ def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
 
 
 def survey(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Survey:
-    """Count a tree and digest its entries: path, type, permissions, size, modification time, link target.
+    """Count a tree and digest its entries. `going_on` is called for each entry and may raise.
 
-    The version is a SHA-256 in hex. Times count in whole seconds, because some filesystems and tools keep no more;
-    those of directories and links do not count. `going_on` is called for each entry and may raise.
+    The version is the sum of the entries' fingerprints modulo 2**256, in hex: the same in whatever order they come.
     """
-    digest = hashlib.sha256()
-    files = size = entries = 0
+    total = files = size = entries = 0
     for path, status in walk(root):
         if going_on is not None:
             going_on()
         mode = status.st_mode
-        facts = b""
-        if stat.S_ISREG(mode):
-            facts = b"%o %d %d" % (mode & 0o7777, status.st_size, status.st_mtime_ns // 10**9)
-            size += status.st_size
-        elif stat.S_ISLNK(mode):
-            facts = os.readlink(os.path.join(root, path))
-        else:
-            facts = b"%o" % (mode & 0o7777)
+        target = os.readlink(os.path.join(root, path)) if stat.S_ISLNK(mode) else b""
+        size += status.st_size if stat.S_ISREG(mode) else 0
         entries += 1
         files += not stat.S_ISDIR(mode)
-        digest.update(b"%d %d %o %b%b" % (len(path), len(facts), stat.S_IFMT(mode), path, facts))
-    return Survey(files, size, entries, digest.hexdigest())
+        total += fingerprint(path, mode, status.st_size, status.st_mtime_ns, target)
+    return Survey(files, size, entries, version_of(total))
+
+
+def fingerprint(path: bytes, mode: int, size: int, mtime_ns: int, target: bytes) -> int:
+    """SHA-256 over an entry: path, type, permissions, size, modification time, link target.
+
+    Times count in whole seconds, because some filesystems and tools keep no more; those of directories and links, and
+    the permissions of links, do not count.
+    """
+    if stat.S_ISREG(mode):
+        facts = b"%o %d %d" % (mode & 0o7777, size, mtime_ns // 10**9)
+    else:
+        facts = target if stat.S_ISLNK(mode) else b"%o" % (mode & 0o7777)
+    digest = hashlib.sha256(b"%d %d %o %b%b" % (len(path), len(facts), stat.S_IFMT(mode), path, facts)).digest()
+    return int.from_bytes(digest, "big")
+
+
+def version_of(total: int) -> str:
+    """The version of a tree, from the sum of its fingerprints."""
+    return "%064x" % (total % (1 << 256))
 
 
 def count_missing(old: bytes, new: bytes) -> int:

@@ -18,20 +18,16 @@ from ezpz.cluster.remote import explain, ssh_command_line
 from ezpz.errors import EzpzError, TimedOut
 from ezpz.yeet.agent.transfer import PROGRESS, STATS, knows_zstd
 from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.events import Emit, NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
-from ezpz.yeet.fanout.machine import handshakes, raise_open_files
+from ezpz.yeet.events import NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
+from ezpz.yeet.fanout.agents import ANSWER_WITHIN, HOPELESS, Agents, attempt
 from ezpz.yeet.fanout.pace import BALLAST, Pace, choose_pace
 from ezpz.yeet.fanout.sources import MAX_PER_SOURCE, Tree
 from ezpz.yeet.report import Failure, NodeResult, Outcome
-from ezpz.yeet.session import Session
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Coroutine, Mapping
+    from ezpz.yeet.fanout.base import Shipment
+    from ezpz.yeet.session import Session
 
-    from ezpz.yeet.fanout.base import Limits, Shipment
-
-ANSWER_WITHIN = 120.0  # seconds for an agent to look at its disk
 STALLED = 60  # seconds without a byte after which rsync gives up
 OPTIONS = (
     "-rlptH",
@@ -45,16 +41,6 @@ OPTIONS = (
 )
 CLOSED_DOORS = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
 """Why one node may be unable to log in to another, although this host can reach both."""
-HOPELESS = (
-    "no-space",
-    "destination-unwritable",
-    "destination-refused",
-    "destination-not-ours",
-    "destination-busy",
-    "noexec",
-    "smoke-failed",
-    "tool-missing",
-)
 
 ORIGIN = Node("this host", address="", given="this host", is_local=True)
 """The first source, whether or not it is a node of the job."""
@@ -68,65 +54,16 @@ class ClosedDoorError(EzpzError):
         self.code = error.code
 
 
-class RsyncTree:
+class RsyncTree(Agents):
     """The engine that needs nothing but ssh and rsync, and python3 for the agent."""
 
     name: ClassVar[str] = "rsync"
     tools: ClassVar[tuple[str, ...]] = ("ssh", "rsync")
 
-    def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None:
-        self.limits = limits
-        self.emit = emit
-        self.rng = rng
-        self.started = time.monotonic()
-        self.sessions: dict[Node, Session] = {}
-        self.prepared: dict[Node, dict[str, Any]] = {}
-        self.request: dict[str, Any] = {}
-        self.handshakes = handshakes()
-
-    async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
-        raise_open_files(len(nodes))
-        return await self._on_each(nodes, self._connect)
-
-    async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
-        self.request = dict(request, tools=["rsync", "ssh"])
-        return await self._on_each(nodes, self._prepare)
-
-    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
-        asked = (_try(self.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request)) for node in nodes)
-        answers = await all_of(asked)
-        return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
+    needs = ("rsync", "ssh")
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         await _Delivery(self, nodes, shipment).run()
-
-    async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
-        answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_WITHIN)
-        return str(answer["path"])
-
-    async def close(self) -> None:
-        await asyncio.gather(*(session.close() for session in self.sessions.values()))
-        self.sessions.clear()
-
-    async def renew(self, node: Node) -> None:
-        """A prepared session to a node, a new one if the old one has ended. Raises EzpzError."""
-        session = self.sessions.get(node)
-        if session is None or not session.is_open:
-            if session is not None:
-                await session.close()
-            await self._connect(node)
-            await self._prepare(node)
-
-    async def _connect(self, node: Node) -> None:
-        async with self.handshakes:
-            self.sessions[node] = await Session.open(node)
-
-    async def _prepare(self, node: Node) -> None:
-        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=ANSWER_WITHIN, **self.request)
-
-    async def _on_each(self, nodes: tuple[Node, ...], act: Any) -> Mapping[Node, Failure]:
-        outcomes = await all_of(_failure_of(act(node)) for node in nodes)
-        return {node: failure for node, failure in zip(nodes, outcomes, strict=True) if failure is not None}
 
 
 class _Delivery:
@@ -176,29 +113,29 @@ class _Delivery:
         asking = self.engine.sessions[node].ask(
             "keep", version=self.shipment.version, made_of=self.shipment.receipt, timeout=ANSWER_WITHIN
         )
-        if (await _try(asking)).get("kept"):
+        if (await attempt(asking)).get("kept"):
             self.tree.has(node)
             self.engine.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
 
     async def _weigh(self) -> Pace:
         """Learn what the network carries from one node, and from all of them what their rsync knows."""
         sessions = [self.engine.sessions[node] for node in self.nodes]
-        answers = await all_of(_try(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
+        answers = await all_of(attempt(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
         zstd = await in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
         return choose_pace(await _rate(sessions[0]), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
-        attempt = self.tree.attempts[node]
+        number = self.tree.attempts[node]
         try:
-            self.engine.emit(NodeStarted(node, source.name, attempt))
+            self.engine.emit(NodeStarted(node, source.name, number))
             await self.engine.renew(node)
             moved = await self._copy(node, source)
             published = await self._publish(node)
         except EzpzError as e:
-            self._failed(node, source, e, attempt)
+            self._failed(node, source, e, number)
         else:
             self.tree.done(node, source)
-            result = NodeResult(node, Outcome.OK, attempt, source.name, seconds=self._elapsed(), **published, **moved)
+            result = NodeResult(node, Outcome.OK, number, source.name, seconds=self._elapsed(), **published, **moved)
             self.engine.emit(NodeDone(result))
 
     def _failed(self, node: Node, source: Node, error: EzpzError, attempt: int) -> None:
@@ -283,33 +220,17 @@ class _Delivery:
         return [*argv, "--", source, target]
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self.engine.started
+        return self.engine.elapsed()
 
 
 async def _rate(session: Session) -> float:
     """Bytes a second that this session carries, 0 if it does not."""
     began = time.monotonic()
-    await _try(session.ask("weigh", timeout=ANSWER_WITHIN))
+    await attempt(session.ask("weigh", timeout=ANSWER_WITHIN))
     empty = time.monotonic() - began
-    answer = await _try(session.ask("weigh", timeout=ANSWER_WITHIN, ballast=bytes(BALLAST)))
+    answer = await attempt(session.ask("weigh", timeout=ANSWER_WITHIN, ballast=bytes(BALLAST)))
     loaded = time.monotonic() - began - empty
     return BALLAST / max(loaded - empty, 1e-6) if answer else 0.0
-
-
-async def _try(asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """The answer, or nothing: whatever went wrong, the copy that follows meets it too."""
-    try:
-        return await asking
-    except EzpzError:
-        return {}
-
-
-async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
-    try:
-        await act
-    except EzpzError as e:
-        return Failure.of(e)
-    return None
 
 
 def _host(address: str) -> str:

@@ -173,7 +173,7 @@ class Course(Generic[N]):
         if parent != self.root:
             member.avoid.add(parent)
         if member.cuts >= ATTEMPTS:
-            return self._give_up(node, "it lost its connection {} times".format(member.cuts))
+            return self._give_up(node, f"it lost its connection {member.cuts} times")
         return [Release(parent, node), *self._serve_waiting()]
 
     def refused(self, node: N, parent: N, why: str) -> list[Action[N]]:
@@ -198,7 +198,7 @@ class Course(Generic[N]):
             return []
         member.cuts += 1
         if member.cuts >= ATTEMPTS:
-            return self._give_up(node, "what landed was damaged {} times".format(member.cuts))
+            return self._give_up(node, f"what landed was damaged {member.cuts} times")
         self._detach(node)
         member.state, member.damaged = State.WAITING, chunks
         return self._serve_waiting()

@@ -1,0 +1,273 @@
+"""Writer: chunks become files in a staged tree, as they come, and are read back at the end.
+
+Lists are read in order by one thread, which makes the folders; a few others write the content.
+"""
+
+import errno
+import hashlib
+import os
+import queue
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from . import chunk, frames
+from .codec import Codec
+from .log import Log
+
+MOST_WRITERS = 4
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+OLD = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Piece = NamedTuple(
+    "Piece",
+    [
+        ("path", bytes), ("mode", int), ("mtime_ns", int), ("size", int), ("offset", int), ("length", int),
+        ("digest", str),
+    ],
+)  # fmt: skip
+
+
+class Writer:
+    """Lands the chunks of one stream in the directory `tree`.
+
+    tree: a descriptor, so that the tree may move meanwhile; log: keeps their lists
+    landed: is told of every chunk that is on the disk, and of the bytes of content in it; failed: of what went wrong
+    """
+
+    def __init__(
+        self,
+        tree: int,
+        log: Log,
+        codec: Codec,
+        landed: Callable[[int, int], None],
+        failed: Callable[[BaseException], None],
+        threads: Optional[int] = None,
+    ) -> None:
+        self.tree = tree
+        self.log = log
+        self.codec = codec
+        self.landed = landed
+        self.failed = failed
+        self.folders: "Dict[bytes, Tuple[int, int]]" = {}
+        self.links: "List[Tuple[bytes, bytes]]" = []
+        self.large: "Dict[bytes, Tuple[int, int]]" = {}
+        self.stopped = False
+        self.umask = os.umask(0o077)
+        os.umask(self.umask)
+        count = max(1, min(MOST_WRITERS, (os.cpu_count() or 1) // 2)) if threads is None else threads
+        self._frames: "queue.Queue[Any]" = queue.Queue()
+        self._writes: "queue.Queue[Any]" = queue.Queue(2 * count)
+        self._threads = [threading.Thread(target=self._run, args=(self._open_all,), daemon=True)]
+        self._threads += [
+            threading.Thread(target=self._run, args=(self._write_all,), daemon=True) for _ in range(count)
+        ]
+        self._under_way = threading.Condition()
+        self._pending = 0
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, frame: frames.Frame) -> None:
+        """Take a chunk; how many may wait is the ring's to say."""
+        self._frames.put(frame)
+
+    def stop(self) -> None:
+        """End the threads, whatever waits."""
+        self.stopped = True
+        self._frames.put(None)
+        with suppress(queue.Full):  # a writer that has something to do looks at `stopped` afterwards
+            for _ in self._threads[1:]:
+                self._writes.put_nowait(None)
+
+    def join(self) -> None:
+        """Wait for the threads, after `stop`."""
+        for thread in self._threads:
+            thread.join(5.0)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (OSError, chunk.Malformed) as e:
+            self.stopped = True
+            self.failed(e)
+
+    def _open_all(self) -> None:
+        while not self.stopped:
+            frame = self._frames.get()
+            if frame is None:
+                break
+            if frame.flags & frames.BARRIER:
+                self._wait_for_writers()
+            self._open(frame)
+        for _ in self._threads[1:]:
+            self._writes.put(None)
+
+    def _wait_for_writers(self) -> None:
+        with self._under_way:
+            while self._pending and not self.stopped:
+                self._under_way.wait(0.2)
+
+    def _open(self, frame: frames.Frame) -> None:
+        """Read a list, make what has no content, and hand on the rest."""
+        kind, packed_list, packed = chunk.split(frame.payload)
+        records = chunk.records_of(packed_list, kind, self.codec)
+        self.log.add(frame.number, kind, packed_list, frame.flags)
+        pieces = []
+        for record in records:
+            if frame.flags & frames.BARRIER and record[0] != "d":
+                self.log.replaced(chunk.raw(record[1]), frame.number)
+            if record[0] == "f":
+                pieces.append(_piece(record))
+            else:
+                self._make(record)
+        with self._under_way:
+            self._pending += 1
+        self._writes.put((frame.number, pieces, frame.codec, packed))
+
+    def _make(self, record: List[Any]) -> None:
+        path = chunk.raw(record[1])
+        if record[0] == "d":
+            if path and path not in self.folders:
+                try:
+                    os.mkdir(path, 0o700, dir_fd=self.tree)
+                except FileExistsError:
+                    pass
+            self.folders[path] = (stat.S_IMODE(record[2]), record[3])
+        elif record[0] == "h":
+            self.links.append((path, chunk.raw(record[2])))
+        else:
+            self._remove(path)
+            if record[0] == "l":
+                os.symlink(record[3].encode("utf-8", "surrogateescape"), path, dir_fd=self.tree)
+                os.utime(path, ns=(record[2], record[2]), dir_fd=self.tree, follow_symlinks=False)
+
+    def _remove(self, path: bytes) -> None:
+        self.large.pop(path, None)
+        try:
+            os.unlink(path, dir_fd=self.tree)
+        except FileNotFoundError:
+            pass
+
+    def _write_all(self) -> None:
+        while True:
+            task = self._writes.get()
+            if task is None or self.stopped:
+                return
+            number, pieces, kind, packed = task
+            content = memoryview(chunk.content_of(packed, kind, self.codec))
+            start = 0
+            for piece in pieces:
+                self._write(piece, content[start : start + piece.length])
+                start += piece.length
+            if start != len(content):
+                raise chunk.Malformed("a chunk of {} bytes for {}".format(len(content), start))
+            with self._under_way:
+                self._pending -= 1
+                self._under_way.notify_all()
+            self.landed(number, start)
+
+    def _write(self, piece: Piece, content: memoryview) -> None:
+        whole = piece.length == piece.size
+        fd = self._create(piece) if whole else self._share(piece)
+        try:
+            if whole:
+                done = os.write(fd, content)
+                while done < piece.length:
+                    done += os.write(fd, content[done:])
+                os.utime(fd, ns=(piece.mtime_ns, piece.mtime_ns))
+            else:
+                done = 0
+                while done < piece.length:
+                    done += os.pwrite(fd, content[done:], piece.offset + done)
+        finally:
+            os.close(fd)
+
+    def _create(self, piece: Piece) -> int:
+        """A new file, in place of what may be there from a chunk that comes again."""
+        try:
+            fd = os.open(piece.path, NEW, piece.mode, dir_fd=self.tree)
+        except FileExistsError:
+            self._remove(piece.path)
+            fd = os.open(piece.path, NEW, piece.mode, dir_fd=self.tree)
+        if piece.mode & self.umask:
+            os.fchmod(fd, piece.mode)
+        return fd
+
+    def _share(self, piece: Piece) -> int:
+        """A file that several chunks write to; its time and mode wait for the last of them."""
+        with self._under_way:
+            if piece.path not in self.large:
+                self._remove(piece.path)
+                fd = os.open(piece.path, NEW, 0o600, dir_fd=self.tree)
+                self.large[piece.path] = (piece.mode, piece.mtime_ns)
+                os.ftruncate(fd, piece.size)
+                return fd
+        return os.open(piece.path, OLD, dir_fd=self.tree)
+
+    def finish(self) -> None:
+        """Once all is landed: further names, and the times and modes that had to wait. Raises OSError."""
+        for path, (mode, mtime_ns) in self.large.items():
+            fd = os.open(path, OLD, dir_fd=self.tree)
+            try:
+                os.fchmod(fd, mode)
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
+            finally:
+                os.close(fd)
+        for path, first in self.links:
+            try:
+                os.unlink(path, dir_fd=self.tree)
+            except FileNotFoundError:
+                pass
+            os.link(first, path, src_dir_fd=self.tree, dst_dir_fd=self.tree, follow_symlinks=False)
+        for path in sorted(self.folders, reverse=True):
+            mode, mtime_ns = self.folders[path]
+            where = path or b"."
+            os.utime(where, ns=(mtime_ns, mtime_ns), dir_fd=self.tree)
+            os.chmod(where, mode, dir_fd=self.tree)
+
+    def reopen(self) -> None:
+        """Make everything writable again, because something has to be landed once more. Raises OSError."""
+        for path in sorted(self.folders):
+            os.chmod(path or b".", self.folders[path][0] | 0o700, dir_fd=self.tree)
+        for path, (mode, _) in self.large.items():
+            os.chmod(path, mode | 0o600, dir_fd=self.tree)
+
+    def damaged(self, going_on: Callable[[], None]) -> List[int]:
+        """The chunks of which something on the disk is not what was sent: every file is read and digested again."""
+        numbers = self.log.numbers()
+        with ThreadPoolExecutor(max(1, len(self._threads) - 1)) as pool:
+            sound = list(pool.map(lambda number: self._is_sound(number, going_on), numbers))
+        return [number for number, good in zip(numbers, sound) if not good]
+
+    def _is_sound(self, number: int, going_on: Callable[[], None]) -> bool:
+        for record in self.log.records(number):
+            if record[0] != "f":
+                continue
+            going_on()
+            piece = _piece(record)
+            if not self.log.counts(piece.path, number):
+                continue
+            try:
+                content = self.read(piece.path, piece.offset, piece.length)
+            except OSError as e:
+                if e.errno not in (errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR):
+                    raise
+                return False
+            if hashlib.sha256(content).hexdigest() != piece.digest:
+                return False
+        return True
+
+    def read(self, path: bytes, offset: int, length: int) -> bytes:
+        """What a file of the tree holds. Raises OSError."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.tree)
+        try:
+            return os.pread(fd, length, offset)
+        finally:
+            os.close(fd)
+
+
+def _piece(record: List[Any]) -> Piece:
+    _, path, mode, mtime_ns, size, offset, length, digest = record
+    return Piece(chunk.raw(path), stat.S_IMODE(mode), mtime_ns, size, offset, length, digest)

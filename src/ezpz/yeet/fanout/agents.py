@@ -1,0 +1,117 @@
+"""Agents: a session to the agent on every node, which engines share: reach, check, ask, close."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from ezpz.child import all_of
+from ezpz.errors import EzpzError
+from ezpz.yeet.fanout.machine import handshakes, raise_open_files
+from ezpz.yeet.report import Failure
+from ezpz.yeet.session import Session
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from ezpz.cluster.model import Node
+    from ezpz.yeet.events import Emit
+    from ezpz.yeet.fanout.base import Limits
+
+ANSWER_WITHIN = 120.0  # seconds for an agent to look at its disk
+HOPELESS = (
+    "no-space",
+    "destination-unwritable",
+    "destination-refused",
+    "destination-not-ours",
+    "destination-busy",
+    "noexec",
+    "smoke-failed",
+    "tool-missing",
+)
+"""Failures that a further attempt meets again."""
+
+
+class Agents:
+    """The part of an engine that is the same for all which work through agents."""
+
+    needs: tuple[str, ...] = ()
+    """Programs that every node must have."""
+
+    def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None:
+        self.limits = limits
+        self.emit = emit
+        self.rng = rng
+        self.began = time.monotonic()
+        self.sessions: dict[Node, Session] = {}
+        self.prepared: dict[Node, dict[str, Any]] = {}
+        self.request: dict[str, Any] = {}
+        self.handshakes = handshakes()
+
+    async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
+        raise_open_files(len(nodes))
+        return await self.on_each(nodes, self.connect)
+
+    async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
+        self.request = dict(request, tools=list(self.needs))
+        return await self.on_each(nodes, self.prepare)
+
+    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
+        asked = (attempt(self.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request)) for node in nodes)
+        answers = await all_of(asked)
+        return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
+
+    async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
+        answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_WITHIN)
+        return str(answer["path"])
+
+    async def close(self) -> None:
+        await asyncio.gather(*(session.close() for session in self.sessions.values()))
+        self.sessions.clear()
+
+    async def renew(self, node: Node) -> None:
+        """A prepared session to a node, a new one if the old one has ended. Raises EzpzError."""
+        session = self.sessions.get(node)
+        if session is None or not session.is_open:
+            if session is not None:
+                await session.close()
+            await self.connect(node)
+            await self.prepare(node)
+
+    async def connect(self, node: Node) -> None:
+        """Open a session to a node. Raises EzpzError."""
+        async with self.handshakes:
+            self.sessions[node] = await Session.open(node)
+
+    async def prepare(self, node: Node) -> None:
+        """Have a node check its destination, and make its staging. Raises EzpzError."""
+        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=ANSWER_WITHIN, **self.request)
+
+    async def on_each(
+        self, nodes: tuple[Node, ...], act: Callable[[Node], Coroutine[Any, Any, None]]
+    ) -> Mapping[Node, Failure]:
+        """Do it on all nodes at once; the failures by node."""
+        outcomes = await all_of(_failure_of(act(node)) for node in nodes)
+        return {node: failure for node, failure in zip(nodes, outcomes, strict=True) if failure is not None}
+
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.began
+
+
+async def attempt(asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """The answer, or nothing: whatever went wrong, what follows meets it too."""
+    try:
+        return await asking
+    except EzpzError:
+        return {}
+
+
+async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
+    try:
+        await act
+    except EzpzError as e:
+        return Failure.of(e)
+    return None
