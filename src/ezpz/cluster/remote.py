@@ -44,6 +44,12 @@ def ssh_argv(address: str, command: str) -> tuple[str, ...]:
     return ("ssh", *SSH_OPTIONS, "--", address, command)
 
 
+def ssh_forward_argv(address: str, host: str, port: int) -> tuple[str, ...]:
+    """The argv whose stdin and stdout are a connection from `address` to a port of `host`, as seen from there."""
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ("ssh", *SSH_OPTIONS, "-W", where, "--", address)
+
+
 def ssh_command_line() -> str:
     """The same ssh as one string, for `rsync -e`; rsync appends the host and its command, hence the `--` at the end."""
     return shlex.join(("ssh", *SSH_OPTIONS, "--"))

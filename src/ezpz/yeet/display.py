@@ -33,6 +33,7 @@ PHASES = {
     "read": "reading",
     "publish": "publishing here",
     "send": "sending",
+    "stream": "reading and sending",
     "pack": "packing",
 }
 PLAIN_STEP = 0.1  # of the nodes; how often a plain line says how far it is

@@ -13,7 +13,8 @@ from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import Abandoned, Landing
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
-from ezpz.yeet.fanout.base import Shipment
+from ezpz.yeet.fanout.base import Feed, Shipment
+from ezpz.yeet.refeed import Again, feed_tree
 from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Here:
         self.landing = self._landing(plan.destination)
         self.previous: dict[str, Any] | None = None
         self.unchanged = self.landed = False
+        self.is_kept = True
+        self.again: Again | None = None
         self.published: dict[str, Any] = {}
 
     def interrupt(self) -> None:
@@ -84,14 +87,45 @@ class Here:
         assert refusal is not None
         raise refusal
 
-    def read(self) -> Shipment:
-        """Fill staging, relocated and verified, and say what it is. Raises EzpzError or Stopped."""
+    def begin(self) -> Again:
+        """What makes it possible to send something once more while, and after, it is read. Raises EzpzError."""
         with _as_ezpz_errors():
             if self._serves_in_place():
-                return self._shipment(
-                    self.plan.source.real, tree.survey(os.fsencode(self.plan.source.real), self.landing.check_on)
-                )
-            self.reading.fill(self.landing.tree, self._linkable)
+                self.again = Again(os.fsencode(self.plan.source.real), lambda: None)
+            else:
+                self.again = Again(self.landing.tree, self._restored)
+        return self.again
+
+    def _restored(self) -> bytes | None:
+        """A whole tree beside the one that was not kept."""
+        if self.reading.restore is None or self.is_kept:
+            return None
+        folder = os.path.join(self.landing.staging, b"again")
+        os.mkdir(folder, 0o700)
+        self.reading.restore(folder)
+        return folder
+
+    def read(self, feed: Feed | None = None) -> Shipment:
+        """Fill staging, or the feed, or both, relocated and verified, and say what it is. Raises EzpzError or Stopped.
+
+        This host's own copy is one more place where it goes, and is left out when nobody wants it.
+        """
+        with _as_ezpz_errors():
+            if self._serves_in_place():
+                real = os.fsencode(self.plan.source.real)
+                if feed is not None:
+                    feed_tree(real, feed, self.stop, self.reading.contents.scan)
+                    feed.end()
+                return self._shipment(self.plan.source.real, tree.survey(real, self.landing.check_on))
+            self.is_kept = feed is None or feed.needs_tree or self.is_target or not self.reading.feeds
+            self.reading.fill(self.landing.tree, self._linkable, feed, kept=self.is_kept)
+            if feed is not None:
+                feed.end()
+            if self.again is not None:
+                self.again.ready.set()
+            if not self.is_kept:
+                assert feed is not None
+                return self._shipment("", feed.survey())
             self.found = self.landing.verify(self._expected(), self.reading.trial if self.is_target else None)
             return self._shipment(os.fsdecode(self.landing.tree), self.found)
 
@@ -116,6 +150,9 @@ class Here:
 
     def close(self) -> None:
         """Remove staging and give up the lock; harmless twice."""
+        if self.again is not None:
+            self.again.close()
+            self.again = None
         self.landing.close()
 
     def _landing(self, destination: str) -> Landing:

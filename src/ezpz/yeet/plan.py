@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.scan import Scan
 
 UNQUOTABLE = '":\\\n'
-DEFAULT_ENGINE = "rsync"
+DEFAULT_ENGINE = "stream"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
 from ezpz.yeet.copy.fill import Fill
 from ezpz.yeet.notices import Notices
+from ezpz.yeet.refeed import bytecode_in, feed_bytecode, feed_tree, materialise
 from ezpz.yeet.relocate.base import FOLDER
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, estimate
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Mapping
 
+    from ezpz.yeet.fanout.base import Feed
     from ezpz.yeet.plan import Plan, Request
     from ezpz.yeet.relocate.base import Base
     from ezpz.yeet.relocate.interpreter import Interpreter
@@ -111,23 +113,43 @@ class Reading:
         self.base_reason = ""
         self.embedded: Base | None = None
         self.compiled = Compiled(0, 0, 0.0)
+        self.restore: Callable[[bytes], None] | None = None  # fills a folder with all that was read, once more
         self.added = 0  # files of bytecode that were made, less those that were dropped
 
     @property
     def environment(self) -> Environment | None:
         return self.contents.environment
 
-    def fill(self, staging: bytes, previous: Callable[[str], bytes | None]) -> None:
-        """Fill an empty staging directory. Raises EzpzError or Stopped.
+    def fill(
+        self,
+        staging: bytes,
+        previous: Callable[[str], bytes | None],
+        feed: Feed | None = None,
+        *,
+        kept: bool = True,
+    ) -> None:
+        """Fill an empty staging directory, and the feed. Raises EzpzError or Stopped.
 
         previous: the version in place if it was made of the same, given the digest of this relocation
+        kept: whether staging is wanted; without, it gets only what has to be compiled
         """
         strategy = STRATEGIES.load(self.plan.strategy.name)()
         source = os.fsencode(self.plan.source.real)
         if not self.plan.source.is_archive:
             self.decide(source)
             self.contents.scan.add_all(self._coming_along(source))
-        job = Job(source, self.contents.scan, staging, self.ledger, self.stop, self.moved, previous(self.digest))
+        feeding = feed if self.feeds else None
+        job = Job(
+            source,
+            self.contents.scan,
+            staging,
+            self.ledger,
+            self.stop,
+            self.moved,
+            previous(self.digest),
+            feeding,
+            kept,
+        )
         strategy.fill(job)
         try:
             if self.plan.source.is_archive:
@@ -135,6 +157,14 @@ class Reading:
             self._compile(job)
         except OSError as e:
             raise local_failure(e) from e
+        if feed is not None and not self.feeds:
+            feed_tree(staging, feed, self.stop)
+        self.restore = lambda folder: materialise(replace(job, staging=folder))
+
+    @property
+    def feeds(self) -> bool:
+        """Whether what is read can be fed at once; else it is fed from staging, afterwards."""
+        return STRATEGIES.load(self.plan.strategy.name).feeds
 
     def decide(self, root: bytes) -> None:
         """Decide what comes along, and with it the relocation; asks the nodes when that depends on them."""
@@ -197,13 +227,23 @@ class Reading:
         if bytecode is None or environment is None or environment.interpreter is None:
             return
         stale = bytecode.stale()
-        self.added = -drop(job.staging, stale.renew)
-        if self.plan.request.compile == "never":
-            return
-        wanted = (*stale.missing, *stale.renew)
-        left = reuse(job.staging, job.previous, wanted, bytecode.flavour)
+        never = self.plan.request.compile == "never"
+        wanted = () if never else (*stale.missing, *stale.renew)
+        if job.kept:
+            dropped = drop(job.staging, stale.renew)
+        else:
+            dropped = bytecode_in(job.scan, stale.renew)
+            materialise(job, wanted)
+        self.added = -len(dropped)
+        if not never:
+            self._make(job, environment.interpreter, wanted, bytecode.flavour)
+        if job.feed is not None and (wanted or dropped):
+            feed_bytecode(job.feed, job.staging, wanted, dropped, bytecode.flavour)
+
+    def _make(self, job: Job, python: Interpreter, wanted: tuple[bytes, ...], flavour: Flavour) -> None:
+        left = reuse(job.staging, job.previous, wanted, flavour)
         self.compiled = compile_missing(
-            job.staging, environment.interpreter.base_executable, left, self.destination,
+            job.staging, python.base_executable, left, self.destination,
             workers=min(MOST_COMPILERS, len(os.sched_getaffinity(0))), stop=self.stop,
         )  # fmt: skip
         if self.compiled.failed and not self.compiled.compiled:

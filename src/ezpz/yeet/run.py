@@ -10,14 +10,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import in_thread
+from ezpz.child import all_of, in_thread
 from ezpz.errors import EzpzError, Interrupted, StaleList
 from ezpz.process import Stopped, find
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES
 from ezpz.yeet.decide import Decision, Sight, decide, look
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
-from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment
+from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment, Start
 from ezpz.yeet.here import Here
 from ezpz.yeet.plan import Plan, Request, engine_choice
 from ezpz.yeet.reading import Reading
@@ -84,8 +84,7 @@ class _Run:
             try:
                 await self._reach_and_scan()
                 if await self._check():
-                    await self._read()
-                    await self._send()
+                    await self._move()
                     await self._note_failed()
             except (asyncio.CancelledError, Stopped):
                 if not self.interrupted:
@@ -164,15 +163,36 @@ class _Run:
         failures = (result.failure for result in self.results.values())
         return left > 0 and not any(failure is not None and failure.code in REFUSALS for failure in failures)
 
+    async def _move(self) -> None:
+        """Read, land here and send: all at once if the engine can, else one after the other."""
+        here, source = self.here, self.plan.source.real
+        assert here is not None
+        again = here.begin()
+        feed = await self.engine.begin(self._wanted(), Start(source, self.plan.totals.bytes, again.read))
+        if feed is None:
+            await self._read()
+            await self._send()
+            return
+        with self._phase("stream", self.plan.totals.bytes):
+            shipment = await in_thread(lambda: here.read(feed))
+            await all_of((self._publish(shipment), self._deliver(shipment)))
+
     async def _read(self) -> None:
         here = self.here
         assert here is not None
         with self._phase("read", self.plan.totals.bytes):
             shipment = await in_thread(here.read)
+        with self._phase("publish"):
+            await self._publish(shipment)
+
+    async def _publish(self, shipment: Shipment) -> None:
+        """Show it here, if this host is a node."""
+        here = self.here
+        assert here is not None
         assert self.reading is not None
         self._warn(self.reading.carried.warnings)
-        with self._phase("publish"):
-            self.shipment = shipment = await in_thread(lambda: here.publish(shipment))
+        self.shipment = shipment
+        self.shipment = await in_thread(lambda: here.publish(shipment))
         self._account_for_here()
 
     def _account_for_here(self) -> None:
@@ -185,14 +205,18 @@ class _Run:
     async def _send(self) -> None:
         assert self.shipment is not None
         with self._phase("send", self.shipment.bytes):
-            looking = asyncio.ensure_future(self._count_leaks_here())
-            try:
-                await self.engine.deliver(self._wanted(), self.shipment)
-                self.leaks = await looking
-            finally:
-                looking.cancel()
-            if self.leaks is None:
-                self.leaks = await self._count_leaks_elsewhere()
+            await self._deliver(self.shipment)
+
+    async def _deliver(self, shipment: Shipment) -> None:
+        self.shipment = shipment
+        looking = asyncio.ensure_future(self._count_leaks_here())
+        try:
+            await self.engine.deliver(self._wanted(), shipment)
+            self.leaks = await looking
+        finally:
+            looking.cancel()
+        if self.leaks is None:
+            self.leaks = await self._count_leaks_elsewhere()
 
     async def _count_leaks_here(self) -> int | None:
         """How much of an environment that stands here still leads to a shared filesystem; None when none stands here.

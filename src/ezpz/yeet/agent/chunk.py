@@ -43,6 +43,11 @@ def raw(path: str) -> bytes:
     return found
 
 
+def raw_target(target: str) -> bytes:
+    """What a symbolic link says, as the filesystem has it."""
+    return target.encode("utf-8", "surrogateescape")
+
+
 def digest(content: bytes) -> str:
     """What a piece of content is known by."""
     return hashlib.sha256(content).hexdigest()

@@ -140,7 +140,7 @@ class Writer:
         else:
             self._remove(path)
             if record[0] == "l":
-                os.symlink(record[3].encode("utf-8", "surrogateescape"), path, dir_fd=self.tree)
+                os.symlink(chunk.raw_target(record[3]), path, dir_fd=self.tree)
                 os.utime(path, ns=(record[2], record[2]), dir_fd=self.tree, follow_symlinks=False)
 
     def _remove(self, path: bytes) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ezpz.process import Completed
     from ezpz.yeet.entry import Entry
+    from ezpz.yeet.fanout.base import Feed
     from ezpz.yeet.relocate.ledger import Ledger
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
@@ -29,6 +30,7 @@ class Job:
 
     root: the real path of the source; scan: its entries (empty for an archive)
     staging: an existing, empty, private directory
+    feed: what sends the same to other hosts while it is read, or None; kept: whether it is written to staging as well
     ledger: relocates what is copied
     previous: the version in place, made of the same by the same ezpz, or None; unchanged files may be linked
     stop: set when the run was interrupted; moved: is told how many more bytes of content have been written
@@ -41,11 +43,17 @@ class Job:
     stop: threading.Event
     moved: Callable[[int], None]
     previous: bytes | None = None
+    feed: Feed | None = None
+    kept: bool = True
 
     def finish_folders(self, folders: list[Entry]) -> None:
         """Give folders, listed parents first, and the top their modes and times, children first. Raises OSError."""
-        self.finish_below(folders)
         top = os.stat(self.root)
+        if self.feed is not None:
+            self.feed.folder(b"", top.st_mode, top.st_mtime_ns)
+        if not self.kept:
+            return
+        self.finish_below(folders)
         os.utime(self.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
         os.chmod(self.staging, stat.S_IMODE(top.st_mode))
 
@@ -66,6 +74,8 @@ class Strategy(Protocol):
 
     name: ClassVar[str]
     reads_archives: ClassVar[bool]
+    feeds: ClassVar[bool]
+    """Whether `fill` gives the job's feed all that it reads, and can do without writing; else the job has no feed."""
     tools: ClassVar[tuple[str, ...]]
     """Programs that must be on PATH here."""
 

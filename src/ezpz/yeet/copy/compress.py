@@ -17,6 +17,7 @@ class Compress:
 
     name: ClassVar[str] = "compress"
     reads_archives: ClassVar[bool] = False
+    feeds: ClassVar[bool] = False
     tools: ClassVar[tuple[str, ...]] = ("tar", "gzip")
 
     def fill(self, job: Job) -> None:

@@ -18,6 +18,7 @@ class Cp:
 
     name: ClassVar[str] = "cp"
     reads_archives: ClassVar[bool] = False
+    feeds: ClassVar[bool] = False
     tools: ClassVar[tuple[str, ...]] = ("cp",)
 
     def fill(self, job: Job) -> None:

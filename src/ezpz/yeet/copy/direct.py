@@ -16,6 +16,7 @@ class Direct:
 
     name: ClassVar[str] = "direct"
     reads_archives: ClassVar[bool] = False
+    feeds: ClassVar[bool] = True
     tools: ClassVar[tuple[str, ...]] = ()
 
     def fill(self, job: Job) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import stat
+import tempfile
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,7 +17,7 @@ from ezpz.yeet.relocate.bytecode import HEADER
 from ezpz.yeet.relocate.large import WHOLE, Large, extents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ezpz.yeet.copy.base import Job
     from ezpz.yeet.entry import Entry
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PIECE = 8 << 20  # bytes asked of sendfile(2) at once
 BATCH_FILES, BATCH_BYTES = 64, 32 << 20
 QUEUED = 64  # batches that may wait for a thread
+NOWHERE = -1  # no descriptor
 PATIENCE = 0.2  # seconds that one is offered before it is looked whether anybody is left to take it
 
 Batch: TypeAlias = "list[Entry]"
@@ -60,7 +62,6 @@ class Fill:
         try:
             for entry in self.links:
                 self._link(entry)
-                self.job.ledger.linked(entry.path, entry.link, self._to(entry.path))
         except OSError as e:
             raise local_failure(e) from e
 
@@ -93,6 +94,10 @@ class Fill:
                 return
 
     def _make_folder(self, entry: Entry) -> None:
+        if self.job.feed is not None:
+            self.job.feed.folder(entry.path, entry.mode, entry.mtime_ns)
+        if not self.job.kept:
+            return
         os.mkdir(self._to(entry.path), 0o700)
         self.directories.append(entry)
         if self.job.previous is None:
@@ -118,20 +123,41 @@ class Fill:
             return 0
         if entry.content is None and self._link_previous(entry):
             return 0
-        sink = os.open(self._to(entry.path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
+        with self._sink(entry) as sink:
             if entry.content is not None:
-                write_all(sink, entry.content)
+                self._put(sink, entry, entry.content)
             elif not self._copy(sink, entry):
-                os.ftruncate(sink, 0)
-                os.lseek(sink, 0, os.SEEK_SET)
+                if sink != NOWHERE:
+                    os.ftruncate(sink, 0)
+                    os.lseek(sink, 0, os.SEEK_SET)
                 if not self._copy(sink, entry):
                     raise changed(entry.path)
-            os.fchmod(sink, entry.permissions)
-            os.utime(sink, ns=(entry.mtime_ns, entry.mtime_ns))
-        finally:
-            os.close(sink)
+            if self.job.kept:
+                os.fchmod(sink, entry.permissions)
+                os.utime(sink, ns=(entry.mtime_ns, entry.mtime_ns))
         return entry.size
+
+    @contextlib.contextmanager
+    def _sink(self, entry: Entry) -> Iterator[int]:
+        """The file to write to, in staging; when it is only fed, a nameless one, or NOWHERE for what fits in memory."""
+        if self.job.kept:
+            sink = os.open(self._to(entry.path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                yield sink
+            finally:
+                os.close(sink)
+        elif entry.size <= WHOLE:
+            yield NOWHERE
+        else:
+            with tempfile.TemporaryFile(dir=self.job.staging) as file:
+                yield file.fileno()
+
+    def _put(self, sink: int, entry: Entry, data: bytes) -> None:
+        """Write the whole content of a file, and feed it."""
+        if self.job.kept:
+            write_all(sink, data)
+        if self.job.feed is not None:
+            self.job.feed.file(entry, data)
 
     def _copy(self, sink: int, entry: Entry) -> bool:
         """Copy a file's content, relocated; False when it changed meanwhile. Raises SourceChanged for another size."""
@@ -154,10 +180,13 @@ class Fill:
             return False
         if outcome is not None:
             ledger.count(entry.path, outcome)
-        if data is not None:
-            if len(data) != entry.size:
-                return False
-            write_all(sink, ledger.content(entry.path, data))
+        if data is None:
+            if self.job.feed is not None:
+                self.job.feed.open_file(entry, sink)
+            return True
+        if len(data) != entry.size:
+            return False
+        self._put(sink, entry, ledger.content(entry.path, data))
         return True
 
     def _send_all(self, source: int, sink: int, entry: Entry, status: os.stat_result) -> None:
@@ -192,8 +221,14 @@ class Fill:
                 and self._lend(status)
             ):
                 os.link(path, self._to(entry.path), follow_symlinks=False)
+                self._feed_previous(path, entry)
                 return True
         return False
+
+    def _feed_previous(self, path: bytes, entry: Entry) -> None:
+        if self.job.feed is not None:
+            with open(path, "rb") as file:
+                self.job.feed.open_file(entry, file.fileno())
 
     def _is_as_in_source(self, path: bytes, entry: Entry) -> bool:
         """Whether relocation left a source alone that has bytecode; the ledger is told as if the file had been read."""
@@ -215,16 +250,27 @@ class Fill:
             return True
 
     def _write_link(self, entry: Entry) -> None:
+        if self.job.feed is not None:
+            self.job.feed.symlink(entry)
+        if not self.job.kept:
+            return
         os.symlink(entry.target, self._to(entry.path))
         os.utime(self._to(entry.path), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
 
     def _link(self, entry: Entry) -> None:
         """Give a file or link a further name; a link that says something else there is one of its own."""
-        first = self._to(entry.link)
-        if entry.is_symlink and os.readlink(first) != entry.target:
+        if entry.is_symlink and not (self.job.kept and os.readlink(self._to(entry.link)) == entry.target):
             self._write_link(entry)
-        else:
-            os.link(first, self._to(entry.path), follow_symlinks=False)
+            return
+        if self.job.feed is not None:
+            self.job.feed.further(entry.path, entry.link)
+        if self.job.kept:
+            os.link(self._to(entry.link), self._to(entry.path), follow_symlinks=False)
+        self.job.ledger.linked(entry.path, entry.link, self._standing(entry))
+
+    def _standing(self, entry: Entry) -> bytes:
+        """Where a file that has been copied can be read again."""
+        return self._to(entry.path) if self.job.kept else entry.origin or os.path.join(self.job.root, entry.path)
 
     def _check(self) -> None:
         if self.job.stop.is_set():

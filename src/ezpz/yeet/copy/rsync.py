@@ -17,6 +17,7 @@ class Rsync:
 
     name: ClassVar[str] = "rsync"
     reads_archives: ClassVar[bool] = False
+    feeds: ClassVar[bool] = False
     tools: ClassVar[tuple[str, ...]] = ("rsync",)
 
     def fill(self, job: Job) -> None:

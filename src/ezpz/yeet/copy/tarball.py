@@ -35,6 +35,7 @@ class Tarball:
 
     name: ClassVar[str] = "tarball"
     reads_archives: ClassVar[bool] = True
+    feeds: ClassVar[bool] = False
     tools: ClassVar[tuple[str, ...]] = ()
 
     def fill(self, job: Job) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.child import all_of
 from ezpz.errors import EzpzError
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
+from ezpz.yeet.fanout.pace import BALLAST
 from ezpz.yeet.report import Failure
 from ezpz.yeet.session import Session
 
@@ -115,3 +116,13 @@ async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
     except EzpzError as e:
         return Failure.of(e)
     return None
+
+
+async def rate_of(session: Session) -> float:
+    """Bytes a second that this session carries, 0 if it does not."""
+    began = time.monotonic()
+    await attempt(session.ask("weigh", timeout=ANSWER_WITHIN))
+    empty = time.monotonic() - began
+    answer = await attempt(session.ask("weigh", timeout=ANSWER_WITHIN, ballast=bytes(BALLAST)))
+    loaded = time.monotonic() - began - empty
+    return BALLAST / max(loaded - empty, 1e-6) if answer else 0.0

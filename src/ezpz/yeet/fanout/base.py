@@ -9,9 +9,11 @@ from ezpz.registry import Registry
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ezpz.cluster.model import Node
+    from ezpz.yeet.agent.tree import Survey
+    from ezpz.yeet.entry import Entry
     from ezpz.yeet.events import Emit
     from ezpz.yeet.report import Failure
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 class Shipment:
     """What an engine delivers.
 
-    path: the tree on this host; destination: where it goes on every node; version, files, bytes: what it must be there
+    path: the tree on this host, "" when it was not kept; destination: where it goes on every node
+    version, files, bytes: what it must be there
     receipt: what each node's receipt says besides; executable: it holds an environment
     trial: what its python must say on every node (see `agent.smoke`), None for what has none
     """
@@ -37,17 +40,72 @@ class Shipment:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """retries: attempts for a node after the first; timeout: seconds for one copy, 0 for none."""
+    """retries: attempts for a node after the first; timeout: seconds for one copy, 0 for none
+
+    transport: what starts agents on nodes, "ssh" or "srun"; encrypt: nothing leaves a host but through ssh
+    """
 
     retries: int
     timeout: float
+    transport: str = "ssh"
+    encrypt: bool = False
+
+
+class Feed(Protocol):
+    """Takes the entries of a tree while they are read, from any thread, for an engine that sends them on at once.
+
+    A folder comes before what is in it, the first name of a file before any further one, and `barrier` before what
+    takes the place of something that was fed already.
+
+    needs_tree: whether `deliver` wants the whole tree on this host besides
+    """
+
+    needs_tree: bool
+
+    def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
+        """A folder; the top is b""."""
+
+    def symlink(self, entry: Entry) -> None: ...
+
+    def further(self, path: bytes, first: bytes) -> None:
+        """A further name of a file or link."""
+
+    def file(self, entry: Entry, data: bytes) -> None:
+        """A file that holds `data`."""
+
+    def open_file(self, entry: Entry, fd: int) -> None:
+        """A file as it is behind a descriptor, with its holes. Raises OSError."""
+
+    def remove(self, path: bytes) -> None:
+        """Something that was fed and is not wanted."""
+
+    def barrier(self) -> None: ...
+
+    def end(self) -> None:
+        """There is no more."""
+
+    def survey(self) -> Survey:
+        """What was fed, counted, with its version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is known of a shipment before it is read.
+
+    source: its path, as receipts have it; size: bytes of content, about
+    read: what a file of it holds at an offset, for so many bytes, at any time later. Raises OSError.
+    """
+
+    source: str
+    size: int
+    read: Callable[[bytes, int, int], bytes]
 
 
 class Engine(Protocol):
     """A way to get a tree from this host to every other node; silent: events and results only.
 
-    Call `reach`, `check`, `deliver` in this order, each with the nodes that are still wanted; `close` always, also
-    after cancellation: it ends every process that was started here and on nodes, and removes staging.
+    Call `reach`, `check`, `begin`, `deliver` in this order, each with the nodes that are still wanted; `close` always,
+    also after cancellation: it ends every process that was started here and on nodes, and removes staging.
     """
 
     name: ClassVar[str]
@@ -64,6 +122,9 @@ class Engine(Protocol):
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         """Check every node's destination and take its lock, before anything moves; the failures by node."""
+
+    async def begin(self, nodes: tuple[Node, ...], start: Start) -> Feed | None:
+        """Begin to send what is about to be read; None when this engine, or these nodes, wait for the whole of it."""
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         """Copy, verify and publish; each node's result is emitted as NodeDone the moment it is known."""

@@ -19,14 +19,13 @@ from ezpz.errors import EzpzError, TimedOut
 from ezpz.yeet.agent.transfer import PROGRESS, STATS, knows_zstd
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.events import NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
-from ezpz.yeet.fanout.agents import ANSWER_WITHIN, HOPELESS, Agents, attempt
-from ezpz.yeet.fanout.pace import BALLAST, Pace, choose_pace
+from ezpz.yeet.fanout.agents import ANSWER_WITHIN, HOPELESS, Agents, attempt, rate_of
+from ezpz.yeet.fanout.pace import Pace, choose_pace
 from ezpz.yeet.fanout.sources import MAX_PER_SOURCE, Tree
 from ezpz.yeet.report import Failure, NodeResult, Outcome
 
 if TYPE_CHECKING:
-    from ezpz.yeet.fanout.base import Shipment
-    from ezpz.yeet.session import Session
+    from ezpz.yeet.fanout.base import Shipment, Start
 
 STALLED = 60  # seconds without a byte after which rsync gives up
 OPTIONS = (
@@ -61,6 +60,9 @@ class RsyncTree(Agents):
     tools: ClassVar[tuple[str, ...]] = ("ssh", "rsync")
 
     needs = ("rsync", "ssh")
+
+    async def begin(self, nodes: tuple[Node, ...], start: Start) -> None:
+        """Wait for the whole of it."""
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         await _Delivery(self, nodes, shipment).run()
@@ -122,7 +124,7 @@ class _Delivery:
         sessions = [self.engine.sessions[node] for node in self.nodes]
         answers = await all_of(attempt(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
         zstd = await in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
-        return choose_pace(await _rate(sessions[0]), zstd=zstd)
+        return choose_pace(await rate_of(sessions[0]), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
         number = self.tree.attempts[node]
@@ -221,16 +223,6 @@ class _Delivery:
 
     def _elapsed(self) -> float:
         return self.engine.elapsed()
-
-
-async def _rate(session: Session) -> float:
-    """Bytes a second that this session carries, 0 if it does not."""
-    began = time.monotonic()
-    await attempt(session.ask("weigh", timeout=ANSWER_WITHIN))
-    empty = time.monotonic() - began
-    answer = await attempt(session.ask("weigh", timeout=ANSWER_WITHIN, ballast=bytes(BALLAST)))
-    loaded = time.monotonic() - began - empty
-    return BALLAST / max(loaded - empty, 1e-6) if answer else 0.0
 
 
 def _host(address: str) -> str:

@@ -81,12 +81,12 @@ def reuse(tree: bytes, previous: bytes | None, paths: Sequence[bytes], flavour: 
     return tuple(sorted(left))
 
 
-def drop(tree: bytes, paths: Sequence[bytes]) -> int:
-    """Remove the bytecode of these sources, other interpreters' and optimised ones too, and return how many files.
+def drop(tree: bytes, paths: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Remove the bytecode of these sources, other interpreters' and optimised ones too, and return its paths.
 
     Raises OSError when one cannot be removed.
     """
-    dropped = 0
+    dropped: list[bytes] = []
     with _caches(tree, paths, make=False):
         for folder, names in _by_folder(paths):
             sources = set(names)
@@ -94,8 +94,8 @@ def drop(tree: bytes, paths: Sequence[bytes]) -> int:
                 for name in map(os.fsencode, os.listdir(cache)):
                     if source_of(name) in sources:
                         os.unlink(name, dir_fd=cache)
-                        dropped += 1
-    return dropped
+                        dropped.append(os.path.join(folder, CACHE, name))
+    return tuple(dropped)
 
 
 @functools.cache

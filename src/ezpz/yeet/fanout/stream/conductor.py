@@ -1,0 +1,220 @@
+"""Conductor: carries out what the course of one stream says, and tells it what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from ezpz.child import all_of
+from ezpz.cluster.model import Node
+from ezpz.errors import EzpzError, NodeLost, by_code
+from ezpz.yeet.agent.codec import Codec
+from ezpz.yeet.agent.relay import Downstream
+from ezpz.yeet.events import NodeDone, NodeMoved, NodeParked, NodeRetrying, NodeServed, NodeWhole, Noted
+from ezpz.yeet.fanout.agents import ANSWER_WITHIN, attempt
+from ezpz.yeet.fanout.stream.course import Action, Course, GiveUp, Release, Serve, State
+from ezpz.yeet.fanout.stream.feed import Feed
+from ezpz.yeet.fanout.stream.shape import Rates, choose_shape
+from ezpz.yeet.report import Failure, NodeResult, Outcome
+
+if TYPE_CHECKING:
+    from ezpz.yeet.fanout.base import Shipment, Start
+    from ezpz.yeet.fanout.stream.engine import Stream
+
+ROOT = Node("this host", address="", given="this host", is_local=True)
+STALL = 10.0  # seconds without a byte after which a connection is given up
+SLOW_WIRE = 120e6  # bytes a second: gigabit Ethernet
+SMALL_CHUNK = 256 << 10  # bytes of content in a chunk on a slow wire, where each hop costs the time of one chunk
+
+
+class Conductor:
+    """One stream to some nodes: carries out what the course says, and tells it what happens."""
+
+    def __init__(self, engine: Stream, nodes: tuple[Node, ...], start: Start, *, needs_tree: bool) -> None:
+        self.engine = engine
+        self.nodes = nodes
+        self.start = start
+        self.needs_tree = needs_tree
+        self.loop = asyncio.get_running_loop()
+        self.serial = 0
+        self.servings: dict[int, tuple[Node, Node]] = {}
+        self.serial_of: dict[Node, int] = {}
+        self.downstreams: dict[int, Downstream] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.ended = asyncio.Event()
+        self.results: dict[Node, NodeResult] = {}
+        self.attempts: dict[Node, int] = dict.fromkeys(nodes, 0)
+        self.via: dict[Node, str] = dict.fromkeys(nodes, "")
+        self.content: dict[Node, int] = dict.fromkeys(nodes, 0)
+        self.bug: BaseException | None = None
+
+    async def begin(self) -> None:
+        """Plan the tree and let the nodes take their places in it."""
+        engine = self.engine
+        codec = Codec()
+        kind = min([codec.best, *(engine.listening[node]["codec"] for node in self.nodes)])
+        rate = engine.rate
+        slow = rate < SLOW_WIRE
+        rates = Rates(rate=max(rate, 1.0), size=max(1, self.start.size) / (3 if slow else 1), chunk=SMALL_CHUNK // 2)
+        shape = choose_shape(len(self.nodes), rates)
+        engine.emit(Noted(f"the network carries {rate / 1e6:.0f} MB/s: {shape.reason}"))
+        limits = {"limit": SMALL_CHUNK} if slow else {}
+        self.feed = Feed(engine.secret, codec, kind, self.start.read, needs_tree=self.needs_tree, **limits)
+        self.course: Course[Node] = Course(ROOT, self.nodes, shape.width, engine.rng, wire=rate)
+        await all_of(self._ask(node, "join") for node in self.nodes)
+        self._act(self.course.start())
+
+    async def finish(self, shipment: Shipment) -> None:
+        """Have every node verify, try out and publish; return when all have ended."""
+        for node in self.nodes:
+            if node not in self.results:
+                self._task(self._publish(node, shipment))
+        while not self.course.is_over and self.bug is None:
+            self.ended.clear()
+            await self.ended.wait()
+        if self.bug is not None:
+            raise self.bug
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for task in self.tasks:
+            task.cancel()
+        for downstream in self.downstreams.values():
+            downstream.release()
+        self.feed.close()
+
+    def heard(self, node: Node, event: dict[str, Any]) -> None:
+        """What an agent, or this host's own part, says of the stream."""
+        what = event["stream"]
+        if what == "at":
+            self.content[node] = event["content"]
+            self.engine.emit(NodeMoved(node, event["content"]))
+            root = self.feed.ring
+            self.course.moved(ROOT, root.next, root.wire, time.monotonic())
+            self._act(self.course.moved(node, event["position"], event["wire"], time.monotonic()))
+        elif what == "whole":
+            self.engine.emit(NodeWhole(node))
+            self._act(self.course.whole(node))
+        elif what == "damaged":
+            self.engine.emit(NodeRetrying(node, f"{node.given}: what landed was damaged, and is sent again"))
+            self._act(self.course.damaged(node, tuple(event["chunks"])))
+        elif what == "failed":
+            failure = event["failure"]
+            error = by_code(failure["code"])(f"{node.given}: {failure['message']}", hint=failure["hint"])
+            self.lost(node, error)
+        elif what in ("cut", "lost", "refused"):
+            self._interrupted(what, event)
+
+    def _interrupted(self, what: str, event: dict[str, Any]) -> None:
+        parent, child = self.servings.pop(event["serial"], (None, None))
+        if parent is None or child is None or self.serial_of.get(child) != event["serial"]:
+            return
+        self.engine.emit(Noted(f"{child.given} from {parent.given}: {event['why']}"))
+        if what == "refused":
+            self._act(self.course.refused(child, parent, event["why"]))
+        else:
+            self._act(self.course.cut(child, parent, time.monotonic()))
+
+    def lost(self, node: Node, error: EzpzError) -> None:
+        """A node has failed for good."""
+        if node in self.nodes and node not in self.results:
+            self._finished(NodeResult(
+                node, Failure.of(error).outcome, self.attempts[node], self.via[node],
+                failure=Failure.of(error), seconds=self.engine.elapsed(),
+            ))  # fmt: skip
+            self._act(self.course.gone(node, error.message))
+            self._task(self._dismiss(node))
+
+    async def _dismiss(self, node: Node) -> None:
+        session = self.engine.sessions.get(node)
+        if session is not None:
+            await session.close()
+
+    async def _publish(self, node: Node, shipment: Shipment) -> None:
+        expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
+        try:
+            published = await self.engine.sessions[node].ask(
+                "publish", expected=expected, receipt=shipment.receipt, executable=shipment.executable,
+                trial=shipment.trial, streamed=True, timeout=self.engine.limits.timeout or None,
+            )  # fmt: skip
+        except EzpzError as e:
+            self.lost(node, e)
+            return
+        if node not in self.results:
+            self._finished(NodeResult(
+                node, Outcome.OK, self.attempts[node], self.via[node], seconds=self.engine.elapsed(),
+                sent_files=shipment.files, sent_bytes=shipment.bytes, **published,
+            ))  # fmt: skip
+            self._act(self.course.done(node))
+
+    def _finished(self, result: NodeResult) -> None:
+        self.results[result.node] = result
+        self.engine.emit(NodeDone(result))
+        self.ended.set()
+
+    def _act(self, actions: list[Action[Node]]) -> None:
+        for action in actions:
+            if isinstance(action, Serve):
+                self._serve(action)
+            elif isinstance(action, Release):
+                self._release(action.parent, action.child)
+                if self.course.members[action.child].state is State.PARKED:
+                    self.engine.emit(NodeParked(action.child))
+            elif isinstance(action, GiveUp):
+                hint = "is the network between the nodes all right?"
+                self.lost(action.node, NodeLost(f"{action.node.given}: {action.why}", hint=hint))
+        self.ended.set()
+
+    def _serve(self, action: Serve[Node]) -> None:
+        parent, child = action.parent, action.child
+        self.serial += 1
+        self.servings[self.serial] = parent, child
+        self.serial_of[child] = self.serial
+        adopted = self.attempts[child] > 0
+        self.attempts[child] += 1
+        self.via[child] = parent.given
+        self.engine.emit(NodeServed(child, parent.given, self.course.depth_of(child), adopted))
+        self._task(self._connect(parent, child, self.serial, action.chunks))
+
+    async def _connect(self, parent: Node, child: Node, serial: int, chunks: tuple[int, ...]) -> None:
+        """Tell the child whom to expect, then the parent to dial it."""
+        await self._ask(child, "expect", parent=parent.given, serial=serial, chunks=list(chunks))
+        if self.serial_of.get(child) != serial:
+            return
+        way = self.engine.way_to(child)
+        if parent == ROOT:
+            self.downstreams[serial] = Downstream(
+                self.feed.ring, self.engine.secret, ROOT.given, serial, way, STALL, self._say
+            )
+        else:
+            await self._ask(parent, "serve", serial=serial, to=way)
+
+    def _release(self, parent: Node, child: Node) -> None:
+        serial = self.serial_of.get(child, 0)
+        if self.servings.pop(serial, None) is None:
+            return
+        if parent == ROOT:
+            downstream = self.downstreams.pop(serial, None)
+            if downstream is not None:
+                downstream.release()
+        elif parent not in self.results or self.results[parent].outcome is Outcome.OK:
+            self._task(self._ask(parent, "release", serial=serial))
+
+    async def _ask(self, node: Node, op: str, **request: Any) -> None:
+        await attempt(self.engine.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request))
+
+    def _say(self, event: dict[str, Any]) -> None:
+        """What this host's own connections say, from their threads."""
+        self.loop.call_soon_threadsafe(self.heard, ROOT, event)
+
+    def _task(self, act: Any) -> None:
+        task = asyncio.ensure_future(act)
+        self.tasks.add(task)
+        task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.bug = task.exception()
+            self.ended.set()

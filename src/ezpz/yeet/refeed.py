@@ -1,0 +1,160 @@
+"""Refeed: what stands on this host goes into a stream: a whole tree, bytecode that was made, a file once more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ezpz.yeet.copy.base import Job
+from ezpz.yeet.copy.fill import Fill
+from ezpz.yeet.entry import Entry
+from ezpz.yeet.relocate.bytecode import source_of
+from ezpz.yeet.relocate.compile_program import CACHE
+from ezpz.yeet.relocate.ledger import Ledger
+from ezpz.yeet.relocate.relocation import Relocation
+from ezpz.yeet.scan import Scan, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ezpz.yeet.fanout.base import Feed
+    from ezpz.yeet.relocate.bytecode import Flavour
+
+
+def feed_tree(root: bytes, feed: Feed, stop: threading.Event, scanned: Scan | None = None) -> None:
+    """Feed a tree as it stands. Raises EzpzError or Stopped.
+
+    scanned: its entries, when they are known
+    """
+    found = scan(root, stop=stop) if scanned is None else scanned
+    job = Job(root, found, root, Ledger(Relocation(b"")), stop, lambda _: None, feed=feed, kept=False)
+    Fill(job, entries_of(found)).run()
+    top = os.stat(root)
+    feed.folder(b"", top.st_mode, top.st_mtime_ns)
+
+
+def entries_of(scanned: Scan) -> Iterator[Entry]:
+    """All entries, one after the other."""
+    return (entry for batch in scanned.batches() for entry in batch)
+
+
+def materialise(job: Job, paths: Iterable[bytes] | None = None) -> None:
+    """Write what was only fed to staging: these files with the folders around them, or all.
+
+    Raises EzpzError or Stopped.
+    """
+    wanted = None if paths is None else set(paths)
+    folders = {b""}
+    for path in wanted or ():
+        folder = os.path.dirname(path)
+        folders.add(os.path.join(folder, CACHE))
+        while folder not in folders:
+            folders.add(folder)
+            folder = os.path.dirname(folder)
+    entries = (
+        entry._replace(link=b"") if wanted is not None else entry
+        for entry in entries_of(job.scan)
+        if wanted is None or entry.path in (folders if entry.is_directory else wanted)
+    )
+    ledger = Ledger(job.ledger.relocation)
+    copy = replace(job, ledger=ledger, moved=lambda _: None, feed=None, kept=True, previous=None)
+    filling = Fill(copy, entries)
+    filling.run()
+    copy.finish_below(filling.directories)
+
+
+def bytecode_in(scanned: Scan, sources: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The bytecode that a scan has of these sources, by any interpreter."""
+    wanted = set(sources)
+    return tuple(entry.path for entry in entries_of(scanned) if _source(entry.path) in wanted)
+
+
+def _source(path: bytes) -> bytes | None:
+    folder, name = os.path.split(path)
+    above, cache = os.path.split(folder)
+    source = source_of(name) if cache == CACHE else None
+    return None if source is None else os.path.join(above, source)
+
+
+def feed_bytecode(
+    feed: Feed, tree: bytes, sources: Iterable[bytes], dropped: Iterable[bytes], flavour: Flavour
+) -> None:
+    """Feed the bytecode that a tree now has of these sources, in place of what was dropped. Raises OSError."""
+    feed.barrier()
+    gone = set(dropped)
+    told: set[bytes] = set()
+    for source in sorted(sources):
+        folder, name = os.path.split(source)
+        cache = os.path.join(folder, CACHE)
+        path = os.path.join(cache, flavour.name(name))
+        try:
+            fd = os.open(os.path.join(tree, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # it could not be compiled
+        try:
+            if cache not in told:
+                told.add(cache)
+                status = os.lstat(os.path.join(tree, cache))
+                feed.folder(cache, status.st_mode, status.st_mtime_ns)
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode):
+                feed.open_file(Entry(path, status.st_mode, status.st_mtime_ns, status.st_size), fd)
+                gone.discard(path)
+        finally:
+            os.close(fd)
+    for path in sorted(gone):
+        feed.remove(path)
+
+
+class Again:
+    """What was fed can be read again: from the tree that is kept here, or from one that is made when it is needed.
+
+    made: makes such a tree and says where, None for nowhere; called once, after `ready` was set
+    """
+
+    def __init__(self, tree: bytes, made: Callable[[], bytes | None]) -> None:
+        self._trees = [_folder(tree)]
+        self._made = made
+        self.ready = threading.Event()
+        self._lock = threading.Lock()
+
+    def read(self, path: bytes, offset: int, length: int) -> bytes:
+        """What a file holds there. Raises OSError, EzpzError."""
+        found = self._read(path, offset, length)
+        if found is None:
+            self.ready.wait()
+            with self._lock:
+                tree = self._made() if len(self._trees) == 1 else None
+                if tree is not None:
+                    self._trees.append(_folder(tree))
+            found = self._read(path, offset, length)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return found
+
+    def _read(self, path: bytes, offset: int, length: int) -> bytes | None:
+        for tree in self._trees:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=tree)
+            except FileNotFoundError:
+                continue
+            try:
+                return os.pread(fd, length, offset)
+            finally:
+                os.close(fd)
+        return None
+
+    def close(self) -> None:
+        """Let go of the trees."""
+        for tree in self._trees:
+            os.close(tree)
+        self._trees = []
+
+
+def _folder(path: bytes) -> int:
+    """A descriptor, because the tree may move meanwhile."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
