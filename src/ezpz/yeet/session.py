@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.model import Node
 
-MODULES = (
-    "refusal", "tree", "place", "lock", "interpreter", "smoke", "landing", "transfer", "leaks", "codec", "frames",
-    "chunk", "ring", "link", "log", "writer", "relay", "member", "starter", "serve",
-)  # fmt: skip
-"""The agent's modules: each needs only those before it."""
 PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
 PING_EVERY = 2.0  # seconds
 SILENT = 10.0  # seconds without a word after which an agent is taken for dead
@@ -34,32 +29,35 @@ READY_WITHIN = 60.0  # seconds; a node that has let us in but starts nothing
 CHATTER = 1000  # lines that a .bashrc may print
 MISSING = "python3: not found"
 SETUP = """\
-import sys, types
-def install(name, text):
-    module = sys.modules[name] = types.ModuleType(name)
-    if text:
-        module.__package__ = name.rpartition(".")[0]
-    else:
-        module.__path__ = []
-    exec(compile(text, "<ezpz agent: " + name + ">", "exec"), module.__dict__)
-    parent, _, last = name.rpartition(".")
-    if parent:
-        setattr(sys.modules[parent], last, module)
-for name, text in %r:
-    install(name, text)
-sys.modules["ezpz.yeet.agent.serve"].main()
+import sys
+from importlib.machinery import ModuleSpec
+texts = %r
+class Bundle:
+    def find_spec(name, path=None, target=None):
+        return ModuleSpec(name, Bundle, is_package=not texts[name]) if name in texts else None
+    def create_module(spec):
+        return None
+    def exec_module(module):
+        name = module.__name__
+        exec(compile(texts[name], "<ezpz agent: " + name + ">", "exec"), module.__dict__)
+sys.meta_path.insert(0, Bundle)
+from ezpz.yeet.agent.serve import main
+main()
 """
+"""What runs the agent: its modules are compiled when they are first needed."""
 
 
 @functools.cache
 def bundle() -> bytes:
     """The agent as one program, preceded by its length on a line of its own."""
     folder = os.path.join(os.path.dirname(__file__), "agent")
-    sources = [(package, "") for package in ("ezpz", "ezpz.yeet", "ezpz.yeet.agent")]
-    for module in MODULES:
-        with open(os.path.join(folder, module + ".py"), encoding="utf-8") as file:
-            sources.append((f"ezpz.yeet.agent.{module}", file.read()))
-    program = (SETUP % (sources,)).encode()
+    texts = dict.fromkeys(("ezpz", "ezpz.yeet", "ezpz.yeet.agent"), "")
+    for name in sorted(os.listdir(folder)):
+        module, suffix = os.path.splitext(name)
+        if suffix == ".py" and module != "__init__":
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                texts[f"ezpz.yeet.agent.{module}"] = file.read()
+    program = (SETUP % (texts,)).encode()
     return b"%d\n%b" % (len(program), program)
 
 

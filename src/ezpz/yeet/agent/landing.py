@@ -12,11 +12,11 @@ import shutil
 import stat
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
 from . import place, smoke, tree
+from .beside import Beside
 from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
@@ -178,12 +178,13 @@ class Landing:
         trial: what its python must say (see `smoke.try_out`), which is asked at the same time; None for no python
         Raises Refusal or OSError.
         """
-        with ThreadPoolExecutor(1) as other:
-            spellings = (self.given, self.dst)
-            trying = None if trial is None else other.submit(smoke.try_out, self.tree, spellings, trial, self.check_on)
+        spellings = (self.given, self.dst)
+        trying = None if trial is None else Beside(smoke.try_out, self.tree, spellings, trial, self.check_on)
+        try:
             found = tree.survey(self.tree, self.check_on)
-        if trying is not None:
-            trying.result()
+        finally:
+            if trying is not None:
+                trying.finish()
         for name in ("files", "bytes", "version"):
             want, have = expected.get(name), getattr(found, name)
             if want is not None and want != have:

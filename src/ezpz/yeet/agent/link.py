@@ -6,6 +6,7 @@ run's secret, for this very connection. See docs/explanation/stream.md.
 
 import secrets
 import socket
+import struct
 import subprocess
 import threading
 from typing import Any, Callable, Dict, List, Optional, Union
@@ -13,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 from . import frames
 
 HANDSHAKE = 5.0  # seconds that a stranger may take
+LOW = 64 << 10  # bytes that should have come before a thread is woken
 STRANGERS = 16  # connections that have not proved anything yet; the oldest goes when there are more
 
 
@@ -23,12 +25,37 @@ class Link:
         self.sock = sock
         self.facts = facts
         self.nonces = nonces
+        self._low = 1
+
+    def limit(self, seconds: float) -> None:
+        """How long nothing may come, or be taken, before that is a `BlockingIOError`; 0 for as long as it likes.
+
+        The kernel's own limits (socket(7), SO_RCVTIMEO), because Python's cost a system call for each packet.
+        """
+        self.sock.settimeout(None)
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.sock.setsockopt(socket.SOL_SOCKET, option, limit)
 
     def fill(self, view: memoryview) -> None:
-        """Fill a buffer. Raises EOFError at the end, OSError."""
-        fill(self.sock, view)
+        """Fill a buffer, woken only for a good deal of it. Raises EOFError at the end, OSError."""
+        left = len(view)
+        while left:
+            wanted = left - LOW if left > LOW else left
+            self._wake_at(min(left, LOW))
+            count = self.sock.recv_into(view[len(view) - left :], wanted, socket.MSG_WAITALL)
+            if count == 0:
+                raise EOFError
+            left -= count
+
+    def _wake_at(self, low: int) -> None:
+        """Let this thread sleep until so many bytes have come (socket(7), SO_RCVLOWAT)."""
+        if low != self._low:
+            self._low = low
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low)
 
     def send(self, data: Union[bytes, bytearray]) -> None:
+        """Send all of it. Raises OSError."""
         self.sock.sendall(data)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import Any, Callable, Dict, Optional
 
 from . import frames
-from .codec import Codec
+from .codec import Codec, keep_memory
 from .landing import Landing
 from .link import Link, Listener
 from .log import Log
@@ -31,6 +31,7 @@ class Member:
         self.stall = float(request["stall"])
         self.say = say
         self.control = control
+        keep_memory()
         self.codec = Codec()
         self.ring: "Optional[Ring]" = None
         self.writer: "Optional[Writer]" = None
@@ -119,7 +120,7 @@ class Member:
 
     def _arrived(self, link: Link) -> None:
         if link.facts.get("role") == "control":
-            link.sock.settimeout(None)
+            link.limit(0)
             self.control(link)
         elif self.upstream is not None:
             self.upstream.receive(link)

@@ -86,7 +86,7 @@ class Downstream:
         return dial(through(detour), self.secret, facts), "ssh"
 
     def _send_all(self, link: Link) -> None:
-        link.sock.settimeout(self.stall)
+        link.limit(self.stall)
         chunks = frames.numbers_of(link.facts)
         numbers: "Iterable[int]" = chunks or itertools.count(int(link.facts.get("position", 0)))
         beat = frames.seal(self.key, frames.BEAT, 0, b"")
@@ -154,9 +154,9 @@ class Upstream:
             self.link = link
         why = ""
         try:
-            link.sock.settimeout(self.stall)
+            link.limit(self.stall)
             self._take_all(link, wanted)
-        except socket.timeout:
+        except BlockingIOError:
             why = "nothing came for {:g} s".format(self.stall)
         except (OSError, EOFError, frames.Broken, Over) as e:
             why = str(e) or "the connection broke"

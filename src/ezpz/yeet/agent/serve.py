@@ -8,7 +8,6 @@ takes over. When it ends, whoever asked is gone: what runs is ended, staging is 
 
 import json
 import os
-import platform
 import queue
 import signal
 import socket
@@ -17,9 +16,10 @@ import threading
 import time
 from typing import Any, Dict, Optional
 
-from . import landing, leaks, link, member, refusal, smoke, starter, transfer
+from . import landing, link, member, refusal
 
 READY = "EZPZ-AGENT-READY"
+VERSION = "{}.{}.{}".format(*sys.version_info[:3])
 AT_ONCE = ("ping", "expect", "serve", "release", "start")  # also while something else is being done
 LIFELINE = 10.0  # seconds without a word, once there was a ping, after which whoever asked is taken for dead
 FAREWELL = 3.0  # seconds that the work in hand has to end once nobody listens
@@ -33,7 +33,7 @@ class Agent:
         self.answers = answers
         self.landing: Optional[landing.Landing] = None
         self.member: Optional[member.Member] = None
-        self.starter = starter.Starter(self._tell)
+        self.starter: Any = None
         self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
         self.gone = threading.Event()
         self.heard = 0.0  # when there was a ping
@@ -43,7 +43,7 @@ class Agent:
         """Answer until the line ends."""
         threading.Thread(target=self._listen, args=(self.line,), daemon=True).start()
         self.answers.write(b"\n")  # ends whatever a chatty .bashrc left unfinished
-        self._say({"ready": READY, "host": socket.gethostname(), "python": platform.python_version()})
+        self._say({"ready": READY, "host": socket.gethostname(), "python": VERSION})
         try:
             while not self.gone.is_set():
                 request = self.requests.get()
@@ -51,7 +51,8 @@ class Agent:
                     break
                 self._answer(request)
         finally:
-            self.starter.close()
+            if self.starter is not None:
+                self.starter.close()
             if self.member is not None:
                 self.member.close()
             if self.landing is not None:
@@ -95,7 +96,7 @@ class Agent:
         line = link.Framed(found, self.member.secret, outgoing="to root", incoming="from root")
         with self._saying:
             self.line = self.answers = line
-        self._say({"ready": READY, "host": socket.gethostname(), "python": platform.python_version()})
+        self._say({"ready": READY, "host": socket.gethostname(), "python": VERSION})
         self._listen(line)
 
     def leave(self) -> None:
@@ -145,6 +146,8 @@ class Agent:
         return self.member
 
     def do_weigh(self, _request: Dict[str, Any]) -> Dict[str, Any]:
+        from . import transfer
+
         return {"zstd": transfer.knows_zstd()}
 
     def do_prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -152,9 +155,13 @@ class Agent:
         return self.landing.prepare(request)
 
     def do_interpreter(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        from . import smoke
+
         return smoke.has_python(request, self._check_on)
 
     def do_pull(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        from . import transfer
+
         landed = self._landed()
 
         def progress(size: int) -> None:
@@ -166,6 +173,8 @@ class Agent:
         return {"kept": self._landed().keep(request["version"], request["made_of"])}
 
     def do_listen(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        from . import starter
+
         request = starter.own_part(request)
         address = starter.own_address(request)
         self.member = member.Member(request, address, self.take_over, self._tell)
@@ -177,6 +186,10 @@ class Agent:
         }
 
     def do_start(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        from . import starter
+
+        if self.starter is None:
+            self.starter = starter.Starter(self._tell)
         self.starter.start(request)
         return {}
 
@@ -210,6 +223,8 @@ class Agent:
         return {"standing": landing.look(os.fsencode(request["dst"]))}
 
     def do_leaks(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        from . import leaks
+
         return leaks.find_leaks(os.fsencode(request["dst"]), request, self._check_on)
 
     def _check_on(self) -> None:

@@ -1,6 +1,6 @@
 """Writer: chunks become files in a staged tree, as they come, and are read back at the end.
 
-Lists are read in order by one thread, which makes the folders; a few others write the content.
+Lists are read in order by one thread, which makes the folders; on hosts with many cores others write the content.
 """
 
 import errno
@@ -9,15 +9,15 @@ import os
 import queue
 import stat
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from . import chunk, frames
+from .beside import Beside
 from .codec import Codec
 from .log import Log
 
-MOST_WRITERS = 4
+MOST_WRITERS, CORES_A_WRITER = 4, 4
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -57,9 +57,9 @@ class Writer:
         self.stopped = False
         self.umask = os.umask(0o077)
         os.umask(self.umask)
-        count = max(1, min(MOST_WRITERS, (os.cpu_count() or 1) // 2)) if threads is None else threads
+        count = min(MOST_WRITERS, (os.cpu_count() or 1) // CORES_A_WRITER) if threads is None else threads
         self._frames: "queue.Queue[Any]" = queue.Queue()
-        self._writes: "queue.Queue[Any]" = queue.Queue(2 * count)
+        self._writes: "queue.Queue[Any]" = queue.Queue(2 * max(1, count))
         self._threads = [threading.Thread(target=self._run, args=(self._open_all,), daemon=True)]
         self._threads += [
             threading.Thread(target=self._run, args=(self._write_all,), daemon=True) for _ in range(count)
@@ -122,6 +122,9 @@ class Writer:
                 pieces.append(_piece(record))
             else:
                 self._make(record)
+        if len(self._threads) == 1:
+            self._write_chunk(frame.number, pieces, frame.codec, packed)
+            return
         with self._under_way:
             self._pending += 1
         self._writes.put((frame.number, pieces, frame.codec, packed))
@@ -155,18 +158,20 @@ class Writer:
             task = self._writes.get()
             if task is None or self.stopped:
                 return
-            number, pieces, kind, packed = task
-            content = memoryview(chunk.content_of(packed, kind, self.codec))
-            start = 0
-            for piece in pieces:
-                self._write(piece, content[start : start + piece.length])
-                start += piece.length
-            if start != len(content):
-                raise chunk.Malformed("a chunk of {} bytes for {}".format(len(content), start))
+            self._write_chunk(*task)
             with self._under_way:
                 self._pending -= 1
                 self._under_way.notify_all()
-            self.landed(number, start)
+
+    def _write_chunk(self, number: int, pieces: List[Piece], kind: int, packed: bytes) -> None:
+        content = memoryview(chunk.content_of(packed, kind, self.codec))
+        start = 0
+        for piece in pieces:
+            self._write(piece, content[start : start + piece.length])
+            start += piece.length
+        if start != len(content):
+            raise chunk.Malformed("a chunk of {} bytes for {}".format(len(content), start))
+        self.landed(number, start)
 
     def _write(self, piece: Piece, content: memoryview) -> None:
         whole = piece.length == piece.size
@@ -237,9 +242,16 @@ class Writer:
     def damaged(self, going_on: Callable[[], None]) -> List[int]:
         """The chunks of which something on the disk is not what was sent: every file is read and digested again."""
         numbers = self.log.numbers()
-        with ThreadPoolExecutor(max(1, len(self._threads) - 1)) as pool:
-            sound = list(pool.map(lambda number: self._is_sound(number, going_on), numbers))
-        return [number for number, good in zip(numbers, sound) if not good]
+        found: "List[int]" = []
+        shares = [numbers[start :: len(self._threads)] for start in range(len(self._threads))]
+        others = [Beside(self._look_at, share, going_on, found) for share in shares[1:]]
+        self._look_at(shares[0], going_on, found)
+        for other in others:
+            other.finish()
+        return sorted(found)
+
+    def _look_at(self, numbers: List[int], going_on: Callable[[], None], found: List[int]) -> None:
+        found.extend(number for number in numbers if not self._is_sound(number, going_on))
 
     def _is_sound(self, number: int, going_on: Callable[[], None]) -> bool:
         for record in self.log.records(number):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT = Node("this host", address="", given="this host", is_local=True)
 STALL = 10.0  # seconds without a byte after which a connection is given up
 SLOW_WIRE = 120e6  # bytes a second: gigabit Ethernet
-SMALL_CHUNK = 256 << 10  # bytes of content in a chunk on a slow wire, where each hop costs the time of one chunk
+SMALL_CHUNK = 512 << 10  # bytes of content in a chunk on a slow wire, where each hop costs the time of one chunk
 
 
 class Conductor:
@@ -56,7 +56,7 @@ class Conductor:
         kind = min([codec.best, *(engine.listening[node]["codec"] for node in self.nodes)])
         rate = engine.rate
         slow = rate < SLOW_WIRE
-        rates = Rates(rate=max(rate, 1.0), size=max(1, self.start.size) / (3 if slow else 1), chunk=SMALL_CHUNK // 2)
+        rates = Rates(rate=max(rate, 1.0), size=max(1, self.start.size) / (3 if slow else 1), chunk=SMALL_CHUNK // 3)
         shape = choose_shape(len(self.nodes), rates)
         engine.emit(Noted(f"the network carries {rate / 1e6:.0f} MB/s: {shape.reason}"))
         limits = {"limit": SMALL_CHUNK} if slow else {}

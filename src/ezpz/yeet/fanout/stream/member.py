@@ -1,0 +1,110 @@
+"""Member: what is known of one node of a stream; Bag: nodes to draw from. Pure, as the course that keeps them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import random
+
+N = TypeVar("N", bound=Hashable)
+
+WINDOW = 0.8  # seconds over which a node is compared with its parent
+DRAWS = 16  # from a bag, before everything in it is looked at
+
+
+class State(Enum):
+    """Of a node: being served, waiting for somebody who has time, having all of it, ended well, ended badly."""
+
+    SERVED = "served"
+    WAITING = "waiting"
+    PARKED = "parked"
+    WHOLE = "whole"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Member(Generic[N]):
+    """What is known of one node.
+
+    position: chunks received without a gap; size: bytes of them; parent: who serves it, None for nobody
+    samples: (time, size) of the last `WINDOW` seconds; avoid: who could not reach it; cuts: how often it was lost
+    slow: it has been parked, and is not judged again
+    """
+
+    state: State = State.WAITING
+    position: int = 0
+    size: int = 0
+    parent: N | None = None
+    children: list[N] = field(default_factory=list)
+    samples: deque[tuple[float, int]] = field(default_factory=deque)
+    avoid: set[N] = field(default_factory=set)
+    cuts: int = 0
+    damaged: tuple[int, ...] = ()
+    slow: bool = False
+    why: str = ""
+
+    @property
+    def has_all(self) -> bool:
+        return self.state in (State.WHOLE, State.DONE)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in (State.DONE, State.FAILED)
+
+    def moved(self, position: int, size: int, now: float) -> None:
+        self.position, self.size = max(self.position, position), max(self.size, size)
+        self._forget(now)
+        self.samples.append((now, self.size))
+
+    def rate(self, now: float) -> float | None:
+        """Bytes a second in the window that ends now; None while there is no telling yet.
+
+        What a report after a silence brings counts as come within the window: or else those behind a node that was cut
+        off would seem slow when it goes on, each until its own second report.
+        """
+        self._forget(now)
+        if not self.samples or self.samples[0][0] > now - WINDOW:
+            return None
+        return (self.size - self.samples[0][1]) / WINDOW
+
+    def _forget(self, now: float) -> None:
+        while len(self.samples) > 1 and self.samples[1][0] <= now - WINDOW:
+            self.samples.popleft()
+
+
+class Bag(Generic[N]):
+    """A set from which one is drawn at random, at the same cost whatever its size."""
+
+    def __init__(self) -> None:
+        self._items: list[N] = []
+        self._at: dict[N, int] = {}
+
+    def __contains__(self, item: N) -> bool:
+        return item in self._at
+
+    def add(self, item: N) -> None:
+        if item not in self._at:
+            self._at[item] = len(self._items)
+            self._items.append(item)
+
+    def discard(self, item: N) -> None:
+        at = self._at.pop(item, None)
+        if at is not None:
+            last = self._items.pop()
+            if at < len(self._items):
+                self._items[at], self._at[last] = last, at
+
+    def draw(self, fits: Callable[[N], bool], rng: random.Random) -> N | None:
+        """One of those that fit, each as likely as any other; None if none does."""
+        for _ in range(min(DRAWS, len(self._items))):
+            item = rng.choice(self._items)
+            if fits(item):
+                return item
+        fitting = [item for item in self._items if fits(item)]
+        return rng.choice(fitting) if fitting else None
