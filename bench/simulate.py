@@ -22,7 +22,7 @@ from ezpz.yeet.fanout.stream.course import Action, Course, GiveUp, Serve, State
 from ezpz.yeet.fanout.stream.shape import Rates, Shape, choose_shape, starter_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ROOT = -1
 NEAR = 1.0  # bytes: closer than that is the same place
@@ -88,6 +88,7 @@ class Host:
     serial: int = 0
     stamp: int = 0
     told: float = -1.0
+    filled: bool = False
     complete: bool = False
     dead: bool = False
 
@@ -112,26 +113,30 @@ class Simulation:
 
     def play(self) -> Outcome:
         dying = self.rng.sample(range(self.world.nodes), round(self.world.dying * self.world.nodes))
-        started = self._started()
-        until = started + self.shape.seconds
-        for number, node in enumerate(dying):
-            self._at(self.rng.uniform(0, until), lambda node=node, silent=number % 2 == 1: self._die(node, silent=silent))
+        until = self._started({}) + self.shape.seconds
+        deaths = {node: (self.rng.uniform(0, until), number % 2 == 1) for number, node in enumerate(dying)}
+        for node, (when, silent) in deaths.items():
+            self._at(when, lambda node=node, silent=silent: self._die(node, silent=silent))
+        started = self._started(deaths)
         self._at(started, self._begin)
         while self.missing and self.events:
             self.now, _, act = heapq.heappop(self.events)
             act()
-        deaths = sum(host.dead for host in self.hosts.values())
+        dead = sum(host.dead for host in self.hosts.values())
         served = sum(host.complete and not host.dead for host in self.hosts.values()) - 1
         return Outcome(
-            self.last, started, served, deaths, self.course.adoptions, self.deepest, tuple(self.missing), self.parkings
+            self.last, started, served, dead, self.course.adoptions, self.deepest, tuple(self.missing), self.parkings
         )
 
-    def _started(self) -> float:
-        """When the last node is up: each host starts `fan` others at once, as soon as it is up itself."""
-        ready = [0.0] * self.world.nodes
+    def _started(self, deaths: Mapping[int, tuple[float, bool]]) -> float:
+        """When the last node is up: each host starts `fan` others at once, and the root those of one that dies by then."""
+        start, ready = self.world.start, [0.0] * self.world.nodes
         for node in range(self.world.nodes):
             starter = starter_of(node, self.world.fan)
-            ready[node] = (ready[starter] if starter >= 0 else 0.0) + self.world.start
+            ready[node] = (ready[starter] if starter >= 0 else 0.0) + start
+            died, silent = deaths.get(starter, (ready[node], False))
+            if died < ready[node]:
+                ready[node] = died + (self.world.stall if silent else 0.0) + start
         return max(ready)
 
     def _at(self, when: float, act: Callable[[], None]) -> None:
@@ -163,6 +168,7 @@ class Simulation:
                 self._act(self.course.gone(node, "it died"))
             elif not self.hosts[who].dead:
                 self._act(self.course.cut(who, node, self.now))
+        self.deepest = max(self.deepest, self.course.depth)
 
     def _tell(self, phase: int) -> None:
         """The nodes whose turn it is report how far they are, if they are further than the last time."""
@@ -232,11 +238,12 @@ class Simulation:
         while nodes:
             node = nodes.pop()
             host = self.hosts[node]
-            before, was_whole = host.rate, host.position >= self.world.size
+            before = host.rate
             self._settle(host)
             host.rate, foreseen = self._flow(host)
             host.stamp += 1
-            if host.position >= self.world.size and not was_whole:
+            if not host.filled and host.position == self.world.size:
+                host.filled = True
                 self._at(self.now + self._latency(node), lambda node=node: self._has_all(node))
                 nodes += self.hosts[host.parent].children if host.parent is not None else ()
             elif host.rate != before:
@@ -269,8 +276,8 @@ class Simulation:
 
     def _share(self, parent: Host) -> float:
         """Bytes a second for each of its children that is alive and wants something."""
-        size = self.world.size
-        taking = sum(1 for c in parent.children if self.hosts[c].position < size and not self.hosts[c].dead)
+        children = (self.hosts[child] for child in parent.children)
+        taking = sum(not child.filled and not child.dead for child in children)
         return min(self.world.rate / max(1, taking), self.world.land)
 
     def _latency(self, node: int) -> float:
@@ -300,7 +307,9 @@ def main(argv: list[str] | None = None) -> int:
     simulation = Simulation(world)
     outcome = simulation.play()
     print(f"{world.nodes} nodes, {world.size / 1e9:g} GB at {world.rate / 1e9:g} GB/s: {simulation.shape.reason}")
-    print(f"{outcome.seconds:.1f} s until the last live node had everything, {outcome.started:.1f} s of it to start them")
+    print(
+        f"{outcome.seconds:.1f} s until the last live node had everything, {outcome.started:.1f} s of it to start them"
+    )
     print(f"{outcome.deaths} deaths, {outcome.adoptions} adoptions, {outcome.parkings} parked, depth {outcome.depth}")
     print(f"{outcome.served} nodes served, {len(outcome.left_out)} live nodes not served")
     print(f"{time.process_time() - began:.1f} s of computing", file=sys.stderr)

@@ -80,7 +80,17 @@ def yeet() -> None:
 )
 @option("--copy", is_flag=True, callback=excludes("strategy", "compress"), help="Short for --strategy cp.")
 @option("--compress", is_flag=True, callback=excludes("strategy", "copy"), help="Short for --strategy compress.")
-@option("--engine", metavar="NAME", shell_complete=complete_engines, help="How it gets to the other nodes: rsync.")
+@option(
+    "--engine", metavar="NAME", shell_complete=complete_engines, help="How it gets to the other nodes: stream or rsync."
+)
+@option(
+    "--transport",
+    type=click.Choice(["auto", "ssh", "srun"]),
+    default="auto",
+    show_default=True,
+    help="What starts things on the nodes; auto is srun inside a Slurm job, else ssh.",
+)
+@option("--encrypt", is_flag=True, help="Send nothing but through ssh, the data as well.")
 @option(
     "--exclude",
     metavar="GLOB",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,17 @@ from ezpz.yeet.boundary import COMMON
 from ezpz.yeet.copy.base import STRATEGIES, choose
 from ezpz.yeet.copy.tarball import estimated_size
 from ezpz.yeet.fanout.base import ENGINES
-from ezpz.yeet.plan import Choice, Plan, Request, destination_of, engine_choice, make_plan, threshold, totals_of
+from ezpz.yeet.plan import (
+    Choice,
+    Plan,
+    Request,
+    destination_of,
+    engine_choice,
+    make_plan,
+    threshold,
+    totals_of,
+    transport_choice,
+)
 from ezpz.yeet.reading import Contents, contents_of
 from ezpz.yeet.relocate.environment import boundary_of, examine, left_out_of
 from ezpz.yeet.relocate.outfit import in_words
@@ -38,13 +49,14 @@ class Sight:
     source: Source
     allocation: Allocation
     strategy: Choice
+    transport: Choice
 
 
 def look(request: Request, environ: Mapping[str, str]) -> Sight:
     """Look at the source and the allocation. Raises EzpzError."""
     source = inspect(active_environment(environ) if request.src is None else request.src)
     strategy = Choice(*choose(source, request.strategy))
-    ENGINES.load(engine_choice(request).name)
+    engine = ENGINES.load(engine_choice(request).name)
     if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:
         what = "an archive" if source.is_archive else "a directory"
         raise UsageError(
@@ -59,7 +71,9 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
         refuse_prefix(request.orig_prefix)
     destination_of(request, source)  # what makes no sense is said before any node is bothered
     threshold(request, len(allocation.nodes))
-    return Sight(source, allocation, strategy)
+    in_job = bool(environ.get("SLURM_JOB_ID")) and shutil.which("srun") is not None
+    transport = transport_choice(request, allocation, engine.transports, srun=in_job)
+    return Sight(source, allocation, strategy, transport)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,7 @@ def decide(
     scanned = contents.scan
     archive_bytes = estimated_size(source.real) if source.is_archive else 0
     totals = totals_of(source, scanned, archive_bytes)
-    plan = make_plan(run, request, source, totals, sight.allocation, sight.strategy, words)
+    plan = make_plan(run, request, source, totals, sight.allocation, sight.strategy, words, sight.transport)
     if not source.is_archive and not scanned.files and not scanned.directories:
         raise SourceEmpty(f"nothing is left of the source '{source.path}'", hint="does --exclude match all of it?")
     if plan.in_place and request.exclude and any(left.why == "excluded" for left in scanned.left_out):

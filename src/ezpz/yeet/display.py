@@ -107,6 +107,7 @@ def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
         ),
         ("strategy", f"{plan.strategy.name} ({plan.strategy.reason})"),
         ("engine", f"{plan.engine.name} ({plan.engine.reason})"),
+        ("transport", f"{plan.transport.name} ({plan.transport.reason})"),
         ("relocation", plan.relocation),
         ("threshold", "every node" if plan.threshold is None else f"{plan.threshold} of {len(nodes)} nodes"),
     )

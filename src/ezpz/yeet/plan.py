@@ -22,6 +22,7 @@ DEFAULT_ENGINE = "stream"
 class Request:
     """What the user asked for, exactly; None where they said nothing.
 
+    transport: "auto", "ssh" or "srun"; encrypt: nothing leaves a host but through ssh
     base: "auto", "embed" or "keep"; editable: "snapshot", "keep" or "refuse"; compile: "auto" or "never"
     orig_prefix: where the environment in an archive stood
     retries: further attempts for a node after the first; timeout: seconds for one copy to one node, 0 for none
@@ -34,6 +35,8 @@ class Request:
     hsn: str = "auto"
     strategy: str | None = None
     engine: str | None = None
+    transport: str = "auto"
+    encrypt: bool = False
     exclude: tuple[str, ...] = ()
     min_success_nodes: int | None = None
     min_success_fraction: float | None = None
@@ -85,6 +88,7 @@ class Plan:
     allocation: Allocation
     strategy: Choice
     engine: Choice
+    transport: Choice
     relocation: str
     threshold: int | None
 
@@ -124,6 +128,8 @@ class Plan:
             },
             "strategy": {"name": self.strategy.name, "reason": self.strategy.reason},
             "engine": {"name": self.engine.name, "reason": self.engine.reason},
+            "transport": {"name": self.transport.name, "reason": self.transport.reason},
+            "encrypt": self.request.encrypt,
             "relocation": self.relocation,
             "threshold": self.threshold,
             "retries": self.request.retries,
@@ -135,6 +141,9 @@ class Plan:
         }
 
 
+SSH = Choice("ssh", "default")
+
+
 def make_plan(
     run: str,
     request: Request,
@@ -143,6 +152,7 @@ def make_plan(
     allocation: Allocation,
     strategy: Choice,
     relocation: str = "",
+    transport: Choice | None = None,
 ) -> Plan:
     """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError.
 
@@ -151,7 +161,7 @@ def make_plan(
     destination = destination_of(request, source)
     return Plan(
         run, request, source, totals, destination, allocation, strategy, engine_choice(request),
-        relocation, threshold(request, len(allocation.nodes)),
+        transport or SSH, relocation, threshold(request, len(allocation.nodes)),
     )  # fmt: skip
 
 
@@ -171,6 +181,26 @@ def destination_of(request: Request, source: Source) -> str:
             hint="choose a plainer name",
         )
     return destination
+
+
+def transport_choice(request: Request, allocation: Allocation, able: tuple[str, ...], *, srun: bool) -> Choice:
+    """How agents are started, and the reason. Raises UsageError.
+
+    able: the transports that the engine can do with; srun: this is inside a Slurm job that has one
+    """
+    if request.transport == "srun":
+        if request.encrypt or "srun" not in able:
+            other = "--encrypt" if request.encrypt else f"--engine {request.engine}"
+            raise UsageError(f"--transport srun excludes {other}, which needs ssh", hint="leave one of them out")
+        if not srun:
+            hint = "run it in the job script, or with --transport ssh"
+            raise UsageError("--transport srun works inside a Slurm job only", hint=hint)
+        return Choice("srun", "asked for")
+    if request.transport == "ssh":
+        return Choice("ssh", "asked for")
+    if srun and allocation.scheduler == "slurm" and "srun" in able and not request.encrypt:
+        return Choice("srun", f"inside Slurm job {allocation.job_id or ''}".strip())
+    return SSH
 
 
 def engine_choice(request: Request) -> Choice:

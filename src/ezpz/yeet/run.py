@@ -39,7 +39,10 @@ def execute(run: str, request: Request, environ: Mapping[str, str], emit: Emit, 
     sight = look(request, environ)
     engine_type = ENGINES.load(engine_choice(request).name)
     remote = any(not node.is_local for node in sight.allocation.nodes)
-    for tool in (*STRATEGIES.load(sight.strategy.name).tools, *(engine_type.tools if remote else ())):
+    for tool in (
+        *STRATEGIES.load(sight.strategy.name).tools,
+        *((sight.transport.name, *engine_type.tools) if remote else ()),
+    ):
         find(tool)
     return asyncio.run(_Run(run, request, sight, engine_type, environ, emit, rng).go())
 
@@ -62,7 +65,9 @@ class _Run:
         self.sight = sight
         self.environ = environ
         self.emit = emit
-        self.engine = engine_type(Limits(request.retries, request.timeout), self._hear, rng)
+        self.engine = engine_type(
+            Limits(request.retries, request.timeout, sight.transport.name, request.encrypt), self._hear, rng
+        )
         self.stop = threading.Event()
         self.started = time.monotonic()
         self.phases: dict[str, float] = {}

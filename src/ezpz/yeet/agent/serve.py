@@ -9,6 +9,7 @@ takes over. When it ends, whoever asked is gone: what runs is ended, staging is 
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -148,7 +149,7 @@ class Agent:
     def do_weigh(self, _request: Dict[str, Any]) -> Dict[str, Any]:
         from . import transfer
 
-        return {"zstd": transfer.knows_zstd()}
+        return {"zstd": transfer.knows_zstd(), "rsync": shutil.which("rsync") is not None}
 
     def do_prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
         self.landing = landing.Landing(os.fsencode(request["dst"]), request["run"])

@@ -22,11 +22,11 @@ class Starter:
     def start(self, request: Dict[str, Any]) -> None:
         """Start an agent by each of these command lines; each says on stdout where it listens, which is told.
 
-        request: agents, a list of {"name", "argv"}; feed: what each gets on stdin, without the program itself
+        request: agents, a list of {"name", "argv", "feed" (what it gets on stdin, after the program itself)}
         """
         program = getattr(__import__("__main__"), "program", b"")
-        feed = b"%d\n" % len(program) + program + request["feed"].encode()
         for agent in request["agents"]:
+            feed = b"%d\n" % len(program) + program + agent["feed"].encode()
             threading.Thread(target=self._start, args=(agent["name"], agent["argv"], feed), daemon=True).start()
 
     def _start(self, name: str, argv: List[str], feed: bytes) -> None:

@@ -110,7 +110,9 @@ class Engine(Protocol):
 
     name: ClassVar[str]
     tools: ClassVar[tuple[str, ...]]
-    """Programs that must be on PATH here."""
+    """Programs that must be on PATH here, besides the transport's."""
+    transports: ClassVar[tuple[str, ...]]
+    """What may start agents for it: "ssh", "srun"."""
 
     def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None: ...
 

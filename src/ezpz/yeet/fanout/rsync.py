@@ -57,7 +57,8 @@ class RsyncTree(Agents):
     """The engine that needs nothing but ssh and rsync, and python3 for the agent."""
 
     name: ClassVar[str] = "rsync"
-    tools: ClassVar[tuple[str, ...]] = ("ssh", "rsync")
+    tools: ClassVar[tuple[str, ...]] = ("rsync",)
+    transports: ClassVar[tuple[str, ...]] = ("ssh",)
 
     needs = ("rsync", "ssh")
 

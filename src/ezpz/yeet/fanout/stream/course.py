@@ -131,10 +131,10 @@ class Course(Generic[N]):
         if member.has_ended:
             return []
         member.cuts += 1
-        if member.cuts >= ATTEMPTS:
-            return self._give_up(node, f"what landed was damaged {member.cuts} times")
         member.damaged = chunks
         self._wait(node)
+        if member.cuts >= ATTEMPTS:
+            return self._give_up(node, f"what landed was damaged {member.cuts} times")
         return self._serve_waiting()
 
     @property

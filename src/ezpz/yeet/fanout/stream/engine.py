@@ -3,38 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import shutil
+import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.child import all_of
+from ezpz.child import all_of, in_thread
 from ezpz.cluster.remote import ssh_forward_argv
+from ezpz.errors import EzpzError
+from ezpz.yeet.events import NodeDone
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, Agents, rate_of
+from ezpz.yeet.fanout.base import Start
+from ezpz.yeet.fanout.machine import raise_open_files
 from ezpz.yeet.fanout.rsync import RsyncTree
-from ezpz.yeet.fanout.stream.conductor import STALL, Conductor
+from ezpz.yeet.fanout.stream.conductor import ROOT, STALL, Conductor
+from ezpz.yeet.fanout.stream.startup import FAN, Invitation, SrunStartup, SshStartup, Startup
+from ezpz.yeet.refeed import Again, feed_tree
+from ezpz.yeet.report import Failure, NodeResult, Outcome
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
     from ezpz.cluster.model import Node
-    from ezpz.errors import EzpzError
     from ezpz.yeet.events import Emit
-    from ezpz.yeet.fanout.base import Feed, Limits, Shipment, Start
-    from ezpz.yeet.report import Failure
+    from ezpz.yeet.fanout.base import Feed, Limits, Shipment
 
 
 class Stream(Agents):
     """The engine that needs nothing on a node but python3 (3.6 or newer)."""
 
     name: ClassVar[str] = "stream"
-    tools: ClassVar[tuple[str, ...]] = ("ssh",)
+    tools: ClassVar[tuple[str, ...]] = ()
+    transports: ClassVar[tuple[str, ...]] = ("ssh", "srun")
 
     def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None:
         super().__init__(limits, emit, rng)
         self.secret = secrets.token_bytes(32)
+        invitation = Invitation(self.secret, ROOT.given, STALL)
+        fan = 1 << 20 if limits.encrypt else FAN
+        self.startup: Startup = (
+            SrunStartup(invitation) if limits.transport == "srun" else SshStartup(invitation, self.handshakes, fan)
+        )
         self.listening: dict[Node, dict[str, Any]] = {}
-        self.stream: Conductor | None = None
+        self.streams: list[Conductor] = []
         self.rate = 0.0
+
+    async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
+        raise_open_files(len(nodes))
+        failures = {}
+        for node, found in (await self.startup.open(nodes)).items():
+            if isinstance(found, EzpzError):
+                failures[node] = Failure.of(found)
+            else:
+                self.sessions[node] = found
+        self.listening.update(self.startup.where)
+        return failures
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = request
@@ -65,31 +90,61 @@ class Stream(Agents):
         fresh = tuple(node for node in nodes if node not in known)
         if not fresh:
             return None
-        self.stream = stream = Conductor(self, fresh, start, needs_tree=bool(known))
+        stream = Conductor(self, fresh, start, needs_tree=bool(known))
+        self.streams.append(stream)
         await stream.begin()
         return stream.feed
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
-        streamed = self.stream.nodes if self.stream is not None else ()
+        streams = tuple(self.streams)
+        streamed = {node for stream in streams for node in stream.nodes}
         rest = tuple(node for node in nodes if node not in streamed)
-        acts = []
-        if self.stream is not None:
-            acts.append(self.stream.finish(shipment))
-        if rest:
-            acts.append(self._update(rest, shipment))
-        await all_of(acts)
+        updating = [self._update(rest, shipment)] if rest else []
+        await all_of([*(stream.finish(shipment) for stream in streams), *updating])
 
     async def _update(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         """Bring nodes up to date that have a version of the same source: rsync sends only what changed."""
+        by_rsync: tuple[Node, ...] = ()
+        if self.limits.transport == "ssh" and shutil.which("rsync") is not None:
+            answers = await self.ask(nodes, "weigh")
+            by_rsync = tuple(node for node in nodes if answers.get(node, {}).get("rsync"))
+        rest = tuple(node for node in nodes if node not in by_rsync)
         rsync = RsyncTree(self.limits, self.emit, self.rng)
-        rsync.began, rsync.request = self.began, dict(self.request, tools=[])
+        rsync.began, rsync.request = self.began, self.request
         rsync.sessions, rsync.prepared = self.sessions, self.prepared
-        await rsync.deliver(nodes, shipment)
+        await all_of([*([rsync.deliver(by_rsync, shipment)] if by_rsync else []), self._stream_again(rest, shipment)])
+
+    async def _stream_again(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
+        """Send what stands here already to those of the nodes that have not this very version."""
+        kept = await self.ask(nodes, "keep", version=shipment.version, made_of=shipment.receipt)
+        changed = tuple(node for node in nodes if not kept.get(node, {}).get("kept"))
+        for node in nodes:
+            if node not in changed:
+                self.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self.elapsed())))
+        if not changed:
+            return
+        root = os.fsencode(shipment.path)
+        again = Again(root, lambda: None)
+        stop = threading.Event()
+        stream = Conductor(
+            self, changed, Start(shipment.receipt["source"], shipment.bytes, again.read), needs_tree=True
+        )
+        self.streams.append(stream)
+        try:
+            await stream.begin()
+            await in_thread(lambda: feed_tree(root, stream.feed, stop))
+            await in_thread(stream.feed.end)
+            await stream.finish(shipment)
+        finally:
+            stop.set()
+            stream.close()
+            again.close()
 
     async def close(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
+        for stream in self.streams:
+            stream.close()
         await super().close()
+        await self.startup.close()
 
     def way_to(self, node: Node) -> dict[str, Any]:
         """How another host connects to a node: where it listens, and the detour through ssh."""
@@ -100,12 +155,13 @@ class Stream(Agents):
         return {**where, "name": node.given, "detour": detour, "direct": not self.limits.encrypt}
 
     def _happened(self, node: Node, event: dict[str, Any]) -> None:
-        if self.stream is not None and "stream" in event:
-            self.stream.heard(node, event)
+        for stream in self.streams:
+            if "stream" in event and node in stream.nodes:
+                stream.heard(node, event)
 
     def _gone(self, node: Node, error: EzpzError) -> None:
-        if self.stream is not None:
-            self.stream.lost(node, error)
+        for stream in self.streams:
+            stream.lost(node, error)
 
 
 def _stands(prepared: dict[str, Any], source: str) -> bool:

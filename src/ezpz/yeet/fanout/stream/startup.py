@@ -1,0 +1,186 @@
+"""Start-up: how an agent comes to run on every node: by ssh, through a tree of agents, or by one srun for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ezpz.child import Child, all_of
+from ezpz.cluster.remote import explain, srun_argv, ssh_argv
+from ezpz.errors import EzpzError, NodeLost
+from ezpz.yeet.agent.starter import result_in
+from ezpz.yeet.fanout.stream.shape import starter_of
+from ezpz.yeet.line import NetLine
+from ezpz.yeet.session import READY_WITHIN, Session, bootstrap, bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ezpz.cluster.model import Node
+
+FAN = 64  # agents that one host starts: one level up to here, two up to 4,160 nodes
+
+
+class Invitation:
+    """What an agent is told that is not started from here: the secret, and where it should listen."""
+
+    def __init__(self, secret: bytes, me: str, stall: float) -> None:
+        self.secret = secret
+        self.me = me
+        self.stall = stall
+
+    def to(self, node: Node) -> str:
+        """For one node, as a line of its stdin."""
+        return self._line(name=node.given, address=node.address)
+
+    def to_all(self, nodes: tuple[Node, ...]) -> str:
+        """For all nodes alike: each finds its own name in it."""
+        return self._line(names={node.given: node.address for node in nodes})
+
+    def _line(self, **whom: Any) -> str:
+        return json.dumps(dict(whom, id=1, op="listen", secret=self.secret.hex(), stall=self.stall)) + "\n"
+
+    async def accept(self, node: Node, where: dict[str, Any]) -> Session:
+        """A session to an agent that listens there. Raises EzpzError."""
+        line = await NetLine.dial(node, where["address"], where["port"], self.secret, self.me)
+        return await Session(node, line).started()
+
+
+class Startup(Protocol):
+    """A way to start agents. `where` has what is known of those that listen already; `close` ends what was started."""
+
+    where: dict[Node, dict[str, Any]]
+
+    async def open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]: ...
+
+    async def close(self) -> None: ...
+
+
+class SshStartup:
+    """The first nodes by ssh from here, the others by ssh from those, and from here again when that fails."""
+
+    def __init__(
+        self,
+        invitation: Invitation,
+        handshakes: asyncio.Semaphore,
+        fan: int,
+    ) -> None:
+        self.invitation = invitation
+        self.handshakes = handshakes
+        self.fan = fan
+        self.where: dict[Node, dict[str, Any]] = {}
+        self._started: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    async def open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
+        loop = asyncio.get_running_loop()
+        ready: list[asyncio.Future[Session | None]] = [loop.create_future() for _ in nodes]
+        results = await all_of(self._open(index, nodes, ready) for index in range(len(nodes)))
+        return dict(zip(nodes, results, strict=True))
+
+    async def _open(
+        self, index: int, nodes: tuple[Node, ...], ready: list[asyncio.Future[Session | None]]
+    ) -> Session | EzpzError:
+        node, above = nodes[index], starter_of(index, self.fan)
+        found: Session | EzpzError
+        starter = await ready[above] if above >= 0 else None
+        try:
+            found = await (self._by_agent(node, starter) if starter is not None else self._by_ssh(node))
+        except EzpzError as e:
+            found = e if starter is None else await self._tried(node)
+        ready[index].set_result(found if isinstance(found, Session) else None)
+        return found
+
+    async def _tried(self, node: Node) -> Session | EzpzError:
+        self.where.pop(node, None)
+        try:
+            return await self._by_ssh(node)
+        except EzpzError as e:
+            return e
+
+    async def _by_ssh(self, node: Node) -> Session:
+        async with self.handshakes:
+            session = await Session.open(node)
+        session.happened = self._happened
+        return session
+
+    async def _by_agent(self, node: Node, starter: Session) -> Session:
+        """Have the agent on another node start this one. Raises EzpzError."""
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._started[node.given] = answer
+        feed = self.invitation.to(node)
+        agent = {"name": node.given, "argv": list(ssh_argv(node.address, bootstrap())), "feed": feed}
+        await starter.ask("start", agents=[agent])
+        try:
+            said = await asyncio.wait_for(answer, READY_WITHIN)
+        except asyncio.TimeoutError:
+            raise NodeLost(f"{node.given}: no answer within {READY_WITHIN:g} s of connecting") from None
+        if "where" not in said:
+            raise explain(said["stderr"], said["status"], node.given)
+        session = await self.invitation.accept(node, said["where"])
+        session.happened = self._happened
+        self.where[node] = said["where"]
+        return session
+
+    def _happened(self, event: dict[str, Any]) -> None:
+        answer = self._started.get(event.get("started", ""))
+        if answer is not None and not answer.done():
+            answer.set_result(event)
+
+    async def close(self) -> None:
+        """The starters end what they started."""
+
+
+class SrunStartup:
+    """One srun for all nodes of a Slurm job; no ssh at all."""
+
+    def __init__(self, invitation: Invitation) -> None:
+        self.invitation = invitation
+        self.where: dict[Node, dict[str, Any]] = {}
+        self.children: list[Child] = []
+
+    async def open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
+        if not nodes:
+            return {}
+        child = await Child.start(srun_argv(nodes, ("sh", "-c", bootstrap())))
+        self.children.append(child)
+        with contextlib.suppress(ConnectionError):
+            child.writer.write(bundle() + self.invitation.to_all(nodes).encode())
+        by_name = {node.given: node for node in nodes}
+        opening: dict[Node, asyncio.Future[Session | EzpzError]] = {}
+
+        def heard(where: dict[str, Any]) -> None:
+            node = by_name.get(where.get("name", ""))
+            if node is not None and node not in opening:
+                self.where[node] = where
+                opening[node] = asyncio.ensure_future(self._accept(node, where))
+
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._listen(child, heard, lambda: len(opening) == len(nodes)), READY_WITHIN)
+        found = dict(zip(opening, await asyncio.gather(*opening.values()), strict=True))
+        return {node: found.get(node) or self._missing(node, child) for node in nodes}
+
+    async def _listen(
+        self, child: Child, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
+    ) -> None:
+        while not complete() and (line := await child.reader.readline()):
+            where = result_in(line)
+            if where:
+                heard(where)
+
+    async def _accept(self, node: Node, where: dict[str, Any]) -> Session | EzpzError:
+        try:
+            return await self.invitation.accept(node, where)
+        except EzpzError as e:
+            return e
+
+    def _missing(self, node: Node, child: Child) -> EzpzError:
+        said = [line for line in child.err.splitlines() if node.given in line] or child.err.splitlines()[-2:]
+        why = "; ".join(said) or f"no answer within {READY_WITHIN:g} s"
+        return NodeLost(f"{node.given}: srun started no agent there: {why}", hint="is the node up? try --transport ssh")
+
+    async def close(self) -> None:
+        for child in self.children:
+            with contextlib.suppress(OSError):
+                await child.end(3.0)
