@@ -71,6 +71,7 @@ def srun_argv(nodes: Sequence[Node], command: Sequence[str], *, overlap: bool = 
         f"--nodelist={fold((node.given for node in nodes), one_bracket=True)}",
         "--cpu-bind=none",
         "--kill-on-bad-exit=0",
+        "--no-kill",
         *command,
     )
 

@@ -9,12 +9,14 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from typing import Any, Callable, Dict, List, Optional, Union
 
 from . import frames
 
 HANDSHAKE = 5.0  # seconds that a stranger may take
-LOW = 64 << 10  # bytes that should have come before a thread is woken
+LOW = 16 << 10  # bytes that should have come before a thread is woken; well below the smallest window
+TICK = 1  # seconds after which it looks by itself
 STRANGERS = 16  # connections that have not proved anything yet; the oldest goes when there are more
 
 
@@ -25,28 +27,36 @@ class Link:
         self.sock = sock
         self.facts = facts
         self.nonces = nonces
+        self.patience = 0.0
         self._low = 1
 
     def limit(self, seconds: float) -> None:
-        """How long nothing may come, or be taken, before that is a `BlockingIOError`; 0 for as long as it likes.
+        """How long nothing may come, or be taken, before that is a `socket.timeout`; 0 for as long as it likes.
 
         The kernel's own limits (socket(7), SO_RCVTIMEO), because Python's cost a system call for each packet.
         """
+        self.patience = seconds
         self.sock.settimeout(None)
-        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.sock.setsockopt(socket.SOL_SOCKET, option, limit)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", TICK, 0))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), 0))
 
     def fill(self, view: memoryview) -> None:
         """Fill a buffer, woken only for a good deal of it. Raises EOFError at the end, OSError."""
         left = len(view)
+        began = time.monotonic()
         while left:
             wanted = left - LOW if left > LOW else left
             self._wake_at(min(left, LOW))
-            count = self.sock.recv_into(view[len(view) - left :], wanted, socket.MSG_WAITALL)
+            try:
+                count = self.sock.recv_into(view[len(view) - left :], wanted, socket.MSG_WAITALL)
+            except BlockingIOError:
+                if self.patience and time.monotonic() - began > self.patience:
+                    raise socket.timeout("timed out")
+                continue
             if count == 0:
                 raise EOFError
             left -= count
+            began = time.monotonic()
 
     def _wake_at(self, low: int) -> None:
         """Let this thread sleep until so many bytes have come (socket(7), SO_RCVLOWAT)."""

@@ -156,7 +156,7 @@ class Upstream:
         try:
             link.limit(self.stall)
             self._take_all(link, wanted)
-        except BlockingIOError:
+        except socket.timeout:
             why = "nothing came for {:g} s".format(self.stall)
         except (OSError, EOFError, frames.Broken, Over) as e:
             why = str(e) or "the connection broke"

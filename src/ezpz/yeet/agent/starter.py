@@ -87,6 +87,6 @@ def own_address(request: Dict[str, Any]) -> str:
     if request.get("private"):
         return "127.0.0.1"
     reached = os.environ.get("SSH_CONNECTION", "").split()
-    if len(reached) == 4:
+    if len(reached) == 4 and "names" not in request:  # srun passes on the variables of the shell that called it
         return reached[2]
     return str(socket.getaddrinfo(request["address"], None, type=socket.SOCK_STREAM)[0][4][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ezpz.child import Child, all_of
@@ -141,6 +142,16 @@ class SrunStartup:
         self.children: list[Child] = []
 
     async def open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
+        found = await self._open(nodes)
+        dead = {node: error for node, error in found.items() if isinstance(error, _Unlaunched)}
+        rest = tuple(node for node in nodes if node not in dead)
+        if not dead or not rest:
+            return found
+        # Slurm ends the whole step when one of its nodes does not answer
+        await all_of(session.close() for session in found.values() if isinstance(session, Session))
+        return {**dead, **await self._open(rest)}
+
+    async def _open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
         if not nodes:
             return {}
         child = await Child.start(srun_argv(nodes, ("sh", "-c", bootstrap())))
@@ -158,13 +169,15 @@ class SrunStartup:
 
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._listen(child, heard, lambda: len(opening) == len(nodes)), READY_WITHIN)
+        if len(opening) < len(nodes):
+            await child.end(0.5)  # so that all that it has to say is there
         found = dict(zip(opening, await asyncio.gather(*opening.values()), strict=True))
-        return {node: found.get(node) or self._missing(node, child) for node in nodes}
+        return {node: found.get(node) or _missing(node, child) for node in nodes}
 
     async def _listen(
         self, child: Child, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
     ) -> None:
-        while not complete() and (line := await child.reader.readline()):
+        while not complete() and (line := await _line(child)):
             where = result_in(line)
             if where:
                 heard(where)
@@ -175,12 +188,28 @@ class SrunStartup:
         except EzpzError as e:
             return e
 
-    def _missing(self, node: Node, child: Child) -> EzpzError:
-        said = [line for line in child.err.splitlines() if node.given in line] or child.err.splitlines()[-2:]
-        why = "; ".join(said) or f"no answer within {READY_WITHIN:g} s"
-        return NodeLost(f"{node.given}: srun started no agent there: {why}", hint="is the node up? try --transport ssh")
-
     async def close(self) -> None:
         for child in self.children:
             with contextlib.suppress(OSError):
                 await child.end(3.0)
+
+
+async def _line(child: Child) -> bytes:
+    """The next line that a process prints, b"" at its end."""
+    try:
+        return await child.reader.readline()
+    except (ConnectionError, ValueError):
+        return b""
+
+
+class _Unlaunched(NodeLost):
+    """Slurm says that it cannot start anything on this node."""
+
+
+def _missing(node: Node, child: Child) -> EzpzError:
+    """Why srun has started no agent on a node."""
+    lines = child.err.splitlines()
+    said = [line for line in lines if re.search(rf"\b{re.escape(node.given)}\b", line)] or lines[-2:]
+    why = "; ".join(said) or f"no answer within {READY_WITHIN:g} s"
+    kind = _Unlaunched if any("launch" in line and "failed" in line for line in said) else NodeLost
+    return kind(f"{node.given}: srun started no agent there: {why}", hint="is the node up? try --transport ssh")
