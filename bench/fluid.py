@@ -1,7 +1,7 @@
 """Data that flows through a tree of made-up hosts in made-up time: how far each is at each moment.
 
-A host's uplink is shared equally by its children that are alive and still want something, a child has never more than its
-parent, and the latency of the way that the last byte takes is added at its end. No switch is ever full.
+A host's uplink is shared equally by its children that are alive and still want something, a child has never more than
+its parent, and the latency of the way that the last byte takes is added at its end. No switch is ever full.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
         self._number = itertools.count()
 
-    def after(self, seconds: float, act: Callable[[], None]) -> None:
+    def after(self, seconds: float, act: Callable[..., object], *of: object) -> None:
         """Have something happen."""
-        heapq.heappush(self._events, (self.now + seconds, next(self._number), act))
+        heapq.heappush(self._events, (self.now + seconds, next(self._number), act, of))
 
     def step(self) -> bool:
         """Let the next thing happen; whether there was one."""
         if not self._events:
             return False
-        self.now, _, act = heapq.heappop(self._events)
-        act()
+        self.now, _, act, of = heapq.heappop(self._events)
+        act(*of)
         return True
 
 
@@ -77,7 +77,7 @@ class Host:
 class Fluid:
     """The hosts and what flows between them; `full` is told of each node that has everything, once it has."""
 
-    def __init__(self, world: World, clock: Clock, full: Callable[[int], None]) -> None:
+    def __init__(self, world: World, clock: Clock, full: Callable[[int], object]) -> None:
         self.world = world
         self.clock = clock
         self.full = full
@@ -126,12 +126,12 @@ class Fluid:
             host.stamp += 1
             if not host.filled and host.position == self.world.size:
                 host.filled = True
-                self.clock.after(self._latency(node), lambda node=node: self.full(node))
+                self.clock.after(self._latency(node), self.full, node)
                 stack += self.hosts[host.parent].children if host.parent is not None else ()
             if host.rate != before:
                 stack += host.children
             if foreseen is not None:
-                self.clock.after(foreseen, lambda node=node, stamp=host.stamp: self._foreseen(node, stamp))
+                self.clock.after(foreseen, self._foreseen, node, host.stamp)
 
     def _foreseen(self, node: int, stamp: int) -> None:
         if self.hosts[node].stamp == stamp:

@@ -1,4 +1,4 @@
-"""The picture of how long a stream takes, from 8 to 8,192 nodes, beside what others have published; an SVG of our own."""
+"""The picture of how long a stream takes, from 8 to 8,192 nodes, beside what others have published: an SVG."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ WIDTH, HEIGHT = 880, 600
 LEFT, RIGHT, TOP, BOTTOM = 70, 850, 76, 460
 FASTEST, SLOWEST = 5.0, 1000.0  # seconds at the two ends of the axis
 SECONDS = (5, 10, 20, 50, 100, 200, 500, 1000)
+FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 INK, FAINT, GRID = "#1f2328", "#57606a", "#e4e7eb"
 OURS, THEIRS, LIMIT = "#0a6ebd", "#b5480f", "#57606a"
 
@@ -28,9 +29,9 @@ Point = tuple[float, float]
 
 def picture(world: World, measured: tuple[tuple[int, float, float], ...]) -> str:
     """Return the SVG; measured: count of nodes, and the seconds of the best and of the worst run."""
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="13" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{FONTS}" role="img">',
         f"<title>{_title(world)}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         _text(LEFT, 34, _title(world), size=18, weight=600),
@@ -113,12 +114,12 @@ def _ours(world: World, measured: tuple[tuple[int, float, float], ...]) -> Itera
 
 def _caption(world: World) -> Iterator[str]:
     network = f"{world.rate / 1e9:g} GB/s a node, {1000 * world.hop:g} ms a hop, {world.start:g} s to start a session"
+    band = f"nobody dies among fewer than {_first_death(world)} nodes; half of the deaths are noticed only after"
     for number, line in enumerate((
         f"ezpz: python -m bench.simulate, its own decisions in a made-up network ({network}).",
-        f"The band is best to worst; nobody dies among fewer than {_first_death(world)} nodes; half of the deaths are "
-        f"noticed only after {world.stall:g} s.",
+        f"The band is best to worst; {band} {world.stall:g} s.",
         "rsync tree: saforem2/ezpz, docs/cli/yeet.md, measured on Aurora, a tarball of about 8 GB, 8 copies a source.",
-        "A simulated stream beside whole runs of a real machine: how they grow with N compares, the seconds only roughly.",
+        "A simulated stream beside whole runs on a real machine: the growth with N compares, the seconds only roughly.",
     )):  # fmt: skip
         yield _text(LEFT, BOTTOM + 72 + 17 * number, line, color=FAINT, size=12)
 

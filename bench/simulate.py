@@ -77,7 +77,7 @@ class Simulation:
         """Let it run until every node has everything or is known to be dead, or nothing happens any more."""
         deaths = self._deaths()
         for node, (when, silent) in deaths.items():
-            self.clock.after(when, lambda node=node, silent=silent: self._die(node, silent=silent))
+            self.clock.after(when, self._die, node, self.world.stall if silent else 0.0)
         started = self._started(deaths)
         self.clock.after(started, self._begin)
         stuck_at = started + 100 * (self.shape.seconds + self.world.stall)
@@ -111,13 +111,13 @@ class Simulation:
         self._act(self.course.start())
         self.depth = self.course.depth
         for phase in range(PHASES):
-            self.clock.after(TELL * (phase + 1) / PHASES, lambda phase=phase: self._tell(phase))
+            self.clock.after(TELL * (phase + 1) / PHASES, self._tell, phase)
 
     # What happens
 
-    def _die(self, node: int, *, silent: bool) -> None:
+    def _die(self, node: int, unnoticed: float) -> None:
         self.fluid.die(node)
-        self.clock.after(self.world.stall if silent else 0.0, lambda: self._noticed(node))
+        self.clock.after(unnoticed, self._noticed, node)
 
     def _noticed(self, node: int) -> None:
         """Those whom it served and the root learn of a death, one after the other, in any order."""
@@ -139,7 +139,7 @@ class Simulation:
                 if position > self.told[node]:
                     self.told[node] = position
                     self._act(self.course.moved(node, self._chunks(position), int(position), self.clock.now))
-        self.clock.after(TELL, lambda: self._tell(phase))
+        self.clock.after(TELL, self._tell, phase)
 
     def _full(self, node: int) -> None:
         if not self.fluid.hosts[node].dead:
@@ -158,8 +158,7 @@ class Simulation:
                 continue
             self._end(action.child)
             if isinstance(action, Serve):
-                serial = self.serial[action.child]
-                self.clock.after(DIAL, lambda a=action, serial=serial: self._dial(a.parent, a.child, serial))
+                self.clock.after(DIAL, self._dial, action.parent, action.child, self.serial[action.child])
             else:
                 self.parkings += self.course.members[action.child].state is State.PARKED
 
@@ -172,7 +171,7 @@ class Simulation:
         if self.serial[child] != serial or hosts[parent].dead:
             return  # nobody dials for a parent that is dead, until that is noticed
         if hosts[child].dead:
-            self.clock.after(CONNECT, lambda: self._refused(parent, child, serial))
+            self.clock.after(CONNECT, self._refused, parent, child, serial)
         else:
             self.fluid.link(parent, child)
 
@@ -226,9 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in (
         ("nodes", "how many"), ("size", "bytes of the stream"), ("rate", "bytes a second of a node, in and out each"),
         ("start", "seconds to start one session"), ("dying", "share of the nodes that die, half of them silently"),
-        ("hop", "seconds of latency a hop"), ("chunk", "bytes of a chunk"), ("land", "bytes a second that a node lands"),
-        ("stall", "seconds until a silent death is noticed"), ("fan", "sessions that a host starts at once"),
-        ("seed", "which chances"),
+        ("hop", "seconds of latency a hop"), ("chunk", "bytes of a chunk"),
+        ("land", "bytes a second that a node can land"), ("stall", "seconds until a silent death is noticed"),
+        ("fan", "sessions that a host starts at once"), ("seed", "which chances"),
     ):  # fmt: skip
         default = getattr(usual, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{what} (usually {default:g})")

@@ -49,28 +49,30 @@ class TestFluid:
     def test_who_comes_later_gets_its_share_and_all_of_it_at_the_end(self) -> None:
         flow = Flow()
         flow.fluid.link(ROOT, 0)
-        flow.clock.after(4, lambda: flow.fluid.link(ROOT, 1))
+        flow.clock.after(4, flow.fluid.link, ROOT, 1)
         assert flow.run() == {0: 12.0, 1: 16.0}
 
     def test_who_is_adopted_catches_up_from_where_it_was(self) -> None:
         flow = Flow()
         flow.fluid.link(ROOT, 0)
         flow.fluid.link(0, 1)
-        flow.clock.after(2, lambda: flow.fluid.unlink(1))
-        flow.clock.after(5, lambda: flow.fluid.link(0, 1))
+        flow.clock.after(2, flow.fluid.unlink, 1)
+        flow.clock.after(5, flow.fluid.link, 0, 1)
         assert flow.run() == {0: 8.0, 1: 11.0}
 
     def test_who_is_adopted_by_one_that_is_behind_waits_for_it(self) -> None:
         flow = Flow()
         flow.fluid.link(ROOT, 0)
-        flow.clock.after(4, lambda: (flow.fluid.unlink(0), flow.fluid.link(ROOT, 1), flow.fluid.link(1, 0)))
+        flow.clock.after(4, flow.fluid.unlink, 0)
+        flow.clock.after(4, flow.fluid.link, ROOT, 1)
+        flow.clock.after(4, flow.fluid.link, 1, 0)
         assert flow.run() == {1: 12.0, 0: 12.0}
 
     def test_nothing_flows_through_the_dead_and_nothing_is_spent_on_them(self) -> None:
         flow = Flow()
         for parent, child in ((ROOT, 0), (ROOT, 1), (0, 2)):
             flow.fluid.link(parent, child)
-        flow.clock.after(4, lambda: flow.fluid.die(0))
+        flow.clock.after(4, flow.fluid.die, 0)
         assert flow.run() == {1: 10.0}
         assert flow.fluid.position(2) == pytest.approx(2 * GB)
 
@@ -80,7 +82,8 @@ class TestFluid:
         assert flow.run() == {0: 32.0}
 
     def test_the_last_byte_has_its_latency(self) -> None:
-        clock, full = Clock(), {}
+        clock = Clock()
+        full: dict[int, float] = {}
         world = World(nodes=2, hop=0.5, chunk=int(0.1 * GB))
         fluid = Fluid(world, clock, lambda node: full.setdefault(node, round(clock.now, 6)))
         fluid.link(ROOT, 0)

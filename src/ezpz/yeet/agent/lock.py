@@ -3,13 +3,17 @@
 import fcntl
 import json
 import os
+import signal
 import socket
 import stat
 import time
+from contextlib import suppress
 from typing import Any, Dict
 
 from .place import beside, user_name
 from .refusal import Refusal, shown
+
+PATIENCE = 3.0  # seconds for a process that is killed to go
 
 
 class Lock:
@@ -46,9 +50,10 @@ class Lock:
                 raise Refusal(
                     "destination-refused", message, "choose a place on node-local disk, as in --dst /tmp/NAME"
                 )
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if holder.get("run") == self.run and not _lock(fd):
+                self._end_predecessor(int(holder.get("pid", 0)))
+                _lock(fd, patience=PATIENCE)
+            if not _lock(fd):
                 os.close(fd)
                 raise Refusal(
                     "destination-busy",
@@ -61,6 +66,13 @@ class Lock:
                 os.pwrite(fd, self.content, 0)
                 return
             os.close(fd)
+
+    @staticmethod
+    def _end_predecessor(pid: int) -> None:
+        """End an agent of this very run on this host that hangs: somebody gave it up, and started this one."""
+        if pid > 1 and pid != os.getpid():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -105,6 +117,24 @@ class Lock:
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def _lock(fd: int, patience: float = 0.0) -> bool:
+    """Whether the lock could be had within so many seconds."""
+    deadline = time.monotonic() + patience
+    while not _lock_now(fd):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _lock_now(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _describe(holder: Dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any, Dict, Optional
 
-from . import landing, link, member, refusal
+from . import landing, link, part, refusal
 
 READY = "EZPZ-AGENT-READY"
 VERSION = "{}.{}.{}".format(*sys.version_info[:3])
@@ -33,7 +33,7 @@ class Agent:
         self.line = requests
         self.answers = answers
         self.landing: Optional[landing.Landing] = None
-        self.member: Optional[member.Member] = None
+        self.part: Optional[part.Part] = None
         self.starter: Any = None
         self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
         self.gone = threading.Event()
@@ -54,8 +54,8 @@ class Agent:
         finally:
             if self.starter is not None:
                 self.starter.close()
-            if self.member is not None:
-                self.member.close()
+            if self.part is not None:
+                self.part.close()
             if self.landing is not None:
                 self.landing.close()
 
@@ -93,8 +93,8 @@ class Agent:
 
     def take_over(self, found: link.Link) -> None:
         """From now on, requests come over this connection."""
-        assert self.member is not None
-        line = link.Framed(found, self.member.secret, outgoing="to root", incoming="from root")
+        assert self.part is not None
+        line = link.Framed(found, self.part.secret, outgoing="to root", incoming="from root")
         with self._saying:
             self.line = self.answers = line
         self._say({"ready": READY, "host": socket.gethostname(), "python": VERSION})
@@ -141,10 +141,10 @@ class Agent:
             raise refusal.Refusal("error", "agent: nothing was prepared")
         return self.landing
 
-    def _member(self) -> member.Member:
-        if self.member is None:
+    def _part(self) -> part.Part:
+        if self.part is None:
             raise refusal.Refusal("error", "agent: nobody listens")
-        return self.member
+        return self.part
 
     def do_weigh(self, _request: Dict[str, Any]) -> Dict[str, Any]:
         from . import transfer
@@ -178,12 +178,12 @@ class Agent:
 
         request = starter.own_part(request)
         address = starter.own_address(request)
-        self.member = member.Member(request, address, self.take_over, self._tell)
+        self.part = part.Part(request, address, self.take_over, self._tell)
         return {
-            "name": self.member.name,
+            "name": self.part.name,
             "address": address,
-            "port": self.member.listener.port,
-            "codec": self.member.codec.best,
+            "port": self.part.listener.port,
+            "codec": self.part.codec.best,
         }
 
     def do_start(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -195,25 +195,25 @@ class Agent:
         return {}
 
     def do_join(self, _request: Dict[str, Any]) -> Dict[str, Any]:
-        self._member().join(self._landed())
+        self._part().join(self._landed())
         return {}
 
     def do_expect(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self._member().expect(request)
+        self._part().expect(request)
         return {}
 
     def do_serve(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self._member().serve(request)
+        self._part().serve(request)
         return {}
 
     def do_release(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self._member().release(int(request["serial"]))
+        self._part().release(int(request["serial"]))
         return {}
 
     def do_publish(self, request: Dict[str, Any]) -> Dict[str, Any]:
         landed = self._landed()
         if request.get("streamed"):
-            self._member().land(landed.check_on)
+            self._part().land(landed.check_on)
         found = landed.verify(request["expected"], request.get("trial"))
         return landed.publish(found, request["receipt"], executable=bool(request["executable"]))
 

@@ -12,7 +12,7 @@ from ezpz.errors import EzpzError, NodeLost, by_code
 from ezpz.yeet.agent.codec import Codec
 from ezpz.yeet.agent.relay import Downstream
 from ezpz.yeet.events import NodeDone, NodeMoved, NodeParked, NodeRetrying, NodeServed, NodeWhole, Noted
-from ezpz.yeet.fanout.agents import ANSWER_WITHIN, attempt
+from ezpz.yeet.fanout.agents import ANSWER_WITHIN, HOPELESS, attempt
 from ezpz.yeet.fanout.stream.course import Action, Course, GiveUp, Release, Serve, State
 from ezpz.yeet.fanout.stream.feed import Feed
 from ezpz.yeet.fanout.stream.shape import Rates, choose_shape
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.fanout.stream.engine import Stream
 
 ROOT = Node("this host", address="", given="this host", is_local=True)
+FINAL = (*HOPELESS, "timed-out")
 STALL = 10.0  # seconds without a byte after which a connection is given up
 SLOW_WIRE = 120e6  # bytes a second: gigabit Ethernet
 SMALL_CHUNK = 512 << 10  # bytes of content in a chunk on a slow wire, where each hop costs the time of one chunk
@@ -44,6 +45,9 @@ class Conductor:
         self.tasks: set[asyncio.Task[None]] = set()
         self.ended = asyncio.Event()
         self.results: dict[Node, NodeResult] = {}
+        self.returns: dict[Node, int] = dict.fromkeys(nodes, 0)
+        self.returning: set[Node] = set()
+        self.shipment: Shipment | None = None
         self.attempts: dict[Node, int] = dict.fromkeys(nodes, 0)
         self.via: dict[Node, str] = dict.fromkeys(nodes, "")
         self.content: dict[Node, int] = dict.fromkeys(nodes, 0)
@@ -64,11 +68,15 @@ class Conductor:
         self.course: Course[Node] = Course(ROOT, self.nodes, shape.width, engine.rng, wire=rate)
         await all_of(self._ask(node, "join") for node in self.nodes)
         self._act(self.course.start())
+        for node in self.nodes:  # the line may have ended before anybody listened
+            if not engine.sessions[node].is_open:
+                self.lost(node, await engine.sessions[node].line.lost())
 
     async def finish(self, shipment: Shipment) -> None:
         """Have every node verify, try out and publish; return when all have ended."""
+        self.shipment = shipment
         for node in self.nodes:
-            if node not in self.results:
+            if node not in self.results and node not in self.returning:
                 self._task(self._publish(node, shipment))
         while not self.course.is_over and self.bug is None:
             self.ended.clear()
@@ -117,14 +125,38 @@ class Conductor:
             self._act(self.course.cut(child, parent, time.monotonic()))
 
     def lost(self, node: Node, error: EzpzError) -> None:
-        """A node has failed for good."""
-        if node in self.nodes and node not in self.results:
-            self._finished(NodeResult(
-                node, Failure.of(error).outcome, self.attempts[node], self.via[node],
-                failure=Failure.of(error), seconds=self.engine.elapsed(),
-            ))  # fmt: skip
-            self._act(self.course.gone(node, error.message))
-            self._task(self._dismiss(node))
+        """A node is lost; it is started anew when that may help."""
+        if node not in self.nodes or node in self.results or node in self.returning:
+            return
+        if error.code in FINAL or self.returns[node] >= self.engine.limits.retries:
+            self._fail(node, error)
+            return
+        self.returns[node] += 1
+        self.returning.add(node)
+        self.engine.emit(NodeRetrying(node, error.message))
+        self._act(self.course.away(node, error.message))
+        self._task(self._bring_back(node, error))
+
+    async def _bring_back(self, node: Node, error: EzpzError) -> None:
+        try:
+            await self.engine.bring_back(node)
+            await self.engine.sessions[node].ask("join", timeout=ANSWER_WITHIN)
+        except EzpzError:
+            self.returning.discard(node)
+            self._fail(node, error)
+            return
+        self.returning.discard(node)
+        self._act(self.course.joined(node))
+        if self.shipment is not None:
+            self._task(self._publish(node, self.shipment))
+
+    def _fail(self, node: Node, error: EzpzError) -> None:
+        failure = Failure.of(error)
+        self._finished(NodeResult(
+            node, failure.outcome, self.attempts[node], self.via[node], failure=failure, seconds=self.engine.elapsed(),
+        ))  # fmt: skip
+        self._act(self.course.gone(node, error.message))
+        self._task(self._dismiss(node))
 
     async def _dismiss(self, node: Node) -> None:
         session = self.engine.sessions.get(node)
@@ -163,7 +195,7 @@ class Conductor:
                     self.engine.emit(NodeParked(action.child))
             elif isinstance(action, GiveUp):
                 hint = "is the network between the nodes all right?"
-                self.lost(action.node, NodeLost(f"{action.node.given}: {action.why}", hint=hint))
+                self._fail(action.node, NodeLost(f"{action.node.given}: {action.why}", hint=hint))
         self.ended.set()
 
     def _serve(self, action: Serve[Node]) -> None:

@@ -90,13 +90,28 @@ class Course(Generic[N]):
 
     def gone(self, node: N, why: str) -> list[Action[N]]:
         """A node is lost, or has failed for good; those that it served go on from where they are."""
+        return self._leave(node, State.FAILED, why)
+
+    def away(self, node: N, why: str) -> list[Action[N]]:
+        """The same for a node that may come back."""
+        return self._leave(node, State.AWAY, why)
+
+    def joined(self, node: N) -> list[Action[N]]:
+        """A node that was away is back, and has nothing."""
+        if self.members[node].state is not State.AWAY:
+            return []
+        self.members[node] = Member(State.AWAY)
+        self._wait(node)
+        return self._serve_waiting()
+
+    def _leave(self, node: N, state: State, why: str) -> list[Action[N]]:
         member = self.members[node]
         if member.state is State.FAILED:
             return []
         above = member.parent
         self._detach(node)
         member.why = why
-        self._become(node, State.FAILED)
+        self._become(node, state)
         released = [Release(above, node)] if above is not None else []
         return [*released, *self._orphan(node, above), *self._serve_waiting()]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.child import all_of, in_thread
 from ezpz.cluster.remote import ssh_forward_argv
-from ezpz.errors import EzpzError
+from ezpz.errors import EzpzError, by_code
 from ezpz.yeet.events import NodeDone
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, Agents, rate_of
 from ezpz.yeet.fanout.base import Start
@@ -84,6 +84,17 @@ class Stream(Agents):
                 "listen", name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL,
                 private=self.limits.encrypt, timeout=ANSWER_WITHIN,
             )  # fmt: skip
+
+    async def bring_back(self, node: Node) -> None:
+        """Start a node anew, with nothing. Raises EzpzError."""
+        await self.sessions[node].close()
+        self.listening.pop(node, None)
+        self.startup.where.pop(node, None)
+        failures = await self.reach((node,))
+        if failures:
+            failure = failures[node]
+            raise by_code(failure.code)(failure.message, hint=failure.hint)
+        await self.enlist(node)
 
     async def begin(self, nodes: tuple[Node, ...], start: Start) -> Feed | None:
         known = tuple(node for node in nodes if _stands(self.prepared[node], start.source))

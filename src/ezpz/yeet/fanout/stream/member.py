@@ -18,7 +18,10 @@ DRAWS = 16  # from a bag, before everything in it is looked at
 
 
 class State(Enum):
-    """Of a node: being served, waiting for somebody who has time, having all of it, ended well, ended badly."""
+    """Of a node: being served, waiting for a source, left for the end, having all of it, ended well, ended badly.
+
+    AWAY: lost, and perhaps coming back with nothing.
+    """
 
     SERVED = "served"
     WAITING = "waiting"
@@ -26,6 +29,7 @@ class State(Enum):
     WHOLE = "whole"
     DONE = "done"
     FAILED = "failed"
+    AWAY = "away"
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Member: this node's part in a stream: it receives, lands and passes on, as it is told."""
+"""Part: this node's part in a stream: it receives, lands and passes on, as it is told."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ TELL_EVERY = 0.25  # seconds between two reports of how far it is
 LOG = b"log"  # in staging
 
 
-class Member:
+class Part:
     """Opens with the listener; `join` once the destination is prepared; then `expect` a parent and `serve` children.
 
     say: sends an event to the root; abandoned: set when the run has gone
