@@ -68,6 +68,10 @@ def bootstrap() -> str:
     return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
 
 
+class NodeSilent(NodeLost):
+    """A node from which nothing has come for long, while its line stands: it hangs, or its agent does."""
+
+
 class Session:
     """Requests to one node's agent. Every failure is an EzpzError that names the node.
 
@@ -220,7 +224,7 @@ class Session:
             if time.monotonic() - self._heard > SILENT:
                 self._tasks[0].cancel()
                 await self.line.end(0.0)
-                lost = NodeLost(f"{self.node.given}: it has not answered for {SILENT:g} s", hint="is the node hung?")
+                lost = NodeSilent(f"{self.node.given}: it has not answered for {SILENT:g} s", hint="is the node hung?")
                 for answer, _ in self._waiting.values():
                     if not answer.done():
                         answer.set_exception(lost)

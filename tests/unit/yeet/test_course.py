@@ -157,6 +157,27 @@ class TestDeath:
             assert served in (Serve("c", "d"), Serve("e", "d"))
 
 
+class TestAway:
+    """A node that is lost may come back, with nothing."""
+
+    def test_it_is_served_from_the_beginning(self) -> None:
+        run = course("abc")
+        at(run, a=40, b=30, c=20)
+        assert run.away("b", "it was lost") == [Release("a", "b"), Serve("a", "c")]
+        assert not run.is_over
+        (served,) = run.joined("b")
+        assert isinstance(served, Serve)
+        assert (served.child, run.members["b"].position) == ("b", 0)
+        assert run.joined("b") == []
+
+    def test_or_is_given_up(self) -> None:
+        run = course("a")
+        run.away("a", "it was lost")
+        assert run.gone("a", "it died") == []
+        assert run.is_over
+        assert run.joined("a") == []
+
+
 class TestInterruption:
     """A node that lost its connection, or could not be reached, is served by another, a few times."""
 
@@ -262,7 +283,7 @@ class Reports:
             self.now += 0.05
             for index, node in enumerate(self.nodes):
                 self.sizes[node] += speeds[node] * 0.05
-                if (step + index) % 5 == 0 and speeds[node]:
+                if (step - index) % 5 == 0 and speeds[node]:
                     wanted += self.run.moved(node, int(self.sizes[node]), int(self.sizes[node]), self.now)
         return wanted
 
@@ -325,9 +346,9 @@ class TestLag:
         reports = Reports("abcd")
         assert reports.go(3, a=50 * MB, b=50 * MB, c=50 * MB, d=50 * MB) == []
         reports.go(10, a=50 * MB, b=0, c=0, d=0)
-        assert reports.run.cut("b", "a", reports.now)[0] == Release("a", "b")
-        wanted = reports.go(3, a=50 * MB, b=90 * MB, c=90 * MB, d=90 * MB)
-        assert wanted == []
+        reports.run.gone("b", "it hangs")
+        assert reports.run.members["c"].parent == "a"
+        assert reports.go(3, a=50 * MB, b=0, c=90 * MB, d=90 * MB) == []
 
 
 class Turmoil:
@@ -373,11 +394,18 @@ class Turmoil:
             assert Counter(member.children) == Counter(c for c, p in self.open.items() if p == node)
             most = MAX_PER_SOURCE if member.has_all else self.width + SPARE
             assert len(member.children) <= most
-            if member.state is State.FAILED:
+            if member.state in (State.FAILED, State.AWAY):
                 assert not member.children
-            assert self.run.depth_of(node) <= len(members)
+            self.check_way(node)
         over = all(member.has_ended for node, member in members.items() if node != -1)
         assert self.run.is_over == over
+
+    def check_way(self, node: int) -> None:
+        """The way up comes to an end."""
+        way = [node]
+        while (above := self.run.members[way[-1]].parent) is not None:
+            assert above not in way
+            way.append(above)
 
     def alive(self, *states: State) -> list[int]:
         return [node for node, member in self.run.members.items() if node >= 0 and member.state in states]
@@ -385,13 +413,24 @@ class Turmoil:
     def trouble(self) -> None:
         """Something goes wrong, or on."""
         self.now += self.rng.choice((0.01, 0.3, 1.0))
-        {0: self.die, 1: self.cut, 2: self.refuse, 3: self.damage}.get(self.rng.randrange(9), self.move)()
+        wrong = (self.die, self.cut, self.refuse, self.damage, self.leave, self.come_back)
+        self.rng.choice((*wrong, *[self.move] * 6))()
 
     def die(self) -> None:
         for node in self.pick(*(state for state in State if state is not State.FAILED)):
             self.dead.add(node)
             self.open = {child: parent for child, parent in self.open.items() if parent != node}
             self.act(self.run.gone(node, "it died"))
+
+    def leave(self) -> None:
+        for node in self.pick(State.SERVED, State.WAITING, State.PARKED, State.WHOLE):
+            self.open = {child: parent for child, parent in self.open.items() if parent != node}
+            self.act(self.run.away(node, "it was lost"))
+
+    def come_back(self) -> None:
+        for node in self.pick(State.AWAY):
+            self.act(self.run.joined(node))
+            assert self.run.members[node].position == 0
 
     def cut(self) -> None:
         for node in self.pick(State.SERVED):
@@ -429,6 +468,7 @@ class Turmoil:
             if self.run.is_over:
                 return
             self.now += 0.3
+            self.come_back()
             self.move()
         raise AssertionError(f"it never ends: {self.alive(State.WAITING, State.PARKED, State.SERVED)}")
 

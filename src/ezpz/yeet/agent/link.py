@@ -190,19 +190,27 @@ def connect(address: str, port: int, timeout: float) -> socket.socket:
     return sock
 
 
-def through(argv: List[str]) -> socket.socket:
-    """A connection whose bytes a process carries, such as `ssh -W`; it ends with the socket. Raises OSError."""
-    ours, theirs = socket.socketpair()
-    try:
-        fd = theirs.fileno()
-        process = subprocess.Popen(argv, stdin=fd, stdout=fd, stderr=subprocess.DEVNULL, start_new_session=True)
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    threading.Thread(target=process.wait, daemon=True).start()
-    return ours
+class Detour:
+    """A connection whose bytes a process carries, such as `ssh -W`. Raises OSError."""
+
+    def __init__(self, argv: List[str]) -> None:
+        self.sock, theirs = socket.socketpair()
+        try:
+            fd = theirs.fileno()
+            self._process = subprocess.Popen(
+                argv, stdin=fd, stdout=fd, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+        except OSError:
+            self.sock.close()
+            raise
+        finally:
+            theirs.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self.sock.close()
+        self._process.kill()
+        self._process.wait()
 
 
 def tune(sock: socket.socket) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from . import frames
 from .chunk import Malformed
-from .link import Link, connect, dial, through
+from .link import Detour, Link, connect, dial
 from .ring import Over, Ring
 
 BEAT_EVERY = 1.0  # seconds of silence after which a parent says that it is there
@@ -36,6 +36,7 @@ class Downstream:
         self.say = say
         self.released = False
         self.link: "Optional[Link]" = None
+        self.detour: "Optional[Detour]" = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -44,6 +45,8 @@ class Downstream:
         self.released = True
         if self.link is not None:
             self.link.close()
+        if self.detour is not None:
+            self.detour.close()
 
     def _run(self) -> None:
         how, why = "", ""
@@ -51,6 +54,7 @@ class Downstream:
             link, how = self._dial()
         except (OSError, EOFError, frames.Broken) as e:
             self._report("refused", str(e) or "the connection was closed")
+            self.release()
             return
         self.link = link
         try:
@@ -63,6 +67,8 @@ class Downstream:
         finally:
             self.ring.leave(self)
             link.close()
+            if self.detour is not None:
+                self.detour.close()
         if why:
             self._report("lost", why)
 
@@ -83,7 +89,8 @@ class Downstream:
                     raise
         if not detour:
             raise OSError("there is no way to {}".format(self.to["name"]))
-        return dial(through(detour), self.secret, facts), "ssh"
+        self.detour = Detour(detour)
+        return dial(self.detour.sock, self.secret, facts), "ssh"
 
     def _send_all(self, link: Link) -> None:
         link.limit(self.stall)

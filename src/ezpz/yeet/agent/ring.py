@@ -5,9 +5,11 @@ there.
 """
 
 import threading
+import time
 from typing import Callable, Dict, Optional, Set, Union
 
 KEEP = 8 << 20  # bytes that stay for those who come a little late
+PATIENCE = 0.5  # seconds that those who pass it on may take before they are left to the disk
 ROOM = 24 << 20  # bytes above which nothing more is taken in
 
 
@@ -43,8 +45,9 @@ class Ring:
         with self.changed:
             while self.size > ROOM and number > self.next and not self.over:
                 self.changed.wait(1.0)
-            while self.size > ROOM and not self._forget() and not self.over:
-                self.changed.wait(1.0)
+            deadline = time.monotonic() + PATIENCE
+            while self.size > ROOM and not self._forget(for_all=time.monotonic() < deadline) and not self.over:
+                self.changed.wait(PATIENCE)
             if self.over:
                 raise Over
             if number in self.frames or number < self.next:
@@ -123,9 +126,9 @@ class Ring:
             or (self.total is not None and number >= self.total)
         )
 
-    def _forget(self) -> bool:
-        """Drop what is landed and was passed on, the oldest first; whether there is room now."""
-        passed = max(self.cursors.values(), default=self.next)
+    def _forget(self, *, for_all: bool = True) -> bool:
+        """Drop what is landed and, `for_all`, was passed on, the oldest first; whether there is room now."""
+        passed = max(self.cursors.values(), default=self.next) if for_all else self.next
         while self.size > KEEP and self.first < min(self.landed, passed):
             frame = self.frames.pop(self.first, None)
             self.size -= 0 if frame is None else len(frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ from ezpz.yeet.fanout.stream.course import Action, Course, GiveUp, Release, Serv
 from ezpz.yeet.fanout.stream.feed import Feed
 from ezpz.yeet.fanout.stream.shape import Rates, choose_shape
 from ezpz.yeet.report import Failure, NodeResult, Outcome
+from ezpz.yeet.session import NodeSilent
 
 if TYPE_CHECKING:
     from ezpz.yeet.fanout.base import Shipment, Start
     from ezpz.yeet.fanout.stream.engine import Stream
 
 ROOT = Node("this host", address="", given="this host", is_local=True)
+TICK = 1.0  # seconds
+SWEEP_WITHIN = 5.0  # seconds
 FINAL = (*HOPELESS, "timed-out")
 STALL = 10.0  # seconds without a byte after which a connection is given up
 SLOW_WIRE = 120e6  # bytes a second: gigabit Ethernet
@@ -43,6 +47,7 @@ class Conductor:
         self.serial_of: dict[Node, int] = {}
         self.downstreams: dict[int, Downstream] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.dismissals: list[asyncio.Task[None]] = []
         self.ended = asyncio.Event()
         self.results: dict[Node, NodeResult] = {}
         self.returns: dict[Node, int] = dict.fromkeys(nodes, 0)
@@ -71,9 +76,17 @@ class Conductor:
         for node in self.nodes:  # the line may have ended before anybody listened
             if not engine.sessions[node].is_open:
                 self.lost(node, await engine.sessions[node].line.lost())
+        self._task(self._watch())
+
+    async def _watch(self) -> None:
+        while not self.course.is_over:
+            await asyncio.sleep(TICK)
+            root = self.feed.ring
+            self.course.moved(ROOT, root.next, root.wire, time.monotonic())
+            self._act(self.course.ticked(time.monotonic()))
 
     async def finish(self, shipment: Shipment) -> None:
-        """Have every node verify, try out and publish; return when all have ended."""
+        """Have every node verify, try out and publish; return when all have ended. Raises what went wrong here."""
         self.shipment = shipment
         for node in self.nodes:
             if node not in self.results and node not in self.returning:
@@ -84,12 +97,13 @@ class Conductor:
         if self.bug is not None:
             raise self.bug
 
-    def close(self) -> None:
-        """Let go of all connections."""
+    async def close(self) -> None:
+        """Let go of all connections, and of the nodes that are out of it."""
         for task in self.tasks:
             task.cancel()
         for downstream in self.downstreams.values():
             downstream.release()
+        await asyncio.gather(*self.dismissals, *self.tasks, return_exceptions=True)
         self.feed.close()
 
     def heard(self, node: Node, event: dict[str, Any]) -> None:
@@ -115,7 +129,7 @@ class Conductor:
             self._interrupted(what, event)
 
     def _interrupted(self, what: str, event: dict[str, Any]) -> None:
-        parent, child = self.servings.pop(event["serial"], (None, None))
+        parent, child = self.servings.get(event["serial"], (None, None))
         if parent is None or child is None or self.serial_of.get(child) != event["serial"]:
             return
         self.engine.emit(Noted(f"{child.given} from {parent.given}: {event['why']}"))
@@ -128,7 +142,8 @@ class Conductor:
         """A node is lost; it is started anew when that may help."""
         if node not in self.nodes or node in self.results or node in self.returning:
             return
-        if error.code in FINAL or self.returns[node] >= self.engine.limits.retries:
+        hangs = isinstance(error, NodeSilent)
+        if hangs or error.code in FINAL or self.returns[node] >= self.engine.limits.retries:
             self._fail(node, error)
             return
         self.returns[node] += 1
@@ -156,12 +171,17 @@ class Conductor:
             node, failure.outcome, self.attempts[node], self.via[node], failure=failure, seconds=self.engine.elapsed(),
         ))  # fmt: skip
         self._act(self.course.gone(node, error.message))
-        self._task(self._dismiss(node))
+        self.dismissals.append(asyncio.ensure_future(self._dismiss(node, hangs=isinstance(error, NodeSilent))))
 
-    async def _dismiss(self, node: Node) -> None:
+    async def _dismiss(self, node: Node, *, hangs: bool) -> None:
+        """Let go of a node; of one that hangs, end the agent, which cannot end itself."""
         session = self.engine.sessions.get(node)
         if session is not None:
             await session.close()
+        if hangs:
+            with contextlib.suppress(EzpzError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.engine.bring_back(node), SWEEP_WITHIN)
+                await self.engine.sessions[node].close()
 
     async def _publish(self, node: Node, shipment: Shipment) -> None:
         expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}

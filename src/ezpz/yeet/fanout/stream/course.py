@@ -23,6 +23,7 @@ __all__ = ["Action", "Course", "GiveUp", "Member", "Release", "Serve", "State"]
 
 LAGGING = 3.0  # times slower than its parent: a node that cannot keep up
 LAG = 2 << 20  # bytes that it must be behind, besides; less is noise
+SILENCE = 3.0  # seconds without a report, of four a second, after which a node is treated as one that lags
 SPARE = 1  # children that a relay may adopt beyond the width of the tree
 ATTEMPTS = 4  # sources that could not reach a node, or lost it, before it is given up
 STALE = 0.5  # seconds that a report may be old: who is behind by no more than that can be ahead
@@ -70,6 +71,11 @@ class Course(Generic[N]):
             self._next_try = now + AGAIN
             return self._serve_waiting()
         return []
+
+    def ticked(self, now: float) -> list[Action[N]]:
+        """Some time has passed: is anybody silent for whom there is much?"""
+        served = [(node, member) for node, member in self.members.items() if member.state is State.SERVED]
+        return [action for node, member in served if self._is_silent(member, now) for action in self._park(node)]
 
     def whole(self, node: N) -> list[Action[N]]:
         """A node has all of it, checked, and can serve any part."""
@@ -229,6 +235,14 @@ class Course(Generic[N]):
         elif given is not None and share:
             given = min(given, share)
         return rate is not None and given is not None and rate * LAGGING < given
+
+    def _is_silent(self, member: Member[N], now: float) -> bool:
+        """Whether a node has said nothing for long although its parent has much for it: it hangs, or is cut off."""
+        if member.parent is None or member.damaged or member.slow or not member.samples:
+            return False
+        above = self.members[member.parent]
+        since = max(member.samples[-1][0], above.steady)
+        return above.size - member.size >= LAG and now - since > SILENCE
 
     def _park(self, node: N) -> list[Action[N]]:
         """Leave a node that cannot keep up for the end; what it served moves to its parent."""

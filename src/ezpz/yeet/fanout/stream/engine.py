@@ -148,12 +148,12 @@ class Stream(Agents):
             await stream.finish(shipment)
         finally:
             stop.set()
-            stream.close()
+            await stream.close()
             again.close()
 
     async def close(self) -> None:
         for stream in self.streams:
-            stream.close()
+            await stream.close()
         await super().close()
         await self.startup.close()
 

@@ -38,7 +38,7 @@ class Member(Generic[N]):
 
     position: chunks received without a gap; size: bytes of them; parent: who serves it, None for nobody
     samples: (time, size) of the last `WINDOW` seconds; avoid: who could not reach it; cuts: how often it was lost
-    slow: it has been parked, and is not judged again
+    slow: it has been parked, and is not judged again; steady: since when it reports without a gap
     """
 
     state: State = State.WAITING
@@ -51,6 +51,7 @@ class Member(Generic[N]):
     cuts: int = 0
     damaged: tuple[int, ...] = ()
     slow: bool = False
+    steady: float = 0.0
     why: str = ""
 
     @property
@@ -62,6 +63,8 @@ class Member(Generic[N]):
         return self.state in (State.DONE, State.FAILED)
 
     def moved(self, position: int, size: int, now: float) -> None:
+        if not self.samples or now - self.samples[-1][0] > WINDOW:
+            self.steady = now
         self.position, self.size = max(self.position, position), max(self.size, size)
         self._forget(now)
         self.samples.append((now, self.size))
