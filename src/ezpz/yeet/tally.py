@@ -2,36 +2,93 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.events import Event, NodeDone, NodeMoved, NodeRetrying, NodeStarted, PhaseStarted, Read, RunStarted
+from ezpz.yeet.events import (
+    Event,
+    NodeDone,
+    NodeMoved,
+    NodeParked,
+    NodeRetrying,
+    NodeServed,
+    NodeStarted,
+    NodeWhole,
+    PhaseStarted,
+    Read,
+    RunStarted,
+)
 from ezpz.yeet.report import Outcome
 
 if TYPE_CHECKING:
     from ezpz.cluster.model import Node
 
 WINDOW = 5.0  # seconds over which the rate is taken
+SPACING = 0.1  # seconds between the samples it is taken from; thousands of nodes report four times a second each
 MEANINGFUL = 0.02  # of a phase must be done before it tells how long the rest takes
+TO_NODES = ("send", "stream")
+"""The phases in which what counts is what the nodes receive."""
+
+
+class State(Enum):
+    """What a node is doing. CHECKING: it has received all, and is tried out and published."""
+
+    WAITING = "waiting"
+    RECEIVING = "receiving"
+    PARKED = "parked"
+    CHECKING = "checking"
+    DONE = "done"
+    FAILED = "failed"
+
+
+ENDED = (State.DONE, State.FAILED)
+
+
+def state_after(event: Event) -> State | None:
+    """The state that an event puts its node into, None for an event that leaves it as it is."""
+    if isinstance(event, (NodeStarted, NodeServed)):
+        return State.RECEIVING
+    if isinstance(event, NodeRetrying):
+        return State.WAITING
+    if isinstance(event, NodeParked):
+        return State.PARKED
+    if isinstance(event, NodeWhole):
+        return State.CHECKING
+    if isinstance(event, NodeDone):
+        return State.DONE if event.result.outcome is Outcome.OK else State.FAILED
+    return None
+
+
+@dataclass(slots=True)
+class _Share:
+    """One node's part: its state, the bytes it has received, and how many hops it was from this host when served."""
+
+    node: Node
+    state: State = State.WAITING
+    bytes: int = 0
+    depth: int = 0
 
 
 @dataclass(slots=True)
 class Tally:
     """Counts of the phase that is under way.
 
-    nodes: how many the run has; size: bytes of the phase (of one copy while sending); done, failed: nodes
+    nodes: how many the run has; size: bytes of the phase (of one copy while sending); read: bytes read on this host
+    adopted: how often a node was given another source in the stream
     """
 
     nodes: int = 0
     phase: str = ""
     size: int = 0
-    done: int = 0
-    failed: int = 0
     read: int = 0
-    moving: dict[Node, int] = field(default_factory=dict)
+    adopted: int = 0
+    _shares: dict[str, _Share] = field(default_factory=dict)
     _began: float = 0.0
+    _read_before: int = 0
     _moved: int = 0
-    _samples: list[tuple[float, int]] = field(default_factory=list)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     def hear(self, event: Event, now: float) -> None:
         """Take an event that happened at `now`, in seconds."""
@@ -39,33 +96,78 @@ class Tally:
             self.nodes = event.nodes
         elif isinstance(event, PhaseStarted):
             self.phase, self.size = event.name, event.total
-            self._samples = [(now, 0)]
-            self._began, self._moved = now, 0
+            self._samples = deque([(now, 0)])
+            self._began, self._moved, self._read_before = now, 0, self.read
         elif isinstance(event, Read):
             self.read += event.bytes
-            self._move(event.bytes, now)
-        elif isinstance(event, NodeStarted):
-            self.moving[event.node] = 0
+            if self.phase not in TO_NODES:
+                self._move(event.bytes, now)
         elif isinstance(event, NodeMoved):
-            self._move(max(0, event.bytes - self.moving.get(event.node, 0)), now)
-            self.moving[event.node] = event.bytes
-        elif isinstance(event, NodeRetrying):
-            self.moving.pop(event.node, None)
-        elif isinstance(event, NodeDone):
-            self._finish(event)
-
-    def _finish(self, event: NodeDone) -> None:
-        self.moving.pop(event.result.node, None)
-        if event.result.outcome is Outcome.OK:
-            self.done += 1
+            share = self._share(event.node, State.RECEIVING)
+            anew = event.bytes < share.bytes  # the node, or its agent, has begun again
+            self._move(event.bytes - (0 if anew else share.bytes), now)
+            share.bytes = event.bytes
         else:
-            self.failed += 1
+            self._change(event)
+
+    def _change(self, event: Event) -> None:
+        state = state_after(event)
+        if state is None:
+            return
+        share = self._share(event.result.node if isinstance(event, NodeDone) else event.node)  # type: ignore[union-attr]
+        share.state = state
+        if isinstance(event, NodeStarted):
+            share.bytes = 0
+        elif isinstance(event, NodeServed):
+            share.depth = event.depth
+            self.adopted += event.adopted
+
+    def _share(self, node: Node, state: State = State.WAITING) -> _Share:
+        """What is known of a node; one that was never heard of is in `state`."""
+        share = self._shares.get(node.name)
+        if share is None:
+            share = self._shares[node.name] = _Share(node, state)
+        return share
 
     def _move(self, size: int, now: float) -> None:
         self._moved += size
-        self._samples.append((now, self._moved))
-        while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW:
-            self._samples.pop(0)
+        samples = self._samples
+        if len(samples) > 1 and now - samples[-2][0] < SPACING:
+            samples.pop()
+        samples.append((now, self._moved))
+        while len(samples) > 2 and samples[1][0] < now - WINDOW:
+            samples.popleft()
+
+    def _all(self) -> list[_Share]:
+        """The nodes that were heard of, in a list of its own: another thread draws what this one counts."""
+        return list(self._shares.values())
+
+    @property
+    def states(self) -> Counter[State]:
+        """How many nodes are in each state."""
+        found = Counter(share.state for share in self._all())
+        found[State.WAITING] += max(0, self.nodes - found.total())
+        return found
+
+    @property
+    def done(self) -> int:
+        """Nodes that have it."""
+        return self.states[State.DONE]
+
+    @property
+    def failed(self) -> int:
+        """Nodes that never will in this run."""
+        return self.states[State.FAILED]
+
+    @property
+    def moving(self) -> dict[Node, int]:
+        """The nodes that are receiving, and how much each has."""
+        return {share.node: share.bytes for share in self._all() if share.state is State.RECEIVING}
+
+    @property
+    def depth(self) -> int:
+        """The most hops between this host and a node that is receiving; 0 when none is served from a tree."""
+        return max((share.depth for share in self._all() if share.state is State.RECEIVING), default=0)
 
     @property
     def moved(self) -> int:
@@ -80,11 +182,22 @@ class Tally:
     @property
     def fraction(self) -> float:
         """How much of the phase is done, 0 to 1: by bytes while reading, by bytes on all nodes while sending."""
-        if self.phase == "send":
-            waiting = max(1, self.nodes - self.failed)
-            under_way = sum(min(1.0, moved / self.size) for moved in list(self.moving.values())) if self.size else 0.0
-            return min(1.0, (self.done + under_way) / waiting)
-        return min(1.0, self._moved / self.size) if self.size else 0.0
+        if self.phase not in TO_NODES:
+            return min(1.0, self._moved / self.size) if self.size else 0.0
+        shares = self._all()
+        failed = sum(share.state is State.FAILED for share in shares)
+        parts = sum(self._part(share) for share in shares)
+        if self.phase == "stream" and len(shares) < self.nodes and self.size:  # this host is a node, and still reads
+            parts += min(1.0, (self.read - self._read_before) / self.size)
+        return min(1.0, parts / max(1, self.nodes - failed))
+
+    def _part(self, share: _Share) -> float:
+        """How much of a copy a node has, 0 to 1."""
+        if share.state in (State.DONE, State.CHECKING):
+            return 1.0
+        if share.state in (State.RECEIVING, State.PARKED) and self.size:
+            return min(1.0, share.bytes / self.size)
+        return 0.0
 
     def left(self, now: float) -> float | None:
         """Seconds to the end of the phase at its pace so far, or None when there is no telling yet."""
@@ -95,5 +208,5 @@ class Tally:
 
     @property
     def slowest(self) -> tuple[Node, int] | None:
-        """Of the nodes under way the one that has received least, and its bytes."""
-        return min(list(self.moving.items()), key=lambda item: item[1]) if self.moving else None
+        """Of the nodes that are receiving the one that has received least, and its bytes."""
+        return min(self.moving.items(), key=lambda item: item[1]) if self.moving else None

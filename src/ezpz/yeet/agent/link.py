@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Callable, Dict, List, Optional, Union
 
 from . import frames
@@ -215,10 +216,8 @@ class Detour:
 
 def tune(sock: socket.socket) -> None:
     """Send small frames at once."""
-    try:
+    with suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
-        pass
 
 
 class Framed:
