@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LABS = ("lab4", "lab16", "slurm")
+LABS = ("lab4", "lab16", "shaped", "slurm")
 FOREIGN = ("PBS_", "SLURM_", "PMI_", "PALS_", "EZPZ_", "VIRTUAL_ENV", "CONDA_", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -50,10 +50,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt("SIGTERM")
 
 
-def _session_lab(count: int) -> Iterator[FaultyLab]:
+def _session_lab(count: int, **options: str) -> Iterator[FaultyLab]:
     if REPOSITORY.is_relative_to("/tmp"):
         raise LabUnavailable(f"{REPOSITORY} lies in /tmp, of which each host has its own")
-    with make_lab(count) as lab:
+    with make_lab(count, **options) as lab:
         yield lab
 
 
@@ -67,6 +67,12 @@ def lab4() -> Iterator[FaultyLab]:
 def lab16() -> Iterator[FaultyLab]:
     """Sixteen unshaped hosts, as new for each test."""
     yield from _session_lab(16)
+
+
+@pytest.fixture(scope="session")
+def shaped() -> Iterator[FaultyLab]:
+    """Six hosts at 200 Mbit/s with small disks, as new for each test: slow enough to be broken in the middle."""
+    yield from _session_lab(6, rate="200mbit", tmp_size="300m")
 
 
 @pytest.fixture(scope="session")

@@ -146,10 +146,11 @@ def test_data_may_go_to_a_noexec_disk(job: Job, data: Path) -> None:
     assert job.report(data)["succeeded"] == 4
 
 
-def test_rsync_missing_there(job: Job, data: Path) -> None:
+def test_rsync_missing_there_matters_to_its_engine_alone(job: Job, data: Path) -> None:
     job.lab.without("n001", "rsync")
-    report = job.report(data, exit_code=30)
+    report = job.report(data, "--engine", "rsync", exit_code=30)
     assert failures(report) == {"n001": "tool-missing"}
+    assert job.report(data)["succeeded"] == 4
 
 
 @pytest.mark.parametrize("tool", ["rsync", "ssh"])
@@ -159,7 +160,7 @@ def test_a_tool_missing_here(job: Job, data: Path, tool: str) -> None:
     for name in {"rsync", "ssh", "sh"} - {tool}:
         if not (folder / name).exists():
             (folder / name).symlink_to(f"/usr/bin/{name}")
-    line = job.ezpz.argv("yeet", data, "--hostfile", job.hostfile)
+    line = job.ezpz.argv("yeet", data, "--hostfile", job.hostfile, "--engine", "rsync")
     done = job.lab.run("n000", ["/usr/bin/env", f"PATH={folder}", *line], check=False)
     assert done.returncode == 30
     assert f"'{tool}' is not on PATH on this host" in done.stderr
@@ -189,11 +190,12 @@ def test_a_host_that_does_not_exist(job: Job, data: Path) -> None:
     assert report["succeeded"] == 4
 
 
-def test_a_banner_printed_by_bashrc_is_explained(job: Job, data: Path) -> None:
+def test_a_banner_printed_by_bashrc_breaks_rsync_alone_and_is_explained(job: Job, data: Path) -> None:
     job.lab.bashrc("n001", "echo Welcome to n001; echo -n no newline")
-    report = job.report(data, "--retries", "0", exit_code=35)
+    report = job.report(data, "--retries", "0", "--engine", "rsync", exit_code=35)
     assert failures(report) == {"n001": "chatty-shell"}
     assert report["succeeded"] == 3
+    assert job.report(data, "--dst", "/tmp/other")["succeeded"] == 4
 
 
 def test_two_runs_to_one_destination(job: Job, data: Path) -> None:
@@ -260,7 +262,7 @@ def test_nodes_that_cannot_log_in_to_one_another_are_served_by_this_host(
 ) -> None:
     for host in lab16.hosts[1:]:
         lab16.cover(host, Path.home() / ".ssh" / "id_ed25519", "")
-    report = job.report(data)
+    report = job.report(data, "--engine", "rsync")
     assert report["succeeded"] == 16
     assert {node["via"] for node in report["nodes"]} == {"", "this host"}
     assert max(node["attempts"] for node in report["nodes"]) == 1

@@ -55,7 +55,7 @@ def test_an_interrupt_stops_everything_everywhere(job: Job, large: Path, number:
 def test_an_interrupted_run_leaves_previous_versions_and_says_who_has_what(job: Job, large: Path, data: Path) -> None:
     job.report(data, "--dst", "/tmp/large")
     before = job.files("n003", "/tmp/large")
-    running = started(job, large, "--json")
+    running = started(job, large, "--json", "--engine", "rsync")  # which lands here before it sends
     running.send_signal(signal.SIGINT)
     report = json.loads(running.communicate(timeout=30)[0])
     assert report["interrupted"] == signal.SIGINT

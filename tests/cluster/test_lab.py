@@ -198,9 +198,11 @@ def test_slurm_starts_tasks_on_every_host(slurm: Slurm) -> None:
     shown = slurm.lab.run("n000", ["srun", "-N4", "hostname"])
     assert sorted(shown.stdout.split()) == ["n000", "n001", "n002", "n003"]
     allocated = slurm.lab.run("n000", ["salloc", "-N3", "sh", "-c", "echo $SLURM_NNODES; srun hostname"])
-    assert sorted(allocated.stdout.split()) == ["3", "n000", "n001", "n002"]
+    count, *names = sorted(allocated.stdout.split())
+    assert (count, len(set(names))) == ("3", 3)
+    assert set(names) < {"n000", "n001", "n002", "n003"}
     slurm.lab.run("n000", ["sbatch", "--wait", "-N2", "-o", "out", "--wrap", "srun hostname"])
-    assert sorted((slurm.lab.shared / "out").read_text().split()) == ["n000", "n001"]
+    assert len(set((slurm.lab.shared / "out").read_text().split())) == 2
 
 
 @pytest.mark.slurm

@@ -30,6 +30,10 @@ class FaultyLab(BaseLab):
         """Take the cable (or the one of this interface) out: packets vanish, nobody is told."""
 
     @abstractmethod
+    def reshape(self, host: Host | str, rate: str) -> None:
+        """Give a host's cables another rate, in both directions, as ``tc`` spells it."""
+
+    @abstractmethod
     def mend(self, host: Host | str, interface: str | None = None) -> None:
         """Put the cable back in."""
 

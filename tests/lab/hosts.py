@@ -101,6 +101,10 @@ class Lab(FaultyLab):
         """Take the cable (or the one of this interface) out: packets vanish, nobody is told."""
         self._network.switch(self._alter(host), "down", interface)
 
+    def reshape(self, host: Host | str, rate: str) -> None:
+        """Give a host's cables another rate, in both directions."""
+        self._network.reshape(self._alter(host), rate)
+
     def mend(self, host: Host | str, interface: str | None = None) -> None:
         """Put the cable back in."""
         self._network.switch(self.host(host), "up", interface)

@@ -98,6 +98,10 @@ class LoopbackLab(FaultyLab):
         """Raise LabUnavailable: there is no cable."""
         raise LabUnavailable("a cable to cut needs network namespaces, so root")
 
+    def reshape(self, host: Host | str, rate: str) -> None:
+        """Raise LabUnavailable: there is no cable."""
+        raise LabUnavailable("a cable with a rate needs network namespaces, so root")
+
     def mend(self, host: Host | str, interface: str | None = None) -> None:
         """Do nothing: no cable was cut."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,12 @@ class Network:
         """Turn a host's cables (or the one of this interface) up or down, at the hub's end."""
         chosen = (c for c in self.cables if interface in (None, c.interface))
         batch(("ip", "-n", self.hub), (f"link set {c.hub_end(host)} {to}" for c in chosen))
+
+    def reshape(self, host: Host, rate: str) -> None:
+        """Give both ends of a host's cables another rate."""
+        cables = [replace(cable, rate=rate) for cable in self.cables]
+        batch(("tc", "-n", self.hub), (line for c in cables for line in c.shaping(c.hub_end(host))))
+        batch(("tc", "-n", self.namespace(host)), (line for c in cables for line in c.shaping(c.interface)))
 
 
 def batch(tool: tuple[str, ...], lines: Iterable[str]) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ezpz.yeet.plan import Request
+    from ezpz.yeet.report import Report
+    from ezpz.yeet.timeline import Timeline
 
 F = TypeVar("F", bound="Callable[..., Any]")
 PREFIX = "EZPZ_YEET"
@@ -154,9 +156,18 @@ def yeet() -> None:
     help="End a copy to one node after this long; 0 for never.",
 )
 @option("--dry-run", is_flag=True, help="Print the plan and move nothing.")
+@option(
+    "--report",
+    "report_path",
+    metavar="FILE.html",
+    type=click.Path(dir_okay=False, writable=True),
+    help="Write a page about the run: what happened on every node, and when.",
+)
 @output_options(PREFIX)
 @click.pass_context
-def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **options: Any) -> None:
+def env_command(
+    ctx: click.Context, /, *, output: Output, dry_run: bool, report_path: str | None, **options: Any
+) -> None:
     """Put SRC on the local disk of every node of the job.
 
     SRC is a directory or a .tar.gz; by default the active venv or conda environment.
@@ -167,9 +178,10 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
       ezpz yeet env /lus/me/envs/torch --hosts 'n[001-016]'
       ezpz yeet env --exclude '*.ipynb' --exclude tests
     """
-    from ezpz.yeet import display
+    from ezpz.yeet import display, report_file
 
     request = request_of(options)
+    page_path = None if report_path is None else report_file.check(report_path)
     if request.src is None:
         display.point_at_archive(output, os.environ)
     if dry_run:
@@ -182,11 +194,29 @@ def env_command(ctx: click.Context, /, *, output: Output, dry_run: bool, **optio
     import random
 
     from ezpz.yeet.run import execute
+    from ezpz.yeet.timeline import Timeline
 
-    with display.Display(output) as watch:
+    timeline = Timeline() if page_path else None
+    with display.Display(output, timeline) as watch:
         report = execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
     display.show_report(output, report)
-    ctx.exit(report.exit_code)
+    missing = timeline is not None and page_path is not None and not _write_page(output, page_path, report, timeline)
+    ctx.exit(report.exit_code or int(missing))
+
+
+def _write_page(output: Output, path: str, report: Report, timeline: Timeline) -> bool:
+    """Write the page of `--report` and say where it is, or why it is not there; whether it is."""
+    from ezpz.errors import EzpzError
+    from ezpz.yeet.report_file import write
+    from ezpz.yeet.report_page import page
+
+    try:
+        write(path, page(report, timeline))
+    except EzpzError as e:
+        output.error(e)
+        return False
+    output.note(f"the report is in {path}")
+    return True
 
 
 @yeet.command("tar")

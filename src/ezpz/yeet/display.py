@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
@@ -13,7 +15,7 @@ from ezpz.yeet.archive import SCHEMA as ARCHIVE_SCHEMA
 from ezpz.yeet.events import Event, NodeDone, NodeRetrying, Noted, PhaseStarted, Warned
 from ezpz.yeet.report import Outcome, Report, Status
 from ezpz.yeet.source import Kind, active_environment, newer_archive
-from ezpz.yeet.tally import Tally
+from ezpz.yeet.tally import TO_NODES, Tally
 from ezpz.yeet.words import count, relocated
 
 if TYPE_CHECKING:
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from ezpz.cli.output import Output
     from ezpz.cluster.model import Allocation
     from ezpz.yeet.plan import Plan
+    from ezpz.yeet.report import Failure
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
     from ezpz.yeet.status import Standing, StatusReport
+    from ezpz.yeet.timeline import Timeline
 
 PLAN_SCHEMA = "ezpz/yeet-plan/1"
 PHASES = {
@@ -44,11 +48,14 @@ SHOWN_FAILURES = 20
 class Display:
     """Takes events: one live picture on a terminal, a few plain lines elsewhere, nothing with --json or -q."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, timeline: Timeline | None = None) -> None:
+        """`timeline` hears everything as well."""
         self.output = output
         self.tally = Tally()
+        self.timeline = timeline
         self._live: Any = None
         self._told = 0.0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Display:
         if self.output.live:
@@ -63,7 +70,11 @@ class Display:
             self._live = None
 
     def __call__(self, event: Event) -> None:
-        self.tally.hear(event, time.monotonic())
+        with self._lock:  # what has been read is told by several threads
+            now = time.monotonic()
+            self.tally.hear(event, now)
+            if self.timeline is not None:
+                self.timeline.hear(event, now)
         if isinstance(event, Warned):
             self.output.warn(event.text)
         elif isinstance(event, Noted):
@@ -80,7 +91,7 @@ class Display:
         if isinstance(event, PhaseStarted):
             self._told = 0.0
             self.output.note(f"{PHASES[event.name]}{f', {human(event.total)}' if event.total else ''} ...")
-        elif isinstance(event, NodeDone) and tally.nodes and tally.phase == "send":
+        elif isinstance(event, NodeDone) and tally.nodes and tally.phase in TO_NODES:
             done = (tally.done + tally.failed) / tally.nodes
             if done - self._told >= PLAIN_STEP:
                 self._told = done
@@ -91,6 +102,17 @@ class Display:
 def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
     """Print what would be done."""
     output.document({"schema": PLAN_SCHEMA, "ezpz": __version__, "plan": plan.to_dict()})
+    for name, value in plan_facts(plan):
+        output.line(f"{name:<12} {value}")
+    for number, line in enumerate(plan.allocation.evidence):
+        output.line(f"{'' if number else 'evidence':<12} {line}")
+    for warning in (*plan.allocation.warnings, *warnings):
+        output.warn(warning)
+    output.line("nothing was moved (--dry-run)")
+
+
+def plan_facts(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """What a plan comes to, as names and values."""
     totals, nodes = plan.totals, plan.allocation.nodes
     local = plan.allocation.local
     size = (
@@ -98,7 +120,7 @@ def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
         if totals.files is None
         else f"{human(totals.bytes)} in {totals.files:,} files"
     )
-    facts = (
+    return (
         ("source", f"{plan.source.path} ({plan.source.kind.value if plan.source.kind else 'archive'}, {size})"),
         ("destination", plan.destination + (" (the source stands there already)" if plan.in_place else "")),
         (
@@ -111,13 +133,6 @@ def show_plan(output: Output, plan: Plan, warnings: tuple[str, ...]) -> None:
         ("relocation", plan.relocation),
         ("threshold", "every node" if plan.threshold is None else f"{plan.threshold} of {len(nodes)} nodes"),
     )
-    for name, value in facts:
-        output.line(f"{name:<12} {value}")
-    for number, line in enumerate(plan.allocation.evidence):
-        output.line(f"{'' if number else 'evidence':<12} {line}")
-    for warning in (*plan.allocation.warnings, *warnings):
-        output.warn(warning)
-    output.line("nothing was moved (--dry-run)")
 
 
 def show_report(output: Output, report: Report) -> None:
@@ -128,7 +143,7 @@ def show_report(output: Output, report: Report) -> None:
     for phase, seconds in report.phases.items():
         output.detail(f"{phase:<8} {seconds:8.3f} s")
     colour = {Status.SUCCESS: "green", Status.PARTIAL: "yellow", Status.FAILURE: "red"}[report.status]
-    output.line(_verdict(report), fg=colour, bold=True)
+    output.line(verdict(report), fg=colour, bold=True)
     for line in (*_changes(report), *relocated(report), *_failures(report)):
         output.line(line)
     if report.succeeded and not report.interrupted:
@@ -143,7 +158,7 @@ def point_at_archive(output: Output, environ: Mapping[str, str]) -> None:
         output.note(f"{archive} is newer than the environment: `ezpz yeet {shlex.quote(archive)}` would use it")
 
 
-def _verdict(report: Report) -> str:
+def verdict(report: Report) -> str:
     """Who has it now, in a line."""
     nodes, have, place = len(report.results), len(report.succeeded), report.plan.destination
     if not report.version:
@@ -155,7 +170,7 @@ def _verdict(report: Report) -> str:
         return f"nothing was moved to {place}: {reason}"
     amount = f"{report.kind}, {count(report.files, 'file')}, {human(report.bytes)}, version {report.version[:12]}"
     verb = "has" if nodes == 1 else "have"
-    return f"{have} of {count(nodes, 'node')} {verb} {place} ({amount}) after {report.seconds:.1f} s"
+    return f"{have:,} of {count(nodes, 'node')} {verb} {place} ({amount}) after {report.seconds:.1f} s"
 
 
 def _changes(report: Report) -> Iterator[str]:
@@ -173,18 +188,24 @@ def _changes(report: Report) -> Iterator[str]:
         yield "; ".join(parts)
 
 
-def _failures(report: Report) -> Iterator[str]:
-    causes: dict[tuple[str, str], list[str]] = {}
+def causes(report: Report) -> dict[Failure, list[str]]:
+    """The nodes that failed, by the cause without their name in it."""
+    found: dict[Failure, list[str]] = {}
     for result in report.failed_with_cause:
         assert result.failure is not None
         text = result.failure.message.removeprefix(f"{result.node.given}: ")
-        causes.setdefault((text, result.failure.hint), []).append(result.node.given)
-    for (text, hint), names in list(causes.items())[:SHOWN_FAILURES]:
-        yield f"failed on {fold(names)}: {text}"
-        if hint:
-            yield f"  hint: {hint}"
-    if len(causes) > SHOWN_FAILURES:
-        yield f"... and {len(causes) - SHOWN_FAILURES} more causes; --json has them all"
+        found.setdefault(replace(result.failure, message=text), []).append(result.node.given)
+    return found
+
+
+def _failures(report: Report) -> Iterator[str]:
+    found = causes(report)
+    for failure, names in list(found.items())[:SHOWN_FAILURES]:
+        yield f"failed on {fold(names)}: {failure.message}"
+        if failure.hint:
+            yield f"  hint: {failure.hint}"
+    if len(found) > SHOWN_FAILURES:
+        yield f"... and {len(found) - SHOWN_FAILURES} more causes; --json has them all"
     if not report.version and not report.interrupted and len(report.failed_with_cause) < len(report.results):
         yield "  hint: to go on without such nodes, say how many are enough with --min-success-nodes"
     if report.failed_list:

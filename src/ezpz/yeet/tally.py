@@ -46,6 +46,11 @@ class State(Enum):
 ENDED = (State.DONE, State.FAILED)
 
 
+def node_of(event: Event) -> Node | None:
+    """The node that an event is about."""
+    return event.result.node if isinstance(event, NodeDone) else getattr(event, "node", None)
+
+
 def state_after(event: Event) -> State | None:
     """The state that an event puts its node into, None for an event that leaves it as it is."""
     if isinstance(event, (NodeStarted, NodeServed)):
@@ -85,6 +90,7 @@ class Tally:
     read: int = 0
     adopted: int = 0
     _shares: dict[str, _Share] = field(default_factory=dict)
+    _in: Counter[State] = field(default_factory=Counter)
     _began: float = 0.0
     _read_before: int = 0
     _moved: int = 0
@@ -111,10 +117,12 @@ class Tally:
             self._change(event)
 
     def _change(self, event: Event) -> None:
-        state = state_after(event)
-        if state is None:
+        node, state = node_of(event), state_after(event)
+        if node is None or state is None:
             return
-        share = self._share(event.result.node if isinstance(event, NodeDone) else event.node)  # type: ignore[union-attr]
+        share = self._share(node)
+        self._in[share.state] -= 1
+        self._in[state] += 1
         share.state = state
         if isinstance(event, NodeStarted):
             share.bytes = 0
@@ -127,6 +135,7 @@ class Tally:
         share = self._shares.get(node.name)
         if share is None:
             share = self._shares[node.name] = _Share(node, state)
+            self._in[state] += 1
         return share
 
     def _move(self, size: int, now: float) -> None:
@@ -145,19 +154,17 @@ class Tally:
     @property
     def states(self) -> Counter[State]:
         """How many nodes are in each state."""
-        found = Counter(share.state for share in self._all())
-        found[State.WAITING] += max(0, self.nodes - found.total())
-        return found
+        return self._in + Counter({State.WAITING: max(0, self.nodes - len(self._shares))})
 
     @property
     def done(self) -> int:
         """Nodes that have it."""
-        return self.states[State.DONE]
+        return self._in[State.DONE]
 
     @property
     def failed(self) -> int:
         """Nodes that never will in this run."""
-        return self.states[State.FAILED]
+        return self._in[State.FAILED]
 
     @property
     def moving(self) -> dict[Node, int]:
@@ -185,11 +192,10 @@ class Tally:
         if self.phase not in TO_NODES:
             return min(1.0, self._moved / self.size) if self.size else 0.0
         shares = self._all()
-        failed = sum(share.state is State.FAILED for share in shares)
         parts = sum(self._part(share) for share in shares)
         if self.phase == "stream" and len(shares) < self.nodes and self.size:  # this host is a node, and still reads
             parts += min(1.0, (self.read - self._read_before) / self.size)
-        return min(1.0, parts / max(1, self.nodes - failed))
+        return min(1.0, parts / max(1, self.nodes - self.failed))
 
     def _part(self, share: _Share) -> float:
         """How much of a copy a node has, 0 to 1."""
@@ -209,4 +215,4 @@ class Tally:
     @property
     def slowest(self) -> tuple[Node, int] | None:
         """Of the nodes that are receiving the one that has received least, and its bytes."""
-        return min(self.moving.items(), key=lambda item: item[1]) if self.moving else None
+        return min(self.moving.items(), key=lambda item: item[1], default=None)

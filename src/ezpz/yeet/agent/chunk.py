@@ -17,7 +17,7 @@ import json
 import struct
 from typing import Any, List, Tuple
 
-from .codec import Codec, Unpackable
+from .codec import Codec, Data, Unpackable
 
 CONTENT_LIMIT = 704 << 10  # bytes of content in a chunk
 LIST_LIMIT = 256 << 10  # bytes of its list; with the longest paths that there are it may be a little more
@@ -60,7 +60,7 @@ def pack(records: List[List[Any]], content: bytes, codec: Codec, kind: int, leve
     return kind, LENGTH.pack(len(packed_list), list_kind) + packed_list + packed
 
 
-def split(payload: memoryview) -> Tuple[int, bytes, bytes]:
+def split(payload: memoryview) -> Tuple[int, bytes, memoryview]:
     """The codec of the list, the list and the content, all still packed. Raises Malformed."""
     if len(payload) < LENGTH.size:
         raise Malformed("a chunk of {} bytes".format(len(payload)))
@@ -68,13 +68,13 @@ def split(payload: memoryview) -> Tuple[int, bytes, bytes]:
     rest = payload[LENGTH.size :]
     if length > len(rest):
         raise Malformed("a list that is longer than its chunk")
-    return kind, bytes(rest[:length]), bytes(rest[length:])
+    return kind, bytes(rest[:length]), rest[length:]
 
 
 def records_of(packed: bytes, kind: int, codec: Codec) -> List[List[Any]]:
     """The entries of a list, each with as many fields as its kind has. Raises Malformed."""
     try:
-        records = json.loads(codec.unpack(packed, kind, MOST_LIST).decode())
+        records = json.loads(bytes(codec.unpack(packed, kind, MOST_LIST)).decode())
     except (ValueError, Unpackable, RecursionError) as e:
         raise Malformed("a list that cannot be read: {}".format(e))
     if not isinstance(records, list):
@@ -85,7 +85,7 @@ def records_of(packed: bytes, kind: int, codec: Codec) -> List[List[Any]]:
     return records
 
 
-def content_of(packed: bytes, kind: int, codec: Codec) -> bytes:
+def content_of(packed: Data, kind: int, codec: Codec) -> Data:
     """The content of a chunk. Raises Malformed."""
     try:
         return codec.unpack(packed, kind, CONTENT_LIMIT)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import threading
 import zlib
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple, Union
 
 PLAIN, ZLIB, ZSTD = 0, 1, 2
 LIBRARY = "libzstd.so.1"
@@ -14,8 +14,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT = 32 << 20  # bytes
 WORTH_IT = 0.95  # of the size; what compresses to more is sent as it is
 
+Data = Union[bytes, bytearray, memoryview]
 Pack = Callable[[bytes, int], bytes]
-Unpack = Callable[[bytes, int], bytes]
+Unpack = Callable[[bytes, int], Data]
 
 
 def keep_memory() -> None:
@@ -62,7 +63,7 @@ class Library:
             raise Unpackable("zstd cannot compress")
         return ctypes.string_at(room, size)
 
-    def unpack(self, data: bytes, most: int) -> bytes:
+    def unpack(self, data: bytes, most: int) -> Data:
         if not hasattr(self._own, "unpacking"):
             self._own.unpacking = self._zstd.ZSTD_createDCtx()
         size = self._zstd.ZSTD_getFrameContentSize(data, len(data))
@@ -72,8 +73,7 @@ class Library:
         where = (ctypes.c_char * len(room)).from_buffer(room)
         if self._zstd.ZSTD_decompressDCtx(self._own.unpacking, _at(where), size, data, len(data)) != size:
             raise Unpackable("damaged zstd data")
-        del where
-        return bytes(room) if size else b""
+        return room if size else b""
 
 
 def _at(room: "ctypes.Array[ctypes.c_char]") -> int:
@@ -91,12 +91,12 @@ class Module:
     def pack(self, data: bytes, level: int) -> bytes:
         return bytes(self._zstd.compress(data, level))
 
-    def unpack(self, data: bytes, most: int) -> bytes:
+    def unpack(self, data: bytes, most: int) -> Data:
         try:
             whole = self._zstd.ZstdDecompressor().decompress(data, most + 1)
         except self._zstd.ZstdError as e:
             raise Unpackable(str(e))
-        return _bounded(bytes(whole), most)
+        return _bounded(whole, most)
 
 
 class Program:
@@ -109,7 +109,7 @@ class Program:
     def pack(self, data: bytes, level: int) -> bytes:
         return self._run(["zstd", "-q", "-c", "-{}".format(max(1, level))], data)
 
-    def unpack(self, data: bytes, most: int) -> bytes:
+    def unpack(self, data: bytes, most: int) -> Data:
         return _bounded(self._run(["zstd", "-d", "-q", "-c"], data), most)
 
     @staticmethod
@@ -120,7 +120,7 @@ class Program:
         return done.stdout
 
 
-def _bounded(data: bytes, most: int) -> bytes:
+def _bounded(data: Data, most: int) -> Data:
     if len(data) > most:
         raise Unpackable("more data than there may be")
     return data
@@ -157,12 +157,12 @@ class Codec:
             kind, packed = ZLIB, zlib.compress(data, max(1, min(9, level)))
         return (kind, packed) if len(packed) < len(data) * WORTH_IT else (PLAIN, data)
 
-    def unpack(self, data: bytes, kind: int, most: int) -> bytes:
-        """The data again, at most `most` bytes of it. Raises Unpackable."""
+    def unpack(self, data: Data, kind: int, most: int) -> Data:
+        """The data again, at most `most` bytes of it; what was not packed is not copied. Raises Unpackable."""
         if kind == PLAIN:
             return _bounded(data, most)
         if kind == ZSTD and self._zstd is not None:
-            return self._zstd[1](data, most)
+            return self._zstd[1](bytes(data), most)
         if kind != ZLIB:
             raise Unpackable("a compression that this host does not know: {}".format(kind))
         unpacking = zlib.decompressobj()

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from . import chunk, frames
 from .beside import Beside
-from .codec import Codec
+from .codec import Codec, Data
 from .log import Log
 
 MOST_WRITERS, CORES_A_WRITER = 4, 4
@@ -163,7 +163,7 @@ class Writer:
                 self._pending -= 1
                 self._under_way.notify_all()
 
-    def _write_chunk(self, number: int, pieces: List[Piece], kind: int, packed: bytes) -> None:
+    def _write_chunk(self, number: int, pieces: List[Piece], kind: int, packed: Data) -> None:
         content = memoryview(chunk.content_of(packed, kind, self.codec))
         start = 0
         for piece in pieces:

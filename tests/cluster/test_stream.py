@@ -1,0 +1,281 @@
+"""The stream on real hosts: whoever breaks costs only itself, and the others go on from where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.lab.environments import make_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cluster.conftest import Job
+    from tests.lab import FaultyLab
+
+pytestmark = pytest.mark.cluster
+
+SIZE = 80_000_000  # bytes; more than three seconds at 200 Mbit/s
+STALL = 10.0  # seconds
+RELAY, LEAF = "n002", "n005"
+GONE_WITHIN = 15.0  # seconds
+
+
+@pytest.fixture
+def large(shaped: FaultyLab) -> Path:
+    """Incompressible files, in the shared filesystem of the shaped hosts."""
+    root = shaped.shared / "large"
+    if not root.exists():
+        root.mkdir()
+        for number in range(40):
+            (root / f"file{number}").write_bytes(os.urandom(SIZE // 40))
+    return root
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, float]:
+    """How long a run takes when nothing breaks; measured by the first test that wants to know."""
+    return {}
+
+
+def agents(lab: FaultyLab, host: str) -> list[int]:
+    return [pid for pid, argv in lab.processes(host) if "-IS" in argv]
+
+
+def landed(lab: FaultyLab, host: str) -> float:
+    """How much of the tree is on a host's disk, 0 to 1."""
+    room = os.statvfs(lab.path(host, "/tmp"))
+    return (room.f_blocks - room.f_bfree) * room.f_frsize / SIZE
+
+
+def broken(
+    job: Job, tree: Path, share: float, fault: Callable[[], object], *options: str
+) -> tuple[dict[str, Any], float]:
+    """The report of a run in which `fault` happened when that share had landed on the relay, and its seconds."""
+    began = time.monotonic()
+    running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", *options)
+    try:
+        while landed(job.lab, RELAY) < share:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.005)
+        fault()
+        out, err = running.communicate(timeout=100)
+    finally:
+        running.kill()
+    assert out, err
+    return json.loads(out), time.monotonic() - began
+
+
+def failures(report: dict[str, Any]) -> dict[str, str]:
+    return {node["node"]: node["failure"]["code"] for node in report["nodes"] if node["failure"]}
+
+
+def everybody_else_has_it(job: Job, tree: Path, *but: str) -> bool:
+    original = job.files("n000", str(tree))
+    others = [host.name for host in job.lab.hosts if host.name not in but]
+    return all(job.files(name, f"/tmp/{tree.name}") == original for name in others)
+
+
+class TestFaults:
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    def test_a_relay_that_dies_costs_only_itself(self, shaped: FaultyLab, job: Job, large: Path, share: float) -> None:
+        report, _ = broken(job, large, share, lambda: shaped.kill(RELAY), "--retries", "0")
+        assert failures(report) == {RELAY: "node-lost"}
+        assert everybody_else_has_it(job, large, RELAY)
+
+    @pytest.mark.parametrize("fault", ["freeze", "cut"])
+    def test_a_relay_that_hangs_or_is_cut_off_costs_the_others_little(
+        self, shaped: FaultyLab, job: Job, large: Path, usual: dict[str, float], fault: str
+    ) -> None:
+        if not usual:
+            usual["seconds"] = job.report(large)["seconds"]
+            shaped.clean()
+        report, seconds = broken(job, large, 0.4, lambda: getattr(shaped, fault)(RELAY))
+        assert failures(report) == {RELAY: "node-lost"}
+        assert everybody_else_has_it(job, large, RELAY)
+        others = max(node["seconds"] for node in report["nodes"] if not node["failure"])
+        assert others < usual["seconds"] * 1.25 + STALL
+        assert seconds < usual["seconds"] * 1.25 + 2 * STALL
+
+    def test_an_agent_that_is_stopped_is_given_up_and_ended(self, shaped: FaultyLab, job: Job, large: Path) -> None:
+        def stop() -> None:
+            for pid in agents(shaped, RELAY):
+                os.kill(pid, signal.SIGSTOP)
+
+        report, _ = broken(job, large, 0.4, stop)
+        assert failures(report) == {RELAY: "node-lost"}
+        assert everybody_else_has_it(job, large, RELAY)
+        assert agents(shaped, RELAY) == []
+        assert job.litter(RELAY) == []
+
+    def test_an_agent_that_crashes_is_started_anew(self, shaped: FaultyLab, job: Job, large: Path) -> None:
+        def crash() -> None:
+            for pid in agents(shaped, RELAY):
+                os.kill(pid, signal.SIGKILL)
+
+        report, _ = broken(job, large, 0.5, crash)
+        assert report["succeeded"] == 6, failures(report)
+        assert {node["node"]: node["attempts"] for node in report["nodes"]}[RELAY] == 2
+        assert everybody_else_has_it(job, large)
+
+    @pytest.mark.parametrize("host", [RELAY, LEAF])
+    def test_a_disk_that_fills_costs_only_its_node(self, shaped: FaultyLab, job: Job, large: Path, host: str) -> None:
+        filled: list[subprocess.Popen[str]] = []
+
+        def fill() -> None:
+            filled.append(shaped.popen(host, ["sh", "-c", "cat /dev/zero > /tmp/filler"], stderr=subprocess.DEVNULL))
+
+        report, _ = broken(job, large, 0.2, fill)
+        filled[0].wait()
+        assert failures(report) == {host: "no-space"}
+        assert everybody_else_has_it(job, large, host)
+        assert job.litter(host) == []
+
+    def test_a_slow_cable_slows_only_its_own_host(
+        self, shaped: FaultyLab, job: Job, large: Path, usual: dict[str, float]
+    ) -> None:
+        if not usual:
+            usual["seconds"] = job.report(large)["seconds"]
+            shaped.clean()
+        shaped.reshape(RELAY, "50mbit")
+        try:
+            report = job.report(large)
+        finally:
+            shaped.reshape(RELAY, "200mbit")
+        assert report["succeeded"] == 6
+        seconds = {node["node"]: node["seconds"] for node in report["nodes"]}
+        assert max(taken for name, taken in seconds.items() if name != RELAY) < seconds[RELAY]
+        assert everybody_else_has_it(job, large)
+
+    def test_a_bit_that_flips_on_a_disk_is_mended(self, shaped: FaultyLab, job: Job, large: Path) -> None:
+        def flip() -> None:
+            files = shaped.path(RELAY, "/tmp").glob(".large.ezpz-*/tree/file*")
+            staged = next(path for path in files if path.open("rb").read(1 << 16) != bytes(1 << 16))
+            with staged.open("r+b") as file:
+                byte = file.read(1)
+                file.seek(0)
+                file.write(bytes([byte[0] ^ 1]))
+
+        report, _ = broken(job, large, 0.4, flip)
+        assert report["succeeded"] == 6, failures(report)
+        assert everybody_else_has_it(job, large)
+
+
+def wait_until_gone(job: Job, hosts: list[str]) -> None:
+    deadline = time.monotonic() + GONE_WITHIN
+    while any(job.lab.processes(host) or job.litter(host) for host in hosts) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert {host: job.lab.processes(host) for host in hosts} == {host: [] for host in hosts}
+    assert {host: job.litter(host) for host in hosts} == {host: [] for host in hosts}
+
+
+class TestEnds:
+    def test_a_launching_process_that_is_killed_leaves_nothing_behind(
+        self, shaped: FaultyLab, job: Job, large: Path
+    ) -> None:
+        running = job.ezpz.popen("yeet", large, "--hostfile", job.hostfile)
+        while landed(shaped, RELAY) < 0.3:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.005)
+        running.kill()
+        running.communicate()
+        wait_until_gone(job, [host.name for host in shaped.hosts[1:]])
+
+    def test_a_launching_host_that_is_cut_off_is_noticed(self, shaped: FaultyLab, job: Job, large: Path) -> None:
+        running = job.ezpz.popen("yeet", large, "--hostfile", job.hostfile)
+        while landed(shaped, RELAY) < 0.3:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.005)
+        shaped.cut("n000")
+        try:
+            deadline = time.monotonic() + GONE_WITHIN
+            others = [host.name for host in shaped.hosts[1:]]
+            while any(agents(shaped, name) or job.litter(name) for name in others) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert [agents(shaped, name) for name in others] == [[]] * 5
+            assert [job.litter(name) for name in others] == [[]] * 5
+        finally:
+            running.kill()
+            running.communicate()
+            shaped.reboot(*shaped.hosts)
+
+
+class TestWays:
+    def test_the_launching_host_needs_no_copy_when_it_is_no_node(self, job: Job, data: Path) -> None:
+        job.hostfile.write_text("n001\nn002\nn003\n")
+        running = job.ezpz.popen("yeet", data, "--hostfile", job.hostfile, "--json")
+        most = 0
+        while running.poll() is None:
+            room = os.statvfs(job.lab.path("n000", "/tmp"))
+            most = max(most, (room.f_blocks - room.f_bfree) * room.f_frsize)
+            time.sleep(0.005)
+        out, err = running.communicate()
+        assert json.loads(out)["succeeded"] == 3, err
+        assert most < 1_000_000
+        assert job.files("n003", f"/tmp/{data.name}") == job.files("n000", str(data))
+
+    def test_everything_goes_through_ssh_when_it_is_to_be_encrypted(self, job: Job, data: Path) -> None:
+        running = job.ezpz.popen("yeet", data, "--hostfile", job.hostfile, "--json", "--encrypt")
+        listening: set[str] = set()
+        while running.poll() is None:
+            for host in job.lab.hosts[1:]:
+                shown = job.lab.run(host, ["ss", "-Htln"], check=False).stdout
+                listening |= {line.split()[3].rpartition(":")[0] for line in shown.splitlines() if ":22 " not in line}
+        out, err = running.communicate()
+        assert json.loads(out)["succeeded"] == 4, err
+        assert listening <= {"127.0.0.1"}
+        assert job.files("n003", f"/tmp/{data.name}") == job.files("n000", str(data))
+
+    def test_nodes_that_cannot_log_in_to_one_another_pass_it_on_all_the_same(self, job: Job, data: Path) -> None:
+        for host in job.lab.hosts[1:]:
+            job.lab.without(host, "ssh", "rsync")
+        report = job.report(data)
+        assert report["succeeded"] == 4
+        assert {node["node"]: node["via"] for node in report["nodes"]} == {
+            "n000": "", "n001": "this host", "n002": "n001", "n003": "n002",
+        }  # fmt: skip
+
+    def test_a_firewall_between_the_nodes_is_passed_by_ssh(self, job: Job, data: Path) -> None:
+        for host in job.lab.hosts[1:]:
+            rule = "iptables -A INPUT -i eth0 -p tcp --syn ! --dport 22 -j DROP"
+            if job.lab.run(host, ["sh", "-c", rule], check=False).returncode:
+                pytest.skip("there is no iptables here")
+        try:
+            report = job.report(data)
+        finally:
+            for host in job.lab.hosts[1:]:
+                job.sh(host.name, "iptables -F INPUT")
+        assert report["succeeded"] == 4
+        assert job.files("n003", f"/tmp/{data.name}") == job.files("n000", str(data))
+
+    def test_a_changed_source_goes_to_nodes_without_rsync_too(self, job: Job, data: Path) -> None:
+        job.report(data)
+        (data / "added").write_text("more")
+        for host in job.lab.hosts[1:]:
+            job.lab.without(host, "rsync")
+        report = job.report(data)
+        assert report["succeeded"] == 4
+        assert job.files("n003", f"/tmp/{data.name}") == job.files("n000", str(data))
+
+    def test_one_file_that_is_larger_than_many_chunks(self, job: Job) -> None:
+        root = job.lab.shared / "one"
+        if not root.exists():
+            root.mkdir()
+            (root / "model").write_bytes(os.urandom(16_000_000))
+        report = job.report(root)
+        assert report["succeeded"] == 4
+        assert job.files("n003", "/tmp/one") == job.files("n000", str(root))
+
+    def test_many_small_files(self, job: Job) -> None:
+        root = job.lab.shared / "many"
+        if not root.exists():
+            make_tree(root, files=5000, total_bytes=1_000_000, seed=3)
+        assert job.report(root)["succeeded"] == 4
+        assert job.files("n003", "/tmp/many") == job.files("n000", str(root))

@@ -1,0 +1,243 @@
+"""The page of a report: one file, nothing from elsewhere, true, small enough, and closed to hostile names."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ezpz.cluster.model import Node
+from ezpz.yeet.events import (
+    Event,
+    NodeDone,
+    NodeMoved,
+    NodeParked,
+    NodeRetrying,
+    NodeServed,
+    NodeWhole,
+    PhaseStarted,
+    Read,
+    RunStarted,
+)
+from ezpz.yeet.plan import Request
+from ezpz.yeet.report import Failure, NodeResult, Outcome, Report
+from ezpz.yeet.report_data import NOBODY, ROOT, picture
+from ezpz.yeet.report_page import page
+from ezpz.yeet.timeline import Timeline
+from tests.unit.yeet.plans import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIZE = 1000
+LOST = Failure("node-lost", "it stopped answering", "look at it")
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: elements with their attributes, scripts, and the text that is shown."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inside = ""
+        self.held: dict[str, str] = {}
+        self.shown = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.inside = tag if tag in ("script", "style") else ""
+        if tag == "script":
+            self.inside += str(dict(attrs).get("type", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.held[self.inside] = self.held.get(self.inside, "") + data
+        else:
+            self.shown += data
+
+    @property
+    def data(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.held["scriptapplication/json"])
+        return found
+
+
+def run(results: Sequence[NodeResult], *events: tuple[float, Event], **facts: Any) -> tuple[Report, Timeline]:
+    """A report on these nodes, and what was heard meanwhile."""
+    decided = plan(Request(min_success_nodes=1), count=1)
+    allocation = dataclasses.replace(decided.allocation, nodes=tuple(result.node for result in results))
+    timeline = Timeline()
+    for now, event in ((0.0, RunStarted(len(results))), *events):
+        timeline.hear(event, now)
+    settings: dict[str, Any] = {"version": "0" * 64, "files": 3, "bytes": SIZE, "kind": "venv", "seconds": 9.0, **facts}
+    return Report(dataclasses.replace(decided, allocation=allocation), tuple(results), **settings), timeline
+
+
+def node(name: str, *, local: bool = False) -> Node:
+    return Node(name, name, name, is_local=local)
+
+
+ME, A, B, C = node("n0", local=True), node("n1"), node("n2"), node("n3")
+
+
+def usual() -> tuple[Report, Timeline]:
+    return run(
+        (
+            NodeResult(ME, Outcome.OK, seconds=3), NodeResult(A, Outcome.OK, 1, "this host", sent_bytes=SIZE, seconds=5),
+            NodeResult(B, Outcome.OK, 2, "n1", seconds=6), NodeResult(C, Outcome.UNREACHABLE, 1, "n2", failure=LOST),
+        ),
+        (0, PhaseStarted("reach")), (1, PhaseStarted("stream", SIZE)), (1, NodeServed(A, "this host", 1)),
+        (1, NodeServed(B, "this host", 1)), (1, NodeServed(C, "n2", 2)), (2, Read(SIZE)), (2, NodeMoved(A, 250)),
+        (2, NodeParked(B)), (3, NodeServed(B, "n1", 2, True)), (3, NodeDone(NodeResult(ME, Outcome.OK))),
+        (4, NodeWhole(A)), (4, NodeRetrying(B, "damaged")), (5, NodeDone(NodeResult(A, Outcome.OK))),
+        (6, NodeDone(NodeResult(B, Outcome.OK))), (7, NodeDone(NodeResult(C, Outcome.UNREACHABLE, failure=LOST))),
+        phases={"reach": 1.0, "stream": 7.5},
+    )  # fmt: skip
+
+
+class TestData:
+    """What the pictures are drawn from."""
+
+    def test_every_node_with_its_moments_and_the_tree_in_the_end(self) -> None:
+        data = Page(page(*usual())).data
+        states = data["states"]
+        me, first, second, third = data["nodes"]
+        assert [each[0] for each in data["nodes"]] == ["n0", "n1", "n2", "n3"]
+        assert [(each[2], each[3]) for each in data["nodes"]] == [(NOBODY, 0), (ROOT, 1), (1, 2), (2, 3)]
+        assert data["local"] == 0
+        assert [(at, states[state]) for at, state, *_ in me[5]] == [(1000, "receiving"), (3000, "done")]
+        assert first[6] == [2000, 250]
+        assert [(at, states[state], via, adopted) for at, state, via, adopted, *_ in second[5]] == [
+            (1000, "receiving", ROOT, 0), (2000, "parked", NOBODY, 0), (3000, "receiving", 1, 1),
+            (4000, "waiting", NOBODY, 0), (6000, "done", NOBODY, 0),
+        ]  # fmt: skip
+        assert second[5][3][4] == "damaged"
+        assert third[7] == ["node-lost", "it stopped answering"]
+        assert [(name, at, end) for name, _, at, end in data["phases"]] == [("reach", 0, 1000), ("stream", 1000, 8500)]
+        assert (sum(data["received"]["bins"]), sum(data["read"]["bins"]), data["end"]) == (250, SIZE, 9000)
+
+    def test_this_host_had_what_it_had_read(self) -> None:
+        received = Page(page(*usual())).data["nodes"][0][6]
+        assert (received[1], received[-1]) == (0, 1000)
+
+    def test_a_node_that_nothing_was_heard_of_ends_when_its_result_says(self) -> None:
+        results = (NodeResult(A, Outcome.FAILED, seconds=2, failure=LOST), NodeResult(B, Outcome.SKIPPED))
+        first, second = Page(page(*run(results))).data["nodes"]
+        assert [moment[0] for moment in first[5]] == [2000]
+        assert second[5] == []
+
+    def test_who_serve_each_other_in_a_circle_are_a_tree_all_the_same(self) -> None:
+        results = tuple(NodeResult(each, Outcome.OK, via=via.given) for each, via in ((A, C), (B, A), (C, B)))
+        drawn = picture(*run(results))
+        assert sorted(row.depth for row in drawn.rows) == [1, 2, 3]
+        assert [row.parent for row in drawn.rows].count(ROOT) == 1
+
+    def test_no_more_than_so_many_points_of_a_node(self) -> None:
+        moved = tuple((number / 10, NodeMoved(A, number)) for number in range(SIZE))
+        received = Page(page(*run((NodeResult(A, Outcome.OK),), *moved))).data["nodes"][0][6]
+        assert len(received) == 48
+        assert (received[:2], received[-2:]) == ([0, 0], [99900, 999])
+
+
+class TestText:
+    """What stands there without any script."""
+
+    def test_the_verdict_the_failures_by_cause_and_every_node(self) -> None:
+        shown = " ".join(Page(page(*usual())).shown.split())
+        assert "3 of 4 nodes have /tmp/env (venv, 3 files, 1.0 kB, version 000000000000) after 9.0 s" in shown
+        assert "1n3node-lostit stopped answeringlook at it" in shown
+        assert "n2ok" in shown
+        assert "PBS_NODEFILE says so" in shown
+
+    def test_failures_of_one_cause_are_one_row_with_folded_names(self) -> None:
+        results = [
+            NodeResult(node(f"n{number:03d}"), Outcome.FAILED, failure=Failure("no-space", f"n{number:03d}: full"))
+            for number in range(100)
+        ]
+        shown = Page(page(*run(results))).shown
+        assert "100n[000-099]no-spacefull" in shown
+
+    def test_without_failures_there_is_no_table_of_them(self) -> None:
+        assert "Failures" not in Page(page(*run((NodeResult(A, Outcome.OK),)))).shown
+
+    @pytest.mark.parametrize(
+        ("facts", "status"),
+        [({}, "success"), ({"interrupted": 2}, "failure"), ({"version": "", "kind": ""}, "success")],
+    )
+    def test_of_every_end(self, facts: dict[str, Any], status: str) -> None:
+        made = Page(page(*run((NodeResult(A, Outcome.OK),), **facts)))
+        assert ("header", {"class": status}) in made.elements
+
+
+HOSTILE = (
+    "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\"' onmouseover=alert(1) x='", "]]><!--",
+    "${data}", "\u202egnp.exe", "a\x00b\x1b[2Jc", "caf\udce9", "\u2028",
+)  # fmt: skip
+
+
+class TestHostile:
+    """Names and messages come from other hosts, and are text and nothing else."""
+
+    @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+    def test_nothing_breaks_out_of_its_place(self, text: str) -> None:
+        bad = Node("n1", "n1", "n1")
+        failure = Failure("error", f"n1: {text}", text)
+        calm, wild = (
+            Page(page(*run((NodeResult(bad, Outcome.FAILED, via=said, failure=dataclasses.replace(failure, message=said)),),
+                           (1, NodeServed(bad, said, 1)), (2, NodeRetrying(bad, said)),
+                           (3, NodeDone(NodeResult(bad, Outcome.FAILED, failure=failure))), failed_list=said)))
+            for said in ("harmless", text)
+        )  # fmt: skip
+        without = [(tag, attributes) for tag, attributes in wild.elements if tag != "meta"]
+        assert without == [(tag, attributes) for tag, attributes in calm.elements if tag != "meta"]
+        assert wild.held["script"] == calm.held["script"]
+        assert wild.data["nodes"][0][7] == ["error", text]
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u2028\u202e\ud800-\udfff]", wild.shown)
+
+    @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+    def test_it_can_be_written(self, text: str) -> None:
+        report, timeline = run((NodeResult(node("n1"), Outcome.FAILED, failure=Failure("error", text)),))
+        assert page(report, timeline).encode("utf-8")
+
+    def test_only_its_own_script_may_run_and_nothing_may_be_fetched(self) -> None:
+        made = Page(page(*usual()))
+        policy = next(str(each["content"]) for tag, each in made.elements if tag == "meta" and "http-equiv" in each)
+        for kind in ("script", "style"):
+            digest = base64.b64encode(hashlib.sha256(made.held[kind].encode()).digest()).decode()
+            assert f"{kind}-src 'sha256-{digest}'" in policy
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+
+    def test_it_needs_nothing_from_elsewhere(self) -> None:
+        text = page(*usual())
+        assert not re.findall(
+            r"https?:|//[a-z]+\.|@import|url\(|\bsrc=|<link|<img|\bfetch\(|XMLHttpRequest|import\(", text
+        )
+        assert "innerHTML" not in text
+
+
+class TestSize:
+    """4,096 nodes, each with as much to tell as can be kept."""
+
+    def test_of_a_large_run(self) -> None:
+        names = [node(f"x{number:04d}c0s0b0n0") for number in range(4096)]
+        events: list[tuple[float, Event]] = [(1, PhaseStarted("stream", SIZE * 1000))]
+        for at in range(80):
+            events += [(1 + at / 4, NodeMoved(each, at * 12_345)) for each in names]
+        for at in range(3):
+            events += [
+                (22 + at, NodeServed(each, names[number // 3].given, 5, True)) for number, each in enumerate(names)
+            ]
+        results = [NodeResult(each, Outcome.OK, 3, "x0001c0s0b0n0", sent_bytes=10**9, seconds=25.5) for each in names]
+        text = page(*run(results, *sorted(events, key=lambda each: each[0]), bytes=SIZE * 1000))
+        assert len(text.encode()) < 3_000_000
+        assert len(Page(text).data["nodes"]) == 4096
