@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 NAIVE = "rsync -a to each, 8 at a time"
+SBCAST = "sbcast of a ready .tar.gz, srun tar x"
 SESSIONS, RAW, SQUEEZED = (
     "all ssh sessions at once",
     "one copy to one host",
@@ -46,7 +47,7 @@ def peers(source: Path, archive: Path, hosts: tuple[Host, ...]) -> tuple[Peer, .
         Peer("rsync -a to each, all at once", rsync(len(hosts))),
         Peer("clush --copy", f"clush -q -w {ranges} --copy {env} --dest /tmp/env"),
         Peer(
-            "sbcast of a ready .tar.gz, srun tar x",
+            SBCAST,
             f"salloc -Q -N {len(hosts)} -w {ranges} sh -c '{unpack}'",
             slurm=True,
         ),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bench import fanout, local, memory, relocation, slow, startup
+from bench import fanout, local, memory, relocation, slow, startup, stream
 
 BENCHMARKS = (
     fanout.BENCHMARK,
+    stream.BENCHMARK,
     local.BENCHMARK,
     relocation.BENCHMARK,
     slow.BENCHMARK,

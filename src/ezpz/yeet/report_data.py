@@ -93,7 +93,7 @@ class Picture:
 
     def _phases(self) -> list[list[Any]]:
         phases = self.timeline.phases
-        ends = [*(phase.at for phase in phases[1:]), self.end]
+        ends = [*(phase.at for phase in phases), self.end][1:]
         lasted = self.report.phases
         return [
             [phase.name, PHASES.get(phase.name, phase.name), _ms(phase.at),

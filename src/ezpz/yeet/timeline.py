@@ -89,12 +89,14 @@ class Flow:
         while at >= self.width * BINS:
             self.bins = [sum(self.bins[i : i + 2]) for i in range(0, len(self.bins), 2)]
             self.width *= 2
-        first, last = int(max(since, at - SPREAD) / self.width), int(at / self.width)
+        since = max(since, at - SPREAD)
+        last, put = int(at / self.width), 0
         self.bins += [0] * (last + 1 - len(self.bins))
-        share, rest = divmod(size, last + 1 - first)
-        for index in range(first, last + 1):
-            self.bins[index] += share
-        self.bins[last] += rest
+        for index in range(int(since / self.width), last):
+            by_then = int(size * ((index + 1) * self.width - since) / (at - since))
+            self.bins[index] += by_then - put
+            put = by_then
+        self.bins[last] += size - put
 
     def rates(self) -> Iterator[tuple[float, float]]:
         """When each part began, and its bytes a second."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,7 +95,7 @@ class TestSamples:
             track.sample(number / 4, number)
         times = [at for at, _ in track.samples]
         assert len(times) > SAMPLES / 3
-        assert max(after - before for before, after in zip(times, times[1:], strict=False)) < 5000 / 12
+        assert max(after - before for before, after in pairwise(times)) < 5000 / 12
 
 
 class TestFlow:
@@ -113,7 +115,8 @@ class TestFlow:
             (0, RunStarted(1)), (0, NodeServed(B, "x", 1)), (0.5, NodeMoved(B, 500)), (1, NodeMoved(B, 1000))
         )
         rates = [rate for _, rate in made.received.rates()]
-        assert rates == pytest.approx([1000] * len(rates), rel=0.2)
+        assert rates[:-1] == pytest.approx([1000] * 20, rel=0.05)
+        assert rates[-1] < 100
 
     def test_a_node_that_begins_anew_receives_all_again(self) -> None:
         made = timeline(
