@@ -42,8 +42,8 @@ class Floor:
         """How it is made up, in a sentence."""
         cores = os.cpu_count() or 1
         return (
-            f"The floor is {self.seconds:.2f} s: all ssh sessions at once {self.sessions:.2f} s, one copy compressed by "
-            f"`zstd -1` over the wire {self.wire:.2f} s, and {self.hosts} times {self.unpack:.2f} s of processor "
+            f"The floor is {self.seconds:.2f} s: all ssh sessions at once {self.sessions:.2f} s, one copy compressed "
+            f"by `zstd -1` over the wire {self.wire:.2f} s, and {self.hosts} times {self.unpack:.2f} s of processor "
             f"time for `zstd -d | tar x` on {cores} cores."
         )
 

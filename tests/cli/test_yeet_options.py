@@ -364,7 +364,7 @@ class TestDryRun:
             HOST.partition(".")[0],
             "direct",
             "default",
-            "rsync",
+            "stream",
             "2 files",
             "1 of 1",
         ):
@@ -635,7 +635,7 @@ class TestTools:
     def test_a_tool_of_the_engine_is_needed_for_other_nodes_only(self, yeet: Yeet, tool: str) -> None:
         for other in {"ssh", "rsync"} - {tool}:
             yeet.stub(other, SSH_REFUSED)
-        done = yeet(yeet.source, "--dst", yeet.dst, "--hosts", f"{HOST},ghost")
+        done = yeet(yeet.source, "--dst", yeet.dst, "--hosts", f"{HOST},ghost", "--engine", "rsync")
         assert done.returncode == 30
         assert f"'{tool}'" in done.stderr
         assert list(yeet.dst.parent.iterdir()) == []

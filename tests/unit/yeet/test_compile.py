@@ -383,7 +383,7 @@ from ezpz.yeet.relocate.compile import compile_missing, drop
 tree, x, y, python = map(os.fsencode, sys.argv[1:])
 dropped = drop(tree, [x, y])
 done = compile_missing(tree, python, (x, y), tree, workers=1, stop=threading.Event())
-print(dropped, done.compiled, done.failed)
+print(len(dropped), done.compiled, done.failed)
 """
 
 

@@ -95,7 +95,7 @@ class TestWords:
         assert plan().relocation == plan().to_dict()["relocation"] == "words"
 
     def test_the_engine_and_why(self) -> None:
-        assert dataclasses.astuple(plan().engine) == ("rsync", "default")
+        assert dataclasses.astuple(plan().engine) == ("stream", "default")
         assert dataclasses.astuple(plan(Request(engine="other")).engine) == ("other", "asked for")
 
     @pytest.mark.parametrize("source", [VENV, DATA, ARCHIVE], ids=["venv", "data", "archive"])
