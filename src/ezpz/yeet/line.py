@@ -96,7 +96,8 @@ class NetLine:
     @classmethod
     async def _dial(cls, node: Node, address: str, port: int, secret: bytes, me: str) -> NetLine:
         reader, writer = await asyncio.open_connection(address, port)
-        try:
+        with contextlib.ExitStack() as unless_it_works:
+            unless_it_works.callback(writer.close)
             start = await reader.readexactly(len(frames.MAGIC) + frames.NONCE)
             if not start.startswith(frames.MAGIC):
                 raise frames.Broken("something else listens there")
@@ -107,9 +108,7 @@ class NetLine:
             head = await reader.readexactly(2)
             rest = await reader.readexactly(min(int.from_bytes(head, "big"), frames.HELLO_LIMIT) + frames.MAC)
             frames.read_hello(_Filler(head + rest), secret, "answer", nonces)
-        except BaseException:
-            writer.close()
-            raise
+            unless_it_works.pop_all()
         return cls(node, reader, writer, secret, nonces)
 
     def write(self, data: bytes) -> None:

@@ -15,10 +15,15 @@ class Beside(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        try:
+        with self:
             self.act(*self.arguments)
-        except BaseException as e:  # raised again where it is waited for
-            self.error = e
+
+    def __enter__(self) -> None:
+        """What is raised within is raised again where it is waited for."""
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> bool:
+        self.error = error
+        return True
 
     def finish(self) -> None:
         self.join()
