@@ -242,6 +242,14 @@ class TestWays:
             "n000": "", "n001": "this host", "n002": "n001", "n003": "n002",
         }  # fmt: skip
 
+    def test_a_node_without_python_runs_the_environment_s_own(self, job: Job, venv: Path) -> None:
+        job.lab.without("n001", "python3")
+        assert job.report(venv)["succeeded"] == 4
+
+    def test_a_node_without_any_python_is_told(self, job: Job, data: Path) -> None:
+        job.lab.without("n001", "python3")
+        assert failures(job.report(data, exit_code=30)) == {"n001": "tool-missing"}
+
     def test_a_firewall_between_the_nodes_is_passed_by_ssh(self, job: Job, data: Path) -> None:
         for host in job.lab.hosts[1:]:
             rule = "iptables -A INPUT -i eth0 -p tcp --syn ! --dport 22 -j DROP"

@@ -65,9 +65,9 @@ class _Run:
         self.sight = sight
         self.environ = environ
         self.emit = emit
-        self.engine = engine_type(
-            Limits(request.retries, request.timeout, sight.transport.name, request.encrypt), self._hear, rng
-        )
+        own = () if sight.source.is_archive else (os.path.join(sight.source.real, "bin", "python3"),)
+        limits = Limits(request.retries, request.timeout, sight.transport.name, request.encrypt, own)
+        self.engine = engine_type(limits, self._hear, rng)
         self.stop = threading.Event()
         self.started = time.monotonic()
         self.phases: dict[str, float] = {}

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ PING_EVERY = 2.0  # seconds
 SILENT = 10.0  # seconds without a word after which an agent is taken for dead
 READY_WITHIN = 60.0  # seconds; a node that has let us in but starts nothing
 CHATTER = 1000  # lines that a .bashrc may print
+PLAIN = re.compile(r"/[A-Za-z0-9_./+-]+")
 MISSING = "python3: not found"
 SETUP = """\
 import sys
@@ -61,10 +63,14 @@ def bundle() -> bytes:
     return b"%d\n%b" % (len(program), program)
 
 
-def bootstrap() -> str:
-    """The remote command that starts the agent; the same text for sh, csh and fish as login shells."""
+def bootstrap(pythons: tuple[str, ...] = ()) -> str:
+    """The remote command that starts the agent; the same text for sh, csh and fish as login shells.
+
+    pythons: paths to try when the system has none; a path that any of these shells would take apart is left out
+    """
+    candidates = " ".join((PYTHONS, *(path for path in pythons if PLAIN.fullmatch(path))))
     read = "import sys;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(program)"
-    look = f'for p in {PYTHONS}; do $p -IS -c "" >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
+    look = f'for p in {candidates}; do $p -IS -c "" >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
     return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
 
 
@@ -97,18 +103,18 @@ class Session:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def open(cls, node: Node) -> Session:
+    async def open(cls, node: Node, pythons: tuple[str, ...] = ()) -> Session:
         """Reach a node by its address, and by its plain name if that fails. Raises EzpzError."""
         try:
-            return await cls._open(node, node.address)
+            return await cls._open(node, node.address, pythons)
         except EzpzError:
             if node.address == node.given:
                 raise
-            return await cls._open(node, node.given)
+            return await cls._open(node, node.given, pythons)
 
     @classmethod
-    async def _open(cls, node: Node, address: str) -> Session:
-        child = await Child.start(ssh_argv(address, bootstrap()))
+    async def _open(cls, node: Node, address: str, pythons: tuple[str, ...]) -> Session:
+        child = await Child.start(ssh_argv(address, bootstrap(pythons)))
         session = cls(node, ProcessLine(child, node))
         session.address = address
         child.writer.write(bundle())

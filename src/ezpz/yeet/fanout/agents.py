@@ -84,7 +84,7 @@ class Agents:
     async def connect(self, node: Node) -> None:
         """Open a session to a node. Raises EzpzError."""
         async with self.handshakes:
-            self.sessions[node] = await Session.open(node)
+            self.sessions[node] = await Session.open(node, self.limits.pythons)
 
     async def prepare(self, node: Node) -> None:
         """Have a node check its destination, and make its staging. Raises EzpzError."""

@@ -43,12 +43,14 @@ class Limits:
     """retries: attempts for a node after the first; timeout: seconds for one copy, 0 for none
 
     transport: what starts agents on nodes, "ssh" or "srun"; encrypt: nothing leaves a host but through ssh
+    pythons: paths of pythons that a node may have if its system has none
     """
 
     retries: int
     timeout: float
     transport: str = "ssh"
     encrypt: bool = False
+    pythons: tuple[str, ...] = ()
 
 
 class Feed(Protocol):

@@ -41,7 +41,7 @@ class Stream(Agents):
     def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None:
         super().__init__(limits, emit, rng)
         self.secret = secrets.token_bytes(32)
-        invitation = Invitation(self.secret, ROOT.given, STALL)
+        invitation = Invitation(self.secret, ROOT.given, STALL, limits.pythons)
         fan = 1 << 20 if limits.encrypt else FAN
         self.startup: Startup = (
             SrunStartup(invitation) if limits.transport == "srun" else SshStartup(invitation, self.handshakes, fan)

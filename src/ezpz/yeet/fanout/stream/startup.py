@@ -27,10 +27,11 @@ FAN = 64  # agents that one host starts: one level up to here, two up to 4,160 n
 class Invitation:
     """What an agent is told that is not started from here: the secret, and where it should listen."""
 
-    def __init__(self, secret: bytes, me: str, stall: float) -> None:
+    def __init__(self, secret: bytes, me: str, stall: float, pythons: tuple[str, ...] = ()) -> None:
         self.secret = secret
         self.me = me
         self.stall = stall
+        self.pythons = pythons
 
     def to(self, node: Node) -> str:
         """For one node, as a line of its stdin."""
@@ -102,7 +103,7 @@ class SshStartup:
 
     async def _by_ssh(self, node: Node) -> Session:
         async with self.handshakes:
-            session = await Session.open(node)
+            session = await Session.open(node, self.invitation.pythons)
         session.happened = self._happened
         return session
 
@@ -111,7 +112,11 @@ class SshStartup:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._started[node.given] = answer
         feed = self.invitation.to(node)
-        agent = {"name": node.given, "argv": list(ssh_argv(node.address, bootstrap())), "feed": feed}
+        agent = {
+            "name": node.given,
+            "argv": list(ssh_argv(node.address, bootstrap(self.invitation.pythons))),
+            "feed": feed,
+        }
         await starter.ask("start", agents=[agent])
         try:
             said = await asyncio.wait_for(answer, READY_WITHIN)
@@ -154,7 +159,7 @@ class SrunStartup:
     async def _open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
         if not nodes:
             return {}
-        child = await Child.start(srun_argv(nodes, ("sh", "-c", bootstrap())))
+        child = await Child.start(srun_argv(nodes, ("sh", "-c", bootstrap(self.invitation.pythons))))
         self.children.append(child)
         with contextlib.suppress(ConnectionError):
             child.writer.write(bundle() + self.invitation.to_all(nodes).encode())
