@@ -1,4 +1,4 @@
-.PHONY: demo test matrix lint types imports docs bench completions setup clean
+.PHONY: demo test fuzz matrix lint types imports docs bench completions setup clean
 
 PYTHON_BIN := .venv/bin
 
@@ -10,6 +10,9 @@ demo: setup
 
 test: setup lint docs
 	@$(PYTHON_BIN)/python -m pytest --numprocesses=auto
+
+fuzz: setup
+	@$(PYTHON_BIN)/python -m tests.fuzz --seconds 60
 
 matrix: setup
 	@EZPZ_TEST_MATRIX=whole $(PYTHON_BIN)/python -m pytest --numprocesses=auto tests/relocation/test_matrix.py tests/relocation/test_trace.py

@@ -9,7 +9,7 @@ from typing import Callable, Optional, Tuple, Union
 
 PLAIN, ZLIB, ZSTD = 0, 1, 2
 LIBRARY = "libzstd.so.1"
-UNKNOWN_SIZE = (1 << 64) - 2  # ZSTD_getFrameContentSize(3): this and above is no size
+UNKNOWN_SIZE = (1 << 64) - 1  # zstd.h, ZSTD_CONTENTSIZE_UNKNOWN; one less is an error
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT = 32 << 20  # bytes
 WORTH_IT = 0.95  # of the size; what compresses to more is sent as it is
@@ -66,14 +66,16 @@ class Library:
     def unpack(self, data: bytes, most: int) -> Data:
         if not hasattr(self._own, "unpacking"):
             self._own.unpacking = self._zstd.ZSTD_createDCtx()
-        size = self._zstd.ZSTD_getFrameContentSize(data, len(data))
-        if size > most or size >= UNKNOWN_SIZE:
-            raise Unpackable("zstd data of unknown size, or too large")
-        room = bytearray(size or 1)
+        told = self._zstd.ZSTD_getFrameContentSize(data, len(data))
+        if told > most and told != UNKNOWN_SIZE:
+            raise Unpackable("no zstd data, or too much of it")
+        room = bytearray(most if told == UNKNOWN_SIZE else told)  # a program that reads a pipe does not tell
         where = (ctypes.c_char * len(room)).from_buffer(room)
-        if self._zstd.ZSTD_decompressDCtx(self._own.unpacking, _at(where), size, data, len(data)) != size:
+        size = self._zstd.ZSTD_decompressDCtx(self._own.unpacking, _at(where), len(room), data, len(data))
+        if self._zstd.ZSTD_isError(size) or (told != UNKNOWN_SIZE and size != told):
             raise Unpackable("damaged zstd data")
-        return room if size else b""
+        del where
+        return room if size == len(room) else room[:size]
 
 
 def _at(room: "ctypes.Array[ctypes.c_char]") -> int:

@@ -165,12 +165,13 @@ class Writer:
 
     def _write_chunk(self, number: int, pieces: List[Piece], kind: int, packed: Data) -> None:
         content = memoryview(chunk.content_of(packed, kind, self.codec))
+        told = sum(piece.length for piece in pieces)
+        if told != len(content) or any(piece.length < 0 for piece in pieces):
+            raise chunk.Malformed("a chunk of {} bytes for {}".format(len(content), told))
         start = 0
         for piece in pieces:
             self._write(piece, content[start : start + piece.length])
             start += piece.length
-        if start != len(content):
-            raise chunk.Malformed("a chunk of {} bytes for {}".format(len(content), start))
         self.landed(number, start)
 
     def _write(self, piece: Piece, content: memoryview) -> None:

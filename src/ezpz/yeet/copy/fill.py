@@ -42,6 +42,7 @@ class Fill:
         self.failure: BaseException | None = None
         self.directories: list[Entry] = []
         self.links: list[Entry] = []
+        self.targets: dict[bytes, bytes] = {}  # of symbolic links that are fed and not kept
         self.strange: set[bytes] = set()  # folders that were none in the previous version
         self.lent: set[int] = set()  # inodes of the previous version that stand in the new one
         self.lending = threading.Lock()
@@ -253,13 +254,14 @@ class Fill:
         if self.job.feed is not None:
             self.job.feed.symlink(entry)
         if not self.job.kept:
+            self.targets[entry.path] = entry.target
             return
         os.symlink(entry.target, self._to(entry.path))
         os.utime(self._to(entry.path), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
 
     def _link(self, entry: Entry) -> None:
         """Give a file or link a further name; a link that says something else there is one of its own."""
-        if entry.is_symlink and not (self.job.kept and os.readlink(self._to(entry.link)) == entry.target):
+        if entry.is_symlink and entry.target != self._target(entry.link):
             self._write_link(entry)
             return
         if self.job.feed is not None:
@@ -267,6 +269,10 @@ class Fill:
         if self.job.kept:
             os.link(self._to(entry.link), self._to(entry.path), follow_symlinks=False)
         self.job.ledger.linked(entry.path, entry.link, self._standing(entry))
+
+    def _target(self, path: bytes) -> bytes:
+        """What a symbolic link that has been copied says."""
+        return os.readlink(self._to(path)) if self.job.kept else self.targets[path]
 
     def _standing(self, entry: Entry) -> bytes:
         """Where a file that has been copied can be read again."""

@@ -1,0 +1,111 @@
+"""The decoders that are fuzzed, valid input for each, and a mutator of bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ezpz.yeet.agent import chunk, frames, starter
+from ezpz.yeet.agent.codec import PLAIN, ZSTD, Codec, Unpackable
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+KEY, NONCES = b"k" * 32, b"n" * 64
+REFUSALS = (frames.Broken, chunk.Malformed, Unpackable, EOFError)
+CODEC = Codec()
+LISTED: list[list[Any]] = [
+    ["d", "a", 0o755, 1],
+    ["f", "a/b", 0o644, 2, 5, 0, 5, "0" * 64],
+    ["l", "c", 3, "a/b"],
+    ["h", "d", "a/b"],
+]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What takes bytes, and an input that it takes."""
+
+    name: str
+    decode: Callable[[bytes], object]
+    valid: bytes
+
+
+class Source:
+    """Fills buffers from bytes, and notes the largest that was wanted."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data)
+        self.largest = 0
+
+    def __call__(self, view: memoryview) -> None:
+        self.largest = max(self.largest, len(view))
+        if len(self.data) < len(view):
+            raise EOFError
+        view[:] = self.data[: len(view)]
+        self.data = self.data[len(view) :]
+
+
+def _frame(data: bytes) -> object:
+    source = Source(data)
+    found = frames.read_frame(source, KEY)
+    assert source.largest <= frames.LIMIT + frames.MAC
+    return found
+
+
+def _hello(data: bytes) -> object:
+    source = Source(data)
+    found = frames.numbers_of(frames.read_hello(source, KEY, "dial", NONCES))
+    assert source.largest <= frames.HELLO_LIMIT + frames.MAC
+    return found
+
+
+def _chunk(data: bytes, codec: int = ZSTD) -> object:
+    kind, listed, content = chunk.split(memoryview(data))
+    records = chunk.records_of(listed, kind, CODEC)
+    for record in records:
+        assert not chunk.raw(str(record[1])).startswith(b"/")
+    return records, chunk.content_of(content, codec, CODEC)
+
+
+DECODERS = (
+    Decoder("read_frame", _frame, frames.seal(KEY, frames.CHUNK, 7, b"payload" * 9, 2, 1)),
+    Decoder("read_hello", _hello, frames.hello(KEY, "dial", {"role": "stream", "chunks": [1, 2]}, NONCES)),
+    Decoder("chunk", _chunk, chunk.pack(LISTED, b"hello" * 99, CODEC, ZSTD, 1)[1]),
+    Decoder("plain chunk", partial(_chunk, codec=PLAIN), chunk.pack(LISTED, b"hello", CODEC, PLAIN, 1)[1]),
+    Decoder("result_in", starter.result_in, json.dumps({"id": 1, "result": {"port": 1}}).encode()),
+)
+
+
+def broken_by(decoder: Decoder, rng: random.Random) -> tuple[bytes, Exception | None]:
+    """One mutated input, and what the decoder raised for it that it should not."""
+    data = mutated(decoder.valid, rng)
+    try:
+        decoder.decode(data)
+    except REFUSALS:
+        return data, None
+    except Exception as e:  # noqa: BLE001 - which is what is looked for
+        return data, e
+    return data, None
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """The same with a few bytes changed, removed, repeated or added."""
+    found = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(found) + 1)
+        what = rng.randrange(5)
+        if what == 0 and at < len(found):
+            found[at] ^= 1 << rng.randrange(8)
+        elif what == 1:
+            del found[at : at + rng.randint(1, 8)]
+        elif what == 2:
+            found[at:at] = rng.randbytes(rng.randint(1, 8))
+        elif what == 3:
+            found[at : at + 4] = rng.choice((b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff"))
+        else:
+            found[at:at] = found[max(0, at - 8) : at] * rng.randint(1, 3)
+    return bytes(found)

@@ -1,0 +1,306 @@
+"""From a source through the feed, the ring and two ends of a connection into another tree: the very same."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ezpz.yeet.agent import chunk, frames, tree
+from ezpz.yeet.agent.codec import ZLIB, ZSTD, Codec
+from ezpz.yeet.agent.link import Framed, Link, Listener, connect, dial
+from ezpz.yeet.agent.log import Log
+from ezpz.yeet.agent.relay import Downstream, Upstream
+from ezpz.yeet.agent.ring import PATIENCE, ROOM, Over, Ring
+from ezpz.yeet.agent.writer import Writer
+from ezpz.yeet.entry import Entry
+from ezpz.yeet.fanout.stream.feed import Feed
+from ezpz.yeet.refeed import Again, feed_tree
+from tests.contract.support import photograph
+from tests.lab.nasty import nasty_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECRET = b"s" * 32
+KEY = frames.derive(SECRET, "chunks")
+SOON = 10.0  # seconds
+
+
+class Node:
+    """A child that lands in a directory, as a node's agent does it."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        folder.mkdir()
+        (folder / "tree").mkdir()
+        self.root = folder / "tree"
+        self.events: list[dict[str, Any]] = []
+        self.failures: list[BaseException] = []
+        file = os.open(folder / "log", os.O_RDWR | os.O_CREAT)
+        self.log = Log(file, Codec(), KEY, self.read)
+        self.ring = Ring(self.log.again)
+        self.writer = Writer(
+            os.open(self.root, os.O_RDONLY), self.log, Codec(), lambda number, _: self.ring.land(number),
+            self.failures.append, threads,
+        )  # fmt: skip
+        self.upstream = Upstream(self.ring, KEY, 2.0, self.writer.put, self.events.append)
+        self.listener = Listener("127.0.0.1", SECRET, self.upstream.answer, self.upstream.receive)
+
+    def read(self, path: bytes, offset: int, length: int) -> bytes:
+        return self.writer.read(path, offset, length)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {"name": "child", "address": "127.0.0.1", "port": self.listener.port}
+
+    def from_(self, ring: Ring, chunks: tuple[int, ...] = (), serial: int = 1) -> Downstream:
+        """Be served by whoever has this ring."""
+        self.upstream.expect("parent", serial, list(chunks))
+        return Downstream(ring, SECRET, "parent", serial, self.where, 2.0, self.events.append)
+
+    def wait(self) -> None:
+        until(lambda: self.ring.is_landed or bool(self.failures))
+        assert self.failures == []
+
+    def finish(self) -> Path:
+        self.wait()
+        self.writer.finish()
+        return self.root
+
+    def close(self) -> None:
+        self.listener.close()
+        self.ring.give_up()
+        self.writer.stop()
+
+
+def until(done: Any) -> None:
+    deadline = time.monotonic() + SOON
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def nasty(tmp_path: Path) -> Path:
+    root = tmp_path / "nasty"
+    nasty_tree(root)
+    times = (root / "specials").stat()
+    for special in ("fifo", "socket"):
+        (root / "specials" / special).unlink()
+    os.utime(root / "specials", ns=(times.st_atime_ns, times.st_mtime_ns))
+    return root
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[Node]]:
+    made: list[Node] = []
+    yield made
+    for node in made:
+        node.close()
+
+
+def fed(root: Path, kind: int = ZSTD, limit: int = 10_000) -> Feed:
+    again = Again(os.fsencode(root), lambda: None)
+    feed = Feed(SECRET, Codec(), kind, again.read, limit)
+    feed_tree(os.fsencode(root), feed, threading.Event())
+    feed.end()
+    return feed
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+@pytest.mark.parametrize("kind", [ZLIB, ZSTD])
+def test_a_nasty_tree_arrives_as_it_is(tmp_path: Path, nasty: Path, nodes: list[Node], threads: int, kind: int) -> None:
+    feed = fed(nasty, kind)
+    nodes.append(node := Node(tmp_path / "node", threads))
+    node.from_(feed.ring)
+    node.finish()
+    assert facts(node.root) == facts(nasty)
+    assert node.writer.damaged(lambda: None) == []
+    assert (
+        tree.survey(os.fsencode(node.root)).version == feed.survey().version == tree.survey(os.fsencode(nasty)).version
+    )
+
+
+def facts(root: Path) -> dict[bytes, tuple[object, ...]]:
+    """All that is carried of a tree: mode, size, time and content, without inodes and owners."""
+    found: dict[bytes, tuple[object, ...]] = {}
+    for path, (_, mode, _, size, mtime, content) in photograph(root, inode=False).items():
+        links = os.lstat(os.path.join(os.fsencode(root), path))
+        folder = os.path.isdir(os.path.join(os.fsencode(root), path)) and not os.path.islink(
+            os.path.join(os.fsencode(root), path)
+        )
+        found[path] = (mode, None if folder else size, mtime, content, None if folder else links.st_nlink)
+    return found
+
+
+def test_a_node_that_has_landed_it_serves_another(tmp_path: Path, nasty: Path, nodes: list[Node]) -> None:
+    feed = fed(nasty)
+    nodes += [first := Node(tmp_path / "first"), second := Node(tmp_path / "second")]
+    first.from_(feed.ring)
+    first.finish()
+    first.ring.frames.clear()  # all of it comes from the disk again
+    second.from_(first.ring)
+    second.finish()
+    assert facts(second.root) == facts(nasty)
+
+
+def test_a_child_goes_on_from_where_it_is(tmp_path: Path, nasty: Path, nodes: list[Node]) -> None:
+    feed = fed(nasty)
+    nodes.append(node := Node(tmp_path / "node"))
+    total, feed.ring.total = feed.ring.total, None
+    assert total is not None
+    half = Ring(feed.log.again)
+    for number in range(total // 2):
+        half.put(number, feed.ring.frames[number])
+    node.from_(half)
+    until(lambda: node.ring.next == total // 2)
+    feed.ring.total = total
+    node.from_(feed.ring, serial=2)
+    node.finish()
+    assert facts(node.root) == facts(nasty)
+
+
+def test_a_flipped_bit_on_the_disk_is_found_and_mended(tmp_path: Path, nasty: Path, nodes: list[Node]) -> None:
+    (nasty / "victim").write_bytes(b"x" * 25_000)  # three chunks
+    feed = fed(nasty)
+    nodes.append(node := Node(tmp_path / "node"))
+    node.from_(feed.ring)
+    node.finish()
+    with (node.root / "victim").open("r+b") as file:
+        file.seek(12_000)
+        file.write(b"y")
+    damaged = node.writer.damaged(lambda: None)
+    assert len(damaged) == 1
+    node.writer.reopen()
+    node.from_(feed.ring, tuple(damaged), serial=2)
+    until(lambda: (node.root / "victim").read_bytes() == b"x" * 25_000)
+    node.finish()
+    assert node.writer.damaged(lambda: None) == []
+    assert facts(node.root) == facts(nasty)
+
+
+def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path: Path, nodes: list[Node]) -> None:
+    feed = Feed(SECRET, Codec(), ZSTD, lambda *_: b"")
+    for name, data in ((b"stays", b"1"), (b"changes", b"2"), (b"goes", b"3")):
+        feed.file(Entry(name, 0o100644, 10**18, 1), data)
+    feed.barrier()
+    feed.file(Entry(b"changes", 0o100600, 10**18, 1), b"new")
+    feed.remove(b"goes")
+    feed.end()
+    nodes.append(node := Node(tmp_path / "node", 4))
+    node.from_(feed.ring)
+    node.finish()
+    assert {path.name: path.read_bytes() for path in node.root.iterdir()} == {"stays": b"1", "changes": b"new"}
+    assert node.writer.damaged(lambda: None) == []
+    assert feed.survey() == tree.survey(os.fsencode(node.root))
+
+
+def test_a_chunk_that_lies_about_its_content_is_a_failure(tmp_path: Path, nodes: list[Node]) -> None:
+    nodes.append(node := Node(tmp_path / "node"))
+    record = ["f", "file", 0o644, 0, 9, 0, 9, "0" * 64]
+    kind, payload = chunk.pack([record], b"four", Codec(), ZSTD, 1)
+    raw = bytearray(frames.seal(KEY, frames.CHUNK, 0, payload, kind))
+    node.writer.put(frames.Frame(frames.CHUNK, kind, 0, 0, memoryview(payload), raw))
+    until(lambda: bool(node.failures))
+    assert isinstance(node.failures[0], chunk.Malformed)
+
+
+class TestRing:
+    def test_what_is_not_landed_stays_and_makes_others_wait(self) -> None:
+        ring = Ring(lambda number: b"again %d" % number)
+        ring.put(0, bytes(ROOM + 1))
+        waiting = threading.Thread(target=lambda: ring.put(1, b"next"), daemon=True)
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+        ring.land(0)
+        waiting.join(SOON)
+        assert not waiting.is_alive()
+        assert ring.get(0, "child", 0.0) == b"again 0"
+        assert ring.get(1, "child", 0.0) == b"next"
+
+    def test_a_child_that_is_stuck_stops_nobody_for_long(self) -> None:
+        ring = Ring(lambda number: b"again %d" % number)
+        ring.put(0, bytes(ROOM + 1))
+        ring.land(0)
+        ring.get(0, "stuck", 0.0)
+        began = time.monotonic()
+        ring.put(1, b"next")
+        assert time.monotonic() - began < 4 * PATIENCE
+
+    def test_the_end_and_giving_up(self) -> None:
+        ring = Ring(lambda _: b"")
+        assert ring.get(0, "child", 0.0) is None
+        ring.end(0)
+        assert ring.get(0, "child", 0.0) == b""
+        ring.give_up()
+        with pytest.raises(Over):
+            ring.get(0, "child", 0.0)
+
+
+class TestStrangers:
+    def listener(self, arrived: list[Link]) -> Listener:
+        return Listener("127.0.0.1", SECRET, lambda facts: {"hello": facts["from"]}, arrived.append)
+
+    def test_who_knows_the_secret_gets_in_though_strangers_hang_about(self) -> None:
+        arrived: list[Link] = []
+        listener = self.listener(arrived)
+        strangers = [socket.create_connection((listener.address, listener.port)) for _ in range(40)]
+        for stranger in strangers[::2]:
+            stranger.sendall(secrets.token_bytes(200))
+        found = dial(connect("127.0.0.1", listener.port, 5.0), SECRET, {"from": "us"})
+        assert found.facts == {"hello": "us"}
+        until(lambda: len(arrived) == 1)
+        for stranger in strangers:
+            stranger.close()
+        listener.close()
+
+    def test_a_wrong_secret_and_a_recorded_conversation_are_turned_away(self) -> None:
+        arrived: list[Link] = []
+        listener = self.listener(arrived)
+        with pytest.raises((EOFError, OSError, frames.Broken)):
+            dial(connect("127.0.0.1", listener.port, 5.0), b"wrong" * 7, {"from": "us"})
+        recorded: list[bytes] = []
+
+        class Recorder:
+            """A socket that keeps what is sent."""
+
+            def __init__(self, sock: socket.socket) -> None:
+                self.sock = sock
+
+            def sendall(self, data: bytes) -> None:
+                recorded.append(data)
+                self.sock.sendall(data)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.sock, name)
+
+        dial(Recorder(connect("127.0.0.1", listener.port, 5.0)), SECRET, {"from": "us"})  # type: ignore[arg-type]
+        replay = connect("127.0.0.1", listener.port, 5.0)
+        replay.sendall(b"".join(recorded))
+        replay.settimeout(5.0)
+        start = replay.recv(37)
+        assert start.startswith(frames.MAGIC)
+        assert replay.recv(1) == b""
+        assert len(arrived) == 1
+        listener.close()
+
+    def test_a_line_carries_large_messages_both_ways_and_ends_when_one_is_tampered_with(self) -> None:
+        ours, theirs = socket.socketpair()
+        a = Framed(Link(ours, {}, b"n" * 64), SECRET, "one", "other")
+        b = Framed(Link(theirs, {}, b"n" * 64), SECRET, "other", "one")
+        for link in (a.link, b.link):
+            link.limit(0)
+        text = b"x" * 2_000_000 + b"\n"
+        threading.Thread(target=a.write, args=(text,), daemon=True).start()
+        assert b.readline() == text
+        b.write(b"answer\n")
+        assert a.readline() == b"answer\n"
+        ours.sendall(frames.seal(b"k" * 32, frames.MESSAGE, 2, b"mischief\n"))
+        assert b.readline() == b""
