@@ -55,7 +55,6 @@ class Conductor:
         self.shipment: Shipment | None = None
         self.attempts: dict[Node, int] = dict.fromkeys(nodes, 0)
         self.via: dict[Node, str] = dict.fromkeys(nodes, "")
-        self.content: dict[Node, int] = dict.fromkeys(nodes, 0)
         self.bug: BaseException | None = None
 
     async def begin(self) -> None:
@@ -110,7 +109,6 @@ class Conductor:
         """What an agent, or this host's own part, says of the stream."""
         what = event["stream"]
         if what == "at":
-            self.content[node] = event["content"]
             self.engine.emit(NodeMoved(node, event["content"]))
             root = self.feed.ring
             self.course.moved(ROOT, root.next, root.wire, time.monotonic())
