@@ -268,10 +268,10 @@ def test_nodes_that_cannot_log_in_to_one_another_are_served_by_this_host(
     assert max(node["attempts"] for node in report["nodes"]) == 1
 
 
-def test_an_agent_that_dies_is_started_again(job: Job) -> None:
+def test_an_agent_that_dies_is_started_again_by_the_rsync_engine_too(job: Job) -> None:
     tree = job.lab.shared / "large"
     make_tree(tree, files=400, total_bytes=300_000_000, seed=10)
-    running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json")
+    running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", "--engine", "rsync")
     while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
         assert running.poll() is None, running.communicate()
         time.sleep(0.01)

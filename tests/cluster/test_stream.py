@@ -122,7 +122,7 @@ class TestFaults:
 
         report, _ = broken(job, large, 0.5, crash)
         assert report["succeeded"] == 6, failures(report)
-        assert {node["node"]: node["attempts"] for node in report["nodes"]}[RELAY] == 2
+        assert {node["node"]: node["attempts"] for node in report["nodes"]}[RELAY] >= 2
         assert everybody_else_has_it(job, large)
 
     @pytest.mark.parametrize("host", [RELAY, LEAF])

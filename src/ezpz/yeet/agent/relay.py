@@ -87,9 +87,12 @@ class Downstream:
             except (OSError, EOFError, frames.Broken):
                 if not detour:
                     raise
-        if not detour:
+        if self.released or not detour:
             raise OSError("there is no way to {}".format(self.to["name"]))
         self.detour = Detour(detour)
+        if self.released:  # meanwhile, so that nobody else closes it
+            self.detour.close()
+            raise OSError("the run has ended")
         return dial(self.detour.sock, self.secret, facts), "ssh"
 
     def _send_all(self, link: Link) -> None:
