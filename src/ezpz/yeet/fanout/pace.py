@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.fanout.sources import MAX_PER_SOURCE
 
-BALLAST = 2 << 20  # bytes that are sent to learn the rate
+BALLAST = 1 << 20  # bytes that are sent to learn the rate
 SLOW_WIRE = 120e6  # bytes a second: gigabit Ethernet, and less than a single ssh with rsync behind it can do
 FEW_PER_SOURCE = 2  # one that hangs must not hold up everybody
 ZSTD = ("--compress", "--compress-choice=zstd", "--compress-level=1")  # rsync 3.2 and later

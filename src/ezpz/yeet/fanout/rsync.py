@@ -125,7 +125,7 @@ class _Delivery:
         sessions = [self.engine.sessions[node] for node in self.nodes]
         answers = await all_of(attempt(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
         zstd = await in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
-        return choose_pace(await rate_of(sessions[0]), zstd=zstd)
+        return choose_pace(await rate_of(sessions), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
         number = self.tree.attempts[node]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import shutil
@@ -63,15 +62,8 @@ class Stream(Agents):
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = request
-        weighing = asyncio.ensure_future(self._weigh(nodes))
-        try:
-            return await self.on_each(nodes, self.enlist)
-        finally:
-            self.rate = await weighing
-
-    async def _weigh(self, nodes: tuple[Node, ...]) -> float:
-        """Bytes a second that the network carries, meanwhile, from one node."""
-        return await rate_of(self.sessions[nodes[-1]]) if nodes else 0.0
+        self.rate = await rate_of([self.sessions[node] for node in nodes])
+        return await self.on_each(nodes, self.enlist)
 
     async def enlist(self, node: Node) -> None:
         """Have a node check its destination and listen. Raises EzpzError."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", bound=Hashable)
 
-WINDOW = 0.8  # seconds over which a node is compared with its parent
+WINDOW = 2.0  # seconds over which a node is compared with its parent
 DRAWS = 16  # from a bag, before everything in it is looked at
 
 
