@@ -19,10 +19,10 @@ from ezpz.yeet.decide import Decision, Sight, decide, look
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
 from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment, Start
 from ezpz.yeet.here import Here
+from ezpz.yeet.leak_count import LeakCount
 from ezpz.yeet.plan import Plan, Request, engine_choice
 from ezpz.yeet.reading import Reading
 from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
-from ezpz.yeet.status import leaks_here, leaks_request
 
 if TYPE_CHECKING:
     import random
@@ -69,6 +69,7 @@ class _Run:
         limits = Limits(request.retries, request.timeout, sight.transport.name, request.encrypt, own)
         self.engine = engine_type(limits, self._hear, rng)
         self.stop = threading.Event()
+        self.leaking = LeakCount(self.engine, environ, self._going_on)
         self.started = time.monotonic()
         self.phases: dict[str, float] = {}
         self.results: dict[Node, NodeResult] = {}
@@ -214,43 +215,8 @@ class _Run:
 
     async def _deliver(self, shipment: Shipment) -> None:
         self.shipment = shipment
-        looking = asyncio.ensure_future(self._count_leaks_here())
-        try:
-            await self.engine.deliver(self._wanted(), shipment)
-            self.leaks = await looking
-        finally:
-            looking.cancel()
-        if self.leaks is None:
-            self.leaks = await self._count_leaks_elsewhere()
-
-    async def _count_leaks_here(self) -> int | None:
-        """How much of an environment that stands here still leads to a shared filesystem; None when none stands here.
-
-        Looked at while the others are served.
-        """
-        local, shipment = self.sight.allocation.local, self.shipment
-        assert shipment is not None
-        if local is None or shipment.trial is None or not self._has_it(local):
-            return None
-        known, place = shipment.receipt["origins"], shipment.destination
-        try:
-            report = await in_thread(lambda: leaks_here(local, place, known, self.environ, self._going_on))
-        except EzpzError:
-            return None
-        return len(report.leaks)
-
-    async def _count_leaks_elsewhere(self) -> int | None:
-        """The same on the first node that has it; None when there is none, or it does not answer."""
-        shipment = self.shipment
-        first = next((node for node in self.plan.remote_nodes if self._has_it(node)), None)
-        if first is None or shipment is None or shipment.trial is None:
-            return None
-        request = leaks_request(shipment.receipt["origins"], self.environ)
-        answers = await self.engine.ask((first,), "leaks", dst=shipment.destination, **request)
-        return len(answers[first]["leaks"]) if first in answers else None
-
-    def _has_it(self, node: Node) -> bool:
-        return node in self.results and self.results[node].outcome is Outcome.OK
+        delivering = asyncio.ensure_future(self.engine.deliver(self._wanted(), shipment))
+        self.leaks = await self.leaking.beside(delivering, shipment)
 
     def _going_on(self) -> None:
         if self.stop.is_set():
@@ -312,6 +278,8 @@ class _Run:
     def _hear(self, event: Event) -> None:
         if isinstance(event, NodeDone):
             self.results[event.result.node] = event.result
+            if event.result.outcome is Outcome.OK:
+                self.leaking.has_it(event.result.node)
         self.emit(event)
 
     @contextmanager

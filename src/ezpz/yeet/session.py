@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import Child
@@ -51,7 +52,7 @@ main()
 
 @functools.cache
 def bundle() -> bytes:
-    """The agent as one program, preceded by its length on a line of its own."""
+    """The agent as one program, packed by zlib and preceded by its length on a line of its own."""
     folder = os.path.join(os.path.dirname(__file__), "agent")
     texts = dict.fromkeys(("ezpz", "ezpz.yeet", "ezpz.yeet.agent"), "")
     for name in sorted(os.listdir(folder)):
@@ -59,7 +60,7 @@ def bundle() -> bytes:
         if suffix == ".py" and module != "__init__":
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 texts[f"ezpz.yeet.agent.{module}"] = file.read()
-    program = (SETUP % (texts,)).encode()
+    program = zlib.compress((SETUP % (texts,)).encode())
     return b"%d\n%b" % (len(program), program)
 
 
@@ -69,8 +70,8 @@ def bootstrap(pythons: tuple[str, ...] = ()) -> str:
     pythons: paths to try when the system has none; a path that any of these shells would take apart is left out
     """
     candidates = " ".join((PYTHONS, *(path for path in pythons if PLAIN.fullmatch(path))))
-    read = "import sys;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(program)"
-    look = f'for p in {candidates}; do $p -IS -c "" >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
+    read = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
+    look = f'for p in {candidates}; do $p -IS -c "import zlib" >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
     return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
 
 

@@ -33,15 +33,15 @@ def run_python(
     seconds: float,
     *,
     cwd: bytes,
-    isolated: bool = False,
+    options: Tuple[bytes, ...] = (),
 ) -> bytes:
     """What `program` prints on stdout when a Python runs it in the folder `cwd`.
 
-    isolated: without the settings of this user (python -I). No bytecode is written. `going_on` is called several times
-    a second and may raise to stop it.
+    options: of that python. `going_on` is called several times a second and may raise to stop it. No bytecode is
+    written.
     Raises Refusal: "smoke-failed" when it does not start or does not end well, "timed-out".
     """
-    argv = [python, b"-B", *([b"-I"] if isolated else []), b"-c", program.encode()]
+    argv = [python, b"-B", *options, b"-c", program.encode()]
     try:
         process = subprocess.Popen(
             argv,
@@ -76,17 +76,19 @@ def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Calla
     ends = select.poll()  # not select(), which takes no number beyond 1023
     for fd in kept:
         ends.register(fd, select.POLLIN)
+    wait = 50  # milliseconds
     while True:
         going_on()
         if time.monotonic() > deadline:
             raise TimeoutError
         ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        ready = ends.poll(0 if ended else 50)
+        ready = ends.poll(0 if ended else wait)
         for fd, _ in ready:
             data = os.read(fd, 65536)
             kept[fd] += data
             if not data:
                 ends.unregister(fd)
+                wait = 2  # it is about to end
         if ended and not ready:
             return kept[process.stdout.fileno()], kept[process.stderr.fileno()]
 

@@ -4,7 +4,7 @@ The end that dials sends the stream; the end that listens says from where on it 
 run's secret, for this very connection. See docs/explanation/stream.md.
 """
 
-import secrets
+import os
 import socket
 import struct
 import subprocess
@@ -153,7 +153,7 @@ class Listener:
 
     def _shake(self, sock: socket.socket) -> Optional[Link]:
         sock.settimeout(HANDSHAKE)
-        ours = secrets.token_bytes(frames.NONCE)
+        ours = os.urandom(frames.NONCE)
         sock.sendall(frames.MAGIC + ours)
         theirs = bytearray(frames.NONCE)
         fill(sock, memoryview(theirs))
@@ -177,7 +177,7 @@ def dial(sock: socket.socket, secret: bytes, facts: Dict[str, Any]) -> Link:
     fill(sock, memoryview(start))
     if not start.startswith(frames.MAGIC):
         raise frames.Broken("nobody of this run listens there")
-    ours = secrets.token_bytes(frames.NONCE)
+    ours = os.urandom(frames.NONCE)
     nonces = bytes(start[len(frames.MAGIC) :]) + ours
     sock.sendall(ours + frames.hello(secret, "dial", facts, nonces))
     said = frames.read_hello(lambda view: fill(sock, view), secret, "answer", nonces)

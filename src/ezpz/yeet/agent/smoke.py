@@ -4,7 +4,7 @@ import json
 import os
 import re
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 from . import place
 from .interpreter import NAMES, python_of, run_python
@@ -29,6 +29,7 @@ for name in %r:
 facts = {"version": sys.version, "prefix": sys.prefix, "base_prefix": sys.base_prefix, "failed": failed}
 print("\\nezpz:" + json.dumps(facts))
 """
+VERSION = "import sys; sys.stdout.write(sys.version)"
 
 
 def try_out(
@@ -82,9 +83,11 @@ def has_python(request: Dict[str, Any], going_on: Callable[[], None]) -> Dict[st
         if not place.is_node_local(kind):
             return {"same": False, "why": "'{}' is on {}".format(shown(path), kind)}
     try:
-        version = _ask(python, {"environ": request.get("environ")}, going_on)["version"]
+        environ = _environ(request.get("environ"))
+        said = run_python(python, VERSION, environ, going_on, WITHIN, cwd=b"/", options=(b"-I", b"-S"))
     except Refusal as e:
         return {"same": False, "why": e.message}
+    version = said.decode("utf-8", "replace")
     if version != request["version"]:
         return {"same": False, "why": "'{}' is '{}'".format(shown(python), version)}
     return {"same": True, "why": ""}
@@ -102,13 +105,19 @@ def _failure(python: bytes, why: str) -> str:
     return "the environment does not work there: '{}': {}".format(shown(python), why)
 
 
+def _environ(needed: Optional[Dict[str, str]]) -> Dict[str, str]:
+    """The variables for a python that runs without the settings of this user; `needed`: those that it must have."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "LD_LIBRARY_PATH"}
+    environ.update(needed or {})
+    return environ
+
+
 def _ask(python: bytes, expected: Dict[str, Any], going_on: Callable[[], None]) -> Dict[str, Any]:
     """What a python says of itself, started without the settings of this user. Raises Refusal."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "LD_LIBRARY_PATH"}
-    environ.update(expected.get("environ") or {})
+    environ = _environ(expected.get("environ"))
     program = PROGRAM % (list(expected.get("imports", ())),)
     try:
-        said = run_python(python, program, environ, going_on, WITHIN, cwd=b"/", isolated=True)
+        said = run_python(python, program, environ, going_on, WITHIN, cwd=b"/", options=(b"-I",))
     except Refusal as e:
         raise Refusal(CODE, e.message, HINT)
     for line in said.splitlines():

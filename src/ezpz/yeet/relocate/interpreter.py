@@ -106,7 +106,7 @@ def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
     if not os.path.isfile(python) or not os.access(python, os.X_OK):
         raise InterpreterBroken(f"'{name}' may not be executed", hint="look at its mode, or make the environment again")
     try:
-        facts = _facts(_said(python, PROGRAM % (TRIED,), stop, isolated=True))
+        facts = _facts(_said(python, PROGRAM % (TRIED,), stop, (b"-I",)))
     except Refusal as e:
         raise _broken(python, e, stop) from e
     if facts is None:
@@ -120,7 +120,7 @@ def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
     )  # fmt: skip
 
 
-def _said(python: bytes, program: str, stop: threading.Event | None, *, isolated: bool) -> bytes:
+def _said(python: bytes, program: str, stop: threading.Event | None, options: tuple[bytes, ...]) -> bytes:
     """What a python prints, which finds its libraries as the user's session does. Raises Refusal, Stopped."""
 
     def going_on() -> None:
@@ -128,7 +128,7 @@ def _said(python: bytes, program: str, stop: threading.Event | None, *, isolated
             raise process.Stopped
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return run_python(python, program, environ, going_on, ANSWER_WITHIN, cwd=b"/", isolated=isolated)
+    return run_python(python, program, environ, going_on, ANSWER_WITHIN, cwd=b"/", options=options)
 
 
 def _facts(said: bytes) -> dict[str, Any] | None:
@@ -174,7 +174,7 @@ def _broken(python: bytes, refusal: Refusal, stop: threading.Event | None) -> In
 def _refuse_unknown(python: bytes, stop: threading.Event | None) -> None:
     """Raise InterpreterBroken for a python that is too old to have been asked as others are."""
     try:
-        said = _said(python, VERSION_PROGRAM, stop, isolated=False)
+        said = _said(python, VERSION_PROGRAM, stop, ())
     except Refusal:
         return
     for line in said.splitlines():
