@@ -336,7 +336,17 @@ class TestLag:
     def test_one_that_the_root_serves_is_compared_with_the_wire(self) -> None:
         reports = Reports("a")
         reports.run.moved(ROOT, 900 * MB, 900 * MB, 0.0)
-        assert reports.go(2, a=5 * MB) == [Release(ROOT, "a"), Serve(ROOT, "a")]
+        assert reports.go(2 * WINDOW, a=5 * MB) == [Release(ROOT, "a"), Serve(ROOT, "a")]
+
+    def test_reports_that_come_late_are_taken_for_when_they_were_made(self) -> None:
+        run = course("ab", 1, wire=100 * MB)
+        for step in range(80):
+            now, size = step * 0.25, (step + 1) * 10 * MB
+            run.moved("a", size, size, now, at=1000 + now)
+            if step % 8 == 7:  # what the other says of two seconds comes at once
+                for each in range(step - 7, step + 1):
+                    size = (each + 1) * 10 * MB - LAG
+                    assert run.moved("b", size, size, now, at=7 + each * 0.25) == []
 
     def test_a_parent_that_catches_up_gives_each_child_only_its_share_of_the_wire(self) -> None:
         reports = Reports("pqrabc", wire=90 * MB, width=3)  # p serves a, b and c

@@ -141,7 +141,8 @@ class Part:
             if telling:
                 self._told = now
         if telling:
-            self.say({"stream": "at", "position": ring.next, "wire": ring.wire, "content": self.content})
+            at = {"position": ring.next, "wire": ring.wire, "content": self.content, "time": now}
+            self.say(dict(at, stream="at"))
 
     def _failed(self, error: BaseException) -> None:
         self.failure = error

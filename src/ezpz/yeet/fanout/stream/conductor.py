@@ -112,7 +112,7 @@ class Conductor:
             self.engine.emit(NodeMoved(node, event["content"]))
             root = self.feed.ring
             self.course.moved(ROOT, root.next, root.wire, time.monotonic())
-            self._act(self.course.moved(node, event["position"], event["wire"], time.monotonic()))
+            self._act(self.course.moved(node, event["position"], event["wire"], time.monotonic(), event["time"]))
         elif what == "whole":
             self.engine.emit(NodeWhole(node))
             self._act(self.course.whole(node))

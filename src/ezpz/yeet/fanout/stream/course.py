@@ -59,12 +59,12 @@ class Course(Generic[N]):
             actions.append(self._attach(nodes[above] if above >= 0 else self.root, node))
         return actions
 
-    def moved(self, node: N, position: int, size: int, now: float) -> list[Action[N]]:
-        """A node has received so many chunks, and so many bytes in them."""
+    def moved(self, node: N, position: int, size: int, now: float, at: float | None = None) -> list[Action[N]]:
+        """A node has received so many chunks, and so many bytes in them; `at`: when, by its own clock."""
         member = self.members[node]
         if member.has_ended:
             return []
-        member.moved(position, size, now)
+        member.moved(position, size, now, now if at is None else at)
         if member.state is State.SERVED and self._lags(member, now):
             return self._park(node)
         if self._waiting and now >= self._next_try:
@@ -241,7 +241,7 @@ class Course(Generic[N]):
         if member.parent is None or member.damaged or member.slow or not member.samples:
             return False
         above = self.members[member.parent]
-        since = max(member.samples[-1][0], above.steady)
+        since = max(member.heard, above.steady)
         return above.size - member.size >= LAG and now - since > SILENCE
 
     def _park(self, node: N) -> list[Action[N]]:

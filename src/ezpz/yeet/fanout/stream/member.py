@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -37,8 +38,9 @@ class Member(Generic[N]):
     """What is known of one node.
 
     position: chunks received without a gap; size: bytes of them; parent: who serves it, None for nobody
-    samples: (time, size) of the last `WINDOW` seconds; avoid: who could not reach it; cuts: how often it was lost
-    slow: it has been parked, and is not judged again; steady: since when it reports without a gap
+    samples: (time, size) of the last `WINDOW` seconds, by its own clock: what it says may come late
+    heard, steady: when it last reported, and since when without a gap, by the clock of whoever asks
+    avoid: who could not reach it; cuts: how often it was lost; slow: it has been parked, and is not judged again
     """
 
     state: State = State.WAITING
@@ -51,6 +53,7 @@ class Member(Generic[N]):
     cuts: int = 0
     damaged: tuple[int, ...] = ()
     slow: bool = False
+    heard: float = -math.inf
     steady: float = 0.0
     why: str = ""
 
@@ -62,26 +65,29 @@ class Member(Generic[N]):
     def has_ended(self) -> bool:
         return self.state in (State.DONE, State.FAILED)
 
-    def moved(self, position: int, size: int, now: float) -> None:
-        if not self.samples or now - self.samples[-1][0] > WINDOW:
+    def moved(self, position: int, size: int, now: float, at: float) -> None:
+        if now - self.heard > WINDOW:
             self.steady = now
+        self.heard = now
         self.position, self.size = max(self.position, position), max(self.size, size)
-        self._forget(now)
-        self.samples.append((now, self.size))
+        self._forget(at)
+        self.samples.append((at, self.size))
 
     def rate(self, now: float) -> float | None:
-        """Bytes a second in the window that ends now; None while there is no telling yet.
+        """Bytes a second in the window that ends with its last report; None when there is no telling.
 
         What a report after a silence brings counts as come within the window: or else those behind a node that was cut
         off would seem slow when it goes on, each until its own second report.
         """
-        self._forget(now)
-        if not self.samples or self.samples[0][0] > now - WINDOW:
+        if len(self.samples) < 2 or now - self.heard > WINDOW / 2:
+            return None
+        self._forget(self.samples[-1][0])
+        if self.samples[0][0] > self.samples[-1][0] - WINDOW:
             return None
         return (self.size - self.samples[0][1]) / WINDOW
 
-    def _forget(self, now: float) -> None:
-        while len(self.samples) > 1 and self.samples[1][0] <= now - WINDOW:
+    def _forget(self, at: float) -> None:
+        while len(self.samples) > 1 and self.samples[1][0] <= at - WINDOW:
             self.samples.popleft()
 
 
