@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUNS = 3
-SLOW = "n003"
+LAUNCHING, SLOW = "n000", "n003"
 FILES, FILE = 64, 4 << 20  # of random bytes
 ABOVE_FLOOR, ABOVE_WIRE, SLOWER = 1.3, 1.35, 1.15
 ABOUT = """\
@@ -39,9 +39,9 @@ class Course:
         self.hostfile = lab.shared / "served"
         self.hostfile.write_text("".join(f"{host.name}\n" for host in self.hosts))
 
-    def launch(self, argv: list[str]) -> Done:
-        """Run a command on the launching host."""
-        return run(self.lab.argv("n000", argv), env=self.env)
+    def on(self, host: str, argv: list[str]) -> Done:
+        """Run a command on a host."""
+        return run(self.lab.argv(host, argv), env=self.env)
 
     def clean(self) -> None:
         """Make every host's /tmp empty again."""
@@ -51,7 +51,7 @@ class Course:
         """Yeet to all hosts and demand that all of them have all of it."""
         self.lab.clean()
         argv = ours.argv("yeet", self.source, "--dst", "/tmp/env", "--hostfile", self.hostfile, "--json")
-        done = self.launch(argv)
+        done = self.on(LAUNCHING, argv)
         report = ours.report(done)
         landed = {count(self.lab.path(host, "/tmp/env")) for host in self.hosts}
         if landed != {(report["files"], report["bytes"])} or report["succeeded"] != len(self.hosts):
@@ -64,7 +64,7 @@ class Course:
 
     def floor(self, mbit: int) -> Floor:
         """Measure the floor on these hosts."""
-        return measure(self.launch, self.clean, self.source, self.hosts, mbit)
+        return measure(self.on, self.clean, self.source, LAUNCHING, self.hosts, mbit)
 
 
 def stream(settings: Settings) -> Result:
