@@ -15,6 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.lab.cache import settle
 from tests.lab.model import LabUnavailable
 from tests.lab.pythons import about
 from tests.lab.slowfs import CACHE
@@ -165,7 +166,7 @@ def wheels(version: str, packages: tuple[str, ...], cache: Path = CACHE) -> Path
         for wheel in (wheel for name in NEEDED for wheel in partial.glob(f"{name}-*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(partial / UNPACKED)
-        partial.rename(target)
+        settle(partial, target)
     return target
 
 

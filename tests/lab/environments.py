@@ -8,6 +8,7 @@ import random
 import subprocess
 from typing import TYPE_CHECKING
 
+from tests.lab.cache import settle
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
 
@@ -48,7 +49,7 @@ def _wheels(venv: Path, python: str, packages: tuple[str, ...], cache: Path, env
     wheels, partial = cache / f"wheels-{key}", cache / f"wheels-{key}.{os.getpid()}"
     if not wheels.is_dir():
         _pip(venv, ["download", "--dest", str(partial), *packages], env)
-        partial.rename(wheels)
+        settle(partial, wheels)
     return wheels
 
 
