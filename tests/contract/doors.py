@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 IMPORTED, SYSTEM = "imported", "system"
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-BOOTSTRAP = "import sys;b=sys.stdin.buffer;exec(b.read(int(b.readline())))"
+BOOTSTRAP = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
 INSTALLED = Path.home() / ".pyenv" / "versions"  # before a test gives us another home
 PATIENCE = 20.0  # seconds; far beyond what any answer takes
 
