@@ -107,12 +107,17 @@ class Picture:
         received = [number for at, size in points for number in (_ms(at), round(1000 * min(1, size / self.size)))]
         moments = [
             [_ms(moment.at), STATES.index(moment.state), self.numbers.get(moment.via, ROOT if moment.via else NOBODY),
-             int(moment.adopted), *((moment.why,) if moment.why else ())]
+             int(moment.adopted), *((without_name(moment.why, result),) if moment.why else ())]
             for moment in row.moments
         ]  # fmt: skip
         failure = result.failure
-        why = [failure.code, failure.message] if failure else []
+        why = [failure.code, without_name(failure.message, result)] if failure else []
         return [result.node.given, result.outcome.value, row.parent, row.depth, result.attempts, moments, received, why]
+
+
+def without_name(text: str, result: NodeResult) -> str:
+    """A message about a node, where its name stands beside it."""
+    return text.removeprefix(f"{result.node.given}: ")
 
 
 def picture(report: Report, timeline: Timeline) -> Picture:

@@ -19,7 +19,7 @@ from ezpz.cluster.hostnames import fold
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.display import PHASES, causes, plan_facts, verdict
 from ezpz.yeet.report import Status
-from ezpz.yeet.report_data import Picture, picture
+from ezpz.yeet.report_data import Picture, picture, without_name
 from ezpz.yeet.words import count, relocated
 
 if TYPE_CHECKING:
@@ -85,7 +85,11 @@ def _tiles(report: Report, drawn: Picture) -> Iterable[tuple[str, str]]:
         yield "at most, over all nodes", f"{human(drawn.peak)}/s"
     if drawn.depth > 1:
         yield "hops to the farthest", f"{drawn.depth}"
-    for name, number in (("adopted", drawn.adoptions), ("parked", drawn.parked), ("tried again", drawn.retries)):
+    for name, number in (
+        ("adopted by another", drawn.adoptions),
+        ("parked", drawn.parked),
+        ("tried again", drawn.retries),
+    ):
         if number:
             yield name, f"{number:,}"
 
@@ -119,13 +123,13 @@ def _failures(report: Report) -> str:
     """One row for each cause, the most frequent first; "" when nothing failed."""
     found = sorted(causes(report).items(), key=lambda item: -len(item[1]))
     rows = [
-        f"<tr><td class=n>{len(names):,}<td>{_shown(fold(names))}<td><code>{_shown(failure.code)}</code>"
+        f"<tr><td class=n>{len(names):,}<td>{_names(names)}<td><code>{_shown(failure.code)}</code>"
         f"<td>{_shown(failure.message)}{f'<p>{_shown(failure.hint)}' if failure.hint else ''}"
         for failure, names in found
     ]
     skipped = [result.node.given for result in report.failed if result.failure is None]
     if skipped:
-        rows.append(f"<tr><td class=n>{len(skipped):,}<td>{_shown(fold(skipped))}<td>-<td>not tried any more")
+        rows.append(f"<tr><td class=n>{len(skipped):,}<td>{_names(skipped)}<td>-<td>not tried any more")
     if not rows:
         return ""
     head = "<tr><th scope=col>Nodes<th scope=col>Names<th scope=col>Code<th scope=col>What happened, and what to do"
@@ -133,14 +137,21 @@ def _failures(report: Report) -> str:
     return f"<section aria-labelledby=failures><h2 id=failures>Failures</h2><div class=wide>{table}</div></section>"
 
 
+def _names(names: Iterable[str]) -> str:
+    """Names folded, to be broken between two of them; many of them scroll."""
+    return f"<div class=names tabindex=0>{_shown(fold(names)).replace(',', ',<wbr>')}</div>"
+
+
 def _node(result: NodeResult, drawn: Picture, index: int) -> str:
     """A row of the table of nodes."""
     row = drawn.rows[index]
     served = row.served_by or ("itself" if result.node.is_local else "-")
+    failure = result.failure
     outcome = "unchanged" if result.unchanged else result.outcome.value.replace("_", " ")
     cells = (
-        result.node.given, outcome, served, row.depth or "-", result.attempts or "-",
+        result.node.given, f"{outcome} ({failure.code})" if failure else outcome, served,
+        row.depth or "-", result.attempts or "-",
         human(result.sent_bytes) if result.sent_bytes else "-", f"{result.seconds:.2f}" if result.seconds else "-",
-        result.failure.message if result.failure else "",
+        without_name(failure.message, result) if failure else "",
     )  # fmt: skip
     return "<tr>" + "".join(f"<td>{_shown(cell)}" for cell in cells) + "\n"

@@ -167,6 +167,19 @@ class TestText:
         shown = Page(page(*run(results))).shown
         assert "100n[000-099]no-spacefull" in shown
 
+    def test_many_names_are_broken_between_two_of_them(self) -> None:
+        names = [f"x{number}c{number}" for number in range(40)]
+        text = page(*run([NodeResult(node(name), Outcome.FAILED, failure=LOST) for name in names]))
+        assert text.count(",<wbr>x") == 39
+
+    def test_a_row_of_a_node_has_the_cause_to_be_found_by_and_its_name_once(self) -> None:
+        failed = NodeResult(A, Outcome.UNREACHABLE, failure=Failure("node-lost", "n1: it stopped answering"))
+        made = Page(page(*run((failed,), (1, NodeRetrying(A, "n1: it broke")), (2, NodeDone(failed)))))
+        assert "n1unreachable (node-lost)---" in made.shown
+        assert "n1: " not in made.shown
+        assert made.data["nodes"][0][7] == ["node-lost", "it stopped answering"]
+        assert made.data["nodes"][0][5][0][4] == "it broke"
+
     def test_without_failures_there_is_no_table_of_them(self) -> None:
         assert "Failures" not in Page(page(*run((NodeResult(A, Outcome.OK),)))).shown
 

@@ -8,10 +8,13 @@ const [WAITING, RECEIVING, PARKED, CHECKING, DONE, FAILED] = [0, 1, 2, 3, 4, 5];
 const STACK = [DONE, CHECKING, RECEIVING, PARKED, WAITING, FAILED];
 const FONT = "12px system-ui, sans-serif";
 
-const nodes = data.nodes.map(([name, outcome, parent, depth, attempts, moments, received, why], index) => {
-  const node = {index, name, outcome, parent, depth, attempts, received, children: []};
-  node.moments = moments.map(([at, state, via, adopted, reason]) => ({at, state, via, adopted, why: reason || ""}));
-  [node.code, node.message] = why.length ? why : ["", ""];
+// Text from another host, with what would not be seen, or would turn the text around it, spelt out.
+const plain = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
+
+const nodes = data.nodes.map(([given, outcome, parent, depth, attempts, moments, received, why], index) => {
+  const node = {index, name: plain(given), outcome, parent, depth, attempts, received, children: []};
+  node.moments = moments.map(([at, state, via, adopted, reason]) => ({at, state, via, adopted, why: plain(reason || "")}));
+  [node.code, node.message] = why.length ? why.map(plain) : ["", ""];
   const last = node.moments[node.moments.length - 1];
   node.state = last ? last.state : WAITING;
   node.end = last && last.state >= DONE ? last.at : Infinity;
@@ -53,6 +56,16 @@ function bytes(size) {
 const seconds = (ms) => (ms / 1000).toFixed(data.end < 20000 ? 2 : 1) + " s";
 const many = (count, noun) => count.toLocaleString("en") + " " + noun + (count === 1 ? "" : "s");
 const nameOf = (index) => (index >= 0 ? nodes[index].name : index === ROOT ? "this host" : "nobody");
+
+// A text that fits into a width: what is left out is in its middle, since names differ at their ends; "" for too little.
+function fitted(context, text, width) {
+  if (context.measureText(text).width <= width) return text;
+  for (let kept = Math.min(text.length - 1, Math.floor(width / 4)); kept >= 4; kept--) {
+    const head = Math.floor(kept / 4), short = text.slice(0, head) + "…" + text.slice(head - kept);
+    if (context.measureText(short).width <= width) return short;
+  }
+  return "";
+}
 
 // Round steps of an axis: about `wanted` of them up to `top`.
 function stepOf(top, wanted) {

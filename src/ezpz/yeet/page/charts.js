@@ -1,4 +1,4 @@
-// Three charts over the time of the run.
+// Four charts over the time of the run.
 
 const CHART = {height: 200, left: 74, right: 10, top: 8, bottom: 26};
 
@@ -33,35 +33,57 @@ function timeTicks(width, draw) {
 
 const ratesOf = (flow) => flow.bins.map((size) => size * 1000 / flow.width);
 
-function drawFlow() {
-  const received = ratesOf(data.received), read = ratesOf(data.read);
-  const peak = Math.max(...received, ...read, 1);
-  const {context, x, y} = frame(byId("flow"), peak * 1.05, (rate) => (rate ? bytes(rate) + "/s" : "0"));
-  const trace = (flow, rates) => {
-    context.beginPath();
-    context.moveTo(x(0), y(0));
-    rates.forEach((rate, index) => {
-      context.lineTo(x(index * flow.width), y(rate));
-      context.lineTo(x(Math.min(data.end, (index + 1) * flow.width)), y(rate));
-    });
-    context.lineTo(x(Math.min(data.end, rates.length * flow.width)), y(0));
-  };
-  trace(data.received, received);
+// The outline of a flow's rates, as a path that is closed at the bottom.
+function trace({context, x, y}, width, rates) {
+  context.beginPath();
+  context.moveTo(x(0), y(0));
+  rates.forEach((rate, index) => {
+    context.lineTo(x(index * width), y(rate));
+    context.lineTo(x(Math.min(data.end, (index + 1) * width)), y(rate));
+  });
+  context.lineTo(x(Math.min(data.end, rates.length * width)), y(0));
+}
+
+// Draw rates, and others dashed; `words` are behind their values when one points at them.
+function drawRates(id, width, rates, words, dashed) {
+  const others = dashed ? ratesOf(dashed.flow) : [], peak = Math.max(...rates, ...others, 1);
+  const scales = frame(byId(id), peak * 1.05, (rate) => (rate ? bytes(rate) + "/s" : "0")), {context, x} = scales;
+  trace(scales, width, rates);
   context.fillStyle = colours["receiving-pale"];
   context.fill();
   context.strokeStyle = colours.receiving;
   context.stroke();
-  trace(data.read, read);
-  context.strokeStyle = colours.parked;
-  context.setLineDash([4, 3]);
-  context.stroke();
-  byId("flow").setAttribute("aria-label", "at most " + bytes(Math.max(...received, 0)) + " a second were received");
-  hover(byId("flow"), (px) => {
+  if (dashed) {
+    trace(scales, dashed.flow.width, others);
+    context.strokeStyle = colours.parked;
+    context.lineWidth = 1.5;
+    context.setLineDash([5, 3]);
+    context.stroke();
+  }
+  byId(id).setAttribute("aria-label", "at most " + bytes(Math.max(...rates, 0)) + " a second " + words);
+  hover(byId(id), (px) => {
     const at = (px - CHART.left) / (x(data.end) - CHART.left) * data.end;
-    const rate = (flow, rates) => bytes(rates[Math.floor(at / flow.width)] || 0) + "/s ";
+    const rate = (all, each) => bytes(all[Math.floor(at / each)] || 0) + "/s ";
     if (at < 0 || at > data.end) return null;
-    return [seconds(at), rate(data.received, received) + "received", rate(data.read, read) + "read here"];
+    return [seconds(at), rate(rates, width) + words, ...(dashed ? [rate(others, dashed.flow.width) + dashed.words] : [])];
   });
+}
+
+function drawFlow() {
+  drawRates("flow", data.received.width, ratesOf(data.received), "received by all nodes");
+}
+
+// What one node receives, on average of those that do: the same however many nodes there are.
+function drawEach() {
+  const {width, bins} = data.received, spent = bins.map(() => 0); // milliseconds that nodes spent receiving
+  for (const node of nodes) if (node.index !== data.local) for (const [from, to, state] of stretches(node)) {
+    if (state !== RECEIVING) continue;
+    for (let i = Math.floor(from / width); i < bins.length && i * width < to; i++) {
+      spent[i] += Math.min(to, (i + 1) * width) - Math.max(from, i * width);
+    }
+  }
+  const rates = bins.map((size, i) => size * 1000 / Math.max(spent[i], width / 2));
+  drawRates("each", width, rates, "received by one node", {flow: data.read, words: "read here"});
 }
 
 function drawStates() {
@@ -107,18 +129,17 @@ function drawEnds() {
     context.fillRect(left + 0.5, y(count), right - left - 1, y(0) - y(count));
   });
   const words = [];
-  context.strokeStyle = context.fillStyle = colours.ink;
-  for (const [share, name] of ends.length > 8 ? [[0.5, "half"], [0.95, "95 %"], [1, "all that do"]] : []) {
+  context.strokeStyle = colours.ink;
+  context.setLineDash([3, 3]);
+  for (const [share, name] of ends.length > 8 ? [[0.5, "half by "], [0.95, "95 % by "], [1, "the last at "]] : []) {
     const at = ends[Math.ceil(share * ends.length) - 1];
-    words.push(name + ": " + seconds(at));
-    context.setLineDash([3, 3]);
+    words.push(name + seconds(at));
     context.beginPath();
     context.moveTo(x(at), y(0));
     context.lineTo(x(at), CHART.top);
     context.stroke();
   }
-  context.textAlign = "left";
-  words.forEach((word, index) => context.fillText(word, CHART.left + 8, 16 + 16 * index));
+  byId("shares").textContent = words.length ? ": " + words.join(", ") : "";
   byId("ends").setAttribute("aria-label", "when nodes had it; " + words.join(", "));
   hover(byId("ends"), (px) => {
     const index = Math.floor((px - CHART.left) / (x(data.end) - CHART.left) * bins.length);

@@ -20,13 +20,9 @@ function drawAxis() {
     const left = x(from), right = Math.max(left + 1, x(to));
     context.fillStyle = i % 2 ? colours.line : colours["receiving-pale"];
     context.fillRect(left, 0, right - left, 20);
-    context.save();
-    context.beginPath();
-    context.rect(left, 0, right - left - 2, 20);
-    context.clip();
     context.fillStyle = colours.ink;
-    if (right - left > 40) context.fillText(words, left + 6, 10.5);
-    context.restore();
+    const text = [words, words.split(/\W/)[0]].find((each) => context.measureText(each).width < right - left - 10);
+    if (text) context.fillText(text, left + 6, 10.5);
   });
   context.fillStyle = colours.dim;
   context.textAlign = "center";
@@ -51,7 +47,7 @@ function paintOverview() {
     for (const [from, to, state] of stretches(node)) {
       if (!states.includes(state)) continue;
       context.fillStyle = state === DONE ? colours["done-pale"] : colours.states[state];
-      context.fillRect(x(from), y, Math.max(0.7, x(to) - x(from)), state === FAILED ? Math.max(high, 1.5) : high);
+      context.fillRect(x(from), y, Math.max(0.7, x(to) - x(from)), state === FAILED || state === PARKED ? Math.max(high, 2) : high);
     }
   });
   paint([DONE, RECEIVING, CHECKING]);
@@ -100,7 +96,8 @@ function drawLane(context, fills, x, node, y, width) {
   if (rowSize >= 11) {
     context.fillStyle = node.state === FAILED ? colours.failed : colours.ink;
     context.font = Math.min(12, rowSize - 1) + "px system-ui, sans-serif";
-    context.fillText((node.state === FAILED ? "✕ " : "") + node.name, 0, y + rowSize / 2 + 0.5, GUTTER - 10);
+    const mark = node.state === FAILED ? "✕ " : "";
+    context.fillText(mark + fitted(context, node.name, GUTTER - 10 - context.measureText(mark).width), 0, y + rowSize / 2 + 0.5);
   }
   for (const [from, to, state] of stretches(node)) {
     const left = x(from), wide = Math.max(1, x(to) - left);
@@ -128,7 +125,7 @@ function drawDone(context, left, wide, y, pad) {
 }
 
 function drawFailed(context, left, wide, y, pad) {
-  const block = Math.min(28, Math.max(3, wide));
+  const block = Math.max(EDGE - 4, Math.min(28, wide)); // seen also at the very end
   context.fillRect(left, y + pad, block, rowSize - 2 * pad);
   context.fillStyle = colours.failed;
   context.fillRect(left, y + rowSize / 2 - 0.5, wide, 1);

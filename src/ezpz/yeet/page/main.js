@@ -19,7 +19,7 @@ function arrange() {
     return words.every((word) => text.includes(word));
   };
   const sort = byId("sort").value;
-  const all = sort === "tree" ? [...order, ...nodes.filter((node) => node.parent === NOBODY)] : [...nodes];
+  const all = sort === "tree" ? [...new Set([...order, ...nodes])] : [...nodes];
   shown = all.filter((node) => SHOWS[byId("show").value](node) && wanted(node));
   if (SORTS[sort]) shown.sort(SORTS[sort]);
   drawLanes();
@@ -28,7 +28,7 @@ function arrange() {
 
 function choose(node) {
   chosen = node === chosen ? null : node;
-  byId("chosen").textContent = chosen ? story(chosen).join("; ") : "";
+  byId("chosen").textContent = chosen ? story(chosen).join("; ") : hint;
   const row = shown.indexOf(chosen), scroller = byId("scroller");
   if (row >= 0 && (row * rowSize < scroller.scrollTop || (row + 1) * rowSize > scroller.scrollTop + VIEW)) {
     scroller.scrollTop = row * rowSize - VIEW / 2;
@@ -54,15 +54,18 @@ function filterRows() {
 }
 
 function drawAll() {
+  if (!laneWidth()) return; // nobody sees it
   readColours();
   drawAxis();
   arrange();
   drawTree();
   drawFlow();
+  drawEach();
   drawStates();
   drawEnds();
 }
 
+const hint = byId("chosen").textContent;
 byId("pictures").hidden = false;
 byId("filter").hidden = false;
 rowSize = nodes.length <= 14 ? 30 : nodes.length <= 40 ? 22 : 16;
@@ -73,6 +76,9 @@ byId("tools").addEventListener("submit", (event) => event.preventDefault());
 byId("find-row").addEventListener("input", filterRows);
 byId("in").addEventListener("click", () => zoom(1));
 byId("out").addEventListener("click", () => zoom(-1));
-window.addEventListener("resize", drawAll);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-drawAll();
+let drawn = 0; // the width at which all was drawn; a scroll bar that comes or goes changes it, too
+new ResizeObserver(() => {
+  const width = laneWidth();
+  if (width !== drawn) { drawn = width; drawAll(); }
+}).observe(byId("pictures"));

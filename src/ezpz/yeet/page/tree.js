@@ -44,7 +44,7 @@ function mixed(early, late, share) {
 function drawTree() {
   layOut();
   const levels = 1 + boxes.reduce((most, box) => Math.max(most, box.level), 0);
-  const size = Math.min(30, 420 / levels);
+  const size = levels <= 72 ? Math.max(14, Math.min(30, 420 / levels)) : 1000 / levels; // a chain of dozens has names
   const [context, width] = prepared(byId("tree"), Math.ceil(size * levels) + 1);
   const ranks = new Map(); // how early or late among all, as a share: a straggler must not make the others one colour
   nodes.filter((node) => node.state === DONE).sort((a, b) => a.end - b.end)
@@ -63,7 +63,7 @@ function drawTree() {
       context.fillStyle = colours.parked;
       context.fillRect(x, y, wide, 3);
     }
-    if (w > 44 && size >= 16) label(context, node, share, known, x, y, w, size);
+    if (w > 44 && size >= 14) label(context, node, share, known, x, y, w, size);
   };
   const bad = (box) => box.node.state === FAILED;
   boxes.filter((box) => !bad(box)).forEach(paint);
@@ -79,22 +79,24 @@ function label(context, node, share, known, x, y, w, size) {
   context.beginPath();
   context.rect(x, y, w - 3, size);
   context.clip();
-  if (known && known.state === FAILED) {
+  if (size < 16) context.font = "11px system-ui, sans-serif";
+  const below = node.weight > 1 && w > 150 ? "  +" + (node.weight - 1).toLocaleString("en") : "";
+  const text = fitted(context, (known && known.state === FAILED ? "✕ " : "") + node.name + below, w - 12);
+  if (known && known.state === FAILED && text) {
     context.fillStyle = colours.card;
-    context.fillRect(x + 3, y + 4, context.measureText("✕ " + node.name).width + 6, size - 9);
+    context.fillRect(x + 3, y + 2, context.measureText(text).width + 6, size - 5);
   }
   context.fillStyle = share > 0.5 ? colours.card : colours.ink;
   context.textAlign = "left";
-  const text = (known && known.state === FAILED ? "✕ " : "") + node.name;
-  context.fillText(text + (node.weight > 1 && w > 150 ? "  +" + (node.weight - 1).toLocaleString("en") : ""), x + 6, y + size / 2);
+  context.fillText(text, x + 6, y + size / 2);
   context.restore();
 }
 
 function drawTreeNote(levels) {
-  const apart = nodes.filter((node) => node.parent === NOBODY && node.index !== data.local).length;
+  const apart = nodes.length - order.length - (data.local >= 0 ? 1 : 0);
   const words = [many(order.length, "node") + " served, " + many(levels - 1, "hop") + " deep"];
   if (top_ !== tree) words.push("below " + top_.name);
-  if (apart) words.push(many(apart, "node") + " that nobody served " + (apart === 1 ? "is" : "are") + " not in it");
+  if (apart) words.push(many(apart, "node") + (apart === 1 ? " was" : " were") + " not served, and " + (apart === 1 ? "is" : "are") + " not in it");
   byId("tree-note").textContent = words.join("; ");
 }
 
