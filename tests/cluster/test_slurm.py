@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.yeet.agent.tree import OWN_FILES
 from tests.conftest import clean_environment
+from tests.lab import make_lab
+from tests.lab.compare import compare_trees
 from tests.lab.environments import make_tree
+from tests.lab.slurm import Slurm
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.lab.slurm import Slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slurm]
 
+GONE_WITHIN = 5.0  # seconds
 
-def in_job(slurm: Slurm, *command: str | Path, nodes: int = 4) -> subprocess.CompletedProcess[str]:
+
+def in_job(
+    slurm: Slurm, *command: str | Path, nodes: int = 4, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a command inside an allocation, on its first node, as a job script would."""
-    line = ["salloc", "--quiet", f"--nodes={nodes}", "--no-shell" if not command else "--", *map(str, command)]
+    line = ["salloc", "--quiet", *options, f"--nodes={nodes}", "--no-shell" if not command else "--"]
+    line += map(str, command)
     return slurm.lab.run("n000", line, env=clean_environment(), check=False, timeout=120)
 
 
@@ -89,3 +98,81 @@ def test_launch_starts_the_yeeted_python_on_every_node(slurm: Slurm) -> None:
     assert sorted(line for line in done.stdout.splitlines() if "/tmp/tool" in line) == [
         f"n00{number} /tmp/tool/bin" for number in range(4)
     ]
+
+
+def slurm_without_ssh() -> Iterator[Slurm]:
+    """Slurm on four hosts of its own that have no ssh to call one another with."""
+    with make_lab(4) as lab, Slurm(lab) as running:
+        for host in lab.hosts:
+            lab.without(host, "ssh")
+            assert lab.run(host, ["sh", "-c", "command -v ssh"], env=clean_environment(), check=False).stdout == ""
+        yield running
+
+
+@pytest.fixture(scope="module")
+def no_ssh() -> Iterator[Slurm]:
+    """Slurm on hosts that have no ssh, for tests that break none of them."""
+    yield from slurm_without_ssh()
+
+
+@pytest.fixture
+def frail() -> Iterator[Slurm]:
+    """The same for one test."""
+    yield from slurm_without_ssh()
+
+
+def agents(slurm: Slurm, *hosts: str) -> list[int]:
+    """Agents that still run, after the time that they may take to go."""
+    deadline = time.monotonic() + GONE_WITHIN
+    found = [-1]
+    while found and time.monotonic() < deadline:
+        found = [pid for host in hosts for pid, argv in slurm.lab.processes(host) if "-IS" in argv]
+    return found
+
+
+class TestWithoutSsh:
+    @pytest.mark.parametrize(("transport", "reason"), [("srun", "asked for"), ("auto", "inside Slurm job")])
+    def test_srun_starts_the_agents_and_everything_arrives(self, no_ssh: Slurm, transport: str, reason: str) -> None:
+        tree = no_ssh.lab.shared / f"by-{transport}"
+        make_tree(tree, files=50, total_bytes=20_000_000, seed=9)
+        done = in_job(no_ssh, *ezpz("yeet", tree, "--transport", transport, "--json"))
+        assert done.returncode == 0, done.stderr + done.stdout
+        report = json.loads(done.stdout)
+        assert report["plan"]["transport"]["name"] == "srun"
+        assert report["plan"]["transport"]["reason"].startswith(reason)
+        assert report["succeeded"] == 4
+        assert {node["via"] for node in report["nodes"]} - {"", "this host"}, "the nodes should pass it on"
+        for host in no_ssh.lab.hosts:
+            assert compare_trees(tree, no_ssh.lab.path(host, f"/tmp/{tree.name}"), but=OWN_FILES) == [], host.name
+            assert "ezpz" not in no_ssh.lab.run(host, ["ls", "-A", "/tmp"]).stdout
+        assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+
+    def test_nothing_could_be_served_by_ssh(self, no_ssh: Slurm) -> None:
+        done = in_job(no_ssh, *ezpz("yeet", "/usr/share/doc/bash", "--transport", "ssh", "--json"))
+        assert done.returncode == 30, done.stderr + done.stdout
+
+    def test_a_changed_source_is_brought_up_to_date_though_rsync_has_no_ssh(self, no_ssh: Slurm) -> None:
+        tree = no_ssh.lab.shared / "changing"
+        make_tree(tree, files=50, total_bytes=500_000, seed=9)
+        for change in ("first", "second"):
+            (tree / "added").write_text(change)
+            done = in_job(no_ssh, *ezpz("yeet", tree, "--json"))
+            assert done.returncode == 0, done.stderr + done.stdout
+            for host in no_ssh.lab.hosts:
+                assert compare_trees(tree, no_ssh.lab.path(host, "/tmp/changing"), but=OWN_FILES) == [], host.name
+
+    def test_a_dead_node_is_named_and_the_others_are_served(self, frail: Slurm) -> None:
+        tree = frail.lab.shared / "most"
+        make_tree(tree, files=50, total_bytes=500_000, seed=9)
+        frail.lab.kill("n002")
+        line = ezpz("yeet", tree, "--transport", "srun", "--json")
+        done = in_job(frail, *line, options=("--no-kill",))
+        report = json.loads(done.stdout)
+        assert {node["node"] for node in report["nodes"] if node["failure"]} == {"n002"}, done.stderr
+        failure = next(node["failure"] for node in report["nodes"] if node["node"] == "n002")
+        assert failure["code"] == "node-lost"
+        assert failure["message"].startswith("n002: srun started no agent there: ")
+        assert (done.returncode, report["succeeded"]) == (36, 3)
+        for name in ("n000", "n001", "n003"):
+            assert compare_trees(tree, frail.lab.path(name, "/tmp/most"), but=OWN_FILES) == [], name
+        assert agents(frail, "n000", "n001", "n003") == []

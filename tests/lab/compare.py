@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 TYPES = {
@@ -34,13 +34,14 @@ class Seen:
     inode: tuple[int, int]
 
 
-def compare_trees(a: Path, b: Path, *, mtime_ns: bool = True) -> list[str]:
+def compare_trees(a: Path, b: Path, *, mtime_ns: bool = True, but: Collection[bytes] = ()) -> list[str]:
     """List in words how the copy ``b`` differs from ``a``; empty when it does not.
 
     FIFOs and sockets of ``a`` have to be missing in ``b``. A link's mode means nothing and is not compared.
+    ``but`` names what ``b`` may have besides, at its top.
     """
     ours = {path: seen for path, seen in _walk(os.fsencode(a)) if seen.type not in LEFT_OUT}
-    theirs = dict(_walk(os.fsencode(b)))
+    theirs = {path: seen for path, seen in _walk(os.fsencode(b)) if path not in but}
     found = [f"{_show(path)}: missing" for path in sorted(ours.keys() - theirs.keys())]
     found += [f"{_show(path)}: unexpected {theirs[path].type}" for path in sorted(theirs.keys() - ours.keys())]
     for path in sorted(ours.keys() & theirs.keys()):
