@@ -12,7 +12,7 @@ from ezpz import __version__
 from ezpz.cluster.hostnames import fold
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.archive import SCHEMA as ARCHIVE_SCHEMA
-from ezpz.yeet.events import Event, NodeDone, NodeRetrying, Noted, PhaseStarted, Warned
+from ezpz.yeet.events import Event, NodeDone, NodeParked, NodeRetrying, NodeServed, Noted, PhaseStarted, Warned
 from ezpz.yeet.report import Outcome, Report, Status
 from ezpz.yeet.source import Kind, active_environment, newer_archive
 from ezpz.yeet.tally import TO_NODES, Tally
@@ -91,6 +91,10 @@ class Display:
         if isinstance(event, PhaseStarted):
             self._told = 0.0
             self.output.note(f"{PHASES[event.name]}{f', {human(event.total)}' if event.total else ''} ...")
+        elif isinstance(event, NodeParked):
+            self.output.note(f"parked: {event.node.given} cannot keep up, and is served at the end")
+        elif isinstance(event, NodeServed) and event.adopted:
+            self.output.note(f"adopted: {event.node.given} is served by {event.via} now")
         elif isinstance(event, NodeDone) and tally.nodes and tally.phase in TO_NODES:
             done = (tally.done + tally.failed) / tally.nodes
             if done - self._told >= PLAIN_STEP:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FRAMES_A_SECOND = 8
 BAR = 24  # characters
+LEAST_BAR = 6  # of which less is none
 STYLES = {
     State.RECEIVING: "blue",
     State.WAITING: "dim",
@@ -35,9 +36,10 @@ class Picture:
 
     def __init__(self, tally: Tally, console: Console | None = None) -> None:
         self.tally = tally
+        self.console = console or Console(stderr=True)
         self.began = time.monotonic()
         self.live = Live(
-            console=console or Console(stderr=True), get_renderable=lambda: self.render(time.monotonic()),
+            console=self.console, get_renderable=lambda: self.render(time.monotonic()),
             refresh_per_second=FRAMES_A_SECOND, transient=True,
         )  # fmt: skip
         self.live.start()
@@ -51,17 +53,23 @@ class Picture:
         No line is wider than the terminal, which would make it jump.
         """
         tally = self.tally
-        row = Table.grid(padding=(0, 1))
-        row.add_row(
-            Text(PHASES.get(tally.phase, "starting"), style="bold"),
-            ProgressBar(
-                total=1.0, completed=tally.fraction, width=BAR, pulse=tally.phase in ("", "reach", "check", "publish")
-            ),
-            Text(self._facts(now), no_wrap=True, overflow="ellipsis"),
-        )
+        row = self._row(now)
         if tally.phase not in TO_NODES:
             return Group(row, Text(f"{tally.failed} failed" if tally.failed else "", style="bold red"))
         return Group(row, self._nodes(), self._tree(now))
+
+    def _row(self, now: float) -> Table:
+        """The phase, how far it is, and facts; the bar gives way to the words where the terminal is narrow."""
+        tally, facts = self.tally, self._facts(now)
+        words = PHASES.get(tally.phase, "starting")
+        room = min(BAR, self.console.width - len(words) - len(facts) - 2)
+        cells: list[Text | ProgressBar] = [Text(words, style="bold", no_wrap=True, overflow="ellipsis")]
+        if room >= LEAST_BAR:
+            pulse = tally.phase in ("", "reach", "check", "publish")
+            cells.append(ProgressBar(total=1.0, completed=tally.fraction, width=room, pulse=pulse))
+        row = Table.grid(padding=(0, 1))
+        row.add_row(*cells, Text(facts, no_wrap=True, overflow="ellipsis"))
+        return row
 
     def _facts(self, now: float) -> str:
         tally = self.tally
@@ -70,7 +78,7 @@ class Picture:
             facts.append(f"{human(tally.moved)}  {human(tally.rate(now))}/s")
         if tally.phase in ("read", "pack", *TO_NODES):
             left = tally.left(now)
-            facts.append(f"{left:.0f} s left" if left is not None else "")
+            facts.append(f"{left:.0f} s left" if left is not None and left >= 1 else "")
         return "  ".join(fact for fact in facts if fact)
 
     def _nodes(self) -> Text:
@@ -81,7 +89,7 @@ class Picture:
             for state, style in STYLES.items()
             if states[state] or state is State.DONE
         ]
-        between = ", " if self.live.console.options.ascii_only else " · "
+        between = ", " if self.console.options.ascii_only else " · "
         line = Text(no_wrap=True, overflow="ellipsis")
         for number, part in enumerate(parts):
             line.append(between if number else "", style="dim").append(*part)

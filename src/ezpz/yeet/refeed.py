@@ -32,7 +32,11 @@ def feed_tree(root: bytes, feed: Feed, stop: threading.Event, scanned: Scan | No
     """
     found = scan(root, stop=stop) if scanned is None else scanned
     job = Job(root, found, root, Ledger(Relocation(b"")), stop, lambda _: None, feed=feed, kept=False)
-    Fill(job, entries_of(found)).run()
+    try:
+        Fill(job, entries_of(found)).run()
+    finally:
+        if scanned is None:
+            found.close()
     top = os.stat(root)
     feed.folder(b"", top.st_mode, top.st_mtime_ns)
 
@@ -85,7 +89,8 @@ def feed_bytecode(
 ) -> None:
     """Feed the bytecode that a tree now has of these sources, in place of what was dropped. Raises OSError."""
     feed.barrier()
-    gone = set(dropped)
+    for path in sorted(dropped):
+        feed.remove(path)
     told: set[bytes] = set()
     for source in sorted(sources):
         folder, name = os.path.split(source)
@@ -103,11 +108,8 @@ def feed_bytecode(
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode):
                 feed.open_file(Entry(path, status.st_mode, status.st_mtime_ns, status.st_size), fd)
-                gone.discard(path)
         finally:
             os.close(fd)
-    for path in sorted(gone):
-        feed.remove(path)
 
 
 class Again:

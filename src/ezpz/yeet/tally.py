@@ -153,8 +153,15 @@ class Tally:
 
     @property
     def states(self) -> Counter[State]:
-        """How many nodes are in each state."""
-        return self._in + Counter({State.WAITING: max(0, self.nodes - len(self._shares))})
+        """How many nodes are in each state. This host, of which nothing is heard until it has it, reads meanwhile."""
+        reading = self._reading
+        unheard = max(0, self.nodes - len(self._shares) - reading)
+        return self._in + Counter({State.WAITING: unheard, State.RECEIVING: reading})
+
+    @property
+    def _reading(self) -> bool:
+        """Whether the one node that was not heard of is this host, which reads what it sends."""
+        return self.phase == "stream" and self.nodes - len(self._shares) == 1 and self.read > self._read_before
 
     @property
     def done(self) -> int:
@@ -193,7 +200,7 @@ class Tally:
             return min(1.0, self._moved / self.size) if self.size else 0.0
         shares = self._all()
         parts = sum(self._part(share) for share in shares)
-        if self.phase == "stream" and len(shares) < self.nodes and self.size:  # this host is a node, and still reads
+        if self._reading and self.size:
             parts += min(1.0, (self.read - self._read_before) / self.size)
         return min(1.0, parts / max(1, self.nodes - self.failed))
 
@@ -206,11 +213,23 @@ class Tally:
         return 0.0
 
     def left(self, now: float) -> float | None:
-        """Seconds to the end of the phase at its pace so far, or None when there is no telling yet."""
+        """Seconds to the end of the phase, or None when there is no telling.
+
+        At the pace so far while reading. While sending at the rate of late: few slow nodes may be all that is left.
+        """
         fraction = self.fraction
         if fraction < MEANINGFUL:
             return None
+        if self.phase in TO_NODES and self._moved:
+            rate = self.rate(now)
+            return self._missing() / rate if rate else None
         return (now - self._began) * (1 - fraction) / fraction
+
+    def _missing(self) -> float:
+        """Bytes that the nodes have yet to receive."""
+        shares = self._all()
+        copies = sum(1 - self._part(share) for share in shares if share.state is not State.FAILED)
+        return self.size * (copies + max(0, self.nodes - len(shares) - self._reading))
 
     @property
     def slowest(self) -> tuple[Node, int] | None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SECRET = b"s" * 32
 KEY = frames.derive(SECRET, "chunks")
 SOON = 10.0  # seconds
+FEEDS: list[Feed] = []
 
 
 class Node:
@@ -105,9 +106,18 @@ def nodes() -> Iterator[list[Node]]:
         node.close()
 
 
+@pytest.fixture(autouse=True)
+def feeds() -> Iterator[list[Feed]]:
+    """What is fed in a test, to be closed after it."""
+    yield FEEDS
+    while FEEDS:
+        FEEDS.pop().close()
+
+
 def fed(root: Path, kind: int = ZSTD, limit: int = 10_000) -> Feed:
     again = Again(os.fsencode(root), lambda: None)
     feed = Feed(SECRET, Codec(), kind, again.read, limit)
+    FEEDS.append(feed)
     feed_tree(os.fsencode(root), feed, threading.Event())
     feed.end()
     return feed
@@ -186,19 +196,50 @@ def test_a_flipped_bit_on_the_disk_is_found_and_mended(tmp_path: Path, nasty: Pa
 
 
 def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path: Path, nodes: list[Node]) -> None:
-    feed = Feed(SECRET, Codec(), ZSTD, lambda *_: b"")
-    for name, data in ((b"stays", b"1"), (b"changes", b"2"), (b"goes", b"3")):
-        feed.file(Entry(name, 0o100644, 10**18, 1), data)
+    feed = Feed(SECRET, Codec(), ZSTD, lambda *_: b"", limit=1000)
+    FEEDS.append(feed)
+    large, new = b"2" * 5000, bytes(range(250)) * 10
+    feed.folder(b"folder", 0o755, 10**18)
+    for name, data in ((b"stays", b"1"), (b"changes", large), (b"goes", b"3"), (b"folder/goes", b"4"), (b"link", b"5")):
+        feed.file(Entry(name, 0o100644, 10**18, len(data)), data)
+    feed.further(b"linked", b"link")
     feed.barrier()
-    feed.file(Entry(b"changes", 0o100600, 10**18, 1), b"new")
-    feed.remove(b"goes")
+    for name in (b"changes", b"goes", b"folder/goes", b"folder", b"linked"):
+        feed.remove(name)
+    feed.file(Entry(b"changes", 0o100600, 10**18, len(new)), new)  # in three pieces
+    feed.file(Entry(b"linked", 0o100600, 10**18, 3), b"own")
+    feed.folder(b"", 0o700, 10**18)
+    feed.folder(b"", 0o755, 10**18)  # the last word on a folder counts
     feed.end()
     nodes.append(node := Node(tmp_path / "node", 4))
     node.from_(feed.ring)
     node.finish()
-    assert {path.name: path.read_bytes() for path in node.root.iterdir()} == {"stays": b"1", "changes": b"new"}
+    assert {path.name: path.read_bytes() for path in node.root.iterdir()} == {
+        "stays": b"1", "changes": new, "link": b"5", "linked": b"own",
+    }  # fmt: skip
+    assert node.root.stat().st_mode & 0o777 == 0o755
     assert node.writer.damaged(lambda: None) == []
     assert feed.survey() == tree.survey(os.fsencode(node.root))
+    for number in node.log.numbers():  # and any of it can be passed on from the disk
+        frame = node.log.again(number)
+        feed.ring.frames[number] = frame
+    nodes.append(other := Node(tmp_path / "other"))
+    other.from_(feed.ring)
+    other.finish()
+    assert facts(other.root) == facts(node.root)
+
+
+def test_a_chunk_is_made_again_as_long_as_it_was_though_a_file_has_changed_since(tmp_path: Path) -> None:
+    read = [b"12345"]
+    log = Log(os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT), Codec(), KEY, lambda *_: read[0])
+    _, payload = chunk.pack([["f", "file", 0o644, 0, 5, 0, 5, "0" * 64]], b"12345", Codec(), ZSTD, 1)
+    list_kind, packed, _ = chunk.split(memoryview(payload))
+    log.add(0, list_kind, packed, 0)
+    sound = log.again(0)
+    for data in (b"123", b"1234567"):
+        read[0] = data
+        assert len(log.again(0)) == len(sound)
+    log.close()
 
 
 def test_a_chunk_that_lies_about_its_content_is_a_failure(tmp_path: Path, nodes: list[Node]) -> None:

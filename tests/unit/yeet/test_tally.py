@@ -11,6 +11,7 @@ from ezpz.yeet.events import (
     NodeDone,
     NodeMoved,
     NodeRetrying,
+    NodeServed,
     NodeStarted,
     PhaseStarted,
     Read,
@@ -18,7 +19,7 @@ from ezpz.yeet.events import (
     Warned,
 )
 from ezpz.yeet.report import NodeResult, Outcome
-from ezpz.yeet.tally import Tally
+from ezpz.yeet.tally import State, Tally
 from tests.unit.yeet.plans import nodes
 
 A, B, C, D = nodes(4)
@@ -96,6 +97,28 @@ class TestSending:
         assert made.fraction == pytest.approx(0.3)
         assert made.moved == 110
 
+    def test_what_is_left_takes_as_long_as_the_slow_ones_that_are_left_take(self) -> None:
+        made = tally((0, RunStarted(2)), (0, PhaseStarted("stream", 1000)), (0, NodeServed(A, "x", 1)))
+        made.hear(NodeServed(B, "x", 1), 0)
+        made.hear(NodeMoved(A, 1000), 1)
+        made.hear(NodeDone(NodeResult(A, Outcome.OK)), 1)
+        for at in range(1, 11):
+            made.hear(NodeMoved(B, 10 * at), at)
+        assert made.rate(10) == pytest.approx(10, rel=0.2)
+        assert made.left(10) == pytest.approx(90, rel=0.2)
+        assert made.left(1000) != 0.0
+
+    def test_this_host_receives_by_reading(self) -> None:
+        made = tally((0, RunStarted(2)), (0, PhaseStarted("stream", 100)), (0, NodeServed(B, "n000", 1)))
+        assert made.states == {State.WAITING: 1, State.RECEIVING: 1}
+        made.hear(Read(50), 1)
+        made.hear(NodeMoved(B, 50), 1)
+        assert made.states == {State.RECEIVING: 2}
+        assert made.fraction == pytest.approx(0.5)
+        assert made.left(1) == pytest.approx(1)
+        made.hear(NodeDone(NodeResult(A, Outcome.OK)), 2)
+        assert made.states == {State.RECEIVING: 1, State.DONE: 1}
+
     def test_all_failed(self) -> None:
         made = tally((0, RunStarted(2)), (0, PhaseStarted("send", 100)))
         for node in (A, B):
@@ -106,7 +129,7 @@ class TestSending:
 
 EVENTS = st.one_of(
     st.builds(RunStarted, st.integers(0, 5)),
-    st.builds(PhaseStarted, st.sampled_from(["reach", "read", "send", "publish"]), st.integers(0, 1000)),
+    st.builds(PhaseStarted, st.sampled_from(["reach", "read", "send", "stream", "publish"]), st.integers(0, 1000)),
     st.builds(Read, st.integers(0, 1000)),
     st.builds(NodeStarted, st.sampled_from([A, B, C]), st.just("x"), st.just(1)),
     st.builds(NodeMoved, st.sampled_from([A, B, C, D]), st.integers(0, 2000)),

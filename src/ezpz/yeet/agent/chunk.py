@@ -7,7 +7,7 @@ content are compressed each by itself. The list is JSON, one array for each entr
     ["f", path, mode, mtime_ns, size, offset, length, sha256]               a file, or a piece of one
     ["l", path, mtime_ns, target]                                           a symbolic link
     ["h", path, path of the first name]                                     a further name of a file or link
-    ["x", path]                                                             what was sent before and is not wanted
+    ["x", path]                                                             what was sent of it before counts no more
 
 Paths are relative to the top, which is "" itself; bytes that are no UTF-8 travel as lone surrogates.
 """

@@ -170,8 +170,16 @@ class Listener:
 def dial(sock: socket.socket, secret: bytes, facts: Dict[str, Any]) -> Link:
     """Introduce ourselves on a connection that we have made; the Link has what the other end says.
 
-    Raises Broken, EOFError, OSError.
+    Raises Broken, EOFError, OSError; then the connection is closed.
     """
+    try:
+        return _introduced(sock, secret, facts)
+    except (OSError, EOFError, frames.Broken):
+        sock.close()
+        raise
+
+
+def _introduced(sock: socket.socket, secret: bytes, facts: Dict[str, Any]) -> Link:
     sock.settimeout(HANDSHAKE)
     start = bytearray(len(frames.MAGIC) + frames.NONCE)
     fill(sock, memoryview(start))

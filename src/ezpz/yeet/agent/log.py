@@ -65,7 +65,8 @@ class Log:
         packed = os.pread(self.file, length, place)
         pieces = []
         for path, offset, size, counts in self._pieces(number):
-            pieces.append(self.read(path, offset, size) if counts else bytes(size))
+            # what stands there may be another version by now, which is sent after this one
+            pieces.append(self.read(path, offset, size)[:size].ljust(size, b"\0") if counts else bytes(size))
         content_kind, content = self.codec.pack(b"".join(pieces), self.codec.best, LEVEL)
         payload = chunk.LENGTH.pack(length, kind) + packed + content
         return frames.seal(self.key, frames.CHUNK, number, payload, content_kind, flags)

@@ -82,8 +82,7 @@ class Downstream:
         detour: "Optional[List[str]]" = self.to.get("detour")
         if self.to.get("direct", True):
             try:
-                sock = connect(self.to["address"], self.to["port"], CONNECT_WITHIN)
-                return dial(sock, self.secret, facts), "tcp"
+                return dial(connect(self.to["address"], self.to["port"], CONNECT_WITHIN), self.secret, facts), "tcp"
             except (OSError, EOFError, frames.Broken):
                 if not detour:
                     raise

@@ -52,7 +52,7 @@ class Writer:
         self.landed = landed
         self.failed = failed
         self.folders: "Dict[bytes, Tuple[int, int]]" = {}
-        self.links: "List[Tuple[bytes, bytes]]" = []
+        self.links: "Dict[bytes, bytes]" = {}
         self.large: "Dict[bytes, Tuple[int, int]]" = {}
         self.stopped = False
         self.umask = os.umask(0o077)
@@ -116,12 +116,10 @@ class Writer:
         self.log.add(frame.number, kind, packed_list, frame.flags)
         pieces = []
         for record in records:
-            if frame.flags & frames.BARRIER and record[0] != "d":
-                self.log.replaced(chunk.raw(record[1]), frame.number)
             if record[0] == "f":
                 pieces.append(_piece(record))
             else:
-                self._make(record)
+                self._make(record, frame.number)
         if len(self._threads) == 1:
             self._write_chunk(frame.number, pieces, frame.codec, packed)
             return
@@ -129,7 +127,7 @@ class Writer:
             self._pending += 1
         self._writes.put((frame.number, pieces, frame.codec, packed))
 
-    def _make(self, record: List[Any]) -> None:
+    def _make(self, record: List[Any], number: int) -> None:
         path = chunk.raw(record[1])
         if record[0] == "d":
             if path and path not in self.folders:
@@ -139,19 +137,25 @@ class Writer:
                     pass
             self.folders[path] = (stat.S_IMODE(record[2]), record[3])
         elif record[0] == "h":
-            self.links.append((path, chunk.raw(record[2])))
+            self.links[path] = chunk.raw(record[2])
+        elif record[0] == "x":
+            self.log.replaced(path, number)
+            self._remove(path)
         else:
             self._remove(path)
-            if record[0] == "l":
-                os.symlink(chunk.raw_target(record[3]), path, dir_fd=self.tree)
-                os.utime(path, ns=(record[2], record[2]), dir_fd=self.tree, follow_symlinks=False)
+            os.symlink(chunk.raw_target(record[3]), path, dir_fd=self.tree)
+            os.utime(path, ns=(record[2], record[2]), dir_fd=self.tree, follow_symlinks=False)
 
     def _remove(self, path: bytes) -> None:
         self.large.pop(path, None)
+        self.links.pop(path, None)
         try:
             os.unlink(path, dir_fd=self.tree)
         except FileNotFoundError:
             pass
+        except IsADirectoryError:
+            os.rmdir(path, dir_fd=self.tree)
+            del self.folders[path]
 
     def _write_all(self) -> None:
         while True:
@@ -221,7 +225,7 @@ class Writer:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
             finally:
                 os.close(fd)
-        for path, first in self.links:
+        for path, first in self.links.items():
             try:
                 os.unlink(path, dir_fd=self.tree)
             except FileNotFoundError:

@@ -56,8 +56,9 @@ class Limits:
 class Feed(Protocol):
     """Takes the entries of a tree while they are read, from any thread, for an engine that sends them on at once.
 
-    A folder comes before what is in it, the first name of a file before any further one, and `barrier` before what
-    takes the place of something that was fed already.
+    A folder comes before what is in it, and the first name of a file before any further one. What takes the place of
+    something that was fed already comes after `barrier`, which is called once, and `remove`; of a folder the last word
+    counts.
 
     needs_tree: whether `deliver` wants the whole tree on this host besides
     """
@@ -79,7 +80,7 @@ class Feed(Protocol):
         """A file as it is behind a descriptor, with its holes. Raises OSError."""
 
     def remove(self, path: bytes) -> None:
-        """Something that was fed and is not wanted."""
+        """What was fed of a path counts no more; a folder must be empty by then."""
 
     def barrier(self) -> None: ...
 

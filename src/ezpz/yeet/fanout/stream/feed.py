@@ -6,7 +6,6 @@ import os
 import stat
 import tempfile
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.agent import chunk, frames, tree
@@ -89,7 +88,7 @@ class Feed:
         self._add(["h", chunk.text(path), chunk.text(first)])
 
     def remove(self, path: bytes) -> None:
-        """What was fed before is not wanted; `barrier` comes first."""
+        """What was fed of a path before counts no more; `barrier` comes first, and what it is now after."""
         self._add(["x", chunk.text(path)])
 
     def file(self, entry: Entry, data: bytes) -> None:
@@ -177,10 +176,9 @@ class Feed:
             kind, payload = chunk.pack(records, b"".join(content), self.codec, self.kind, level)
             list_kind, packed_list, _ = chunk.split(memoryview(payload))
             self.log.add(number, list_kind, packed_list, flags)
-            if flags & frames.BARRIER:
-                for record in records:
-                    if record[0] != "d":
-                        self.log.replaced(chunk.raw(record[1]), number)
+            for record in records:
+                if record[0] == "x":
+                    self.log.replaced(chunk.raw(record[1]), number)
             self.ring.put(number, frames.seal(self.key, frames.CHUNK, number, payload, kind, flags))
             self.ring.land(number)
         finally:
@@ -191,27 +189,30 @@ class Feed:
 
 def survey_of(log: Log) -> tree.Survey:
     """The survey of the tree that the chunks of a log make. Raises OSError."""
-    kinds: Counter[str] = Counter()
-    size = total = 0
+    files = size = total = 0
+    folders: dict[bytes, int] = {}
     facts: dict[bytes, tuple[int, int, int, bytes]] = {}
     seen: set[bytes] = set()
     firsts = {chunk.raw(record[2]) for number in log.numbers() for record in log.records(number) if record[0] == "h"}
     for number in log.numbers():
         for record in log.records(number):
             path = chunk.raw(record[1])
-            if not path or (record[0] != "d" and not log.counts(path, number)) or record[0] == "x":
+            if not path or record[0] == "x" or not log.counts(path, number):
                 continue
             fact = _fact(record, facts)
             if path in firsts:
                 facts[path] = fact
-            if record[0] == "d" or (record[0] == "f" and record[6] != record[4]):  # told in pieces, or told again
+            if record[0] == "d":
+                folders[path] = tree.fingerprint(path, *fact)
+                continue
+            if record[0] == "f" and record[6] != record[4]:  # told in pieces
                 if path in seen:
                     continue
                 seen.add(path)
-            kinds["d" if stat.S_ISDIR(fact[0]) else "f"] += 1
+            files += 1
             size += fact[1]
             total += tree.fingerprint(path, *fact)
-    return tree.Survey(kinds["f"], size, kinds["f"] + kinds["d"], tree.version_of(total))
+    return tree.Survey(files, size, files + len(folders), tree.version_of(total + sum(folders.values())))
 
 
 def _fact(record: list[Any], firsts: dict[bytes, tuple[int, int, int, bytes]]) -> tuple[int, int, int, bytes]:
