@@ -76,7 +76,7 @@ class TestPicture:
     def test_it_does_not_jump(self, picture: tuple[Picture, Console]) -> None:
         made, console = picture
         heights: dict[str, set[int]] = {}
-        events = (
+        events: tuple[Event, ...] = (
             RunStarted(3), PhaseStarted("reach"), PhaseStarted("check"), PhaseStarted("stream", SIZE), Read(SIZE // 2),
             NodeServed(B, "n000", 1), NodeServed(C, "n001", 2), NodeMoved(B, SIZE // 3), NodeParked(B),
             NodeServed(C, "n000", 1, True), NodeMoved(C, SIZE), NodeDone(NodeResult(B, Outcome.FAILED)),
@@ -93,11 +93,12 @@ class TestPicture:
         made = Picture(tally, console)
         made.close()
         made.began = 0
-        for event in (
+        events: tuple[Event, ...] = (
             RunStarted(3), PhaseStarted("stream", SIZE), NodeServed(B, "n000", 1), NodeServed(C, "n001", 2),
             Read(SIZE // 2), NodeMoved(B, SIZE // 2), NodeMoved(C, SIZE // 4), NodeParked(B),
             NodeServed(C, "n000", 1, True),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for event in events:
             tally.hear(event, 0)
         said = [
             "".join(part.text for part in line).rstrip() for line in console.render_lines(made.render(5), pad=False)
