@@ -43,7 +43,7 @@ class Row:
 class Picture:
     """A run as it is drawn: its rows in the order of the job, and what they come to.
 
-    numbers: of the nodes other than this host, by the names given; size: bytes of a whole copy
+    numbers: of the nodes other than this host, by their names, canonical and as given; size: bytes of a whole copy
     end: seconds at which the picture ends; peak: bytes a second
     """
 
@@ -122,7 +122,8 @@ def without_name(text: str, result: NodeResult) -> str:
 
 def picture(report: Report, timeline: Timeline) -> Picture:
     """Put together what the report and the timeline say of each node."""
-    numbers = {row.node.given: number for number, row in enumerate(report.results) if not row.node.is_local}
+    others = [(number, row.node) for number, row in enumerate(report.results) if not row.node.is_local]
+    numbers = {node.name: number for number, node in others} | {node.given: number for number, node in others}
     tracks = [timeline.tracks.get(result.node.name) or Track() for result in report.results]
     samples = [_samples(result, track, timeline) for result, track in zip(report.results, tracks, strict=True)]
     size = report.bytes or max((each for own in samples for _, each in own), default=0) or 1

@@ -136,6 +136,12 @@ class TestData:
         assert [moment[0] for moment in first[5]] == [2000]
         assert second[5] == []
 
+    def test_who_served_is_known_by_either_name(self) -> None:
+        first, second = (Node(f"n{number}", f"n{number}", f"n{number}.domain") for number in (1, 2))
+        for via in ("n1", "n1.domain"):
+            drawn = picture(*run((NodeResult(first, Outcome.OK), NodeResult(second, Outcome.OK, via=via))))
+            assert drawn.rows[1].parent == 0
+
     def test_who_serve_each_other_in_a_circle_are_a_tree_all_the_same(self) -> None:
         results = tuple(NodeResult(each, Outcome.OK, via=via.given) for each, via in ((A, C), (B, A), (C, B)))
         drawn = picture(*run(results))
