@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import stat
 import tempfile
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
+from ezpz.crew import Crew
 from ezpz.process import Stopped
-from ezpz.worker import Worker
 from ezpz.yeet.copy.base import changed, local_failure, open_source
 from ezpz.yeet.relocate.bytecode import HEADER
 from ezpz.yeet.relocate.large import WHOLE, Large, extents
@@ -26,7 +25,6 @@ PIECE = 8 << 20  # bytes asked of sendfile(2) at once
 BATCH_FILES, BATCH_BYTES = 64, 32 << 20
 QUEUED = 64  # batches that may wait for a thread
 NOWHERE = -1  # no descriptor
-PATIENCE = 0.2  # seconds that one is offered before it is looked whether anybody is left to take it
 
 Batch: TypeAlias = "list[Entry]"
 
@@ -37,9 +35,6 @@ class Fill:
     def __init__(self, job: Job, entries: Iterable[Entry]) -> None:
         self.job = job
         self.entries = entries
-        self.batches: queue.Queue[Batch | None] = queue.Queue(QUEUED)
-        self.failed = threading.Event()
-        self.failure: BaseException | None = None
         self.directories: list[Entry] = []
         self.links: list[Entry] = []
         self.targets: dict[bytes, bytes] = {}  # of symbolic links that are fed and not kept
@@ -49,25 +44,19 @@ class Fill:
 
     def run(self) -> None:
         """Write them all; folders are left writable. Raises EzpzError, or Stopped."""
-        workers = [Worker.started(self._work, self._fail) for _ in range(self.job.scan.threads)]
+        crew = Crew(self.job.scan.threads, QUEUED, self._write_all, self.job.stop)
         try:
-            self._hand_out()
-        except OSError as e:
-            self._fail(e)
-        finally:
-            for _ in workers:
-                self._queue(None)
-            for worker in workers:
-                worker.join()
-        self._check()
-        try:
+            try:
+                self._hand_out(crew)
+            finally:
+                crew.finish()
             for entry in self.links:
                 self._link(entry)
         except OSError as e:
             raise local_failure(e) from e
 
-    def _hand_out(self) -> None:
-        """Make directories in the order they come, parents first, and queue everything else."""
+    def _hand_out(self, crew: Crew[Batch]) -> None:
+        """Make directories in the order they come, parents first, and hand on everything else."""
         batch: Batch = []
         size = 0
         for entry in map(self.job.ledger.entry, self.entries):
@@ -79,20 +68,11 @@ class Fill:
                 batch.append(entry)
                 size += entry.size
             if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
-                if self.failed.is_set() or self.job.stop.is_set():
+                if crew.is_over:
                     return
-                self._queue(batch)
+                crew.give(batch)
                 batch, size = [], 0
-        self._queue(batch)
-
-    def _queue(self, batch: Batch | None) -> None:
-        """Hand a batch to whichever worker is free; when one has failed, there may be none."""
-        while True:
-            with contextlib.suppress(queue.Full):
-                self.batches.put(batch, timeout=PATIENCE)
-                return
-            if self.failed.is_set():
-                return
+        crew.give(batch)
 
     def _make_folder(self, entry: Entry) -> None:
         if self.job.feed is not None:
@@ -107,15 +87,8 @@ class Fill:
         if os.path.dirname(entry.path) in self.strange or os.path.islink(was) or not os.path.isdir(was):
             self.strange.add(entry.path)
 
-    def _work(self) -> None:
-        while (batch := self.batches.get()) is not None:
-            if self.failed.is_set() or self.job.stop.is_set():
-                return
-            self.job.moved(sum(map(self._write, batch)))
-
-    def _fail(self, error: BaseException) -> None:
-        self.failure = self.failure or error
-        self.failed.set()
+    def _write_all(self, batch: Batch) -> None:
+        self.job.moved(sum(map(self._write, batch)))
 
     def _write(self, entry: Entry) -> int:
         """Write one file or symbolic link and return the bytes of content that had to be read."""
@@ -277,14 +250,6 @@ class Fill:
     def _standing(self, entry: Entry) -> bytes:
         """Where a file that has been copied can be read again."""
         return self._to(entry.path) if self.job.kept else entry.origin or os.path.join(self.job.root, entry.path)
-
-    def _check(self) -> None:
-        if self.job.stop.is_set():
-            raise Stopped
-        if isinstance(self.failure, OSError):
-            raise local_failure(self.failure) from self.failure
-        if self.failure is not None:
-            raise self.failure
 
     def _to(self, path: bytes) -> bytes:
         return self.job.staging + b"/" + path
