@@ -20,7 +20,10 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase has begun: "reach", "check", "read", "publish", "send" or "pack"; total is its bytes, 0 for unknown."""
+    """A phase has begun; total is its bytes, 0 for unknown.
+
+    name: "reach", "check", then "stream", or "read", "publish" and "send"; "pack"
+    """
 
     name: str
     total: int = 0

@@ -117,7 +117,7 @@ class Here:
                     feed_tree(real, feed, self.stop, self.reading.contents.scan)
                     feed.end()
                 return self._shipment(self.plan.source.real, tree.survey(real, self.landing.check_on))
-            self.is_kept = feed is None or feed.needs_tree or self.is_target or not self.reading.feeds
+            self.is_kept = feed is None or feed.needs_tree or self.is_target or self.reading.needs_staging
             self.reading.fill(self.landing.tree, self._linkable, feed, kept=self.is_kept)
             if feed is not None:
                 feed.end()

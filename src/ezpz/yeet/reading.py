@@ -25,6 +25,7 @@ from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.report import Carried
 from ezpz.yeet.scan import Scan
 from ezpz.yeet.source import Kind, kind_of
+from ezpz.yeet.trail import Trail
 
 if TYPE_CHECKING:
     import threading
@@ -138,33 +139,30 @@ class Reading:
         if not self.plan.source.is_archive:
             self.decide(source)
             self.contents.scan.add_all(self._coming_along(source))
-        feeding = feed if self.feeds else None
+        archive = self.plan.source.is_archive
+        feeding = feed if strategy.feeds else None
+        trail = Trail(feeding, staging, self.stop) if feeding is not None and archive else None
         job = Job(
-            source,
-            self.contents.scan,
-            staging,
-            self.ledger,
-            self.stop,
-            self.moved,
-            previous(self.digest),
-            feeding,
-            kept,
-        )
+            source, self.contents.scan, staging, self.ledger, self.stop, self.moved, previous(self.digest),
+            None if archive else feeding, kept, trail,
+        )  # fmt: skip
         strategy.fill(job)
         try:
-            if self.plan.source.is_archive:
+            if archive:
                 self._relocate_unpacked(job)
-            self._compile(job)
+            dropped = self._compile(job)
+            if trail is not None:
+                trail.settle(dropped)
         except OSError as e:
             raise local_failure(e) from e
-        if feed is not None and not self.feeds:
+        if feed is not None and feeding is None:
             feed_tree(staging, feed, self.stop)
         self.restore = lambda folder: materialise(replace(job, staging=folder))
 
     @property
-    def feeds(self) -> bool:
-        """Whether what is read can be fed at once; else it is fed from staging, afterwards."""
-        return STRATEGIES.load(self.plan.strategy.name).feeds
+    def needs_staging(self) -> bool:
+        """Whether what is read has to be written here, whoever wants it."""
+        return self.plan.source.is_archive or not STRATEGIES.load(self.plan.strategy.name).feeds
 
     def decide(self, root: bytes) -> None:
         """Decide what comes along, and with it the relocation; asks the nodes when that depends on them."""
@@ -221,11 +219,11 @@ class Reading:
             filling.run()
             more.finish_below(filling.directories)
 
-    def _compile(self, job: Job) -> None:
-        """Renew the bytecode of what was patched and make what is missing, so that no node has to."""
+    def _compile(self, job: Job) -> tuple[bytes, ...]:
+        """Renew the bytecode of what was patched and make what is missing, so that no node has to; what was dropped."""
         bytecode, environment = self.ledger.bytecode, self.environment
         if bytecode is None or environment is None or environment.interpreter is None:
-            return
+            return ()
         stale = bytecode.stale()
         never = self.plan.request.compile == "never"
         wanted = () if never else (*stale.missing, *stale.renew)
@@ -239,6 +237,7 @@ class Reading:
             self._make(job, environment.interpreter, wanted, bytecode.flavour)
         if job.feed is not None and (wanted or dropped):
             feed_bytecode(job.feed, job.staging, wanted, dropped, bytecode.flavour)
+        return dropped
 
     def _make(self, job: Job, python: Interpreter, wanted: tuple[bytes, ...], flavour: Flavour) -> None:
         left = reuse(job.staging, job.previous, wanted, flavour)

@@ -155,7 +155,7 @@ class Writer:
             pass
         except IsADirectoryError:
             os.rmdir(path, dir_fd=self.tree)
-            del self.folders[path]
+            self.folders.pop(path, None)
 
     def _write_all(self) -> None:
         while True:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.relocate.ledger import Ledger
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
+    from ezpz.yeet.trail import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Job:
     root: the real path of the source; scan: its entries (empty for an archive)
     staging: an existing, empty, private directory
     feed: what sends the same to other hosts while it is read, or None; kept: whether it is written to staging as well
+    trail: the same for an archive, which is always written to staging
     ledger: relocates what is copied
     previous: the version in place, made of the same by the same ezpz, or None; unchanged files may be linked
     stop: set when the run was interrupted; moved: is told how many more bytes of content have been written
@@ -45,6 +47,7 @@ class Job:
     previous: bytes | None = None
     feed: Feed | None = None
     kept: bool = True
+    trail: Trail | None = None
 
     def finish_folders(self, folders: list[Entry]) -> None:
         """Give folders, listed parents first, and the top their modes and times, children first. Raises OSError."""
@@ -75,7 +78,8 @@ class Strategy(Protocol):
     name: ClassVar[str]
     reads_archives: ClassVar[bool]
     feeds: ClassVar[bool]
-    """Whether `fill` gives the job's feed all that it reads, and can do without writing; else the job has no feed."""
+    """Whether `fill` gives the job's feed all that it reads, and can do without writing, or tells the job's trail of
+    all that it unpacks; else the job has neither."""
     tools: ClassVar[tuple[str, ...]]
     """Programs that must be on PATH here."""
 

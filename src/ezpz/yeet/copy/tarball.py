@@ -8,16 +8,21 @@ import re
 import stat
 import tarfile
 import zlib
-from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from itertools import groupby
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, SourceEmpty, SourceUnreadable
 from ezpz.process import Stopped
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.copy.base import local_failure, open_source
+from ezpz.yeet.copy.fill import write_all
+from ezpz.yeet.entry import Entry
+from ezpz.yeet.trail import PIECE, UNPACKED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Self
 
     from ezpz.yeet.copy.base import Job
@@ -35,7 +40,7 @@ class Tarball:
 
     name: ClassVar[str] = "tarball"
     reads_archives: ClassVar[bool] = True
-    feeds: ClassVar[bool] = False
+    feeds: ClassVar[bool] = True
     tools: ClassVar[tuple[str, ...]] = ()
 
     def fill(self, job: Job) -> None:
@@ -43,13 +48,22 @@ class Tarball:
 
 
 class _Unpack:
+    """top: the lone folder around all of it, which is left out; None until the first member tells, b"" for none."""
+
     def __init__(self, job: Job) -> None:
         self.job = job
         self.label = shown(job.root)
         self.folders: list[tuple[bytes, int, int]] = []
-        self.has_root = False
+        self.top: bytes | None = None
 
     def run(self) -> None:
+        try:
+            self._unpack_all()
+        finally:
+            if self.job.trail is not None:
+                self.job.trail.unpacked()
+
+    def _unpack_all(self) -> None:
         count = 0
         with os.fdopen(open_source(self.job.root)[0], "rb") as file:
             try:
@@ -61,7 +75,8 @@ class _Unpack:
                         archive.members = []  # type: ignore[attr-defined]  # the reader keeps every member otherwise
                     while stream.read(CHUNK):  # the checksum is at the very end, and tarfile stops before it
                         pass
-                for path, mode, mtime in reversed(self.folders):
+                for relative, mode, mtime in reversed(self.folders):
+                    path = self._at(relative)
                     os.utime(path, ns=(mtime, mtime))
                     os.chmod(path, mode)
             except (tarfile.TarError, EOFError, zlib.error, OverflowError, ValueError) as e:
@@ -70,50 +85,92 @@ class _Unpack:
                 raise self._corrupt(str(e)) if isinstance(e, gzip.BadGzipFile) else local_failure(e) from e
         if count == 0:
             raise SourceEmpty(f"the archive '{self.label}' is empty")
-        if not self.has_root:
-            strip_lone_folder(self.job.staging)
 
     def _corrupt(self, why: str) -> ArchiveCorrupt:
         return ArchiveCorrupt(f"the archive '{self.label}' is damaged or cut short: {why}", hint=CORRUPT_HINT)
 
     def _unpack(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
-        """Unpack one member and return how many entries it made; the top itself counts none."""
-        relative = self._checked(member.name, member)
-        if relative in OWN_FILES:
+        """Unpack one member and return how many entries it made; the root itself counts none."""
+        named = self._checked(member.name, member)
+        if named in OWN_FILES:
             return 0
-        path = os.path.join(self.job.staging, relative) if relative else self.job.staging
+        relative = self._below_top(named, is_folder=member.isdir())
+        if relative in OWN_FILES:  # of what stood on a node, packed by hand
+            return 0
         mtime = _nanoseconds(member.pax_headers.get("mtime") or str(int(member.mtime)))
         if member.isdir():
-            self.has_root = self.has_root or not relative
             self._make_folders(relative)
-            self.folders.append((path, stat.S_IMODE(member.mode), mtime))
-            return int(bool(relative))
+            self.folders.append((relative, stat.S_IMODE(member.mode), mtime))
+            return int(bool(named))
         self._make_folders(os.path.dirname(relative))
+        path = self._at(relative)
         if not relative or (os.path.isdir(path) and not os.path.islink(path)):
-            raise self._corrupt(f"'{shown(relative)}' is a folder and a file")
+            raise self._corrupt(f"'{shown(named)}' is a folder and a file")
         if os.path.lexists(path):  # tar(1): of two members with one name the later counts
+            if self.job.trail is not None:
+                self.job.trail.wait(relative)
             os.unlink(path)
-        self._make(archive, member, path, mtime)
+        self._make(archive, member, relative, mtime)
         return 1
 
-    def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, mtime: int) -> None:
+    def _below_top(self, named: bytes, *, is_folder: bool) -> bytes:
+        """Where below staging a member goes, given its path in the archive.
+
+        If all of an archive is one folder that is itself the tree, its content is the tree. A conda-pack archive has no
+        top folder and `tar czf env.tgz env` has one; a lone `bin` or `lib` is content. (An archive that names its root,
+        `.`, has no top folder either.) The first member tells, until another one proves it wrong.
+        """
+        top, slash, rest = named.partition(b"/")
+        if self.top is None:
+            lone = (slash or is_folder) and top not in STANDARD_FOLDERS
+            self.top = top if lone else b""
+        if not self.top:
+            return named
+        if top == self.top:
+            return rest
+        self._put_back()
+        return named
+
+    def _put_back(self) -> None:
+        """The top folder is not alone: it is content too."""
+        top, self.top = self.top or b"", b""
+        inner = self.job.staging + b".top"
+        os.mkdir(inner, UNPACKED)
+        for name in os.listdir(self.job.staging):
+            os.rename(self._at(name), os.path.join(inner, name))
+        os.rename(inner, self._at(top))
+        self.folders = [(os.path.join(top, path) if path else top, mode, at) for path, mode, at in self.folders]
+        if self.job.trail is not None:
+            self.job.trail.moved_into(top)
+
+    def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, relative: bytes, mtime: int) -> None:
+        path, trail = self._at(relative), self.job.trail
         if member.issym():
-            os.symlink(os.fsencode(member.linkname), path)
+            target = os.fsencode(member.linkname)
+            os.symlink(target, path)
             os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
+            if trail is not None:
+                trail.symlink(Entry(relative, stat.S_IFLNK | 0o777, mtime, 0, target))
         elif member.islnk():
-            earlier = self._checked(member.linkname, member)
-            self._make_folders(os.path.dirname(earlier))
-            try:
-                os.link(os.path.join(self.job.staging, earlier), path, follow_symlinks=False)
-            except (FileNotFoundError, PermissionError) as e:
-                raise self._corrupt(f"'{shown(earlier)}' is linked to, and is no file in it") from e
+            self._link(member, relative)
         elif member.isreg():
-            self._write(archive, member, path, mtime)
+            self._write(archive, member, relative, mtime)
         else:
             raise ArchiveUnsafe(
                 f"the archive '{self.label}' holds '{shown(os.fsencode(member.name))}', a device or FIFO",
                 hint="unpack it by hand and look at it",
             )
+
+    def _link(self, member: tarfile.TarInfo, relative: bytes) -> None:
+        named = self._checked(member.linkname, member)
+        earlier = self._below_top(named, is_folder=False)
+        self._make_folders(os.path.dirname(earlier))
+        try:
+            os.link(self._at(earlier), self._at(relative), follow_symlinks=False)
+        except (FileNotFoundError, PermissionError) as e:
+            raise self._corrupt(f"'{shown(named)}' is linked to, and is no file in it") from e
+        if self.job.trail is not None:
+            self.job.trail.wait(relative)
 
     def _checked(self, name: str, member: tarfile.TarInfo) -> bytes:
         """The member's path below staging. Raises ArchiveUnsafe when it would land elsewhere."""
@@ -128,11 +185,14 @@ class _Unpack:
 
     def _make_folders(self, relative: bytes) -> None:
         """Make a folder and those above it; none of them may be a link, which could lead out."""
-        path = self.job.staging
+        below = b""
         for part in relative.split(b"/") if relative else ():
-            path = os.path.join(path, part)
+            below = os.path.join(below, part)
+            path = self._at(below)
             try:
-                os.mkdir(path, 0o700)
+                os.mkdir(path, UNPACKED)
+                if self.job.trail is not None:
+                    self.job.trail.folder(below)
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(path).st_mode):
                     message = (
@@ -140,25 +200,52 @@ class _Unpack:
                     )
                     raise ArchiveUnsafe(message, hint="unpack it by hand and look at it") from None
 
-    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, mtime: int) -> None:
+    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, relative: bytes, mtime: int) -> None:
         source = archive.extractfile(member)
         assert source is not None
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as sink:
-            while piece := source.read(len(HOLE)):
-                if HOLE.startswith(piece):  # an archive spells out what was none in a sparse file
-                    sink.seek(len(piece), os.SEEK_CUR)
-                else:
-                    sink.write(piece)
-            sink.truncate()
-            if sink.tell() != member.size:
-                raise ArchiveCorrupt(
-                    f"the archive '{self.label}' is cut short in '{shown(os.fsencode(member.name))}'", hint=CORRUPT_HINT
-                )
-            sink.flush()
-            os.fchmod(fd, stat.S_IMODE(member.mode) & 0o777)
+        entry = Entry(relative, stat.S_IFREG | (member.mode & 0o777), mtime, member.size)
+        fd = os.open(self._at(relative), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if member.size <= PIECE:
+                self._write_small(source.read(), entry, fd)
+            else:
+                self._write_pieces(source, entry, fd)
+            os.fchmod(fd, entry.permissions)
             os.utime(fd, ns=(mtime, mtime))
+        finally:
+            os.close(fd)
         self.job.moved(member.size)
+
+    def _write_small(self, data: bytes, entry: Entry, fd: int) -> None:
+        if len(data) != entry.size:
+            raise self._cut_short(entry)
+        write_all(fd, data)
+        if self.job.trail is not None:
+            self.job.trail.file(entry, data)
+
+    def _write_pieces(self, source: IO[bytes], entry: Entry, fd: int) -> None:
+        """Write a file with holes where it has but zeros: an archive spells out what was none in a sparse file."""
+        os.ftruncate(fd, entry.size)
+        trail = self.job.trail
+        read, fed = 0, False
+        while piece := source.read(PIECE):
+            for start, data in _filled(piece):
+                os.lseek(fd, read + start, os.SEEK_SET)
+                write_all(fd, data)
+                fed = True
+                if trail is not None:
+                    trail.piece(entry, read + start, data)
+            read += len(piece)
+        if read != entry.size:
+            raise self._cut_short(entry)
+        if trail is not None and not fed:
+            trail.piece(entry, 0, b"")
+
+    def _cut_short(self, entry: Entry) -> ArchiveCorrupt:
+        return ArchiveCorrupt(f"the archive '{self.label}' is cut short in '{shown(entry.path)}'", hint=CORRUPT_HINT)
+
+    def _at(self, relative: bytes) -> bytes:
+        return os.path.join(self.job.staging, relative) if relative else self.job.staging
 
 
 class _Member(tarfile.TarInfo):
@@ -187,29 +274,14 @@ def _nanoseconds(text: str) -> int:
     return int(seconds) * 10**9 + (-1 if text.startswith("-") else 1) * int(fraction[:9].ljust(9, "0") or 0)
 
 
-def strip_lone_folder(staging: bytes) -> None:
-    """If all that was unpacked is one folder that is itself the tree, make its content the content of staging.
-
-    A conda-pack archive has no top folder and `tar czf env.tgz env` has one; a lone `bin` or `lib` is content. (An
-    archive that names its root, `.`, has no top folder either, and is not asked.)
-    """
-    names = os.listdir(staging)
-    if len(names) != 1 or names[0] in STANDARD_FOLDERS:
-        return
-    lone = os.path.join(staging, names[0])
-    status = os.lstat(lone)
-    if not stat.S_ISDIR(status.st_mode):
-        return
-    os.chmod(lone, 0o700)
-    for name in OWN_FILES:  # of what stood on a node, packed by hand
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(lone, name))
-    aside = staging + b".lone"
-    os.rename(lone, aside)
-    os.rmdir(staging)
-    os.rename(aside, staging)
-    os.utime(staging, ns=(status.st_mtime_ns, status.st_mtime_ns))
-    os.chmod(staging, stat.S_IMODE(status.st_mode))
+def _filled(piece: bytes) -> Iterator[tuple[int, bytes]]:
+    """The parts of it that are no holes, each with its offset."""
+    ends = range(len(HOLE), len(piece) + len(HOLE), len(HOLE))
+    for hole, blocks in groupby(ends, key=lambda end: HOLE.startswith(piece[end - len(HOLE) : end])):
+        found = list(blocks)
+        if not hole:
+            start = found[0] - len(HOLE)
+            yield start, piece[start : found[-1]]
 
 
 def estimated_size(path: str) -> int:

@@ -57,8 +57,7 @@ class Feed(Protocol):
     """Takes the entries of a tree while they are read, from any thread, for an engine that sends them on at once.
 
     A folder comes before what is in it, and the first name of a file before any further one. What takes the place of
-    something that was fed already comes after `barrier`, which is called once, and `remove`; of a folder the last word
-    counts.
+    something that was fed already comes after `barrier` and `remove`; of a folder the last word counts.
 
     needs_tree: whether `deliver` wants the whole tree on this host besides
     """
@@ -75,6 +74,9 @@ class Feed(Protocol):
 
     def file(self, entry: Entry, data: bytes) -> None:
         """A file that holds `data`."""
+
+    def piece(self, entry: Entry, offset: int, data: bytes) -> None:
+        """Some of a file that has `entry.size` bytes; none for its holes, but one at least."""
 
     def open_file(self, entry: Entry, fd: int) -> None:
         """A file as it is behind a descriptor, with its holes. Raises OSError."""

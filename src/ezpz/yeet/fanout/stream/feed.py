@@ -99,6 +99,11 @@ class Feed:
         for start in range(0, len(data), self.limit):
             self._piece(entry, len(data), start, data[start : start + self.limit])
 
+    def piece(self, entry: Entry, offset: int, data: bytes) -> None:
+        """Some of a file that has `entry.size` bytes."""
+        for start in range(0, len(data), self.limit) or (0,):
+            self._piece(entry, entry.size, offset + start, data[start : start + self.limit])
+
     def open_file(self, entry: Entry, fd: int) -> None:
         """A file as it is behind a descriptor, with its holes. Raises OSError."""
         status = os.fstat(fd)
@@ -113,12 +118,11 @@ class Feed:
             self._piece(entry, status.st_size, 0, b"")
 
     def barrier(self) -> None:
-        """What follows replaces some of what was fed before."""
+        """What follows takes the place of some of what was fed before."""
         with self._lock:
             task = self._cut()
-        self._pack(*task)
-        with self._lock:
             self._flags = frames.BARRIER
+        self._pack(*task)
 
     def end(self) -> None:
         """There is no more."""
@@ -164,6 +168,7 @@ class Feed:
         if self._records:
             self._number += 1
             self._busy += 1
+            self._flags = 0
         self._records, self._content, self._size, self._list_size = [], [], 0, 0
         return task
 

@@ -1,0 +1,88 @@
+"""A node as the sending side sees it: it listens, lands in a directory and can be asked for any chunk again."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from ezpz.yeet.agent import frames
+from ezpz.yeet.agent.codec import Codec
+from ezpz.yeet.agent.link import Listener
+from ezpz.yeet.agent.log import Log
+from ezpz.yeet.agent.relay import Downstream, Upstream
+from ezpz.yeet.agent.ring import Ring
+from ezpz.yeet.agent.writer import Writer
+from tests.contract.support import photograph
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = b"s" * 32
+KEY = frames.derive(SECRET, "chunks")
+SOON = 10.0  # seconds
+
+
+class Node:
+    """A child that lands in a directory, as a node's agent does it."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        folder.mkdir()
+        (folder / "tree").mkdir()
+        self.root = folder / "tree"
+        self.events: list[dict[str, Any]] = []
+        self.failures: list[BaseException] = []
+        file = os.open(folder / "log", os.O_RDWR | os.O_CREAT)
+        self.log = Log(file, Codec(), KEY, self.read)
+        self.ring = Ring(self.log.again)
+        self.writer = Writer(
+            os.open(self.root, os.O_RDONLY), self.log, Codec(), lambda number, _: self.ring.land(number),
+            self.failures.append, threads,
+        )  # fmt: skip
+        self.upstream = Upstream(self.ring, KEY, 2.0, self.writer.put, self.events.append)
+        self.listener = Listener("127.0.0.1", SECRET, self.upstream.answer, self.upstream.receive)
+
+    def read(self, path: bytes, offset: int, length: int) -> bytes:
+        return self.writer.read(path, offset, length)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {"name": "child", "address": "127.0.0.1", "port": self.listener.port}
+
+    def from_(self, ring: Ring, chunks: tuple[int, ...] = (), serial: int = 1) -> Downstream:
+        """Be served by whoever has this ring."""
+        self.upstream.expect("parent", serial, list(chunks))
+        return Downstream(ring, SECRET, "parent", serial, self.where, 2.0, self.events.append)
+
+    def wait(self) -> None:
+        until(lambda: self.ring.is_landed or bool(self.failures))
+        assert self.failures == []
+
+    def finish(self) -> Path:
+        self.wait()
+        self.writer.finish()
+        return self.root
+
+    def close(self) -> None:
+        self.listener.close()
+        self.ring.give_up()
+        self.writer.stop()
+
+
+def until(done: Any) -> None:
+    deadline = time.monotonic() + SOON
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def facts(root: Path) -> dict[bytes, tuple[object, ...]]:
+    """All that is carried of a tree: mode, size, time and content, without inodes and owners."""
+    found: dict[bytes, tuple[object, ...]] = {}
+    for path, (_, mode, _, size, mtime, content) in photograph(root, inode=False).items():
+        links = os.lstat(os.path.join(os.fsencode(root), path))
+        folder = os.path.isdir(os.path.join(os.fsencode(root), path)) and not os.path.islink(
+            os.path.join(os.fsencode(root), path)
+        )
+        found[path] = (mode, None if folder else size, mtime, content, None if folder else links.st_nlink)
+    return found
