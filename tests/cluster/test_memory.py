@@ -1,0 +1,82 @@
+"""What a yeet takes of memory: never a share of the source, on the launching host and on the nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.conftest import Job
+    from tests.lab import FaultyLab
+
+pytestmark = pytest.mark.cluster
+
+NODES = ("n001", "n002", "n003")
+MEGABYTE = 10**6
+AGENT_MOST, LAUNCHER_MOST = 128 * MEGABYTE, 256 * MEGABYTE
+FILES, FILE_SIZE = 8, 16 * MEGABYTE  # more in all than what an agent may take, and twice as much as all buffers
+MANY = 10_000  # enough to see what a file takes, and made and copied in seconds
+WANTED = 100_000  # files
+
+
+def high_water(pid: int) -> int:
+    """The most memory that a process has had, in bytes; 0 once it has gone."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            lines = dict(line.split(":", 1) for line in file)
+    except (OSError, ValueError):
+        return 0
+    return int(lines.get("VmHWM", "0 kB").split()[0]) * 1024
+
+
+def peaks(job: Job, tree: Path | str) -> tuple[int, int]:
+    """Yeet a tree to three nodes; the most memory that the launching process took, and the hungriest agent."""
+    job.hostfile.write_text("".join(f"{name}\n" for name in ("n000", *NODES)))
+    running = job.ezpz.popen("yeet", tree, "--dst", "/tmp/copy", "--hostfile", job.hostfile, "--json")
+    most = dict.fromkeys(("n000", *NODES), 0)
+    try:
+        while running.poll() is None:
+            found = [(name, pid) for name in NODES for pid, argv in job.lab.processes(name) if "-IS" in argv]
+            for name, pid in (("n000", running.pid), *found):
+                most[name] = max(most[name], high_water(pid))
+            time.sleep(0.05)
+        out, err = running.communicate()
+    finally:
+        running.kill()
+    assert json.loads(out)["succeeded"] == 4, err
+    assert all(most.values()), f"not seen: {most}"
+    return most["n000"], max(most[name] for name in NODES)
+
+
+def test_large_files_are_never_held_as_a_whole(shaped: FaultyLab, job: Job) -> None:
+    """On a slow network, where everything waits for the wire."""
+    tree = shaped.shared / "heavy"
+    tree.mkdir()
+    block = os.urandom(FILE_SIZE)
+    for number in range(FILES):
+        (tree / f"file{number}").write_bytes(block)
+    launcher, agent = peaks(job, tree)
+    assert agent < AGENT_MOST
+    assert launcher < min(LAUNCHER_MOST, FILES * FILE_SIZE)
+
+
+def test_a_hundred_thousand_small_files_fit(shaped: FaultyLab, job: Job) -> None:
+    """Of which some are measured: what they take more than a few do, times as many as there are more."""
+    found = []
+    for count in (10, MANY):
+        tree = shaped.path("n000", f"/tmp/files-{count}")  # files are made there much faster than on the shared disk
+        for number in range(count):
+            if number % 100 == 0:
+                folder = tree / f"folder{number:06d}"
+                folder.mkdir(parents=True)
+            (folder / f"a-name-of-some-length-{number}.py").write_text(str(number))
+        found.append(peaks(job, f"/tmp/{tree.name}"))
+    launcher, agent = (least + (most - least) * WANTED // MANY for least, most in zip(*found, strict=True))
+    assert agent < AGENT_MOST
+    assert launcher < LAUNCHER_MOST
