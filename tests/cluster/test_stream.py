@@ -6,16 +6,19 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ezpz.yeet.agent import frames
+from tests.conftest import clean_environment
 from tests.lab.environments import make_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.cluster.conftest import Job
     from tests.lab import FaultyLab
@@ -26,6 +29,7 @@ SIZE = 80_000_000  # bytes; more than three seconds at 200 Mbit/s
 STALL = 10.0  # seconds
 RELAY, LEAF = "n002", "n005"
 GONE_WITHIN = 15.0  # seconds
+STRANGER = Path(__file__).with_name("stranger.py")
 
 
 @pytest.fixture
@@ -205,6 +209,49 @@ class TestEnds:
             running.kill()
             running.communicate()
             shaped.reboot(*shaped.hosts)
+
+
+def port_of(lab: FaultyLab, host: str) -> str:
+    """Where an agent listens."""
+    shown = lab.run(host, ["ss", "-Htln"]).stdout
+    ports = {line.split()[3].rpartition(":")[2] for line in shown.splitlines()} - {"22"}
+    assert len(ports) == 1, shown
+    return ports.pop()
+
+
+class TestStrangers:
+    def test_strangers_learn_nothing_and_keep_nobody_out(self, shaped: FaultyLab, job: Job, large: Path) -> None:
+        """While they hang about, the relay loses its parent and has to be found by another."""
+        pipe = subprocess.PIPE
+        line = [sys.executable, str(STRANGER)]
+        stranger = shaped.popen(LEAF, line, env=clean_environment(), stdin=pipe, stdout=pipe, stderr=pipe)
+        assert stranger.stdin is not None
+        assert stranger.stdout is not None
+        words, answers = stranger.stdin, stranger.stdout
+        assert answers.readline() == "ready\n"
+
+        def intrude() -> None:
+            words.write(f"{shaped.host(RELAY).address} {port_of(shaped, RELAY)}\n")
+            words.flush()
+            assert answers.readline() == "said\n", stranger.communicate()
+            for pid in agents(shaped, "n001"):
+                os.kill(pid, signal.SIGKILL)
+
+        try:
+            report, _ = broken(job, large, 0.1, intrude)
+            out, err = stranger.communicate(timeout=30)
+        finally:
+            stranger.kill()
+            stranger.communicate()
+        assert report["succeeded"] == 6, failures(report)
+        assert {node["node"]: node["attempts"] for node in report["nodes"]}[RELAY] >= 2
+        assert everybody_else_has_it(job, large)
+        assert out, err
+        got = {what: bytes.fromhex(text) for what, text in json.loads(out).items()}
+        most = len(frames.MAGIC) + frames.NONCE
+        assert {what: data for what, data in got.items() if len(data) > most} == {}
+        assert [what for what, data in got.items() if data and not data.startswith(frames.MAGIC)] == []
+        assert all(len(data) == most for what, data in got.items() if not what.startswith("nothing")), got
 
 
 class TestWays:
