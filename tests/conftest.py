@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a pytest-xdist that has not read the marks."""
+    grouped = getattr(session.config.option, "loadgroup", False)
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest and this pytest-xdist keep no group together: run `make setup`")
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt("SIGTERM")
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 SIZE = 80_000_000  # bytes; more than three seconds at 200 Mbit/s
+FILLED = 180_000_000  # bytes of a disk of 300 MB
 STALL = 10.0  # seconds
 RELAY, LEAF = "n002", "n005"
 GONE_WITHIN = 15.0  # seconds
@@ -132,11 +133,12 @@ class TestFaults:
     @pytest.mark.parametrize("host", [RELAY, LEAF])
     def test_a_disk_that_fills_costs_only_its_node(self, shaped: FaultyLab, job: Job, large: Path, host: str) -> None:
         filled: list[subprocess.Popen[str]] = []
+        job.sh(host, f"head -c {FILLED} /dev/zero > /tmp/filler")  # so that the rest is soon full
 
         def fill() -> None:
-            filled.append(shaped.popen(host, ["sh", "-c", "cat /dev/zero > /tmp/filler"], stderr=subprocess.DEVNULL))
+            filled.append(shaped.popen(host, ["sh", "-c", "cat /dev/zero >> /tmp/filler"], stderr=subprocess.DEVNULL))
 
-        report, _ = broken(job, large, 0.2, fill)
+        report, _ = broken(job, large, 0.2 + (FILLED / SIZE if host == RELAY else 0), fill)
         filled[0].wait()
         assert failures(report) == {host: "no-space"}
         assert everybody_else_has_it(job, large, host)

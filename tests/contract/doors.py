@@ -17,14 +17,13 @@ import pytest
 from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.agent.serve import READY
-from ezpz.yeet.session import bundle
+from ezpz.yeet.session import BOOTSTRAP, bundle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 IMPORTED, SYSTEM = "imported", "system"
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-BOOTSTRAP = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
 INSTALLED = Path.home() / ".pyenv" / "versions"  # before a test gives us another home
 PATIENCE = 20.0  # seconds; far beyond what any answer takes
 

@@ -29,6 +29,7 @@ PING_EVERY = 2.0  # seconds
 SILENT = 10.0  # seconds without a word after which an agent is taken for dead
 READY_WITHIN = 60.0  # seconds; a node that has let us in but starts nothing
 CHATTER = 1000  # lines that a .bashrc may print
+BOOTSTRAP = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
 PLAIN = re.compile(r"/[A-Za-z0-9_./+-]+")
 MISSING = "python3: not found"
 SETUP = """\
@@ -70,8 +71,7 @@ def bootstrap(pythons: tuple[str, ...] = ()) -> str:
     pythons: paths to try when the system has none; a path that any of these shells would take apart is left out
     """
     candidates = " ".join((PYTHONS, *(path for path in pythons if PLAIN.fullmatch(path))))
-    read = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
-    look = f'for p in {candidates}; do $p -IS -c "import zlib" >/dev/null 2>&1 && exec $p -IS -c "{read}"; done'
+    look = f'for p in {candidates}; do $p -IS -c "import zlib" >/dev/null 2>&1 && exec $p -IS -c "{BOOTSTRAP}"; done'
     return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
 
 
