@@ -225,7 +225,6 @@ class _Unpack:
 
     def _write_pieces(self, source: IO[bytes], entry: Entry, fd: int) -> None:
         """Write a file with holes where it has but zeros: an archive spells out what was none in a sparse file."""
-        os.ftruncate(fd, entry.size)
         trail = self.job.trail
         read, fed = 0, False
         while piece := source.read(PIECE):
@@ -238,6 +237,7 @@ class _Unpack:
             read += len(piece)
         if read != entry.size:
             raise self._cut_short(entry)
+        os.ftruncate(fd, entry.size)
         if trail is not None and not fed:
             trail.piece(entry, 0, b"")
 
