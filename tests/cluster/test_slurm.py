@@ -100,9 +100,9 @@ def test_launch_starts_the_yeeted_python_on_every_node(slurm: Slurm) -> None:
     ]
 
 
-def slurm_without_ssh() -> Iterator[Slurm]:
+def slurm_without_ssh(more: str = "") -> Iterator[Slurm]:
     """Slurm on four hosts of its own that have no ssh to call one another with."""
-    with make_lab(4) as lab, Slurm(lab) as running:
+    with make_lab(4) as lab, Slurm(lab, more=more) as running:
         for host in lab.hosts:
             lab.without(host, "ssh")
             assert lab.run(host, ["sh", "-c", "command -v ssh"], env=clean_environment(), check=False).stdout == ""
@@ -117,8 +117,8 @@ def no_ssh() -> Iterator[Slurm]:
 
 @pytest.fixture
 def frail() -> Iterator[Slurm]:
-    """The same for one test."""
-    yield from slurm_without_ssh()
+    """The same for one test, and sooner to believe that a node is dead."""
+    yield from slurm_without_ssh("MessageTimeout=5\n")
 
 
 def agents(slurm: Slurm, *hosts: str) -> list[int]:

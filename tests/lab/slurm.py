@@ -52,10 +52,10 @@ class Slurm:
     """Slurm on the ``hosts`` of a lab (all, when not said), for as long as the context lasts.
 
     The clients are run through ``lab.run("n000", ...)`` and find their configuration in /etc/slurm, as anywhere.
-    A host that is rebooted by the lab rejoins by itself.
+    A host that is rebooted by the lab rejoins by itself. ``more`` is added to its configuration.
     """
 
-    def __init__(self, lab: FaultyLab, hosts: Sequence[Host] = ()) -> None:
+    def __init__(self, lab: FaultyLab, hosts: Sequence[Host] = (), *, more: str = "") -> None:
         """Describe Slurm on a lab that is up; raise LabUnavailable where it cannot be."""
         if not isinstance(lab, Lab):
             raise LabUnavailable("Slurm's daemons need hosts made of network namespaces, so root")
@@ -64,6 +64,7 @@ class Slurm:
             raise LabUnavailable(f"not installed: {', '.join(missing)}")
         self.lab = lab
         self.hosts = tuple(hosts) or lab.hosts
+        self.more = more
         self.directory = lab.state / "slurm"
         self._daemons: list[subprocess.Popen[str]] = []
 
@@ -107,7 +108,8 @@ class Slurm:
         etc.mkdir()
         names = ",".join(host.name for host in self.hosts)
         controller = self.lab.hosts[0].name
-        (etc / "slurm.conf").write_text(CONFIG.format(controller=controller, directory=self.directory, names=names))
+        config = CONFIG.format(controller=controller, directory=self.directory, names=names)
+        (etc / "slurm.conf").write_text(config + self.more)
         (etc / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
     def _join(self, host: Host) -> None:
