@@ -23,6 +23,7 @@ AGENT_MOST, LAUNCHER_MOST = 128 * MEGABYTE, 256 * MEGABYTE
 FILES, FILE_SIZE = 8, 16 * MEGABYTE  # more in all than what an agent may take, and twice as much as all buffers
 MANY = 10_000  # enough to see what a file takes, and made and copied in seconds
 WANTED = 100_000  # files
+PATIENCE = 100.0  # seconds
 
 
 def high_water(pid: int) -> int:
@@ -40,8 +41,10 @@ def peaks(job: Job, tree: Path | str) -> tuple[int, int]:
     job.hostfile.write_text("".join(f"{name}\n" for name in ("n000", *NODES)))
     running = job.ezpz.popen("yeet", tree, "--dst", "/tmp/copy", "--hostfile", job.hostfile, "--json")
     most = dict.fromkeys(("n000", *NODES), 0)
+    deadline = time.monotonic() + PATIENCE
     try:
         while running.poll() is None:
+            assert time.monotonic() < deadline, "it does not end"
             found = [(name, pid) for name in NODES for pid, argv in job.lab.processes(name) if "-IS" in argv]
             for name, pid in (("n000", running.pid), *found):
                 most[name] = max(most[name], high_water(pid))
