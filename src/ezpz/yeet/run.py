@@ -181,7 +181,11 @@ class _Run:
             return
         with self._phase("stream", self.plan.totals.bytes):
             shipment = await in_thread(lambda: here.read(feed))
-            await all_of((self._publish(shipment), self._deliver(shipment)))
+            if feed.needs_tree:  # where it stands after it was published here
+                await self._publish(shipment)
+                await self._deliver(self.shipment or shipment)
+            else:
+                await all_of((self._publish(shipment), self._deliver(shipment)))
 
     async def _read(self) -> None:
         here = self.here

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import all_of
-from ezpz.errors import EzpzError
+from ezpz.errors import EzpzError, ToolMissing
+from ezpz.yeet.events import Warned
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.fanout.pace import BALLAST
 from ezpz.yeet.report import Failure
 from ezpz.yeet.session import Session
+from ezpz.yeet.shell import ShellSession
 
 if TYPE_CHECKING:
     import random
@@ -47,7 +50,7 @@ class Agents:
         self.emit = emit
         self.rng = rng
         self.began = time.monotonic()
-        self.sessions: dict[Node, Session] = {}
+        self.sessions: dict[Node, Session | ShellSession] = {}
         self.prepared: dict[Node, dict[str, Any]] = {}
         self.request: dict[str, Any] = {}
         self.handshakes = handshakes()
@@ -84,8 +87,19 @@ class Agents:
 
     async def connect(self, node: Node) -> None:
         """Open a session to a node. Raises EzpzError."""
+        try:
+            async with self.handshakes:
+                self.sessions[node] = await Session.open(node, self.limits.pythons)
+        except ToolMissing as e:
+            await self.connect_to_shell(node, e)
+
+    async def connect_to_shell(self, node: Node, why: ToolMissing) -> None:
+        """Open a session to a node that has no python, for rsync to serve it. Raises EzpzError."""
+        if shutil.which("rsync") is None:
+            raise why
         async with self.handshakes:
-            self.sessions[node] = await Session.open(node, self.limits.pythons)
+            self.sessions[node] = await ShellSession.open(node)
+        self.emit(Warned(f"{node.given} has no python3: rsync serves it from this host; nothing is tried out there"))
 
     async def prepare(self, node: Node) -> None:
         """Have a node check its destination, and make its staging. Raises EzpzError."""
@@ -119,7 +133,7 @@ async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
     return None
 
 
-async def rate_of(sessions: Sequence[Session]) -> float:
+async def rate_of(sessions: Sequence[Session | ShellSession]) -> float:
     """Bytes a second that the network carries, by the better of two nodes, since one may be slow; 0 for unknown.
 
     One after the other, and best while nothing else goes on: what shares the wire or the processor is measured too.
@@ -127,7 +141,7 @@ async def rate_of(sessions: Sequence[Session]) -> float:
     return max([await _rate_of(session) for session in {*sessions[:1], *sessions[-1:]}], default=0.0)
 
 
-async def _rate_of(session: Session) -> float:
+async def _rate_of(session: Session | ShellSession) -> float:
     async def seconds(ballast: int) -> float:
         began = time.monotonic()
         await session.ask("ping", timeout=WEIGHED_WITHIN, ballast=bytes(ballast))

@@ -83,6 +83,9 @@ class _Delivery:
         self.expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
 
     async def run(self) -> None:
+        for node in self.nodes:
+            if not self.engine.sessions[node].is_agent:
+                self.tree.only_from_origin(node)
         await all_of(self._keep(node) for node in self.nodes)
         if self.tree.is_waiting:
             self.pace = await self._weigh()

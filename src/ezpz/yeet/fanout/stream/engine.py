@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.child import all_of, in_thread
 from ezpz.cluster.remote import ssh_forward_argv
-from ezpz.errors import EzpzError, by_code
+from ezpz.errors import EzpzError, ToolMissing, by_code
 from ezpz.yeet.events import NodeDone
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, Agents, rate_of
 from ezpz.yeet.fanout.base import Start
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Stream(Agents):
-    """The engine that needs nothing on a node but python3 (3.6 or newer)."""
+    """The engine that needs nothing on a node but python3 (3.6 or newer); one without it is served by rsync."""
 
     name: ClassVar[str] = "stream"
     tools: ClassVar[tuple[str, ...]] = ()
@@ -51,18 +51,22 @@ class Stream(Agents):
 
     async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
         raise_open_files(len(nodes))
-        failures = {}
+        failures, without_python = {}, {}
         for node, found in (await self.startup.open(nodes)).items():
-            if isinstance(found, EzpzError):
+            if isinstance(found, ToolMissing) and self.limits.transport == "ssh":
+                without_python[node] = found
+            elif isinstance(found, EzpzError):
                 failures[node] = Failure.of(found)
             else:
                 self.sessions[node] = found
         self.listening.update(self.startup.where)
-        return failures
+        more = await self.on_each(tuple(without_python), lambda node: self.connect_to_shell(node, without_python[node]))
+        return {**failures, **more}
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = request
-        self.rate = await rate_of([self.sessions[node] for node in nodes])
+        sessions = [self.sessions[node] for node in nodes]
+        self.rate = await rate_of([session for session in sessions if session.is_agent])
         return await self.on_each(nodes, self.enlist)
 
     async def enlist(self, node: Node) -> None:
@@ -71,7 +75,7 @@ class Stream(Agents):
         session = self.sessions[node]
         session.happened = lambda event: self._happened(node, event)
         session.gone = lambda error: self._gone(node, error)
-        if node not in self.listening:
+        if session.is_agent and node not in self.listening:
             self.listening[node] = await session.ask(
                 "listen", name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL,
                 private=self.limits.encrypt, timeout=ANSWER_WITHIN,
@@ -89,7 +93,9 @@ class Stream(Agents):
         await self.enlist(node)
 
     async def begin(self, nodes: tuple[Node, ...], start: Start) -> Feed | None:
-        known = tuple(node for node in nodes if _stands(self.prepared[node], start.source))
+        known = tuple(
+            node for node in nodes if _stands(self.prepared[node], start.source) or not self.sessions[node].is_agent
+        )
         fresh = tuple(node for node in nodes if node not in known)
         if not fresh:
             return None
@@ -112,10 +118,16 @@ class Stream(Agents):
             answers = await self.ask(nodes, "weigh")
             by_rsync = tuple(node for node in nodes if answers.get(node, {}).get("rsync"))
         rest = tuple(node for node in nodes if node not in by_rsync)
+        agents = tuple(node for node in by_rsync if self.sessions[node].is_agent)
+        shells = tuple(node for node in by_rsync if node not in agents)
+        rsyncs = (self._by_rsync(those, shipment) for those in (agents, shells) if those)
+        await all_of([*rsyncs, self._stream_again(rest, shipment)])
+
+    async def _by_rsync(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         rsync = RsyncTree(self.limits, self.emit, self.rng)
         rsync.began, rsync.request = self.began, self.request
         rsync.sessions, rsync.prepared = self.sessions, self.prepared
-        await all_of([*([rsync.deliver(by_rsync, shipment)] if by_rsync else []), self._stream_again(rest, shipment)])
+        await rsync.deliver(nodes, shipment)
 
     async def _stream_again(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         """Send what stands here already to those of the nodes that have not this very version."""
