@@ -89,6 +89,9 @@ def test_clean_makes_hosts_as_new_and_tells_what_was_left_running(lab4: FaultyLa
 def test_a_killed_host_refuses_and_comes_back_empty(lab4: FaultyLab) -> None:
     lab4.run("n001", ["touch", "/tmp/mine"])
     sleeper = lab4.popen("n001", ["sleep", "300"])
+    while not any("sleep" in argv for _, argv in lab4.processes("n001")):  # it has yet to enter the host
+        assert sleeper.poll() is None
+        time.sleep(0.005)
     lab4.kill("n001")
     assert sleeper.wait() == -signal.SIGKILL
     assert lab4.processes("n001") == []
