@@ -133,7 +133,7 @@ class _Delivery:
     async def _serve(self, node: Node, source: Node) -> None:
         number = self.tree.attempts[node]
         try:
-            self.engine.emit(NodeStarted(node, source.name, number))
+            self.engine.emit(NodeStarted(node, source.given, number))
             await self.engine.renew(node)
             moved = await self._copy(node, source)
             published = await self._publish(node)
@@ -141,7 +141,8 @@ class _Delivery:
             self._failed(node, source, e, number)
         else:
             self.tree.done(node, source)
-            result = NodeResult(node, Outcome.OK, number, source.name, seconds=self._elapsed(), **published, **moved)
+            via = source.given if self.engine.sessions[node].is_agent else f"{source.given}, by rsync"
+            result = NodeResult(node, Outcome.OK, number, via, seconds=self._elapsed(), **published, **moved)
             self.engine.emit(NodeDone(result))
 
     def _failed(self, node: Node, source: Node, error: EzpzError, attempt: int) -> None:
@@ -156,7 +157,7 @@ class _Delivery:
             self.engine.emit(NodeRetrying(node, error.message))
             return
         failure = Failure.of(error)
-        result = NodeResult(node, failure.outcome, attempt, source.name, failure=failure, seconds=self._elapsed())
+        result = NodeResult(node, failure.outcome, attempt, source.given, failure=failure, seconds=self._elapsed())
         self.engine.emit(NodeDone(result))
 
     async def _copy(self, node: Node, source: Node) -> dict[str, Any]:
