@@ -67,6 +67,7 @@ class Node:
         self.listener.close()
         self.ring.give_up()
         self.writer.stop()
+        self.writer.join()
 
 
 def until(done: Any) -> None:

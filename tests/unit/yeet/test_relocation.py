@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ezpz.errors import PrefixTooLong
@@ -246,6 +246,7 @@ class TestProperties:
         assert become(b"bin/tool", after, conda) == after
 
     @given(RELOCATIONS, PATHS, TEXT)
+    @example(RELOCATION, b"bin/x", b"#!" + OLD + OLD + b":" + OLD)
     def test_a_text_that_was_relocated_stays_as_it_is(self, relocation: Relocation, path: bytes, data: bytes) -> None:
         once = become(path, data, relocation)
         assert become(path, once, relocation) == once

@@ -100,12 +100,12 @@ def rewrite_zipapp(data: bytes, prefixes: PrefixMap) -> tuple[bytes, int]:
 def _new_header(data: bytes, prefixes: PrefixMap) -> tuple[bytes, int, int]:
     """The new header, where the old one ended, and how many prefixes were replaced; nothing when it does not move."""
     header = header_of(data)
-    interpreter = None if header is None else prefixes.moved(header.interpreter)
-    if header is None or interpreter is None:
+    if header is None or prefixes.moved(header.interpreter) is None:
         return b"", 0, 0
+    interpreter, times_in_it = prefixes.substitute(header.interpreter)
     moved = [prefixes.substitute(argument) for argument in header.arguments]
     arguments = tuple(argument for argument, _ in moved)
-    count = 1 + sum(times for _, times in moved)
+    count = times_in_it + sum(times for _, times in moved)
     name = interpreter.rpartition(b"/")[2]
     rest = data[header.end :] if is_text(data) else b""
     line = re.match(CODING, header.coding or rest)
