@@ -6,6 +6,7 @@ id, what happens to a stream. The line is stdin and stdout, until somebody who k
 takes over. When it ends, whoever asked is gone: what runs is ended, staging is removed, and so is the agent.
 """
 
+import gc
 import json
 import os
 import queue
@@ -238,6 +239,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     agent = Agent(sys.stdin.buffer, answers)
+    gc.set_threshold(50_000)  # lists of entries refer to nothing, and are many: by default they are looked at in vain
     for number in (signal.SIGTERM, signal.SIGHUP):
         # a thread, because a handler that takes the queue's lock can meet itself holding it
         signal.signal(number, lambda *_: threading.Thread(target=agent.leave, daemon=True).start())

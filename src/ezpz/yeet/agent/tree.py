@@ -1,6 +1,7 @@
 """What a directory tree holds, as one digest; and how to remove a tree."""
 
 import hashlib
+import operator
 import os
 import shutil
 import stat
@@ -25,20 +26,22 @@ def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
         folder = pending.pop()
         try:
             with os.scandir(os.path.join(root, folder)) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+                entries = sorted(found, key=operator.attrgetter("name"))
         except FileNotFoundError:
             continue
+        before = folder + b"/" if folder else b""
         for entry in entries:
-            if folder or entry.name not in OWN_FILES:
-                path = os.path.join(folder, entry.name)
+            name = entry.name
+            if folder or name not in OWN_FILES:
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                if stat.S_ISDIR(status.st_mode):
-                    pending.append(path)
-                if stat.S_IFMT(status.st_mode) in CARRIED:
-                    yield path, status
+                kind = stat.S_IFMT(status.st_mode)
+                if kind == stat.S_IFDIR:
+                    pending.append(before + name)
+                if kind in CARRIED:
+                    yield before + name, status
 
 
 def survey(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Survey:
