@@ -34,7 +34,7 @@ YEET = "ezpz yeet /shared/env --dst /tmp/env --hostfile /shared/hosts --json"
 PLACE = """\
 {hosts} hosts (network namespaces with an sshd each, `tests/lab`) share the cores of one machine. The launching host is
 one of the job, so that ezpz serves {hosts} and every peer only the {others} others. Destinations are tmpfs; the source
-lies in the page cache. After each way the files and bytes on every host are counted, and its /tmp is emptied. The cables
+lies in the page cache. After each way the files and bytes on every host are counted, and its /tmp is emptied. Cables
 take segments of at most 32 kB (`gso_max_size`), since what shapes them would cut larger ones in software."""
 
 
