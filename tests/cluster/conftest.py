@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,6 @@ import pytest
 from tests.lab.environments import make_tree, make_venv
 
 if TYPE_CHECKING:
-    import subprocess
-
     from tests.conftest import Ezpz
     from tests.lab import FaultyLab
 
@@ -77,4 +76,13 @@ def venv(job: Job) -> Path:
     root = job.lab.shared / "numeric"
     if not root.exists():
         make_venv(root, python=sys.executable, packages=("numpy",), cache=CACHE)
+    return root
+
+
+@pytest.fixture
+def bare_venv(job: Job) -> Path:
+    """A real venv without packages, on the shared disk."""
+    root = job.lab.shared / "bare"
+    if not root.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
     return root

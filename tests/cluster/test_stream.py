@@ -291,9 +291,9 @@ class TestWays:
             "n000": "", "n001": "this host", "n002": "n001", "n003": "n002",
         }  # fmt: skip
 
-    def test_a_node_without_python_runs_the_environment_s_own(self, job: Job, venv: Path) -> None:
+    def test_a_node_without_python_runs_the_environment_s_own(self, job: Job, bare_venv: Path) -> None:
         job.lab.without("n001", "python3")
-        assert job.report(venv)["succeeded"] == 4
+        assert job.report(bare_venv)["succeeded"] == 4
 
     @pytest.mark.parametrize("engine", ["stream", "rsync"])
     def test_a_node_without_any_python_is_served_by_rsync(self, job: Job, data: Path, engine: str) -> None:
