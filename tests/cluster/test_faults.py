@@ -292,9 +292,12 @@ def test_a_broken_disk_here_costs_the_others_nothing(job: Job, bare_venv: Path) 
     assert job.litter("n000") == []
 
 
-def test_what_appears_at_the_destination_during_the_run_is_not_replaced(job: Job) -> None:
+@pytest.mark.parametrize("missing", [(), ("python3",)])
+def test_what_appears_at_the_destination_during_the_run_is_not_replaced(job: Job, missing: tuple[str, ...]) -> None:
+    job.lab.without("n002", *missing)
     tree = job.lab.shared / "late"
-    make_tree(tree, files=400, total_bytes=300_000_000, seed=11)
+    if not tree.exists():
+        make_tree(tree, files=400, total_bytes=300_000_000, seed=11)
     running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", "--engine", "rsync")
     while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
         assert running.poll() is None, running.communicate()

@@ -65,6 +65,7 @@ class ShellSession:
         self.host: dict[str, Any] = {}
         self.dst = self.staging = self.run = ""
         self.replaced = ""
+        self.standing = ""  # device and inode of what stood at the destination when the run began
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -72,7 +73,11 @@ class ShellSession:
         """Reach a node that has rsync. Raises EzpzError."""
         child = await Child.start(ssh_argv(node.address, LOOP))
         session = cls(node, ProcessLine(child, node))
-        status, _ = await session._say("command -v rsync >/dev/null && mv --version >/dev/null 2>&1", WITHIN)
+        try:
+            status, _ = await session._say("command -v rsync >/dev/null && mv --version >/dev/null 2>&1", WITHIN)
+        except EzpzError:
+            await session.close()
+            raise
         if status:
             await session.close()
             raise ToolMissing(
@@ -154,8 +159,9 @@ class ShellSession:
     async def _receipt(self, timeout: float | None, *, replace: bool) -> dict[str, Any] | None:
         """The receipt of what stands at the destination; None for nothing. Raises for what is not ours."""
         dst, path = _q(self.dst), _q(f"{self.dst}/{os.fsdecode(RECEIPT)}")
-        status, _ = await self._say(f"[ ! -e {dst} ] && [ ! -L {dst} ]", timeout)
-        if status == 0:
+        _, standing = await self._say(_identity(dst), timeout)
+        self.standing = os.fsdecode(standing[-1]) if standing else ""
+        if not self.standing:
             return None
         look = f"[ ! -L {dst} ] && [ -d {dst} ] && [ -O {dst} ]"
         show = f"[ ! -L {path} ] && [ -f {path} ] && [ -O {path} ] && tr -d '\\n' <{path} && echo"
@@ -196,9 +202,17 @@ class ShellSession:
         swap = (
             f"mode=$(stat -c %a {tree}) && chmod u+rwx {tree} && touch -r {tree} {mark} && "
             f"(umask 077; printf '%s\\n' {_q(json.dumps(content))} >{note}) && touch -r {mark} {tree} && "
-            f"if [ -e {dst} ]; then chmod u+rwx {dst} && mv -T -- {dst} {old}; fi && "
-            f"{{ mv -T -- {tree} {dst} || {{ mv -T -- {old} {dst}; false; }}; }} && chmod $mode {dst}"
+            f"if [ -n {_q(self.standing)} ]; then chmod u+rwx {dst} && mv -T -- {dst} {old}; fi && "
+            f"{{ mv -nT -- {tree} {dst} && [ ! -e {tree} ] || {{ mv -nT -- {old} {dst}; false; }}; }} && "
+            f"chmod $mode {dst}"
         )
+        await self._demand(
+            f'[ "$({_identity(dst)})" = {_q(self.standing)} ]', timeout,
+            DestinationNotOurs(
+                f"{self.node.given}: '{self.dst}' has been changed by somebody else during the run",
+                hint="look at it; run it again, with --replace if it may go",
+            ),
+        )  # fmt: skip
         await self._demand(
             swap, timeout, DestinationUnwritable(f"{self.node.given}: cannot put it at '{self.dst}'", hint="look at it")
         )
@@ -231,6 +245,7 @@ class ShellSession:
         try:
             return await asyncio.wait_for(self._answer(), timeout)
         except asyncio.TimeoutError:
+            await self.line.end(0.0)  # a late answer would be taken for the next one
             raise TimedOut(f"{self.node.given}: its shell does not answer", hint="is its disk hung?") from None
 
     async def _answer(self) -> tuple[int, list[bytes]]:
@@ -242,6 +257,11 @@ class ShellSession:
                 return int(line[len(DONE) :]), said
             said.append(line.rstrip(b"\n"))
         raise await self.line.lost()
+
+
+def _identity(dst: str) -> str:
+    """The command that tells what stands at a quoted path, a link as itself; nothing when nothing does."""
+    return f"stat -c %d:%i -- {dst} 2>/dev/null"
 
 
 _q = shlex.quote
