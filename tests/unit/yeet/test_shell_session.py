@@ -1,0 +1,58 @@
+"""What a node without python runs: the same under every login shell, and it leaves no staging behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ezpz.yeet.shell import LOOP
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHELLS = ("sh", "bash", "zsh", "fish", "csh", "tcsh")
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> str:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"no {request.param} here")
+    return str(request.param)
+
+
+def staged(folder: Path) -> str:
+    """Lines that make a staging directory with a read-only folder in it."""
+    path = shlex.quote(str(folder / "the staging"))
+    return f"mkdir -p {path}/ro; touch {path}/ro/file; chmod 500 {path}/ro; staging={path}\n"
+
+
+def test_each_line_is_run_and_its_status_told(shell: str) -> None:
+    lines = "echo 'one  word' \"$HOME\"; false\nname=' a  b'\necho \"$name\"\n"
+    environ = {**os.environ, "HOME": "/h"}
+    done = subprocess.run([shell, "-c", LOOP], input=lines, capture_output=True, text=True, env=environ, check=False)
+    told = ["one  word /h", "EZPZ-SHELL 1", "EZPZ-SHELL 0", " a  b", "EZPZ-SHELL 0"]
+    assert (done.stdout.splitlines(), done.stderr) == (told, "")
+
+
+def test_staging_goes_when_the_line_ends(shell: str, tmp_path: Path) -> None:
+    subprocess.run([shell, "-c", LOOP], input=staged(tmp_path), text=True, check=True, stdout=subprocess.DEVNULL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_staging_goes_when_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(["sh", "-c", LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(staged(tmp_path))
+        running.stdin.flush()
+        assert running.stdout.readline() == "EZPZ-SHELL 0\n"
+        running.send_signal(number)
+        running.wait(10)
+    assert list(tmp_path.iterdir()) == []
