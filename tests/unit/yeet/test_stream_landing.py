@@ -13,8 +13,11 @@ import pytest
 
 from ezpz.yeet.agent import chunk, frames, tree
 from ezpz.yeet.agent.codec import ZLIB, ZSTD, Codec
+from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.link import Framed, Link, Listener, connect, dial
 from ezpz.yeet.agent.log import Log
+from ezpz.yeet.agent.part import Part
+from ezpz.yeet.agent.relay import Downstream
 from ezpz.yeet.agent.ring import PATIENCE, ROOM, Over, Ring
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.fanout.stream.feed import Feed
@@ -213,6 +216,31 @@ class TestRing:
         ring.give_up()
         with pytest.raises(Over):
             ring.get(0, "child", 0.0)
+
+
+def test_a_part_that_is_closed_writes_nothing_any_more(tmp_path: Path, nasty: Path) -> None:
+    """Its staging is removed next, and a folder in which something appears meanwhile would stay."""
+    writing, wrote = threading.Event(), threading.Event()
+
+    def say(event: dict[str, Any]) -> None:
+        if event["stream"] == "at":
+            writing.set()
+            wrote.wait(0.5)
+            wrote.set()
+
+    landing = Landing(os.fsencode(tmp_path / "dst"), "20261129-000000-00000000")
+    landing.prepare({"bytes": 0, "allocated": 0, "files": 0})
+    part = Part({"name": "child", "secret": SECRET.hex(), "stall": 2.0}, "127.0.0.1", lambda _: None, say)
+    part.join(landing)
+    part.expect({"parent": "parent", "serial": 1, "chunks": []})
+    where = {"name": "child", "address": "127.0.0.1", "port": part.listener.port}
+    sending = Downstream(fed(nasty).ring, SECRET, "parent", 1, where, 2.0, lambda _: None)
+    assert writing.wait(SOON)
+    part.close()
+    assert wrote.is_set()
+    landing.close()
+    sending.release()
+    assert list(tmp_path.glob(".dst*")) == []
 
 
 class TestStrangers:

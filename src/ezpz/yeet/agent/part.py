@@ -90,7 +90,7 @@ class Part:
             self.say({"stream": "damaged", "chunks": damaged})
 
     def close(self) -> None:
-        """Let go of every connection and thread."""
+        """Let go of every connection and thread; afterwards nothing is written any more, unless a disk hangs."""
         self.listener.close()
         for child in list(self.children.values()):
             child.release()
@@ -100,6 +100,7 @@ class Part:
             self.upstream.expect("", -1, [])
         if self.writer is not None:
             self.writer.stop()
+            self.writer.join()
 
     def _wait(self, going_on: Callable[[], None]) -> None:
         ring = self.ring

@@ -24,7 +24,7 @@ READY = "EZPZ-AGENT-READY"
 VERSION = "{}.{}.{}".format(*sys.version_info[:3])
 AT_ONCE = ("ping", "expect", "serve", "release", "start")  # also while something else is being done
 LIFELINE = 10.0  # seconds without a word, once there was a ping, after which whoever asked is taken for dead
-FAREWELL = 3.0  # seconds that the work in hand has to end once nobody listens
+FAREWELL = 3.0  # seconds that the work in hand has to end once nobody listens; tidying up takes what it takes
 
 
 class Agent:
@@ -38,6 +38,7 @@ class Agent:
         self.starter: Any = None
         self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
         self.gone = threading.Event()
+        self.tidying = threading.Event()
         self.heard = 0.0  # when there was a ping
         self._saying = threading.Lock()
 
@@ -53,6 +54,7 @@ class Agent:
                     break
                 self._answer(request)
         finally:
+            self.tidying.set()
             if self.starter is not None:
                 self.starter.close()
             if self.part is not None:
@@ -104,8 +106,8 @@ class Agent:
     def leave(self) -> None:
         """End this process soon, whatever the work in hand is doing."""
         self.abandon()
-        threading.Event().wait(FAREWELL)
-        os._exit(1)
+        if not self.tidying.wait(FAREWELL):
+            os._exit(1)
 
     def _answer(self, request: Dict[str, Any]) -> None:
         number = request["id"]

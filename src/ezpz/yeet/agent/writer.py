@@ -9,6 +9,7 @@ import os
 import queue
 import stat
 import threading
+import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -18,6 +19,7 @@ from .codec import Codec, Data
 from .log import Log
 
 MOST_WRITERS, CORES_A_WRITER = 4, 4
+PATIENCE = 5.0  # seconds that threads have to end
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -82,9 +84,10 @@ class Writer:
                 self._writes.put_nowait(None)
 
     def join(self) -> None:
-        """Wait for the threads, after `stop`."""
+        """Wait for the threads, after `stop`, but not for a disk that hangs."""
+        deadline = time.monotonic() + PATIENCE
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
