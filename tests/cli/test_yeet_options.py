@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = socket.gethostname()
-RECEIPT, FAILED = ".ezpz-yeet-receipt.json", ".ezpz-yeet-failed-nodes.txt"
+MANIFEST, RECEIPT, FAILED = ".ezpz-yeet-manifest", ".ezpz-yeet-receipt.json", ".ezpz-yeet-failed-nodes.txt"
 SSH_REFUSED = '#!/bin/sh\necho "ssh: connect to host $1 port 22: Connection refused" >&2\nexit 255\n'
 
 
@@ -312,7 +312,7 @@ class TestSources:
         done = yeet.here(archive, "--dst", yeet.dst)
         assert done.returncode == 0, done.stderr
         assert (yeet.dst / "file").read_text() == "content"
-        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "file", "sub"]
+        assert sorted(os.listdir(yeet.dst)) == [MANIFEST, RECEIPT, "file", "sub"]
         assert list(yeet.dst.parent.iterdir()) == [yeet.dst]
 
     @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ class TestRuns:
         before = photograph(yeet.source)
         first = yeet.here(yeet.source, "--dst", yeet.dst)
         assert first.returncode == 0, first.stderr
-        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "file", "sub"]
+        assert sorted(os.listdir(yeet.dst)) == [MANIFEST, RECEIPT, "file", "sub"]
         assert photograph(yeet.source) == before
         receipt = json.loads((yeet.dst / RECEIPT).read_text())
         assert_valid(receipt, "receipt")
@@ -437,7 +437,7 @@ class TestRuns:
         third = yeet.here(yeet.source, "--dst", yeet.dst, "--json")
         document = json.loads(third.stdout)
         assert (document["nodes"][0]["removed"], document["nodes"][0]["unchanged"]) == (1, False)
-        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "sub"]
+        assert sorted(os.listdir(yeet.dst)) == [MANIFEST, RECEIPT, "sub"]
         assert list(yeet.dst.parent.iterdir()) == [yeet.dst]
 
     def test_source_and_destination_are_one(self, yeet: Yeet) -> None:
@@ -466,7 +466,7 @@ class TestRuns:
             path: facts for path, facts in before.items() if path != b"."
         }
         assert yeet.here(yeet.source, "--dst", yeet.dst, "--replace").returncode == 0
-        assert sorted(os.listdir(yeet.dst)) == [RECEIPT, "file", "sub"]
+        assert sorted(os.listdir(yeet.dst)) == [MANIFEST, RECEIPT, "file", "sub"]
 
     def test_quiet_says_nothing_of_success(self, yeet: Yeet) -> None:
         done = yeet.here(yeet.source, "--dst", yeet.dst, "-q")

@@ -41,7 +41,7 @@ class Door(Protocol):
 
     def prepare(self, **request: Any) -> dict[str, Any]: ...
 
-    def keep(self, version: str) -> bool: ...
+    def same(self, **made_of: Any) -> bool: ...
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]: ...
 
@@ -66,8 +66,9 @@ class Imported:
             self._landing = Landing(os.fsencode(request["dst"]), request["run"])
             return self.landing.prepare(request)
 
-    def keep(self, version: str) -> bool:
-        return self.landing.keep(version, {})
+    def same(self, **made_of: Any) -> bool:
+        same: bool = self.landing.take_stock(made_of)["same"]
+        return same
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         with _refusing():
@@ -117,9 +118,9 @@ class Piped:
     def prepare(self, **request: Any) -> dict[str, Any]:
         return self.ask("prepare", **request)
 
-    def keep(self, version: str) -> bool:
-        kept: bool = self.ask("keep", version=version, made_of={})["kept"]
-        return kept
+    def same(self, **made_of: Any) -> bool:
+        same: bool = self.ask("stock", made_of=made_of)["same"]
+        return same
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         return self.ask("publish", expected=expected, receipt=receipt, executable=executable)

@@ -12,6 +12,7 @@ from ezpz.yeet.agent.link import Listener
 from ezpz.yeet.agent.log import Log
 from ezpz.yeet.agent.relay import Downstream, Upstream
 from ezpz.yeet.agent.ring import Ring
+from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.agent.writer import Writer
 from tests.contract.support import photograph
 
@@ -26,8 +27,10 @@ SOON = 10.0  # seconds
 class Node:
     """A child that lands in a directory, as a node's agent does it."""
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
+    def __init__(self, folder: Path, threads: int = 0, old: Path | None = None) -> None:
+        """old: the version in place."""
         folder.mkdir()
+        self.old = None if old is None else os.open(old, os.O_RDONLY)
         (folder / "tree").mkdir()
         self.root = folder / "tree"
         self.events: list[dict[str, Any]] = []
@@ -36,7 +39,7 @@ class Node:
         self.log = Log(file, Codec(), KEY, self.read)
         self.ring = Ring(self.log.again)
         self.writer = Writer(
-            os.open(self.root, os.O_RDONLY), self.log, Codec(), lambda number, _: self.ring.land(number),
+            os.open(self.root, os.O_RDONLY), self.old, self.log, Codec(), lambda number, _: self.ring.land(number),
             self.failures.append, threads,
         )  # fmt: skip
         self.upstream = Upstream(self.ring, KEY, 2.0, self.writer.put, self.events.append)
@@ -81,6 +84,8 @@ def facts(root: Path) -> dict[bytes, tuple[object, ...]]:
     """All that is carried of a tree: mode, size, time and content, without inodes and owners."""
     found: dict[bytes, tuple[object, ...]] = {}
     for path, (_, mode, _, size, mtime, content) in photograph(root, inode=False).items():
+        if path in OWN_FILES:
+            continue
         links = os.lstat(os.path.join(os.fsencode(root), path))
         folder = os.path.isdir(os.path.join(os.fsencode(root), path)) and not os.path.islink(
             os.path.join(os.fsencode(root), path)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ezpz.yeet.agent import manifest
 from ezpz.yeet.archive import write_archive
 from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.copy.fill import Fill
+from ezpz.yeet.intake import Intake
+from ezpz.yeet.known import Known
+from ezpz.yeet.refeed import feed_tree
 from ezpz.yeet.relocate.aliases import aliases_of
 from ezpz.yeet.relocate.environment import Environment, Folder, boundary_of
 from ezpz.yeet.relocate.folder import relocate_folder
@@ -122,8 +127,16 @@ class Sources:
             ledger=Ledger(relocation or Relocation(DESTINATION)),
             stop=stop or threading.Event(),
             moved=moved,
-            previous=None if previous is None else os.fsencode(previous),
+            known=None if previous is None else known_of(previous),
         )
+
+
+def known_of(previous: Path) -> Known:
+    """What a version in place tells of itself."""
+    root = os.fsencode(previous)
+    with contextlib.closing(Intake()) as intake:
+        feed_tree(root, intake, threading.Event())
+        return Known(manifest.read(intake.end().manifest), root)
 
 
 def relocation_of(root: Path, known: Path | None) -> Relocation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.yeet.agent import place, tree
+from ezpz.yeet.intake import Intake
+from ezpz.yeet.refeed import feed_tree
 from tests.contract.doors import IMPORTED, SYSTEM, VERSIONS, Door, Imported, Piped, Refused, interpreter, open_door
 from tests.contract.support import NOBODY, as_ordinary_user, needs_root, on_small_disk, photograph
 
@@ -58,6 +61,15 @@ def write(staging: str | Path, word: str, files: int = 2) -> tree.Survey:
     return tree.survey(os.fsencode(staging))
 
 
+def with_manifest(staging: str | Path) -> str:
+    """Put a manifest beside a version in a staging directory, as a stream would; what its receipt says of it."""
+    with contextlib.closing(Intake()) as intake:
+        feed_tree(os.fsencode(staging), intake, threading.Event())
+        taken = intake.end()
+    (Path(staging) / os.fsdecode(tree.MANIFEST)).write_bytes(taken.manifest)
+    return taken.contents
+
+
 def expect(found: tree.Survey) -> dict[str, Any]:
     return {"version": found.version, "files": found.files, "bytes": found.bytes}
 
@@ -66,7 +78,8 @@ def land(door: Door, dst: Path | str, word: str, run: str = "run-1", **other: An
     """A whole run: prepare, write, publish."""
     staging = door.prepare(**asked(dst, run, **other))["staging"]
     found = write(staging, word)
-    return door.publish(expected=expect(found), receipt={"source": SOURCE}, executable=False)
+    receipt = {"source": SOURCE, "contents": with_manifest(staging), "inputs": word}
+    return door.publish(expected=expect(found), receipt=receipt, executable=False)
 
 
 def code_of(act: Callable[[], object]) -> str:
@@ -125,7 +138,9 @@ class TestARun:
         assert answer["free_bytes"] > 0
         assert Path(answer["staging"]).parent.parent == local
         found = write(answer["staging"], "first")
-        done = first.publish(expected=expect(found), receipt={"source": SOURCE, "kind": "data"}, executable=True)
+        made_of = {"source": SOURCE, "kind": "data", "inputs": "1"}
+        contents = with_manifest(answer["staging"])
+        done = first.publish(expected=expect(found), receipt={**made_of, "contents": contents}, executable=True)
         assert (done["removed"], done["replaced"]) == (0, "")
         assert stands(dst) == "first"
         receipt = json.loads((dst / RECEIPT).read_text())
@@ -143,10 +158,13 @@ class TestARun:
         answer = second.prepare(**asked(dst, "run-2"))
         assert answer["receipt"] == receipt
         assert not (dst / FAILED).exists()
-        assert not second.keep("0" * 64)
-        assert second.keep(found.version)
+        assert not second.same(**{**made_of, "inputs": "2"})
+        assert not second.same(**{**made_of, "source": "/elsewhere"})
+        assert second.same(**made_of)
         found = write(answer["staging"], "second")
-        done = second.publish(expected=expect(found), receipt={"source": SOURCE}, executable=False)
+        contents = with_manifest(answer["staging"])
+        made_of = {"source": SOURCE, "contents": contents}
+        done = second.publish(expected=expect(found), receipt=made_of, executable=False)
         assert (done["removed"], done["replaced"]) == (1, receipt["version"])
         assert stands(dst) == "second"
         assert not (dst / "first").exists()
@@ -171,14 +189,30 @@ class TestARun:
     @some_doors
     def test_a_version_that_was_tampered_with_is_not_kept(self, name: str, local: Path, dst: Path) -> None:
         land(door := open_door(name), dst, "old")
-        version = json.loads((dst / RECEIPT).read_text())["version"]
-        assert door.keep(version)
+        door.close()
+        door = open_door(name)
+        door.prepare(**asked(dst, "run-2"))
+        assert door.same(inputs="old")
         (dst / "old").chmod(0o600)
-        assert not door.keep(version)
+        assert not door.same(inputs="old")
         (dst / "old").chmod(0o644)
-        assert door.keep(version)
-        (dst / RECEIPT).unlink()
-        assert not door.keep(version)
+        assert door.same(inputs="old")
+        times = (dst / "old").stat()
+        (dst / "old").write_text("new")
+        assert not door.same(inputs="old")
+        (dst / "old").write_text("old")
+        os.utime(dst / "old", ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert door.same(inputs="old")
+        (dst / "extra").touch()
+        assert not door.same(inputs="old")
+        (dst / "extra").unlink()
+        manifest = dst / os.fsdecode(tree.MANIFEST)
+        whole = manifest.read_bytes()
+        for damaged in (whole[:-9], whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], b"", whole * 2):
+            manifest.write_bytes(damaged)
+            assert door.same(inputs="old") == (damaged == whole * 2)  # what is behind its end is nothing
+        manifest.unlink()
+        assert not door.same(inputs="old")
         door.close()
 
     @some_doors
@@ -672,8 +706,8 @@ class TestAtomicity:
                     continue
                 names = sorted(os.listdir(fd))
                 if os.path.samestat(os.fstat(fd), os.stat(dst)):  # nobody had begun to remove it
-                    seen.extend(names[2:])
-                    if len(names) != 3:
+                    seen.extend(names[3:])
+                    if len(names) != 4:
                         wrong.append(str(names))
                 os.close(fd)
 
@@ -862,14 +896,14 @@ class TestTheEndOfTheLine:
         agent.close()
         assert stands(dst) == "here"
 
-    def test_ballast_is_read_and_forgotten(self, name: str, local: Path, dst: Path) -> None:
+    def test_what_is_attached_is_read_with_its_request(self, name: str, local: Path, dst: Path) -> None:
         agent = Piped(interpreter(name))
         agent.prepare(**asked(dst))
-        agent.send("weigh", ballast=3_000_000)
+        agent.send("weigh", attached=3_000_000)
         agent.write(bytes(3_000_000))
         assert isinstance(agent.answer()["zstd"], bool)
         assert agent.ask("look", dst=str(dst)) == {"standing": None}
-        agent.send("weigh", ballast=3_000_000)
+        agent.send("weigh", attached=3_000_000)
         agent.write(bytes(1000))  # and then the line ends
         agent.close()
         assert list(local.iterdir()) == []

@@ -19,6 +19,7 @@ from ezpz.yeet.agent.ring import KEEP, Ring
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.fanout.stream.feed import Feed
 from ezpz.yeet.fanout.stream.startup import Invitation
+from ezpz.yeet.intake import Intake, Taken
 from ezpz.yeet.refeed import Again, feed_tree
 from tests.contract.doors import PATIENCE, SYSTEM, VERSIONS, Piped, Refused, interpreter
 from tests.lab.compare import compare_trees
@@ -67,9 +68,9 @@ class Hand(Piped):
         assert (self.where["name"], self.where["address"]) == (self.name, HERE)
         self.ask("join")
 
-    def finish(self, feed: Feed) -> None:
+    def finish(self, taken: Taken) -> None:
         """Wait for all of it, verify and publish."""
-        found = feed.survey()
+        found = taken.survey
         expected = {"version": found.version, "files": found.files, "bytes": found.bytes}
         self.ask("publish", expected=expected, receipt={"source": "nasty"}, executable=False, trial=None, streamed=True)
 
@@ -94,6 +95,7 @@ class Root:
     def __init__(self, source: Path, kind: int = ZSTD, limit: int = CHUNK) -> None:
         self.again = Again(os.fsencode(source), lambda: None)
         self.feed = Feed(SECRET, Codec(), kind, self.again.read, limit)
+        self.intake = Intake((self.feed,))
         self.source = source
         self.events: list[dict[str, Any]] = []
         self.serving: list[Downstream] = []
@@ -105,8 +107,8 @@ class Root:
         self.serving.append(Downstream(ring, SECRET, "root", serial, hand.where, STALL, self.events.append))
 
     def read(self) -> None:
-        feed_tree(os.fsencode(self.source), self.feed, threading.Event())
-        self.feed.end()
+        feed_tree(os.fsencode(self.source), self.intake, threading.Event())
+        self.taken = self.intake.end()
 
     def close(self) -> None:
         for downstream in self.serving:
@@ -141,7 +143,7 @@ def test_it_lands_a_nasty_tree_and_passes_it_on_meanwhile(
     root.serve(first, 1)
     root.read()
     for hand in (first, second):
-        hand.finish(root.feed)
+        hand.finish(root.taken)
         assert compare_trees(nasty, hand.place, but=OWN_FILES) == []
     assert root.events == [{"stream": "serving", "serial": 1, "how": "tcp"}]
     for hand in (first, second):
@@ -160,7 +162,7 @@ def test_it_serves_from_its_disk_whoever_comes_later_and_goes_on_from_the_positi
             hand.enlist()
         root.serve(first, 1)
         root.read()
-        first.finish(root.feed)
+        first.finish(root.taken)
         total = root.feed.ring.total
         assert total is not None
         half = Ring(root.feed.log.again)  # of somebody who knows no more, and then is gone
@@ -171,7 +173,7 @@ def test_it_serves_from_its_disk_whoever_comes_later_and_goes_on_from_the_positi
         root.serving[1].release()
         second.ask("expect", parent="first", serial=3, chunks=[])
         first.ask("serve", serial=3, to=second.where)
-        second.finish(root.feed)
+        second.finish(root.taken)
     assert compare_trees(heavy, second.place, but=OWN_FILES) == []
 
 
@@ -183,7 +185,7 @@ def test_who_knows_the_secret_takes_over(python: str, hands: Callable[..., Hand]
     async def take_over() -> None:
         session = await Invitation(SECRET, "this host", STALL).accept(Node("node", HERE, "node"), hand.where)
         assert session.host["python"] == hand.hello["python"]
-        assert await session.ask("ping", ballast=bytes(2_000_000)) == {}
+        assert await session.ask("ping", attached=bytes(2_000_000)) == {}
         assert await session.ask("look", dst=str(hand.place)) == {"standing": None}
         await session.close()
 

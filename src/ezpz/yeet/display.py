@@ -34,6 +34,7 @@ PLAN_SCHEMA = "ezpz/yeet-plan/1"
 PHASES = {
     "reach": "reaching the nodes, counting the source",
     "check": "checking every destination",
+    "compare": "comparing with what is there",
     "read": "reading",
     "publish": "publishing here",
     "send": "sending",

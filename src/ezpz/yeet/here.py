@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
 from ezpz.errors import EzpzError, by_code
 from ezpz.process import Stopped
-from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import Abandoned, Landing
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
-from ezpz.yeet.fanout.base import Feed, Shipment
+from ezpz.yeet.fanout.base import Shipment
 from ezpz.yeet.refeed import Again, feed_tree
 from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
     import threading
 
+    from ezpz.yeet.intake import Intake, Taken
+    from ezpz.yeet.known import Known
     from ezpz.yeet.plan import Plan
     from ezpz.yeet.reading import Reading
 
@@ -39,7 +41,6 @@ class Here:
         self.stop = stop
         self.is_target = plan.allocation.local is not None
         self.landing = self._landing(plan.destination)
-        self.previous: dict[str, Any] | None = None
         self.unchanged = self.landed = False
         self.is_kept = True
         self.again: Again | None = None
@@ -64,7 +65,7 @@ class Here:
                 self.landing.lock.acquire()
                 self.landing.forget_failed_nodes()
             else:
-                self.previous = self.landing.prepare(self.request)["receipt"]
+                self.landing.prepare(self.request)
 
     def prepare_elsewhere(self) -> None:
         """Leave the destination on this host alone and stage privately, to serve the others from. Raises EzpzError."""
@@ -105,29 +106,42 @@ class Here:
         self.reading.restore(folder)
         return folder
 
-    def read(self, feed: Feed | None = None) -> Shipment:
-        """Fill staging, or the feed, or both, relocated and verified, and say what it is. Raises EzpzError or Stopped.
+    def take_stock(self, made_of: dict[str, Any]) -> dict[str, Any]:
+        """What this host has already of a version that is `made_of` these; see `agent.standing`. Raises EzpzError."""
+        with _as_ezpz_errors():
+            found = self.landing.take_stock(made_of)
+        if self.is_target and found["same"]:
+            self.unchanged = self.landed = True
+        return found
+
+    def standing(self, stock: dict[str, Any]) -> Shipment:
+        """What nodes have already that have the same, given what one of them said."""
+        receipt = stock["receipt"]
+        facts = (receipt["version"], receipt["files"], receipt["bytes"], receipt)
+        return Shipment("", self.plan.destination, *facts, executable=False)
+
+    def read(self, intake: Intake, known: Known | None = None) -> Shipment:
+        """Fill staging, or the intake, or both, relocated and verified; what it is. Raises EzpzError or Stopped.
 
         This host's own copy is one more place where it goes, and is left out when nobody wants it.
+        known: what an earlier run made of the same
         """
         with _as_ezpz_errors():
             if self._serves_in_place():
                 real = os.fsencode(self.plan.source.real)
-                if feed is not None:
-                    feed_tree(real, feed, self.stop, self.reading.contents.scan)
-                    feed.end()
-                return self._shipment(self.plan.source.real, tree.survey(real, self.landing.check_on))
-            self.is_kept = feed is None or feed.needs_tree or self.is_target or self.reading.needs_staging
-            self.reading.fill(self.landing.tree, self._linkable, feed, kept=self.is_kept)
-            if feed is not None:
-                feed.end()
+                feed_tree(real, intake, self.stop, self.reading.contents.scan, known)
+                return self._shipment(self.plan.source.real, intake.end())
+            self.is_kept = intake.needs_tree or self.is_target or self.reading.needs_staging
+            self.reading.fill(self.landing.tree, intake, known, kept=self.is_kept)
+            taken = intake.end()
             if self.again is not None:
                 self.again.ready.set()
             if not self.is_kept:
-                assert feed is not None
-                return self._shipment("", feed.survey())
-            self.found = self.landing.verify(self._expected(), self.reading.trial if self.is_target else None)
-            return self._shipment(os.fsdecode(self.landing.tree), self.found)
+                return self._shipment("", taken)
+            self.landing.write_manifest(taken.manifest)
+            expected = {**taken.survey._asdict(), **self._expected()}
+            self.found = self.landing.verify(expected, self.reading.trial if self.is_target else None)
+            return self._shipment(os.fsdecode(self.landing.tree), taken)
 
     def publish(self, shipment: Shipment) -> Shipment:
         """Put what was read at the destination, if this host is a target, and say where it is served from now."""
@@ -137,11 +151,11 @@ class Here:
             self.unchanged = self.landed = True
             return shipment
         with _as_ezpz_errors():
-            self.unchanged = self.landing.keep(shipment.version, shipment.receipt)
+            self.unchanged = self.landing.has(shipment.receipt)
             if not self.unchanged:
                 self.published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
             self.landed = True
-        return self._shipment(self.plan.destination, self.found)
+        return replace(shipment, path=self.plan.destination)
 
     def note_failed(self, names: tuple[str, ...]) -> str:
         """Write the list of failed nodes into the destination. Raises EzpzError."""
@@ -169,33 +183,29 @@ class Here:
         plain = source.node_local and source.kind in (Kind.DATA, Kind.TOOL)
         return not self.is_target and plain and not scan.left_out and not scan.altered
 
-    def _linkable(self, relocation: str) -> bytes | None:
-        """The version in place, if this ezpz made the same of this source, so that equal times mean equal content."""
-        made_of = {"source": self.plan.source.real, "ezpz": __version__, "relocation": relocation}
-        previous = self.previous or {}
-        return self.landing.dst if all(previous.get(name) == value for name, value in made_of.items()) else None
-
     def _expected(self) -> dict[str, Any]:
-        """What staging must hold, as far as that is known before; bytecode that was made is counted."""
+        """What staging must hold, as far as the scan tells; bytecode that was made is counted."""
         if self.plan.source.is_archive:
             return {}
         scan, relocation = self.reading.contents.scan, self.reading.ledger.relocation
-        files = scan.files + self.reading.added
-        return {"files": files, "bytes": None if relocation.is_needed else scan.size + scan.linked}
+        files = {"files": scan.files + self.reading.added}
+        return files if relocation.is_needed else {**files, "bytes": scan.size + scan.linked}
 
-    def _shipment(self, path: str, found: tree.Survey) -> Shipment:
-        reading = self.reading
+    def _shipment(self, path: str, taken: Taken) -> Shipment:
+        reading, found = self.reading, taken.survey
         receipt = {
             "source": self.plan.source.real,
             "kind": reading.kind.value,
             "ezpz": __version__,
             "relocation": reading.digest,
             "origins": reading.origins,
+            "inputs": reading.inputs,
+            "contents": taken.contents,
         }
-        executable, trial = reading.kind.is_environment, reading.trial
         return Shipment(
-            path, self.plan.destination, found.version, found.files, found.bytes, receipt, executable, trial
-        )
+            path, self.plan.destination, found.version, found.files, found.bytes, receipt,
+            reading.kind.is_environment, reading.trial, taken.manifest,
+        )  # fmt: skip
 
     @cached_property
     def request(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Request:
     transport: "auto", "ssh" or "srun"; encrypt: nothing leaves a host but through ssh
     base: "auto", "embed" or "keep"; editable: "snapshot", "keep" or "refuse"; compile: "auto" or "never"
     orig_prefix: where the environment in an archive stood
+    checksum: the source is read again whatever its sizes and times say
     retries: further attempts for a node after the first; timeout: seconds for one copy to one node, 0 for none
     """
 
@@ -48,6 +49,7 @@ class Request:
     compile: str = "auto"
     orig_prefix: str | None = None
     skip_unreadable: bool = False
+    checksum: bool = False
 
 
 @dataclass(frozen=True, slots=True)

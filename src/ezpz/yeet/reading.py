@@ -8,11 +8,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ezpz import __version__
+from ezpz.yeet.agent.standing import INPUTS
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
 from ezpz.yeet.copy.fill import Fill
+from ezpz.yeet.inputs import inputs_of, inputs_of_archive
 from ezpz.yeet.notices import Notices
-from ezpz.yeet.refeed import bytecode_in, feed_bytecode, feed_tree, materialise
+from ezpz.yeet.refeed import bytecode_in, feed_bytecode, feed_tree, materialise, recall_bytecode
 from ezpz.yeet.relocate.base import FOLDER
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, estimate
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
@@ -31,13 +34,15 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Mapping
 
-    from ezpz.yeet.fanout.base import Feed
+    from ezpz.yeet.intake import Intake
+    from ezpz.yeet.known import Known
     from ezpz.yeet.plan import Plan, Request
     from ezpz.yeet.relocate.base import Base
     from ezpz.yeet.relocate.interpreter import Interpreter
 
 MOST_COMPILERS = 16  # processes; a login node has more cores, and other users
 EMBEDDED, KEPT, NONE = "embedded", "kept", "none"
+REREAD = "reread"  # in place of the name of what it is made of, which no receipt has
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Reading:
         self.embedded: Base | None = None
         self.compiled = Compiled(0, 0, 0.0)
         self.restore: Callable[[bytes], None] | None = None  # fills a folder with all that was read, once more
+        self.inputs = ""
         self.added = 0  # files of bytecode that were made, less those that were dropped
 
     @property
@@ -124,26 +130,23 @@ class Reading:
     def fill(
         self,
         staging: bytes,
-        previous: Callable[[str], bytes | None],
-        feed: Feed | None = None,
+        feed: Intake,
+        known: Known | None = None,
         *,
         kept: bool = True,
     ) -> None:
         """Fill an empty staging directory, and the feed. Raises EzpzError or Stopped.
 
-        previous: the version in place if it was made of the same, given the digest of this relocation
-        kept: whether staging is wanted; without, it gets only what has to be compiled
+        known: what an earlier run made of the same; kept: whether staging is wanted; without, it gets only what has to
+        be compiled
         """
         strategy = STRATEGIES.load(self.plan.strategy.name)()
         source = os.fsencode(self.plan.source.real)
-        if not self.plan.source.is_archive:
-            self.decide(source)
-            self.contents.scan.add_all(self._coming_along(source))
         archive = self.plan.source.is_archive
         feeding = feed if strategy.feeds else None
         trail = Trail(feeding, staging, self.stop) if feeding is not None and archive else None
         job = Job(
-            source, self.contents.scan, staging, self.ledger, self.stop, self.moved, previous(self.digest),
+            source, self.contents.scan, staging, self.ledger, self.stop, self.moved, known if strategy.feeds else None,
             None if archive else feeding, kept, trail,
         )  # fmt: skip
         strategy.fill(job)
@@ -155,7 +158,7 @@ class Reading:
                 trail.settle(dropped)
         except OSError as e:
             raise local_failure(e) from e
-        if feed is not None and feeding is None:
+        if feeding is None:
             feed_tree(staging, feed, self.stop)
         self.restore = lambda folder: materialise(replace(job, staging=folder))
 
@@ -163,6 +166,22 @@ class Reading:
     def needs_staging(self) -> bool:
         """Whether what is read has to be written here, whoever wants it."""
         return self.plan.source.is_archive or not STRATEGIES.load(self.plan.strategy.name).feeds
+
+    def settle(self) -> dict[str, Any]:
+        """Decide all that can be decided before it is read, and return what its receipt will say it is made of.
+
+        Asks the nodes when that depends on them. Raises EzpzError.
+        """
+        made_of = {"source": self.plan.source.real, "ezpz": __version__}
+        if self.plan.source.is_archive:
+            self.inputs = inputs_of_archive(self.plan)
+        else:
+            source = os.fsencode(self.plan.source.real)
+            self.decide(source)
+            self.contents.scan.add_all(self._coming_along(source))
+            self.inputs = inputs_of(self.contents.scan, self.environment.interpreter if self.environment else None)
+            made_of.update(kind=self.kind.value, relocation=self.digest)
+        return {**made_of, INPUTS: REREAD if self.plan.request.checksum else self.inputs}
 
     def decide(self, root: bytes) -> None:
         """Decide what comes along, and with it the relocation; asks the nodes when that depends on them."""
@@ -227,20 +246,25 @@ class Reading:
         stale = bytecode.stale()
         never = self.plan.request.compile == "never"
         wanted = () if never else (*stale.missing, *stale.renew)
-        if job.kept:
-            dropped = drop(job.staging, stale.renew)
-        else:
-            dropped = bytecode_in(job.scan, stale.renew)
-            materialise(job, wanted)
+        dropped = drop(job.staging, stale.renew) if job.kept else bytecode_in(job.scan, stale.renew)
         self.added = -len(dropped)
+        if job.feed is not None and (wanted or dropped):
+            job.feed.barrier()
+            for path in sorted(dropped):
+                job.feed.remove(path)
+        if not job.kept:
+            known = len(wanted)
+            wanted = recall_bytecode(job, wanted, bytecode.flavour)
+            self.added += known - len(wanted)
+            materialise(job, wanted)
         if not never:
             self._make(job, environment.interpreter, wanted, bytecode.flavour)
-        if job.feed is not None and (wanted or dropped):
-            feed_bytecode(job.feed, job.staging, wanted, dropped, bytecode.flavour)
+        if job.feed is not None:
+            feed_bytecode(job.feed, job.staging, wanted, bytecode.flavour, job.known)
         return dropped
 
     def _make(self, job: Job, python: Interpreter, wanted: tuple[bytes, ...], flavour: Flavour) -> None:
-        left = reuse(job.staging, job.previous, wanted, flavour)
+        left = reuse(job.staging, job.known.root if job.known is not None else None, wanted, flavour)
         self.compiled = compile_missing(
             job.staging, python.base_executable, left, self.destination,
             workers=min(MOST_COMPILERS, len(os.sched_getaffinity(0))), stop=self.stop,

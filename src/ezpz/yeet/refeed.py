@@ -21,17 +21,20 @@ from ezpz.yeet.scan import Scan, scan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from ezpz.yeet.fanout.base import Feed
+    from ezpz.yeet.intake import Intake
+    from ezpz.yeet.known import Known
     from ezpz.yeet.relocate.bytecode import Flavour
 
 
-def feed_tree(root: bytes, feed: Feed, stop: threading.Event, scanned: Scan | None = None) -> None:
+def feed_tree(
+    root: bytes, feed: Intake, stop: threading.Event, scanned: Scan | None = None, known: Known | None = None
+) -> None:
     """Feed a tree as it stands. Raises EzpzError or Stopped.
 
-    scanned: its entries, when they are known
+    scanned: its entries, when they have been counted; known: what is known of it
     """
     found = scan(root, stop=stop) if scanned is None else scanned
-    job = Job(root, found, root, Ledger(Relocation(b"")), stop, lambda _: None, feed=feed, kept=False)
+    job = Job(root, found, root, Ledger(Relocation(b"")), stop, lambda _: None, known, feed, kept=False)
     try:
         Fill(job, entries_of(found)).run()
     finally:
@@ -65,7 +68,7 @@ def materialise(job: Job, paths: Iterable[bytes] | None = None) -> None:
         if wanted is None or entry.path in (folders if entry.is_directory else wanted)
     )
     ledger = Ledger(job.ledger.relocation)
-    copy = replace(job, ledger=ledger, moved=lambda _: None, feed=None, kept=True, previous=None)
+    copy = replace(job, ledger=ledger, moved=lambda _: None, feed=None, kept=True, known=None)
     filling = Fill(copy, entries)
     filling.run()
     copy.finish_below(filling.directories)
@@ -84,32 +87,59 @@ def _source(path: bytes) -> bytes | None:
     return None if source is None else os.path.join(above, source)
 
 
+def recall_bytecode(job: Job, sources: Iterable[bytes], flavour: Flavour) -> tuple[bytes, ...]:
+    """Have the bytecode of unchanged sources kept where all nodes have it; the sources that are left, sorted."""
+    left = set(sources)
+    known, feed = job.known, job.feed
+    if known is None or feed is None:
+        return tuple(sorted(left))
+    told: set[bytes] = set()
+    for entry in entries_of(job.scan):
+        if entry.path not in left or known.result_of(entry) is None:
+            continue
+        folder, name = os.path.split(entry.path)
+        cache = os.path.join(folder, CACHE)
+        path = os.path.join(cache, flavour.name(name))
+        made, around = known.added(path), known.cache(cache)
+        if made is None or around is None or made.mtime_ns != entry.mtime_ns or not feed.has(made.size, made.digest):
+            continue
+        if cache not in told:
+            told.add(cache)
+            feed.folder(cache, *around)
+        if feed.keep(Entry(path, stat.S_IFREG | made.mode, made.mtime_ns, made.size), made.size, made.digest):
+            left.discard(entry.path)
+    return tuple(sorted(left))
+
+
 def feed_bytecode(
-    feed: Feed, tree: bytes, sources: Iterable[bytes], dropped: Iterable[bytes], flavour: Flavour
+    feed: Intake, tree: bytes, sources: Iterable[bytes], flavour: Flavour, known: Known | None = None
 ) -> None:
-    """Feed the bytecode that a tree now has of these sources, in place of what was dropped. Raises OSError."""
-    feed.barrier()
-    for path in sorted(dropped):
-        feed.remove(path)
+    """Feed the bytecode that a tree now has of these sources. Raises OSError.
+
+    known: what is known of bytecode that was taken from the version in place
+    """
     told: set[bytes] = set()
     for source in sorted(sources):
         folder, name = os.path.split(source)
         cache = os.path.join(folder, CACHE)
         path = os.path.join(cache, flavour.name(name))
         try:
-            fd = os.open(os.path.join(tree, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            status = os.lstat(os.path.join(tree, path))
         except OSError:
             continue  # it could not be compiled
-        try:
-            if cache not in told:
-                told.add(cache)
-                status = os.lstat(os.path.join(tree, cache))
-                feed.folder(cache, status.st_mode, status.st_mtime_ns)
-            status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode):
-                feed.open_file(Entry(path, status.st_mode, status.st_mtime_ns, status.st_size), fd)
-        finally:
-            os.close(fd)
+        if not stat.S_ISREG(status.st_mode):
+            continue
+        if cache not in told:
+            told.add(cache)
+            around = os.lstat(os.path.join(tree, cache))
+            feed.folder(cache, around.st_mode, around.st_mtime_ns)
+        entry = Entry(path, status.st_mode, status.st_mtime_ns, status.st_size)
+        made = known.added(path) if known is not None else None
+        facts = (stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_size)
+        if made is not None and made[:3] == facts and feed.keep(entry, made.size, made.digest):
+            continue
+        with open(os.path.join(tree, path), "rb") as file:
+            feed.open_file(entry, file.fileno())
 
 
 class Again:

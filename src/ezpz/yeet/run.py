@@ -19,10 +19,12 @@ from ezpz.yeet.decide import Decision, Sight, decide, look
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
 from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment, Start
 from ezpz.yeet.here import Here
+from ezpz.yeet.intake import Intake
 from ezpz.yeet.leak_count import LeakCount
 from ezpz.yeet.plan import Plan, Request, engine_choice
 from ezpz.yeet.reading import Reading
 from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
+from ezpz.yeet.stock import Stock, take_stock
 
 if TYPE_CHECKING:
     import random
@@ -77,6 +79,8 @@ class _Run:
         self.decided: Decision | None = None
         self.reading: Reading | None = None
         self.here: Here | None = None
+        self.stock = Stock()
+        self.intake: Intake | None = None
         self.shipment: Shipment | None = None
         self.failed_list = ""
         self.leaks: int | None = None
@@ -90,7 +94,9 @@ class _Run:
             try:
                 await self._reach_and_scan()
                 if await self._check():
-                    await self._move()
+                    await self._take_stock()
+                    if self._wanted() or not self._is_served():
+                        await self._move()
                     await self._note_failed()
             except (asyncio.CancelledError, Stopped):
                 if not self.interrupted:
@@ -160,6 +166,25 @@ class _Run:
             await in_thread(self.here.prepare_elsewhere)
         return True
 
+    async def _take_stock(self) -> None:
+        """Find out who has what of it; those who have it all are done."""
+        here, reading = self.here, self.reading
+        assert here is not None
+        assert reading is not None
+        with self._phase("compare"):
+            made_of = await in_thread(reading.settle)
+            self.stock = await take_stock(self.engine, here, self._wanted(), made_of)
+        for node in self.stock.same:
+            self._hear(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
+        self._account_for_here()
+        if not self._wanted() and self._is_served():
+            self.shipment = here.standing(next(iter(self.stock.same.values()), self.stock.here))
+
+    def _is_served(self) -> bool:
+        """Whether this host has what it is to have."""
+        local = self.plan.allocation.local
+        return local is None or local in self.results
+
     def _worth_it(self) -> bool:
         """Whether to move anything: nobody refused the destination, or enough nodes are left for the threshold."""
         nodes = self.plan.allocation.nodes
@@ -174,24 +199,27 @@ class _Run:
         here, source = self.here, self.plan.source.real
         assert here is not None
         again = here.begin()
-        feed = await self.engine.begin(self._wanted(), Start(source, self.plan.totals.bytes, again.read))
-        if feed is None:
+        start = Start(source, self.plan.totals.bytes, again.read, self.stock.bases)
+        feeds = await self.engine.begin(self._wanted(), start)
+        self.intake = intake = Intake(feeds)
+        if not feeds:
             await self._read()
             await self._send()
             return
         with self._phase("stream", self.plan.totals.bytes):
-            shipment = await in_thread(lambda: here.read(feed))
-            if feed.needs_tree:  # where it stands after it was published here
+            shipment = await in_thread(lambda: here.read(intake, self.stock.known))
+            if intake.needs_tree:  # where it stands after it was published here
                 await self._publish(shipment)
                 await self._deliver(self.shipment or shipment)
             else:
                 await all_of((self._publish(shipment), self._deliver(shipment)))
 
     async def _read(self) -> None:
-        here = self.here
+        here, intake = self.here, self.intake
         assert here is not None
+        assert intake is not None
         with self._phase("read", self.plan.totals.bytes):
-            shipment = await in_thread(here.read)
+            shipment = await in_thread(lambda: here.read(intake, self.stock.known))
         with self._phase("publish"):
             await self._publish(shipment)
 
@@ -247,6 +275,8 @@ class _Run:
         await self.engine.close()
         if self.here is not None:
             await in_thread(self.here.close)
+        if self.intake is not None:
+            self.intake.close()
         if self.decided is not None:
             self.decided.contents.close()
 
@@ -260,7 +290,7 @@ class _Run:
             version=sent.version if sent else "", files=sent.files if sent else 0, bytes=sent.bytes if sent else 0,
             kind=self.reading.kind.value if self.reading else "", phases=self.phases, seconds=self._elapsed(),
             failed_list=self.failed_list, interrupted=self.interrupted,
-            carried=self.reading.carried if self.reading and sent else Carried(), leaks=self.leaks,
+            carried=self.reading.carried if self.reading and self.intake and sent else Carried(), leaks=self.leaks,
         )  # fmt: skip
 
     def _wanted(self) -> tuple[Node, ...]:

@@ -45,23 +45,26 @@ class Bundle:
         name = module.__name__
         exec(compile(texts[name], "<ezpz agent: " + name + ">", "exec"), module.__dict__)
 sys.meta_path.insert(0, Bundle)
-from ezpz.yeet.agent.serve import main
+from ezpz.yeet.agent.%s import main
 main()
 """
 """What runs the agent: its modules are compiled when they are first needed."""
 
 
 @functools.cache
-def bundle() -> bytes:
-    """The agent as one program, packed by zlib and preceded by its length on a line of its own."""
+def bundle(entry: str = "serve", modules: tuple[str, ...] = ()) -> bytes:
+    """The agent as one program, packed by zlib and preceded by its length on a line of its own.
+
+    entry: the module whose `main` is called; modules: those that it needs, () for all
+    """
     folder = os.path.join(os.path.dirname(__file__), "agent")
     texts = dict.fromkeys(("ezpz", "ezpz.yeet", "ezpz.yeet.agent"), "")
     for name in sorted(os.listdir(folder)):
         module, suffix = os.path.splitext(name)
-        if suffix == ".py" and module != "__init__":
+        if suffix == ".py" and module != "__init__" and (not modules or module in modules):
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 texts[f"ezpz.yeet.agent.{module}"] = file.read()
-    program = zlib.compress((SETUP % (texts,)).encode())
+    program = zlib.compress((SETUP % (texts, entry)).encode())
     return b"%d\n%b" % (len(program), program)
 
 
@@ -144,13 +147,13 @@ class Session:
         op: str,
         *,
         timeout: float | None = None,
-        ballast: bytes = b"",
+        attached: bytes = b"",
         heard: Callable[[dict[str, Any]], None] | None = None,
         **request: Any,
     ) -> dict[str, Any]:
         """Have the agent do something and return its answer; `heard` takes its events. `timeout` is in seconds.
 
-        ballast: bytes that the agent reads and forgets before it answers
+        attached: bytes that go along with the request
 
         Raises the EzpzError that the agent answers with, NodeLost when the line ends, TimedOut.
         """
@@ -158,11 +161,11 @@ class Session:
         number = self._number
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer, heard
-        line = json.dumps(dict(request, id=number, op=op, ballast=len(ballast))).encode() + b"\n"
+        line = json.dumps(dict(request, id=number, op=op, attached=len(attached))).encode() + b"\n"
         try:
             if self._tasks[0].done():
                 raise await self.line.lost()
-            self.line.write(line + ballast)
+            self.line.write(line + attached)
             return await asyncio.wait_for(self._drained(answer), timeout)
         except asyncio.TimeoutError:
             raise TimedOut(

@@ -99,13 +99,13 @@ class ShellSession:
         op: str,
         *,
         timeout: float | None = None,
-        ballast: bytes = b"",
+        attached: bytes = b"",
         heard: Callable[[dict[str, Any]], None] | None = None,
         **request: Any,
     ) -> dict[str, Any]:
         """Have the shell do something and return what an agent would. `timeout` is in seconds. Raises EzpzError."""
         act = self._acts.get(op)
-        if act is None or ballast or heard is not None:
+        if act is None or attached or heard is not None:
             raise ToolMissing(f"{self.node.given}: it has no python3", hint="install it there")
         async with self._turn:
             return await act(timeout or None, **request)
@@ -113,15 +113,12 @@ class ShellSession:
     @property
     def _acts(self) -> dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]]:
         return {
-            "weigh": self._weigh, "keep": self._keep, "prepare": self._prepare, "publish": self._publish,
+            "weigh": self._weigh, "prepare": self._prepare, "publish": self._publish,
             "note": self._note,
         }  # fmt: skip
 
     async def _weigh(self, _timeout: float | None) -> dict[str, Any]:
         return {"zstd": False, "rsync": True}
-
-    async def _keep(self, _timeout: float | None, **_: Any) -> dict[str, Any]:
-        return {"kept": False}
 
     async def _prepare(self, timeout: float | None, *, dst: str, run: str, **request: Any) -> dict[str, Any]:
         """Check the destination and make the staging directory; see `agent.landing.Landing.prepare`."""

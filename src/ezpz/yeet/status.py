@@ -11,8 +11,8 @@ from ezpz import __version__
 from ezpz.child import all_of
 from ezpz.errors import EzpzError, NodesFailed, by_code
 from ezpz.yeet.agent import leaks
-from ezpz.yeet.agent.landing import look
 from ezpz.yeet.agent.refusal import Refusal
+from ezpz.yeet.agent.standing import look
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.report import Failure
 from ezpz.yeet.session import Session

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable
 
-    from ezpz.yeet.fanout.base import Feed
+    from ezpz.yeet.intake import Intake
 
 THREADS = 4
-WAITING = 64  # files, or pieces of one, that may wait to be packed
-PIECE = 512 << 10  # bytes of a file that are fed at once
+WAITING = 64  # files, or blocks of one, that may wait to be packed
 UNPACKED = 0o700  # of a folder that is still being filled
 
 
@@ -32,7 +31,7 @@ class Trail:
     A further name of a file, and what takes the place of an earlier member, wait for `settle`: they are few.
     """
 
-    def __init__(self, feed: Feed, root: bytes, stop: threading.Event) -> None:
+    def __init__(self, feed: Intake, root: bytes, stop: threading.Event) -> None:
         self.feed = feed
         self.root = root
         self.stop = stop
@@ -45,14 +44,14 @@ class Trail:
         self.feed.folder(path, UNPACKED, 0)
 
     def file(self, entry: Entry, data: bytes) -> None:
-        """A file that holds `data`, at most PIECE bytes."""
+        """A file that holds `data`, at most a block."""
         if entry.path not in self.late:
             self._crew.give(lambda: self.feed.file(entry, data))
 
-    def piece(self, entry: Entry, offset: int, data: bytes) -> None:
-        """A piece of a file, at most PIECE bytes; at least one of each, and none for holes."""
+    def block(self, entry: Entry, offset: int, data: bytes) -> None:
+        """A block of a large file; see `Intake.block`."""
         if entry.path not in self.late:
-            self._crew.give(lambda: self.feed.piece(entry, offset, data))
+            self._crew.give(lambda: self.feed.block(entry, offset, data))
 
     def symlink(self, entry: Entry) -> None:
         if entry.path not in self.late:

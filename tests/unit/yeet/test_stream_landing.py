@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -20,7 +21,8 @@ from ezpz.yeet.agent.part import Part
 from ezpz.yeet.agent.relay import Downstream
 from ezpz.yeet.agent.ring import PATIENCE, ROOM, Over, Ring
 from ezpz.yeet.entry import Entry
-from ezpz.yeet.fanout.stream.feed import Feed
+from ezpz.yeet.fanout.stream.feed import NOTHING, Feed
+from ezpz.yeet.intake import Intake, Taken
 from ezpz.yeet.refeed import Again, feed_tree
 from tests.contract.node import KEY, SECRET, SOON, Node, facts, until
 from tests.lab.nasty import nasty_tree
@@ -28,6 +30,8 @@ from tests.lab.nasty import nasty_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from ezpz.yeet.fanout.base import Base
 
 FEEDS: list[Feed] = []
 
@@ -59,12 +63,19 @@ def feeds() -> Iterator[list[Feed]]:
         FEEDS.pop().close()
 
 
-def fed(root: Path, kind: int = ZSTD, limit: int = 10_000) -> Feed:
+class Fed(Feed):
+    """A feed, and what an intake took for it."""
+
+    taken: Taken
+
+
+def fed(root: Path, kind: int = ZSTD, limit: int = 10_000, base: Base = NOTHING) -> Fed:
     again = Again(os.fsencode(root), lambda: None)
-    feed = Feed(SECRET, Codec(), kind, again.read, limit)
+    feed = Fed(SECRET, Codec(), kind, again.read, limit, base=base)
     FEEDS.append(feed)
-    feed_tree(os.fsencode(root), feed, threading.Event())
-    feed.end()
+    with contextlib.closing(Intake((feed,))) as intake:
+        feed_tree(os.fsencode(root), intake, threading.Event())
+        feed.taken = intake.end()
     return feed
 
 
@@ -77,9 +88,7 @@ def test_a_nasty_tree_arrives_as_it_is(tmp_path: Path, nasty: Path, nodes: list[
     node.finish()
     assert facts(node.root) == facts(nasty)
     assert node.writer.damaged(lambda: None) == []
-    assert (
-        tree.survey(os.fsencode(node.root)).version == feed.survey().version == tree.survey(os.fsencode(nasty)).version
-    )
+    assert tree.survey(os.fsencode(node.root)) == feed.taken.survey == tree.survey(os.fsencode(nasty))
 
 
 def test_a_node_that_has_landed_it_serves_another(tmp_path: Path, nasty: Path, nodes: list[Node]) -> None:
@@ -129,8 +138,9 @@ def test_a_flipped_bit_on_the_disk_is_found_and_mended(tmp_path: Path, nasty: Pa
 
 
 def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path: Path, nodes: list[Node]) -> None:
-    feed = Feed(SECRET, Codec(), ZSTD, lambda *_: b"", limit=1000)
-    FEEDS.append(feed)
+    sent = Feed(SECRET, Codec(), ZSTD, lambda *_: b"", limit=1000)
+    FEEDS.append(sent)
+    feed = Intake((sent,))
     large, new = b"2" * 5000, bytes(range(250)) * 10
     feed.folder(b"folder", 0o755, 10**18)
     for name, data in ((b"stays", b"1"), (b"changes", large), (b"goes", b"3"), (b"folder/goes", b"4"), (b"link", b"5")):
@@ -143,21 +153,24 @@ def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path
     feed.file(Entry(b"linked", 0o100600, 10**18, 3), b"own")
     feed.folder(b"", 0o700, 10**18)
     feed.folder(b"", 0o755, 10**18)  # the last word on a folder counts
-    feed.end()
+    taken = feed.end()
+    feed.close()
     nodes.append(node := Node(tmp_path / "node", 4))
-    node.from_(feed.ring)
+    node.from_(sent.ring)
     node.finish()
-    assert {path.name: path.read_bytes() for path in node.root.iterdir()} == {
+    landed = {path.name: path.read_bytes() for path in node.root.iterdir()}
+    del landed[os.fsdecode(tree.MANIFEST)]
+    assert landed == {
         "stays": b"1", "changes": new, "link": b"5", "linked": b"own",
     }  # fmt: skip
     assert node.root.stat().st_mode & 0o777 == 0o755
     assert node.writer.damaged(lambda: None) == []
-    assert feed.survey() == tree.survey(os.fsencode(node.root))
+    assert taken.survey == tree.survey(os.fsencode(node.root))
     for number in node.log.numbers():  # and any of it can be passed on from the disk
         frame = node.log.again(number)
-        feed.ring.frames[number] = frame
+        sent.ring.frames[number] = frame
     nodes.append(other := Node(tmp_path / "other"))
-    other.from_(feed.ring)
+    other.from_(sent.ring)
     other.finish()
     assert facts(other.root) == facts(node.root)
 

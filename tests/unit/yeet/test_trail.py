@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.codec import ZSTD, Codec
+from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.copy.base import Job
 from ezpz.yeet.copy.tarball import Tarball
 from ezpz.yeet.fanout.stream.feed import Feed
+from ezpz.yeet.intake import Intake
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan
-from ezpz.yeet.trail import PIECE, Trail
+from ezpz.yeet.trail import Trail
 from tests.contract.node import SECRET, Node, facts, until
 
 if TYPE_CHECKING:
@@ -77,12 +79,14 @@ class Way:
     def go(self, change: Callable[[Path], tuple[bytes, ...]] = lambda _: ()) -> None:
         """Unpack it, let `change` relocate it and say what it has dropped, and wait until the node has it."""
         self.archive.tar.close()
-        trail = Trail(self.feed, self.root, self.stop)
+        intake = Intake((self.feed,))
+        trail = Trail(intake, self.root, self.stop)
         source = os.fsencode(self.archive.path)
         ledger = Ledger(Relocation(b"/tmp/dst"))
         Tarball().fill(Job(source, Scan(source), self.root, ledger, self.stop, lambda _: None, trail=trail))
         trail.settle(change(self.staging))
-        self.feed.end()
+        intake.end()
+        intake.close()
         self.node.finish()
 
     def is_as_unpacked(self) -> bool:
@@ -111,13 +115,13 @@ def rewrite(path: Path, data: bytes) -> None:
 
 
 def test_what_is_relocated_made_or_dropped_after_it_was_sent_is_put_right(way: Way) -> None:
-    large = random.Random(1).randbytes(5 * PIECE + 7)
+    large = random.Random(1).randbytes(5 * BLOCK + 7)
     for name in ("bin/tool", "lib/a.py", "lib/__pycache__/a.pyc"):
         way.archive.file(name, name.encode() * 20, 0o755)
     way.archive.file("lib/large", large)
     way.archive.file("lib/changed-large", large)
-    way.archive.file("lib/holes", bytes(3 * PIECE) + b"end")
-    way.archive.file("lib/nothing", bytes(2 * PIECE))
+    way.archive.file("lib/holes", bytes(3 * BLOCK) + b"end")
+    way.archive.file("lib/nothing", bytes(2 * BLOCK))
     way.archive.file("lib/empty", b"")
     way.archive.link("bin/link", "tool", hard=False)
     way.archive.link("bin/same", "lib/a.py", hard=True)
@@ -166,7 +170,7 @@ class TestTop:
         way.archive.link("env/further", "env/pyvenv.cfg", hard=True)
         way.go()
         assert way.is_as_unpacked()
-        assert sorted(path.name for path in way.node.root.iterdir()) == ["further", "pyvenv.cfg"]
+        assert sorted(path.name for path in way.staging.iterdir()) == ["further", "pyvenv.cfg"]
         assert way.node.root.stat().st_mode & 0o777 == 0o750
 
     def test_one_that_turns_out_not_to_be_alone(self, way: Way) -> None:
@@ -178,7 +182,7 @@ class TestTop:
         way.archive.file("ssl/last", b"last")
         way.go()
         assert way.is_as_unpacked()
-        assert {path.name for path in way.node.root.iterdir()} == {"ssl", "bin"}
+        assert {path.name for path in way.staging.iterdir()} == {"ssl", "bin"}
         assert (way.node.root / "ssl").stat().st_mode & 0o777 == 0o750
         assert (way.node.root / "ssl/further").samefile(way.node.root / "ssl/deep/er/key")
 

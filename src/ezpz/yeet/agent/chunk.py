@@ -7,9 +7,11 @@ content are compressed each by itself. The list is JSON, one array for each entr
     ["f", path, mode, mtime_ns, size, offset, length, sha256]               a file, or a piece of one
     ["l", path, mtime_ns, target]                                           a symbolic link
     ["h", path, path of the first name]                                     a further name of a file or link
+    ["k", path, mode, mtime_ns, size, digest, old path, old mtime_ns]       a file of the version in place, kept
     ["x", path]                                                             what was sent of it before counts no more
 
-Paths are relative to the top, which is "" itself; bytes that are no UTF-8 travel as lone surrogates.
+The digest of a file that is kept is its manifest's. Paths are relative to the top, which is "" itself; bytes that are
+no UTF-8 travel as lone surrogates.
 """
 
 import hashlib
@@ -23,7 +25,7 @@ CONTENT_LIMIT = 704 << 10  # bytes of content in a chunk
 LIST_LIMIT = 256 << 10  # bytes of its list; with the longest paths that there are it may be a little more
 MOST_LIST = LIST_LIMIT + (64 << 10)
 LENGTH = struct.Struct(">II")  # bytes of the list as it is sent, and its codec
-FIELDS = {"d": 4, "f": 8, "l": 4, "h": 3, "x": 2}
+FIELDS = {"d": 4, "f": 8, "l": 4, "h": 3, "k": 8, "x": 2}
 
 
 class Malformed(Exception):

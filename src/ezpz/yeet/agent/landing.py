@@ -15,8 +15,9 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
-from . import place, smoke, tree
+from . import clone, manifest, place, smoke, standing, tree
 from .beside import Beside
+from .chunk import Malformed
 from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
@@ -49,6 +50,7 @@ class Landing:
         self.abandoned = threading.Event()
         self.receipt: Optional[Dict[str, Any]] = None
         self.standing: Optional[os.stat_result] = None
+        self.stock: Dict[str, Any] = {}
         self._made_parents: List[bytes] = []
 
     def check_on(self) -> None:
@@ -162,15 +164,45 @@ class Landing:
             os.replace(part, path)
         return os.fsdecode(path)
 
-    def keep(self, version: str, made_of: Dict[str, Any]) -> bool:
-        """Whether what stands at the destination is this very version, looked at entry by entry.
+    def take_stock(self, made_of: Dict[str, Any]) -> Dict[str, Any]:
+        """What of the version in place can be used again; see `standing.take_stock`. Raises OSError."""
+        self.stock = standing.take_stock(self.dst, self.receipt, made_of, self.check_on)
+        return self.stock
 
-        made_of: what else its receipt must say; of another source equal sizes and times prove nothing
-        """
-        receipt = place.read_receipt(self.dst)
-        if receipt is None or any(receipt.get(name) != value for name, value in dict(made_of, version=version).items()):
-            return False
-        return tree.survey(self.dst, self.check_on).version == version
+    def has(self, receipt: Dict[str, Any]) -> bool:
+        """Whether what stands here, when stock was taken, is what publishing this receipt would bring."""
+        there = self.receipt or {}
+        sound = self.stock.get("untouched") and receipt.get("contents")
+        return bool(sound) and all(there.get(name) == value for name, value in receipt.items())
+
+    def open_standing(self) -> Optional[int]:
+        """A descriptor of the version of ours that stands here, None for none. Raises OSError."""
+        if self.receipt is None:
+            return None
+        return os.open(self.dst, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def write_manifest(self, packed: bytes) -> None:
+        """Put the manifest of what is staged beside it. Raises OSError."""
+        path = os.path.join(self.tree, tree.MANIFEST)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(packed)
+
+    def adopt(self, packed: bytes) -> int:
+        """Take what a manifest tells of from the version in place into staging; how many files. Raises OSError."""
+        self.write_manifest(packed)
+        old = self.open_standing()
+        if old is None or not self.stock.get("contents"):
+            return 0
+        new = os.open(self.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            have = standing.records_of(self.dst, self.stock["contents"])
+            return clone.adopt(have, self.stock["changed"], manifest.read(packed), clone.Cloner(old, new))
+        except (manifest.Unreadable, Malformed):
+            return 0
+        finally:
+            os.close(old)
+            os.close(new)
 
     def verify(self, expected: Dict[str, Any], trial: Optional[Dict[str, Any]] = None) -> tree.Survey:
         """Survey what has been staged and hold it against `expected` (files, bytes, version; None for unknown).
@@ -326,11 +358,3 @@ def _renameat2(old: bytes, new: bytes, flags: int) -> bool:
     if code in UNSUPPORTED:
         return False
     raise OSError(code, os.strerror(code), os.fsdecode(new))
-
-
-def look(dst: bytes) -> Optional[Dict[str, Any]]:
-    """What stands at a destination: its receipt and state ("receipt", "foreign"), or None when nothing does."""
-    if not os.path.lexists(dst):
-        return None
-    receipt = place.read_receipt(dst)
-    return {"state": "foreign" if receipt is None else "receipt", "receipt": receipt}

@@ -52,7 +52,7 @@ class Part:
         tree = os.open(landing.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         log = Log(file, self.codec, key, self._read)
         self.ring = Ring(log.again)
-        self.writer = Writer(tree, log, self.codec, self._landed, self._failed)
+        self.writer = Writer(tree, landing.open_standing(), log, self.codec, self._landed, self._failed)
         self.upstream = Upstream(self.ring, key, self.stall, self.writer.put, self.say)
 
     def expect(self, request: Dict[str, Any]) -> None:

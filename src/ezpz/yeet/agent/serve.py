@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any, Dict, Optional
 
-from . import landing, link, part, refusal
+from . import landing, link, part, refusal, standing
 
 READY = "EZPZ-AGENT-READY"
 VERSION = "{}.{}.{}".format(*sys.version_info[:3])
@@ -72,8 +72,9 @@ class Agent:
     def _listen(self, line: Any) -> None:
         for text in iter(line.readline, b""):
             request = json.loads(text.decode("utf-8"))
-            ballast = int(request.get("ballast", 0))  # bytes that follow, sent only to see how fast they come
-            if len(line.read(ballast)) != ballast:
+            size = int(request.get("attached", 0))  # bytes that follow
+            request["attached"] = line.read(size)
+            if len(request["attached"]) != size:
                 break
             if request["op"] in AT_ONCE:
                 self._answer(request)
@@ -173,8 +174,14 @@ class Agent:
 
         return transfer.run_rsync(request["argv"], float(request["seconds"]), landed.check_on, progress)
 
-    def do_keep(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return {"kept": self._landed().keep(request["version"], request["made_of"])}
+    def do_stock(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        return self._landed().take_stock(request["made_of"])
+
+    def do_adopt(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        return {"files": self._landed().adopt(request["attached"])}
+
+    def do_manifest(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        return standing.read_manifest(os.fsencode(request["dst"]), request["offset"])
 
     def do_listen(self, request: Dict[str, Any]) -> Dict[str, Any]:
         from . import starter
@@ -217,6 +224,8 @@ class Agent:
         landed = self._landed()
         if request.get("streamed"):
             self._part().land(landed.check_on)
+        if landed.has(request["receipt"]):
+            return {"unchanged": True}
         found = landed.verify(request["expected"], request.get("trial"))
         return landed.publish(found, request["receipt"], executable=bool(request["executable"]))
 
@@ -224,7 +233,12 @@ class Agent:
         return {"path": self._landed().note_failed_nodes(request["names"])}
 
     def do_look(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return {"standing": landing.look(os.fsencode(request["dst"]))}
+        return {"standing": standing.look(os.fsencode(request["dst"]))}
+
+    def do_estate(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        from . import attend
+
+        return attend.answer(request, self._check_on)
 
     def do_leaks(self, request: Dict[str, Any]) -> Dict[str, Any]:
         from . import leaks

@@ -9,7 +9,8 @@ from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 RECEIPT = b".ezpz-yeet-receipt.json"
 FAILED_NODES = b".ezpz-yeet-failed-nodes.txt"
-OWN_FILES = (RECEIPT, FAILED_NODES)
+MANIFEST = b".ezpz-yeet-manifest"
+OWN_FILES = (RECEIPT, FAILED_NODES, MANIFEST)
 CARRIED = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)
 
 Survey = NamedTuple("Survey", [("files", int), ("bytes", int), ("entries", int), ("version", str)])

@@ -15,12 +15,12 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from . import chunk, frames
 from .beside import Beside
+from .clone import NEW, Clone, Cloner, Lacking, clone_of
 from .codec import Codec, Data
 from .log import Log
 
 MOST_WRITERS, CORES_A_WRITER = 4, 4
 PATIENCE = 5.0  # seconds that threads have to end
-NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Piece = NamedTuple(
@@ -35,13 +35,15 @@ Piece = NamedTuple(
 class Writer:
     """Lands the chunks of one stream in the directory `tree`.
 
-    tree: a descriptor, so that the tree may move meanwhile; log: keeps their lists
+    tree: a descriptor, so that the tree may move meanwhile; old: the version in place, None for none; log: keeps their
+    lists
     landed: is told of every chunk that is on the disk, and of the bytes of content in it; failed: of what went wrong
     """
 
     def __init__(
         self,
         tree: int,
+        old: Optional[int],
         log: Log,
         codec: Codec,
         landed: Callable[[int, int], None],
@@ -49,6 +51,7 @@ class Writer:
         threads: Optional[int] = None,
     ) -> None:
         self.tree = tree
+        self.cloner = None if old is None else Cloner(old, tree)
         self.log = log
         self.codec = codec
         self.landed = landed
@@ -92,7 +95,7 @@ class Writer:
     def _run(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except (OSError, chunk.Malformed) as e:
+        except (OSError, chunk.Malformed, Lacking) as e:
             self.stopped = True
             self.failed(e)
 
@@ -118,17 +121,31 @@ class Writer:
         records = chunk.records_of(packed_list, kind, self.codec)
         self.log.add(frame.number, kind, packed_list, frame.flags)
         pieces = []
+        kept = 0
         for record in records:
             if record[0] == "f":
                 pieces.append(_piece(record))
+            elif record[0] == "k":
+                kept += self._keep(clone_of(record))
             else:
                 self._make(record, frame.number)
         if len(self._threads) == 1:
-            self._write_chunk(frame.number, pieces, frame.codec, packed)
+            self._write_chunk(frame.number, pieces, frame.codec, packed, kept)
             return
         with self._under_way:
             self._pending += 1
-        self._writes.put((frame.number, pieces, frame.codec, packed))
+        self._writes.put((frame.number, pieces, frame.codec, packed, kept))
+
+    def _keep(self, what: Clone) -> int:
+        """Take a file over from the version in place; the bytes of it."""
+        if self.cloner is None:
+            raise Lacking("there is no version in place")
+        try:
+            self.cloner.take(what)
+        except FileExistsError:  # from a chunk that comes again
+            self._remove(what.path)
+            self.cloner.take(what)
+        return what.size
 
     def _make(self, record: List[Any], number: int) -> None:
         path = chunk.raw(record[1])
@@ -170,7 +187,7 @@ class Writer:
                 self._pending -= 1
                 self._under_way.notify_all()
 
-    def _write_chunk(self, number: int, pieces: List[Piece], kind: int, packed: Data) -> None:
+    def _write_chunk(self, number: int, pieces: List[Piece], kind: int, packed: Data, kept: int) -> None:
         content = memoryview(chunk.content_of(packed, kind, self.codec))
         told = sum(piece.length for piece in pieces)
         if told != len(content) or any(piece.length < 0 for piece in pieces):
@@ -179,7 +196,7 @@ class Writer:
         for piece in pieces:
             self._write(piece, content[start : start + piece.length])
             start += piece.length
-        self.landed(number, start)
+        self.landed(number, start + kept)
 
     def _write(self, piece: Piece, content: memoryview) -> None:
         whole = piece.length == piece.size

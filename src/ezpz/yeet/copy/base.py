@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from ezpz.process import Completed
     from ezpz.yeet.entry import Entry
-    from ezpz.yeet.fanout.base import Feed
+    from ezpz.yeet.intake import Intake
+    from ezpz.yeet.known import Known
     from ezpz.yeet.relocate.ledger import Ledger
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
@@ -34,7 +35,7 @@ class Job:
     feed: what sends the same to other hosts while it is read, or None; kept: whether it is written to staging as well
     trail: the same for an archive, which is always written to staging
     ledger: relocates what is copied
-    previous: the version in place, made of the same by the same ezpz, or None; unchanged files may be linked
+    known: what an earlier run made of the same source by the same rules, or None; what is unchanged is not read
     stop: set when the run was interrupted; moved: is told how many more bytes of content have been written
     """
 
@@ -44,8 +45,8 @@ class Job:
     ledger: Ledger
     stop: threading.Event
     moved: Callable[[int], None]
-    previous: bytes | None = None
-    feed: Feed | None = None
+    known: Known | None = None
+    feed: Intake | None = None
     kept: bool = True
     trail: Trail | None = None
 

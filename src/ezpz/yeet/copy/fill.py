@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import tempfile
 import threading
 from typing import TYPE_CHECKING, TypeAlias
@@ -81,9 +80,9 @@ class Fill:
             return
         os.mkdir(self._to(entry.path), 0o700)
         self.directories.append(entry)
-        if self.job.previous is None:
+        if self.job.known is None or self.job.known.root is None:
             return
-        was = os.path.join(self.job.previous, entry.path)
+        was = os.path.join(self.job.known.root, entry.path)
         if os.path.dirname(entry.path) in self.strange or os.path.islink(was) or not os.path.isdir(was):
             self.strange.add(entry.path)
 
@@ -95,7 +94,7 @@ class Fill:
         if entry.is_symlink:
             self._write_link(entry)
             return 0
-        if entry.content is None and self._link_previous(entry):
+        if self._recall(entry):
             return 0
         with self._sink(entry) as sink:
             if entry.content is not None:
@@ -131,7 +130,7 @@ class Fill:
         if self.job.kept:
             write_all(sink, data)
         if self.job.feed is not None:
-            self.job.feed.file(entry, data)
+            self.job.feed.file(entry, data, None if entry.content is not None else self.job.ledger.made(entry))
 
     def _copy(self, sink: int, entry: Entry) -> bool:
         """Copy a file's content, relocated; False when it changed meanwhile. Raises SourceChanged for another size."""
@@ -156,7 +155,7 @@ class Fill:
             ledger.count(entry.path, outcome)
         if data is None:
             if self.job.feed is not None:
-                self.job.feed.open_file(entry, sink)
+                self.job.feed.open_file(entry, sink, ledger.made(entry))
             return True
         if len(data) != entry.size:
             return False
@@ -180,47 +179,33 @@ class Fill:
         if self.job.stop.is_set():
             raise Stopped
 
-    def _link_previous(self, entry: Entry) -> bool:
-        """Take an unchanged file (same size, time and mode) from the version in place, if there is one."""
-        if self.job.previous is None or os.path.dirname(entry.path) in self.strange:
+    def _recall(self, entry: Entry) -> bool:
+        """Take an unchanged file from the version in place, where all who want it have it; else False, and nothing."""
+        job = self.job
+        result = job.known.result_of(entry) if job.known is not None else None
+        if result is None:
             return False
-        path = os.path.join(self.job.previous, entry.path)
-        with contextlib.suppress(OSError):
-            status = os.lstat(path)
-            facts = (status.st_size, status.st_mtime_ns, status.st_mode)
-            if (
-                stat.S_ISREG(status.st_mode)
-                and facts == (entry.size, entry.mtime_ns, entry.mode)
-                and self._is_as_in_source(path, entry)
-                and self._lend(status)
-            ):
-                os.link(path, self._to(entry.path), follow_symlinks=False)
-                self._feed_previous(path, entry)
-                return True
-        return False
+        assert job.known is not None
+        at = job.known.standing(entry, result)
+        if job.kept and (at is None or os.path.dirname(entry.path) in self.strange or not self._lend(at[1])):
+            return False
+        if job.feed is not None and not job.feed.keep(entry, result.size, result.digest, result.made):
+            if at is None:
+                return False
+            with open(at[0], "rb") as file:
+                job.feed.open_file(entry, file.fileno(), result.made)
+        if job.kept:
+            assert at is not None
+            os.link(at[0], self._to(entry.path), follow_symlinks=False)
+        job.ledger.recall(entry.path, result.made)
+        return True
 
-    def _feed_previous(self, path: bytes, entry: Entry) -> None:
-        if self.job.feed is not None:
-            with open(path, "rb") as file:
-                self.job.feed.open_file(entry, file.fileno())
-
-    def _is_as_in_source(self, path: bytes, entry: Entry) -> bool:
-        """Whether relocation left a source alone that has bytecode; the ledger is told as if the file had been read."""
-        ledger = self.job.ledger
-        if ledger.bytecode is None or not entry.path.endswith((b".py", b".pyc")):
-            return True
-        with open(path, "rb") as file:
-            if entry.path.endswith(b".pyc"):
-                ledger.content(entry.path, file.read(HEADER))
-                return True
-            return ledger.relocation.destination not in file.read()
-
-    def _lend(self, status: os.stat_result) -> bool:
+    def _lend(self, inode: int) -> bool:
         """Whether an inode may be used again: once, so that names which are no longer linked do not stay so."""
         with self.lending:
-            if status.st_ino in self.lent:
+            if inode in self.lent:
                 return False
-            self.lent.add(status.st_ino)
+            self.lent.add(inode)
             return True
 
     def _write_link(self, entry: Entry) -> None:

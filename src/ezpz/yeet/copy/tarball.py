@@ -8,27 +8,25 @@ import re
 import stat
 import tarfile
 import zlib
-from itertools import groupby
 from typing import IO, TYPE_CHECKING, ClassVar
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, SourceEmpty, SourceUnreadable
 from ezpz.process import Stopped
+from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
+from ezpz.yeet.blocks import filled
 from ezpz.yeet.copy.base import local_failure, open_source
 from ezpz.yeet.copy.fill import write_all
 from ezpz.yeet.entry import Entry
-from ezpz.yeet.trail import PIECE, UNPACKED
+from ezpz.yeet.trail import UNPACKED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import Self
 
     from ezpz.yeet.copy.base import Job
 
 CHUNK = 1 << 20  # bytes
-HOLE = bytes(1 << 16)
 GZIP_OVERHEAD = 1024  # bytes by which what cannot be compressed may grow, besides a thousandth
 STANDARD_FOLDERS = (b"bin", b"lib", b"lib64", b"include", b"share", b"etc", b"man", b"conda-meta")
 TIME = re.compile(r"-?\d{1,11}(\.\d*)?")
@@ -206,10 +204,10 @@ class _Unpack:
         entry = Entry(relative, stat.S_IFREG | (member.mode & 0o777), mtime, member.size)
         fd = os.open(self._at(relative), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            if member.size <= PIECE:
+            if member.size <= BLOCK:
                 self._write_small(source.read(), entry, fd)
             else:
-                self._write_pieces(source, entry, fd)
+                self._write_blocks(source, entry, fd)
             os.fchmod(fd, entry.permissions)
             os.utime(fd, ns=(mtime, mtime))
         finally:
@@ -223,23 +221,22 @@ class _Unpack:
         if self.job.trail is not None:
             self.job.trail.file(entry, data)
 
-    def _write_pieces(self, source: IO[bytes], entry: Entry, fd: int) -> None:
+    def _write_blocks(self, source: IO[bytes], entry: Entry, fd: int) -> None:
         """Write a file with holes where it has but zeros: an archive spells out what was none in a sparse file."""
         trail = self.job.trail
-        read, fed = 0, False
-        while piece := source.read(PIECE):
-            for start, data in _filled(piece):
+        if trail is not None and trail.feed.may_have(entry.size):
+            trail.wait(entry.path)  # until it is known what it is
+        read = 0
+        while block := source.read(BLOCK):
+            for start, data in filled(block):
                 os.lseek(fd, read + start, os.SEEK_SET)
                 write_all(fd, data)
-                fed = True
-                if trail is not None:
-                    trail.piece(entry, read + start, data)
-            read += len(piece)
+            if trail is not None:
+                trail.block(entry, read, block)
+            read += len(block)
         if read != entry.size:
             raise self._cut_short(entry)
         os.ftruncate(fd, entry.size)
-        if trail is not None and not fed:
-            trail.piece(entry, 0, b"")
 
     def _cut_short(self, entry: Entry) -> ArchiveCorrupt:
         return ArchiveCorrupt(f"the archive '{self.label}' is cut short in '{shown(entry.path)}'", hint=CORRUPT_HINT)
@@ -272,16 +269,6 @@ def _nanoseconds(text: str) -> int:
         raise ValueError(f"'{text[:40]}' is no time")
     seconds, _, fraction = text.partition(".")
     return int(seconds) * 10**9 + (-1 if text.startswith("-") else 1) * int(fraction[:9].ljust(9, "0") or 0)
-
-
-def _filled(piece: bytes) -> Iterator[tuple[int, bytes]]:
-    """The parts of it that are no holes, each with its offset."""
-    ends = range(len(HOLE), len(piece) + len(HOLE), len(HOLE))
-    for hole, blocks in groupby(ends, key=lambda end: HOLE.startswith(piece[end - len(HOLE) : end])):
-        found = list(blocks)
-        if not hole:
-            start = found[0] - len(HOLE)
-            yield start, piece[start : found[-1]]
 
 
 def estimated_size(path: str) -> int:

@@ -144,7 +144,7 @@ async def rate_of(sessions: Sequence[Session | ShellSession]) -> float:
 async def _rate_of(session: Session | ShellSession) -> float:
     async def seconds(ballast: int) -> float:
         began = time.monotonic()
-        await session.ask("ping", timeout=WEIGHED_WITHIN, ballast=bytes(ballast))
+        await session.ask("ping", timeout=WEIGHED_WITHIN, attached=bytes(ballast))
         return time.monotonic() - began
 
     try:

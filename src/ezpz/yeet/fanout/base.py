@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from ezpz.registry import Registry
+from ezpz.yeet.agent import manifest
+from ezpz.yeet.agent.chunk import raw
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ezpz.cluster.model import Node
-    from ezpz.yeet.agent.tree import Survey
     from ezpz.yeet.entry import Entry
     from ezpz.yeet.events import Emit
     from ezpz.yeet.report import Failure
+
+
+Packed: TypeAlias = bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Shipment:
     version, files, bytes: what it must be there
     receipt: what each node's receipt says besides; executable: it holds an environment
     trial: what its python must say on every node (see `agent.smoke`), None for what has none
+    manifest: of it, packed
     """
 
     path: str
@@ -36,6 +41,7 @@ class Shipment:
     receipt: dict[str, Any]
     executable: bool
     trial: dict[str, Any] | None = None
+    manifest: Packed = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,29 @@ class Limits:
     pythons: tuple[str, ...] = ()
 
 
+class Held(NamedTuple):
+    """A file of a version in place: its path there, its time, its size in bytes."""
+
+    path: bytes
+    mtime_ns: int
+    size: int
+
+
+class Base:
+    """What some nodes all have in a version in place that is as its manifest says, but for `changed`: files by digest.
+
+    Raises Unreadable, Malformed for a manifest that is damaged.
+    """
+
+    def __init__(self, records: Iterable[manifest.Record], changed: Iterable[bytes] = ()) -> None:
+        gone = frozenset(changed)
+        self.files: dict[str, Held] = {}
+        for record in records:
+            if record[0] == "f" and raw(record[1]) not in gone:
+                self.files[record[5]] = Held(raw(record[1]), record[3], record[4])
+        self.large = frozenset(held.size for held in self.files.values() if held.size > manifest.BLOCK)
+
+
 class Feed(Protocol):
     """Takes the entries of a tree while they are read, from any thread, for an engine that sends them on at once.
 
@@ -64,6 +93,15 @@ class Feed(Protocol):
 
     needs_tree: bool
 
+    def may_have(self, size: int) -> bool:
+        """Whether the nodes may have a large file of this size already."""
+
+    def has(self, size: int, digest: str) -> bool:
+        """Whether the nodes have a file of this content already."""
+
+    def keep(self, entry: Entry, size: int, digest: str) -> bool:
+        """A file whose content they have; False, and nothing, if they have it not."""
+
     def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """A folder; the top is b""."""
 
@@ -72,14 +110,11 @@ class Feed(Protocol):
     def further(self, path: bytes, first: bytes) -> None:
         """A further name of a file or link."""
 
-    def file(self, entry: Entry, data: bytes) -> None:
-        """A file that holds `data`."""
+    def file(self, entry: Entry, data: bytes, digest: str) -> None:
+        """A file that holds `data`; digest: see `agent.manifest`."""
 
-    def piece(self, entry: Entry, offset: int, data: bytes) -> None:
-        """Some of a file that has `entry.size` bytes; none for its holes, but one at least."""
-
-    def open_file(self, entry: Entry, fd: int) -> None:
-        """A file as it is behind a descriptor, with its holes. Raises OSError."""
+    def piece(self, entry: Entry, size: int, offset: int, data: bytes) -> None:
+        """Some of a file that has `size` bytes; none for its holes, but one at least."""
 
     def remove(self, path: bytes) -> None:
         """What was fed of a path counts no more; a folder must be empty by then."""
@@ -89,9 +124,6 @@ class Feed(Protocol):
     def end(self) -> None:
         """There is no more."""
 
-    def survey(self) -> Survey:
-        """What was fed, counted, with its version."""
-
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -99,11 +131,13 @@ class Start:
 
     source: its path, as receipts have it; size: bytes of content, about
     read: what a file of it holds at an offset, for so many bytes, at any time later. Raises OSError.
+    bases: what nodes have of it already
     """
 
     source: str
     size: int
     read: Callable[[bytes, int, int], bytes]
+    bases: Mapping[Node, Base] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -130,8 +164,8 @@ class Engine(Protocol):
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         """Check every node's destination and take its lock, before anything moves; the failures by node."""
 
-    async def begin(self, nodes: tuple[Node, ...], start: Start) -> Feed | None:
-        """Begin to send what is about to be read; None when this engine, or these nodes, wait for the whole of it."""
+    async def begin(self, nodes: tuple[Node, ...], start: Start) -> tuple[Feed, ...]:
+        """Begin to send what is about to be read; none when this engine, or these nodes, wait for the whole of it."""
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         """Copy, verify and publish; each node's result is emitted as NodeDone the moment it is known."""

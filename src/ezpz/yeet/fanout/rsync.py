@@ -25,7 +25,7 @@ from ezpz.yeet.fanout.sources import MAX_PER_SOURCE, Tree
 from ezpz.yeet.report import Failure, NodeResult, Outcome
 
 if TYPE_CHECKING:
-    from ezpz.yeet.fanout.base import Shipment, Start
+    from ezpz.yeet.fanout.base import Feed, Shipment, Start
 
 STALLED = 60  # seconds without a byte after which rsync gives up
 OPTIONS = (
@@ -38,6 +38,8 @@ OPTIONS = (
     f"--timeout={STALLED}",
     *(f"--exclude=/{os.fsdecode(name)}" for name in OWN_FILES),
 )
+ALIKE = ("source", "ezpz", "kind", "relocation")
+"""What versions in a receipt have in common that were made of the same source by the same rules."""
 CLOSED_DOORS = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
 """Why one node may be unable to log in to another, although this host can reach both."""
 
@@ -62,8 +64,9 @@ class RsyncTree(Agents):
 
     needs = ("rsync", "ssh")
 
-    async def begin(self, nodes: tuple[Node, ...], start: Start) -> None:
+    async def begin(self, _nodes: tuple[Node, ...], _start: Start) -> tuple[Feed, ...]:
         """Wait for the whole of it."""
+        return ()
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         await _Delivery(self, nodes, shipment).run()
@@ -86,7 +89,6 @@ class _Delivery:
         for node in self.nodes:
             if not self.engine.sessions[node].is_agent:
                 self.tree.only_from_origin(node)
-        await all_of(self._keep(node) for node in self.nodes)
         if self.tree.is_waiting:
             self.pace = await self._weigh()
             self.tree.max_per_source = self.pace.per_source
@@ -111,18 +113,6 @@ class _Delivery:
         self.under_way.discard(task)
         self.ended.put_nowait(None if task.cancelled() else task.exception())
 
-    async def _keep(self, node: Node) -> None:
-        """Leave a node alone that has this very version, and let it serve others."""
-        receipt = self.engine.prepared[node].get("receipt") or {}
-        if receipt.get("version") != self.shipment.version:
-            return
-        asking = self.engine.sessions[node].ask(
-            "keep", version=self.shipment.version, made_of=self.shipment.receipt, timeout=ANSWER_WITHIN
-        )
-        if (await attempt(asking)).get("kept"):
-            self.tree.has(node)
-            self.engine.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
-
     async def _weigh(self) -> Pace:
         """Learn what the network carries from one node, and from all of them what their rsync knows."""
         sessions = [self.engine.sessions[node] for node in self.nodes]
@@ -135,6 +125,7 @@ class _Delivery:
         try:
             self.engine.emit(NodeStarted(node, source.given, number))
             await self.engine.renew(node)
+            await self._adopt(node)
             moved = await self._copy(node, source)
             published = await self._publish(node)
         except EzpzError as e:
@@ -144,6 +135,12 @@ class _Delivery:
             via = source.given if self.engine.sessions[node].is_agent else f"{source.given}, by rsync"
             result = NodeResult(node, Outcome.OK, number, via, seconds=self._elapsed(), **published, **moved)
             self.engine.emit(NodeDone(result))
+
+    async def _adopt(self, node: Node) -> None:
+        """Have a node take what it has already into staging, where rsync finds it. Raises EzpzError."""
+        session = self.engine.sessions[node]
+        if session.is_agent:
+            await session.ask("adopt", attached=self.shipment.manifest, timeout=self.engine.limits.timeout or None)
 
     def _failed(self, node: Node, source: Node, error: EzpzError, attempt: int) -> None:
         if isinstance(error, ClosedDoorError):
@@ -221,8 +218,9 @@ class _Delivery:
     def _argv(self, node: Node, source: str, target: str) -> list[str]:
         argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
         standing = self.engine.prepared[node].get("receipt") or {}
-        if all(standing.get(name) == value for name, value in self.shipment.receipt.items()):
-            # only then do equal size and time mean equal content
+        rules = ((name, self.shipment.receipt[name]) for name in ALIKE)
+        if not self.engine.sessions[node].is_agent and all(standing.get(name) == value for name, value in rules):
+            # there is no manifest; only then do equal size and time mean equal content
             argv.append(f"--link-dest={self.shipment.destination}")
         return [*argv, "--", source, target]
 

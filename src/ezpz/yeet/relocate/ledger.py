@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from ezpz.yeet.intake import Made
 from ezpz.yeet.notices import Notices
 from ezpz.yeet.relocate.bytecode import HEADER
 
@@ -23,6 +24,9 @@ class Outcome(NamedTuple):
     case: str = ""
 
 
+UNCHANGED = Outcome(changed=False)
+
+
 @dataclass(slots=True)
 class Ledger:
     """Applies a relocation, and counts: files patched, paths replaced in them, links rewritten; safe from any thread.
@@ -36,6 +40,8 @@ class Ledger:
     replaced: int = 0
     links: int = 0
     notices: Notices = field(default_factory=Notices)
+    _outcomes: dict[bytes, Outcome] = field(default_factory=dict, compare=False, repr=False)
+    _heads: dict[bytes, bytes] = field(default_factory=dict, compare=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def entry(self, entry: Entry) -> Entry:
@@ -51,6 +57,7 @@ class Ledger:
         """What the whole content of a regular file becomes."""
         if path.endswith(b".pyc"):
             if self.bytecode is not None:
+                self._heads[path] = data[:HEADER]
                 self.bytecode.check(path, data[:HEADER])
             return data
         change = self.relocation.content(path, data) if self.relocation.examines(path) else None
@@ -63,6 +70,8 @@ class Ledger:
         """Note what was done to a file that `content` was not told of."""
         if outcome.case:
             self.notices.note(outcome.case, path)
+        if outcome.changed or outcome.case:
+            self._outcomes[path] = outcome
         if not outcome.changed:
             return
         with self._lock:
@@ -70,6 +79,19 @@ class Ledger:
             self.replaced += outcome.replaced
         if self.bytecode is not None:
             self.bytecode.patched(path)
+
+    def made(self, entry: Entry) -> Made:
+        """How a file that was read became what it is; to be asked once."""
+        outcome = self._outcomes.pop(entry.path, UNCHANGED)
+        return Made(entry.size, *outcome, self._heads.pop(entry.path, b"").hex())
+
+    def recall(self, path: bytes, made: Made) -> None:
+        """Note a file that was not read, since it is known what becomes of it."""
+        outcome = Outcome(made.changed, made.replaced, made.case)
+        if outcome != UNCHANGED:
+            self.count(path, outcome)
+        if self.bytecode is not None and path.endswith(b".pyc"):
+            self.bytecode.check(path, bytes.fromhex(made.head))
 
     def linked(self, path: bytes, first: bytes, staged: bytes) -> None:
         """Note a further name of a file that `content` was told of by its first name; `staged` is where it stands now.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.child import all_of
 from ezpz.cluster.model import Node
 from ezpz.errors import EzpzError, NodeLost, by_code
+from ezpz.yeet.agent.chunk import CONTENT_LIMIT
 from ezpz.yeet.agent.codec import Codec
 from ezpz.yeet.agent.relay import Downstream
 from ezpz.yeet.events import NodeDone, NodeMoved, NodeParked, NodeRetrying, NodeServed, NodeWhole, Noted
@@ -21,7 +22,7 @@ from ezpz.yeet.report import Failure, NodeResult, Outcome
 from ezpz.yeet.session import NodeSilent
 
 if TYPE_CHECKING:
-    from ezpz.yeet.fanout.base import Shipment, Start
+    from ezpz.yeet.fanout.base import Base, Shipment, Start
     from ezpz.yeet.fanout.stream.engine import Stream
 
 ROOT = Node("this host", address="", given="this host", is_local=True)
@@ -36,10 +37,11 @@ SMALL_CHUNK = 512 << 10  # bytes of content in a chunk on a slow wire, where eac
 class Conductor:
     """One stream to some nodes: carries out what the course says, and tells it what happens."""
 
-    def __init__(self, engine: Stream, nodes: tuple[Node, ...], start: Start, *, needs_tree: bool) -> None:
+    def __init__(self, engine: Stream, nodes: tuple[Node, ...], start: Start, base: Base, *, needs_tree: bool) -> None:
         self.engine = engine
         self.nodes = nodes
         self.start = start
+        self.base = base
         self.needs_tree = needs_tree
         self.loop = asyncio.get_running_loop()
         self.serial = 0
@@ -67,8 +69,10 @@ class Conductor:
         rates = Rates(rate=max(rate, 1.0), size=max(1, self.start.size) / (3 if slow else 1), chunk=SMALL_CHUNK // 3)
         shape = choose_shape(len(self.nodes), rates)
         engine.emit(Noted(f"the network carries {rate / 1e6:.0f} MB/s: {shape.reason}"))
-        limits = {"limit": SMALL_CHUNK} if slow else {}
-        self.feed = Feed(engine.secret, codec, kind, self.start.read, needs_tree=self.needs_tree, **limits)
+        self.feed = Feed(
+            engine.secret, codec, kind, self.start.read, SMALL_CHUNK if slow else CONTENT_LIMIT,
+            needs_tree=self.needs_tree, base=self.base,
+        )  # fmt: skip
         self.course: Course[Node] = Course(ROOT, self.nodes, shape.width, engine.rng, wire=rate)
         await all_of(self._ask(node, "join") for node in self.nodes)
         self._act(self.course.start())
@@ -194,7 +198,7 @@ class Conductor:
         if node not in self.results:
             self._finished(NodeResult(
                 node, Outcome.OK, self.attempts[node], self.via[node], seconds=self.engine.elapsed(),
-                sent_files=shipment.files, sent_bytes=shipment.bytes, **published,
+                sent_files=self.feed.files, sent_bytes=self.feed.bytes, **published,
             ))  # fmt: skip
             self._act(self.course.done(node))
 

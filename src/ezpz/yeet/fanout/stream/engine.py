@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import threading
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.child import all_of, in_thread
+from ezpz.child import all_of
 from ezpz.cluster.remote import ssh_forward_argv
 from ezpz.errors import EzpzError, ToolMissing, by_code
-from ezpz.yeet.events import NodeDone
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, Agents, rate_of
-from ezpz.yeet.fanout.base import Start
+from ezpz.yeet.fanout.base import Base
 from ezpz.yeet.fanout.machine import raise_open_files
 from ezpz.yeet.fanout.rsync import RsyncTree
 from ezpz.yeet.fanout.stream.conductor import ROOT, STALL, Conductor
 from ezpz.yeet.fanout.stream.startup import FAN, Invitation, SrunStartup, SshStartup, Startup
-from ezpz.yeet.refeed import Again, feed_tree
-from ezpz.yeet.report import Failure, NodeResult, Outcome
+from ezpz.yeet.report import Failure
 
 if TYPE_CHECKING:
     import random
@@ -27,7 +23,7 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.model import Node
     from ezpz.yeet.events import Emit
-    from ezpz.yeet.fanout.base import Feed, Limits, Shipment
+    from ezpz.yeet.fanout.base import Feed, Limits, Shipment, Start
 
 
 class Stream(Agents):
@@ -92,68 +88,31 @@ class Stream(Agents):
             raise by_code(failure.code)(failure.message, hint=failure.hint)
         await self.enlist(node)
 
-    async def begin(self, nodes: tuple[Node, ...], start: Start) -> Feed | None:
-        known = tuple(
-            node for node in nodes if _stands(self.prepared[node], start.source) or not self.sessions[node].is_agent
-        )
-        fresh = tuple(node for node in nodes if node not in known)
-        if not fresh:
-            return None
-        stream = Conductor(self, fresh, start, needs_tree=bool(known))
-        self.streams.append(stream)
-        await stream.begin()
-        return stream.feed
+    async def begin(self, nodes: tuple[Node, ...], start: Start) -> tuple[Feed, ...]:
+        """One stream for all nodes that have the same already, and one for those that have nothing."""
+        by_base: defaultdict[Base | None, list[Node]] = defaultdict(list)
+        for node in nodes:
+            if self.sessions[node].is_agent:
+                by_base[start.bases.get(node)].append(node)
+        needs_tree = len(nodes) > sum(map(len, by_base.values()))
+        for base, those in by_base.items():
+            stream = Conductor(self, tuple(those), start, base or Base(()), needs_tree=needs_tree)
+            self.streams.append(stream)
+            await stream.begin()
+        return tuple(stream.feed for stream in self.streams)
 
     async def deliver(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
-        streams = tuple(self.streams)
-        streamed = {node for stream in streams for node in stream.nodes}
+        streamed = {node for stream in self.streams for node in stream.nodes}
         rest = tuple(node for node in nodes if node not in streamed)
-        updating = [self._update(rest, shipment)] if rest else []
-        await all_of([*(stream.finish(shipment) for stream in streams), *updating])
-
-    async def _update(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
-        """Bring nodes up to date that have a version of the same source: rsync sends only what changed."""
-        by_rsync: tuple[Node, ...] = ()
-        if self.limits.transport == "ssh" and shutil.which("rsync") is not None:
-            answers = await self.ask(nodes, "weigh")
-            by_rsync = tuple(node for node in nodes if answers.get(node, {}).get("rsync"))
-        rest = tuple(node for node in nodes if node not in by_rsync)
-        agents = tuple(node for node in by_rsync if self.sessions[node].is_agent)
-        shells = tuple(node for node in by_rsync if node not in agents)
-        rsyncs = (self._by_rsync(those, shipment) for those in (agents, shells) if those)
-        await all_of([*rsyncs, self._stream_again(rest, shipment)])
+        by_rsync = [self._by_rsync(rest, shipment)] if rest else []
+        await all_of([*(stream.finish(shipment) for stream in self.streams), *by_rsync])
 
     async def _by_rsync(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
+        """Serve the nodes without python."""
         rsync = RsyncTree(self.limits, self.emit, self.rng)
         rsync.began, rsync.request = self.began, self.request
         rsync.sessions, rsync.prepared = self.sessions, self.prepared
         await rsync.deliver(nodes, shipment)
-
-    async def _stream_again(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
-        """Send what stands here already to those of the nodes that have not this very version."""
-        kept = await self.ask(nodes, "keep", version=shipment.version, made_of=shipment.receipt)
-        changed = tuple(node for node in nodes if not kept.get(node, {}).get("kept"))
-        for node in nodes:
-            if node not in changed:
-                self.emit(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self.elapsed())))
-        if not changed:
-            return
-        root = os.fsencode(shipment.path)
-        again = Again(root, lambda: None)
-        stop = threading.Event()
-        stream = Conductor(
-            self, changed, Start(shipment.receipt["source"], shipment.bytes, again.read), needs_tree=True
-        )
-        self.streams.append(stream)
-        try:
-            await stream.begin()
-            await in_thread(lambda: feed_tree(root, stream.feed, stop))
-            await in_thread(stream.feed.end)
-            await stream.finish(shipment)
-        finally:
-            stop.set()
-            await stream.close()
-            again.close()
 
     async def close(self) -> None:
         for stream in self.streams:
@@ -177,8 +136,3 @@ class Stream(Agents):
     def _gone(self, node: Node, error: EzpzError) -> None:
         for stream in self.streams:
             stream.lost(node, error)
-
-
-def _stands(prepared: dict[str, Any], source: str) -> bool:
-    """Whether a node has a version of this source already."""
-    return bool((prepared.get("receipt") or {}).get("source") == source)

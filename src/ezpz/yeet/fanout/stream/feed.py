@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.agent import chunk, frames, tree
+from ezpz.yeet.agent import chunk, frames
 from ezpz.yeet.agent.log import Log
+from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.ring import KEEP, Ring
-from ezpz.yeet.relocate.large import extents
+from ezpz.yeet.fanout.base import Base
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.entry import Entry
 
 ENTRY = 160  # bytes of a list that an entry takes, besides its path; digest and numbers
+NOTHING = Base(())
 LOWEST, HIGHEST = 1, 3  # zstd's levels; the next one saves 2 % more, and takes every node a fifth longer to undo
 
 
@@ -42,7 +42,8 @@ class Feed:
     """Packs what it is given into chunks and puts them on the ring; safe from any thread.
 
     secret: the run's; kind: the compression that every node can undo; read: what a file of the tree holds, to make a
-    chunk again; limit: bytes of content in a chunk; fed: is told how many chunks and bytes have been made
+    chunk again; limit: bytes of content in a chunk; base: what the nodes have already
+    files, bytes: what was given with its content
 
     A folder is given before what is in it, and the first name of a file before any further one.
     """
@@ -56,8 +57,10 @@ class Feed:
         limit: int = chunk.CONTENT_LIMIT,
         *,
         needs_tree: bool = False,
+        base: Base = NOTHING,
     ) -> None:
         self.needs_tree = needs_tree
+        self.base = base
         self.codec = codec
         self.kind = kind
         self.limit = limit
@@ -91,31 +94,35 @@ class Feed:
         """What was fed of a path before counts no more; `barrier` comes first, and what it is now after."""
         self._add(["x", chunk.text(path)])
 
-    def file(self, entry: Entry, data: bytes) -> None:
+    def may_have(self, size: int) -> bool:
+        """Whether the nodes may have a large file of this size already."""
+        return size in self.base.large
+
+    def has(self, size: int, digest: str) -> bool:
+        """Whether the nodes have a file of this content already."""
+        return not size or digest in self.base.files
+
+    def keep(self, entry: Entry, size: int, digest: str) -> bool:
+        """A file whose content they have; False, and nothing, if they have it not."""
+        held = self.base.files.get(digest) if size else None
+        if held is None or held.size != size:
+            return False
+        facts = [entry.mtime_ns, size, digest, chunk.text(held.path), held.mtime_ns]
+        self._add(["k", chunk.text(entry.path), entry.mode & 0o7777, *facts])
+        return True
+
+    def file(self, entry: Entry, data: bytes, digest: str) -> None:
         """A file that holds `data`."""
-        if len(data) <= self.limit:
-            self._piece(entry, len(data), 0, data)
-            return
-        for start in range(0, len(data), self.limit):
-            self._piece(entry, len(data), start, data[start : start + self.limit])
+        if len(data) <= min(BLOCK, self.limit):
+            self._piece(entry, len(data), 0, data, digest)
+        else:
+            self.piece(entry, len(data), 0, data)
 
-    def piece(self, entry: Entry, offset: int, data: bytes) -> None:
-        """Some of a file that has `entry.size` bytes."""
-        for start in range(0, len(data), self.limit) or (0,):
-            self._piece(entry, entry.size, offset + start, data[start : start + self.limit])
-
-    def open_file(self, entry: Entry, fd: int) -> None:
-        """A file as it is behind a descriptor, with its holes. Raises OSError."""
-        status = os.fstat(fd)
-        fed = False
-        for start, end in extents(fd, status):
-            offset = start
-            while offset < end and (data := os.pread(fd, min(self.limit, end - offset), offset)):
-                self._piece(entry, status.st_size, offset, data)
-                offset += len(data)
-                fed = True
-        if not fed:
-            self._piece(entry, status.st_size, 0, b"")
+    def piece(self, entry: Entry, size: int, offset: int, data: bytes) -> None:
+        """Some of a file that has `size` bytes."""
+        most = min(BLOCK, self.limit)
+        for start in range(0, len(data), most) or (0,):
+            self._piece(entry, size, offset + start, data[start : start + most])
 
     def barrier(self) -> None:
         """What follows takes the place of some of what was fed before."""
@@ -140,12 +147,8 @@ class Feed:
         self.log.file = -1
         self._file.close()
 
-    def survey(self) -> tree.Survey:
-        """What was fed, counted, with its version: the same as a survey of the tree that it makes. Raises OSError."""
-        return survey_of(self.log)
-
-    def _piece(self, entry: Entry, size: int, offset: int, data: bytes) -> None:
-        facts = [size, offset, len(data), chunk.digest(data)]
+    def _piece(self, entry: Entry, size: int, offset: int, data: bytes, digest: str = "") -> None:
+        facts = [size, offset, len(data), digest or chunk.digest(data)]
         self._add(["f", chunk.text(entry.path), entry.mode & 0o7777, entry.mtime_ns, *facts], data)
 
     def _add(self, record: list[Any], data: bytes = b"") -> None:
@@ -155,6 +158,8 @@ class Feed:
             if self._size + len(data) > self.limit or self._list_size + room > chunk.LIST_LIMIT:
                 task = self._cut()
             self._records.append(record)
+            self.files += record[0] == "f" and not record[5] and bool(data)
+            self.bytes += len(data)
             self._size += len(data)
             self._list_size += room
             if data:
@@ -190,43 +195,3 @@ class Feed:
             with self._idle:
                 self._busy -= 1
                 self._idle.notify_all()
-
-
-def survey_of(log: Log) -> tree.Survey:
-    """The survey of the tree that the chunks of a log make. Raises OSError."""
-    files = size = total = 0
-    folders: dict[bytes, int] = {}
-    facts: dict[bytes, tuple[int, int, int, bytes]] = {}
-    seen: set[bytes] = set()
-    firsts = {chunk.raw(record[2]) for number in log.numbers() for record in log.records(number) if record[0] == "h"}
-    for number in log.numbers():
-        for record in log.records(number):
-            path = chunk.raw(record[1])
-            if not path or record[0] == "x" or not log.counts(path, number):
-                continue
-            fact = _fact(record, facts)
-            if path in firsts:
-                facts[path] = fact
-            if record[0] == "d":
-                folders[path] = tree.fingerprint(path, *fact)
-                continue
-            if record[0] == "f" and record[6] != record[4]:  # told in pieces
-                if path in seen:
-                    continue
-                seen.add(path)
-            files += 1
-            size += fact[1]
-            total += tree.fingerprint(path, *fact)
-    return tree.Survey(files, size, files + len(folders), tree.version_of(total + sum(folders.values())))
-
-
-def _fact(record: list[Any], firsts: dict[bytes, tuple[int, int, int, bytes]]) -> tuple[int, int, int, bytes]:
-    """Mode, size, time and target of an entry."""
-    kind = record[0]
-    if kind == "d":
-        return stat.S_IFDIR | record[2], 0, record[3], b""
-    if kind == "f":
-        return stat.S_IFREG | record[2], record[4], record[3], b""
-    if kind == "l":
-        return stat.S_IFLNK | 0o777, 0, record[2], chunk.raw_target(record[3])
-    return firsts[chunk.raw(record[2])]

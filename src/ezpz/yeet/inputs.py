@@ -1,0 +1,39 @@
+"""Inputs: all that a version is made of, by one name: when it is the same, so is the version, and nothing is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from ezpz.errors import SourceUnreadable
+from ezpz.yeet.agent.tree import version_of
+
+if TYPE_CHECKING:
+    from ezpz.yeet.plan import Plan
+    from ezpz.yeet.relocate.interpreter import Interpreter
+    from ezpz.yeet.scan import Scan
+
+
+def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
+    """Of a directory: the facts of every entry that comes along, and the interpreter that compiles it.
+
+    Contents are known by size and time, as everywhere, but for files that were made for this run.
+    """
+    total = sum(_digest(repr(tuple(entry))) for batch in scanned.batches() for entry in batch)
+    return version_of(total + (_digest(repr((python.version, python.tag, python.magic))) if python is not None else 0))
+
+
+def inputs_of_archive(plan: Plan) -> str:
+    """Of an archive: the file, by size and time, and what decides how it is unpacked. Raises SourceUnreadable."""
+    try:
+        status = os.stat(plan.source.real)
+    except OSError as e:
+        raise SourceUnreadable(f"cannot read '{plan.source.real}': {e.strerror}") from e
+    request = plan.request
+    rules = (request.base, request.editable, request.compile, request.orig_prefix)
+    return version_of(_digest(repr((status.st_size, status.st_mtime_ns, *rules))))
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")

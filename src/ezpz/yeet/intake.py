@@ -1,0 +1,241 @@
+"""Intake: takes the entries of a tree while they are read, writes their manifest, and hands them to all who send them.
+
+What a file is known by is worked out here, once, whoever wants it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ezpz.yeet.agent import manifest, tree
+from ezpz.yeet.agent.chunk import raw, text
+from ezpz.yeet.agent.manifest import BLOCK
+from ezpz.yeet.blocks import blocks_of, filled
+from ezpz.yeet.entry import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ezpz.yeet.fanout.base import Feed
+
+SPOOL_MEMORY = 32 << 20  # bytes of lines kept in memory, beyond that in a temporary file
+OWN = 0o100600  # the manifest's mode
+
+
+class Made(NamedTuple):
+    """How a file of the source became what it is.
+
+    size: what it had in the source, in bytes; changed, replaced, case: see `relocate.ledger.Outcome`
+    head: how bytecode begins, in hex, "" for what is none
+    """
+
+    size: int
+    changed: bool = False
+    replaced: int = 0
+    case: str = ""
+    head: str = ""
+
+
+class Taken(NamedTuple):
+    """What an intake took: its survey, its manifest, packed, and the `contents` of that; see `manifest.contents_of`."""
+
+    survey: tree.Survey
+    contents: str
+    manifest: bytes
+
+
+class Intake:
+    """Safe from any thread. A folder comes before what is in it, the first name of a file before any further one.
+
+    What takes the place of something that was taken already comes after `barrier` and `remove`; of a folder the last
+    word counts. A file comes by `file` or `open_file`, or in blocks, unless `keep` says that everybody has it.
+    """
+
+    def __init__(self, feeds: Sequence[Feed] = ()) -> None:
+        self.feeds = tuple(feeds)
+        self._spool = tempfile.SpooledTemporaryFile(SPOOL_MEMORY)  # noqa: SIM115 - closed by close()
+        self._count = 0
+        self._last: dict[bytes, int] = {}  # the line from where on something counts
+        self._firsts: set[bytes] = set()
+        self._digests: dict[bytes, dict[int, bytes]] = {}  # of the blocks of files that are not complete yet
+        self._lock = threading.Lock()
+
+    @property
+    def needs_tree(self) -> bool:
+        """Whether somebody sends the whole tree from this host afterwards."""
+        return not self.feeds or any(feed.needs_tree for feed in self.feeds)
+
+    def may_have(self, size: int) -> bool:
+        """Whether some nodes have a file of this size, and its digest is worth knowing before it is sent."""
+        return any(feed.may_have(size) for feed in self.feeds)
+
+    def has(self, size: int, digest: str) -> bool:
+        """Whether all nodes have a file of this content."""
+        return all(feed.has(size, digest) for feed in self.feeds)
+
+    def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
+        """A folder; the top is b""."""
+        if path:
+            self._note(["d", text(path), mode & 0o7777, mtime_ns], supersedes=path)
+        for feed in self.feeds:
+            feed.folder(path, mode, mtime_ns)
+
+    def symlink(self, entry: Entry) -> None:
+        self._note(["l", text(entry.path), entry.mtime_ns, text(entry.target)])
+        for feed in self.feeds:
+            feed.symlink(entry)
+
+    def further(self, path: bytes, first: bytes) -> None:
+        """A further name of a file or link."""
+        with self._lock:
+            self._firsts.add(first)
+        self._note(["h", text(path), text(first)])
+        for feed in self.feeds:
+            feed.further(path, first)
+
+    def file(self, entry: Entry, data: bytes, made: Made | None = None) -> None:
+        """A file that holds `data`; made: None for one that was not made from the source."""
+        digest = manifest.digest(data)
+        self._note_file(entry, len(data), digest, made)
+        for feed in self.feeds:
+            if not feed.keep(entry, len(data), digest):
+                feed.file(entry, data, digest)
+
+    def open_file(self, entry: Entry, fd: int, made: Made | None = None) -> None:
+        """A file as it is behind a descriptor, with its holes. Raises OSError."""
+        size = os.fstat(fd).st_size
+        if size <= BLOCK:
+            self.file(entry, os.pread(fd, size, 0), made)
+            return
+        wanting = self.feeds
+        if self.may_have(size):
+            digest = manifest.digest_file(fd, size)
+            wanting = tuple(feed for feed in self.feeds if not feed.keep(entry, size, digest))
+        if wanting or not self.feeds:
+            digests = []
+            for number, block in enumerate(blocks_of(fd, size)):
+                digests.append(hashlib.sha256(block).digest())
+                _send(wanting, entry, size, number * BLOCK, block)
+            digest = manifest.joined(digests)
+        self._note_file(entry, size, digest, made)
+
+    def block(self, entry: Entry, offset: int, block: bytes) -> None:
+        """A block of a large file, all but the last of them BLOCK bytes; in any order."""
+        digest = hashlib.sha256(block).digest()
+        with self._lock:
+            digests = self._digests.setdefault(entry.path, {})
+            digests[offset] = digest
+            complete = len(digests) * BLOCK >= entry.size
+            if complete:
+                del self._digests[entry.path]
+        _send(self.feeds, entry, entry.size, offset, block)
+        if complete:
+            self._note_file(entry, entry.size, manifest.joined(digests[at] for at in sorted(digests)), None)
+
+    def keep(self, entry: Entry, size: int, digest: str, made: Made | None = None) -> bool:
+        """Whether all nodes have a file of this content, so that nobody has to read it; then it is taken."""
+        if not self.has(size, digest):
+            return False
+        self._note_file(entry, size, digest, made)
+        for feed in self.feeds:
+            if not feed.keep(entry, size, digest):  # nothing is in it
+                feed.file(entry, b"", digest)
+        return True
+
+    def remove(self, path: bytes) -> None:
+        """What was taken of a path counts no more; a folder must be empty by then."""
+        with self._lock:
+            self._last[path] = self._count
+        for feed in self.feeds:
+            feed.remove(path)
+
+    def barrier(self) -> None:
+        """What follows takes the place of some of what was taken before."""
+        for feed in self.feeds:
+            feed.barrier()
+
+    def end(self) -> Taken:
+        """There is no more; what it was. The manifest is handed on as a file of ours. Raises OSError."""
+        tally = _Tally(self._firsts)
+        packed = io.BytesIO()
+        manifest.write(packed, {}, tally.watch(self._lines()))
+        taken = Taken(tally.survey, manifest.contents_of(tally.total), packed.getvalue())
+        entry = Entry(tree.MANIFEST, OWN, 0, len(taken.manifest))
+        digest = manifest.digest(taken.manifest)
+        for feed in self.feeds:
+            feed.file(entry, taken.manifest, digest)
+            feed.end()
+        return taken
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def _note_file(self, entry: Entry, size: int, digest: str, made: Made | None) -> None:
+        record = ["f", text(entry.path), entry.mode & 0o7777, entry.mtime_ns, size, digest]
+        self._note(record if made is None else [*record, list(made)])
+
+    def _note(self, record: list[Any], supersedes: bytes = b"") -> None:
+        line = manifest.line_of(record)
+        with self._lock:
+            if supersedes:
+                self._last[supersedes] = self._count
+            self._count += 1
+            self._spool.write(line)
+
+    def _lines(self) -> Iterator[tuple[bytes, list[Any]]]:
+        """The lines that count, and what they say."""
+        self._spool.seek(0)
+        for number, line in enumerate(self._spool):
+            record = manifest.record_of(line)
+            if number >= self._last.get(raw(record[1]), 0):
+                yield line, record
+
+
+def _send(feeds: Sequence[Feed], entry: Entry, size: int, offset: int, block: bytes) -> None:
+    """Hand on what is no hole of a block; of the first one an empty piece, at least."""
+    pieces = list(filled(block)) or ([(0, b"")] if not offset else [])
+    for feed in feeds:
+        for start, piece in pieces:
+            feed.piece(entry, size, offset + start, piece)
+
+
+class _Tally:
+    """Counts the lines of a manifest as they pass by. firsts: the paths that others are further names of."""
+
+    def __init__(self, firsts: set[bytes]) -> None:
+        self.firsts = firsts
+        self.total = 0
+        self._facts: dict[bytes, manifest.Facts] = {}
+        self._files = self._bytes = self._entries = self._version = 0
+
+    def watch(self, lines: Iterator[tuple[bytes, list[Any]]]) -> Iterator[bytes]:
+        further = []
+        for line, record in lines:
+            self.total += manifest.summed(line)
+            if record[0] == "h":
+                further.append(record)
+            else:
+                self._count(record)
+            yield line
+        for record in further:
+            self._count(record)
+
+    def _count(self, record: list[Any]) -> None:
+        path = raw(record[1])
+        facts = manifest.facts_of(record, self._facts)
+        if path in self.firsts:
+            self._facts[path] = facts
+        mode, size, mtime_ns, target, _ = facts
+        self._entries += 1
+        self._files += record[0] != "d"
+        self._bytes += size
+        self._version += tree.fingerprint(path, mode, size, mtime_ns or 0, target)
+
+    @property
+    def survey(self) -> tree.Survey:
+        return tree.Survey(self._files, self._bytes, self._entries, tree.version_of(self._version))
