@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ezpz.cli.complete import complete_engines, complete_strategies
 from ezpz.cli.deprecated import TAR_STRAYS, YEET_STRAYS, deprecation, without_stray
 from ezpz.cli.group import DefaultGroup
-from ezpz.cli.options import exclusive, node_options
+from ezpz.cli.options import node_options
 from ezpz.cli.output import Output, output_options
+from ezpz.yeet.options import PREFIX, Finite, excludes, option, transport_option
+from ezpz.yeet.status_command import clean_command, status_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ezpz.yeet.plan import Request
     from ezpz.yeet.report import Report
     from ezpz.yeet.timeline import Timeline
-
-F = TypeVar("F", bound="Callable[..., Any]")
-PREFIX = "EZPZ_YEET"
-
-
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """A click option with the environment variable EZPZ_YEET_… of its name, shown in --help."""
-    long = next(name for name in names if name.startswith("--"))
-    settings.setdefault("envvar", f"{PREFIX}_{long.lstrip('-').upper().replace('-', '_')}")
-    return click.option(*names, show_envvar=True, **settings)
-
-
-def excludes(*others: str) -> Any:
-    """A callback for an option that excludes others, by parameter name."""
-    return lambda ctx, param, value: exclusive(ctx, param, value, *others)
-
-
-class Finite(click.FloatRange):
-    """A number in a range; nan is in none and inf is no number of seconds."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
-
 
 SOURCE = click.argument("src_arg", metavar="[SRC]", required=False, type=click.Path(), callback=excludes("src"))
 SOURCE_OR_VARIABLE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(), envvar=f"{PREFIX}_SRC")
@@ -64,7 +37,8 @@ def yeet() -> None:
       ezpz yeet /lus/me/models/llama --dst /tmp/llama
       ezpz yeet env.tar.gz --min-success-fraction 0.9
       ezpz yeet --dry-run                       what would be done, and why
-      ezpz yeet status /tmp/env                 what stands on each node
+      ezpz yeet status                          what stands on each node
+      ezpz yeet clean                           remove it again
     """
 
 
@@ -85,13 +59,7 @@ def yeet() -> None:
 @option(
     "--engine", metavar="NAME", shell_complete=complete_engines, help="How it gets to the other nodes: stream or rsync."
 )
-@option(
-    "--transport",
-    type=click.Choice(["auto", "ssh", "srun"]),
-    default="auto",
-    show_default=True,
-    help="What starts things on the nodes; auto is srun inside a Slurm job, else ssh.",
-)
+@transport_option()
 @option("--encrypt", is_flag=True, help="Send nothing but through ssh, the data as well.")
 @option(
     "--exclude",
@@ -265,45 +233,8 @@ def tar_command(*, src: str | None, target: str | None, exclude: tuple[str, ...]
     display.show_archive(output, source, scanned, path, size, texts)
 
 
-@yeet.command("status")
-@click.argument("dst", required=False, type=click.Path(), envvar=f"{PREFIX}_DST")
-@option("--leaks", is_flag=True, help="What still points at a shared filesystem, on one node.")
-@node_options(PREFIX)
-@output_options(PREFIX)
-@click.pass_context
-def status_command(ctx: click.Context, /, *, dst: str | None, leaks: bool, output: Output, **where: Any) -> None:
-    """Tell what stands at DST on every node: exit 0 only if all have the same version.
-
-    DST is by default EZPZ_YEET_DST, or where `ezpz yeet` puts the active environment. With --leaks: run its python on
-    one node and list what it still uses of a shared filesystem, with what to do about it; exit 0 only if nothing.
-
-    \b
-    Examples:
-      ezpz yeet status /tmp/torch
-      ezpz yeet status --leaks /tmp/torch
-      ezpz yeet status --json | jq '.nodes[] | select(.state != "present")'
-    """
-    from ezpz.cluster.detect import detect
-    from ezpz.yeet import display, leak_display
-    from ezpz.yeet.source import active_environment, default_destination, inspect
-    from ezpz.yeet.status import ask_all, find_leaks
-
-    destination = os.path.abspath(dst or default_destination(inspect(active_environment(os.environ))))
-    allocation = detect(**where, environ=os.environ)
-    if leaks:
-        signal.signal(signal.SIGTERM, _stop)
-        found = find_leaks(allocation, destination, os.environ)
-        leak_display.show_leaks(output, allocation, found)
-        ctx.exit(found.exit_code)
-    report = ask_all(allocation, destination)
-    display.show_status(output, allocation, report)
-    ctx.exit(report.exit_code)
-
-
-def _stop(number: int, _frame: object) -> None:
-    from ezpz.errors import Interrupted
-
-    raise Interrupted("interrupted", signal=number)
+yeet.add_command(status_command)
+yeet.add_command(clean_command)
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""How a yeet is shown: progress while it runs, the plan, the report, the status; text or one JSON document."""
+"""How a yeet is shown: progress while it runs, the plan, the report; text or one JSON document."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ezpz.cli.output import Output
-    from ezpz.cluster.model import Allocation
     from ezpz.yeet.plan import Plan
     from ezpz.yeet.report import Failure
     from ezpz.yeet.scan import Scan
     from ezpz.yeet.source import Source
-    from ezpz.yeet.status import Standing, StatusReport
     from ezpz.yeet.timeline import Timeline
 
 PLAN_SCHEMA = "ezpz/yeet-plan/1"
@@ -252,38 +250,3 @@ def show_archive(
         output.warn(warning)
     output.line(f"{path}: {human(size)} from {scanned.files:,} files, {human(scanned.size)}", fg="green", bold=True)
     output.line(f"next:\n  ezpz yeet {shlex.quote(path)}")
-
-
-def show_status(output: Output, allocation: Allocation, report: StatusReport) -> None:
-    """One line for all nodes of which the same is true."""
-    output.document(report.to_dict())
-    for line in allocation.evidence:
-        output.detail(line)
-    for warning in allocation.warnings:
-        output.warn(warning)
-    groups: dict[str, list[Standing]] = {}
-    for standing in report.standings:
-        groups.setdefault(_standing_in_words(standing), []).append(standing)
-    output.line(report.destination, bold=True)
-    for text, alike in groups.items():
-        made = [standing.receipt["created"] for standing in alike if standing.receipt is not None]
-        age = f", {_age(time.time() - min(made))} old" if made else ""
-        names = fold(standing.node.given for standing in alike)
-        output.line(f"{len(alike):>5}  {names}  {text}{age}", fg=None if made else "red")
-
-
-def _standing_in_words(standing: Standing) -> str:
-    receipt, failure = standing.receipt, standing.failure
-    if receipt is not None:
-        amount = f"{count(receipt['files'], 'file')}, {human(receipt['bytes'])}"
-        return f"present: version {str(receipt['version'])[:12]}, {amount}, from {receipt.get('source')}"
-    if failure is not None:
-        return f"{standing.state}: {failure.message.removeprefix(f'{standing.node.given}: ')}"
-    return {"foreign": "foreign: it has no receipt of a yeet", "absent": "absent: nothing stands there"}[standing.state]
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

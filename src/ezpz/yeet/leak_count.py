@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.child import in_thread
 from ezpz.errors import EzpzError
-from ezpz.yeet.status import leaks_here, leaks_request
+from ezpz.yeet.leak_report import leaks_here, leaks_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,7 +10,7 @@ from ezpz.yeet.words import count
 if TYPE_CHECKING:
     from ezpz.cli.output import Output
     from ezpz.cluster.model import Allocation
-    from ezpz.yeet.status import LeakReport
+    from ezpz.yeet.leak_report import LeakReport
 
 
 def show_leaks(output: Output, allocation: Allocation, report: LeakReport) -> None:

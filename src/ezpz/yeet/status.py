@@ -1,48 +1,85 @@
-"""Status: what stands at a destination on every node, as its receipt tells; and what there still looks elsewhere."""
+"""Status: the state of every destination on every node, from what each node tells of itself; pure but for `ask`."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import threading
+import time
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
-from ezpz.child import all_of
-from ezpz.errors import EzpzError, NodesFailed, by_code
-from ezpz.yeet.agent import leaks
-from ezpz.yeet.agent.refusal import Refusal
-from ezpz.yeet.agent.standing import look
-from ezpz.yeet.fanout.machine import handshakes, raise_open_files
+from ezpz.child import in_thread
+from ezpz.errors import EzpzError, NodesFailed
+from ezpz.yeet.agent.estate import VARIABLES
+from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.asking import Asking
 from ezpz.yeet.report import Failure
-from ezpz.yeet.session import Session
+from ezpz.yeet.since import WITHIN, Change, Since, since
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from ezpz.cluster.model import Allocation, Node
+    from ezpz.cluster.model import Node
 
-SCHEMA = "ezpz/yeet-status/1"
-LEAKS_SCHEMA = "ezpz/yeet-leaks/1"
-ANSWER_WITHIN = 30.0  # seconds for an agent to look at its disk
+SCHEMA = "ezpz/yeet-status/2"
+NOT_LOOKED_AT = Since(Change.UNKNOWN)
+ANSWER_WITHIN = 300.0  # seconds for a node to look at all that it has, without reading files
+
+Answers: TypeAlias = "Mapping[Node, dict[str, Any] | EzpzError]"
+
+
+class State(Enum):
+    """Of one destination on one node."""
+
+    CURRENT = "current"
+    STALE = "stale"
+    MODIFIED = "modified"
+    PARTIAL = "partial"
+    ABSENT = "absent"
+    FOREIGN = "foreign"
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands on one node: state is "present", "foreign" (no receipt of ours), "absent" or "unreachable"."""
+    """What stands at a destination on one node; why: in words, what the state alone does not tell.
+
+    found: what the node told, as `agent.estate.judge` has it, {} for one that told nothing
+    """
 
     node: Node
-    state: str
-    receipt: dict[str, Any] | None = None
+    state: State
+    found: Mapping[str, Any]
+    why: str = ""
     failure: Failure | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        receipt = self.receipt or {}
-        failure = self.failure
+    @property
+    def receipt(self) -> dict[str, Any]:
+        return self.found.get("receipt") or {}
+
+    @property
+    def version(self) -> str:
+        return str(self.receipt.get("version", ""))
+
+    def to_dict(self, now: float) -> dict[str, Any]:
+        receipt, failure = self.receipt, self.failure
+        names = ("version", "files", "bytes", "created", "source", "run", "kind")
+        created = receipt.get("created")
         return {
             "node": self.node.given,
-            "state": self.state,
-            **{name: receipt.get(name) for name in ("version", "files", "bytes", "created", "source", "run", "kind")},
+            "state": self.state.value,
+            "why": self.why,
+            **{name: receipt.get(name) for name in names},
+            "age": None if created is None else max(0, int(now - created)),
+            "contents_compared": bool(self.found.get("contents")),
+            "differences": self.found.get("differences"),
+            "lock": self.found.get("lock"),
+            "staging": [
+                {name: each[name] for name in ("path", "run", "files", "bytes", "age", "live")}
+                for each in self.found.get("staging", ())
+            ],
             "failure": None
             if failure is None
             else {"code": failure.code, "message": failure.message, "hint": failure.hint},
@@ -50,173 +87,160 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusReport:
-    """What stands at `destination` on every node of the allocation."""
+class Destination:
+    """One destination on every node that was asked; source: what has become of what its newest version was made of."""
 
-    destination: str
+    path: str
     standings: tuple[Standing, ...]
+    source: Since = NOT_LOOKED_AT
+
+    @property
+    def newest(self) -> Mapping[str, Any]:
+        """The receipt that was made last, {} when there is none."""
+        return max((each.receipt for each in self.standings), key=lambda each: each.get("created", -1), default={})
+
+    @property
+    def holders(self) -> tuple[Mapping[str, Any], ...]:
+        """The locks that are held."""
+        return tuple(each.found["lock"] for each in self.standings if each.found.get("lock"))
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """Every destination that was found or named; asked: the nodes, with why one did not answer."""
+
+    destinations: tuple[Destination, ...]
+    asked: Mapping[Node, Failure | None]
+    now: float
 
     @property
     def exit_code(self) -> int:
-        """0 only if every node has one and the same version."""
-        versions = {(standing.receipt or {}).get("version") for standing in self.standings}
-        return 0 if len(versions) == 1 and None not in versions else NodesFailed.exit_code
+        """0 only if there is a destination, and every node is current at each."""
+        states = {each.state for destination in self.destinations for each in destination.standings}
+        return 0 if states == {State.CURRENT} else NodesFailed.exit_code
 
     def to_dict(self) -> dict[str, Any]:
         """The status as JSON; schema in docs/reference/json.md."""
-        nodes = [standing.to_dict() for standing in self.standings]
         return {
             "schema": SCHEMA,
             "ezpz": __version__,
-            "destination": self.destination,
             "exit_code": self.exit_code,
-            "nodes": nodes,
+            "nodes": [node.given for node in self.asked],
+            "destinations": [
+                {
+                    "destination": each.path,
+                    "source": {
+                        "path": each.newest.get("source"),
+                        "state": each.source.change.value,
+                        "changed": each.source.path or None,
+                    },
+                    "nodes": [standing.to_dict(self.now) for standing in each.standings],
+                }
+                for each in self.destinations
+            ],
         }
 
 
-def ask_all(allocation: Allocation, destination: str) -> StatusReport:
-    """Ask every node at once what stands at `destination`. A node that cannot be reached is an answer, not an error."""
-    return StatusReport(destination, asyncio.run(_ask_all(allocation.nodes, destination)))
+def question(destination: str, environ: Mapping[str, str], **how: Any) -> dict[str, Any]:
+    """What every node is asked; destination: "" for all that is found; how: see `agent.estate.survey`."""
+    told = [environ[name] for name in VARIABLES if environ.get(name)]
+    return {"what": "survey", "dst": destination, "places": told, **how}
 
 
-async def _ask_all(nodes: tuple[Node, ...], destination: str) -> tuple[Standing, ...]:
-    raise_open_files(len(nodes))
-    gate = handshakes()
-    return tuple(await all_of(_ask(node, destination, gate) for node in nodes))
+def ask(
+    nodes: tuple[Node, ...], destination: str, environ: Mapping[str, str], transport: str, *, verify: bool
+) -> StatusReport:
+    """Ask every node at once what stands at a destination, or with "" at every one that is found.
+
+    verify: every file is read, there and of the source. A node that cannot be reached is an answer, not an error.
+    """
+    return asyncio.run(_ask(nodes, question(destination, environ, contents=verify), transport, verify=verify))
 
 
-async def _ask(node: Node, destination: str, gate: asyncio.Semaphore) -> Standing:
-    if node.is_local:
-        return _standing(node, look(destination.encode(errors="surrogateescape")))
+async def _ask(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, *, verify: bool) -> StatusReport:
+    async with Asking(nodes, transport) as asking:
+        answers = await asking.ask(dict.fromkeys(nodes, asked), within=None if verify else ANSWER_WITHIN)
+    found = collect(answers, asked["dst"])
+    return report_of(await look_at_sources(found, verify=verify), answers)
+
+
+async def look_at_sources(found: tuple[Destination, ...], *, verify: bool = False) -> tuple[Destination, ...]:
+    """The same, with what has become of the sources. Cancelled, it ends soon."""
+    given_up = threading.Event()
+
+    def going_on() -> None:
+        if given_up.is_set():
+            raise OSError
+
+    def look() -> tuple[Destination, ...]:
+        within = None if verify else WITHIN
+        return tuple(replace(each, source=since(each.newest, each.path, going_on, within=within)) for each in found)
+
     try:
-        async with gate:
-            session = await Session.open(node)
-        try:
-            answer = await session.ask("look", dst=destination, timeout=ANSWER_WITHIN)
-        finally:
-            await session.close()
-    except EzpzError as e:
-        return Standing(node, "unreachable", failure=Failure.of(e))
-    return _standing(node, answer["standing"])
+        return tuple(map(settle, await in_thread(look)))
+    finally:
+        given_up.set()
 
 
-def _standing(node: Node, found: dict[str, Any] | None) -> Standing:
+def collect(answers: Answers, destination: str) -> tuple[Destination, ...]:
+    """The destinations in what the nodes told; a node that has nothing where others have something is ABSENT there.
+
+    destination: the one that was asked for, "" for all
+    """
+    by_place: dict[str, dict[Node, dict[str, Any]]] = {destination: {}} if destination else {}
+    for node, answer in answers.items():
+        for found in () if isinstance(answer, EzpzError) else answer["found"]:
+            by_place.setdefault(found["place"], {})[node] = found
+    return tuple(
+        Destination(place, tuple(_standing(node, answer, there.get(node)) for node, answer in answers.items()))
+        for place, there in sorted(by_place.items())
+    )
+
+
+def _standing(node: Node, answer: dict[str, Any] | EzpzError, found: dict[str, Any] | None) -> Standing:
+    if isinstance(answer, EzpzError):
+        return Standing(node, State.UNREACHABLE, {}, failure=Failure.of(answer))
     if found is None:
-        return Standing(node, "absent")
-    return Standing(node, "foreign" if found["receipt"] is None else "present", found["receipt"])
+        return Standing(node, State.ABSENT, {})
+    state = State.CURRENT if found["state"] == "whole" else State(found["state"])
+    return Standing(node, state, found, why=_why(found))
 
 
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """A folder on a shared filesystem that an environment still uses.
-
-    what: how it is led there, a key of `agent.leaks.REMEDIES`; count: of what is used there; remedy: what to do
-    """
-
-    what: str
-    path: str
-    count: int
-    remedy: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"what": self.what, "path": self.path, "count": self.count, "remedy": self.remedy}
+def _why(found: Mapping[str, Any]) -> str:
+    """What a node's own state does not tell, in words that are alike where the same is true."""
+    if found["state"] == "partial":
+        return run_in_words(found["lock"]) if found["lock"] else "left by a run that died"
+    differences = found["differences"]
+    if not differences:
+        return str(found["why"])
+    words = {"changed": "changed", "missing": "missing", "extra": "added"}
+    return ", ".join(f"{differences[name]:,} {word}" for name, word in words.items() if differences[name])
 
 
-@dataclass(frozen=True, slots=True)
-class LeakReport:
-    """What the environment at `destination` still uses on a shared filesystem, as its Python told on one node."""
-
-    destination: str
-    node: Node
-    python: str
-    leaks: tuple[Leak, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """0 only if there are none."""
-        return NodesFailed.exit_code if self.leaks else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The leaks as JSON; schema in docs/reference/json.md."""
-        return {
-            "schema": LEAKS_SCHEMA,
-            "ezpz": __version__,
-            "destination": self.destination,
-            "node": self.node.given,
-            "python": self.python,
-            "exit_code": self.exit_code,
-            "leaks": [leak.to_dict() for leak in self.leaks],
-        }
+def run_in_words(lock: Mapping[str, Any]) -> str:
+    """Whose run holds a lock; without what is different on every node."""
+    return shown(f"run {lock['run'] or '(not told)'} of {lock['user'] or '(not told)'} is under way".encode())
 
 
-def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, str]) -> LeakReport:
-    """Look for leaks on one node that has a version: on this host, else on the first that answers.
+def settle(destination: Destination) -> Destination:
+    """The same, with versions that are not the newest, or whose source has changed, as STALE. Pure."""
+    newest = destination.newest
+    version, source = newest.get("version"), destination.source
 
-    environ: of the job. Raises EzpzError: NodesFailed when no node has one, SmokeFailed, TimedOut.
-    """
-    local = allocation.local
-    if local is not None:
-        standing = _standing(local, look(os.fsencode(destination)))
-        if standing.receipt is not None:
-            return leaks_here(local, destination, known_to(standing.receipt), environ, lambda: None)
-    remote = tuple(node for node in allocation.nodes if not node.is_local)
-    return asyncio.run(_leaks_elsewhere(remote, destination, environ))
+    def settled(standing: Standing) -> Standing:
+        if standing.state is not State.CURRENT:
+            return standing
+        if standing.version != version:
+            return replace(standing, state=State.STALE, why=f"version {str(version)[:12]} is newer")
+        if source.change is Change.CHANGED:
+            what = f": {shown(source.path)}" if source.path else ""
+            return replace(standing, state=State.STALE, why=f"its source has changed since{what}")
+        return standing
 
-
-def known_to(receipt: Mapping[str, Any]) -> tuple[str, ...]:
-    """The folders that a version was made from, by its receipt."""
-    return tuple(str(path) for path in receipt.get("origins", ())) or (str(receipt["source"]),)
-
-
-def leaks_here(
-    node: Node, destination: str, known: Iterable[str], environ: Mapping[str, str], going_on: Callable[[], None]
-) -> LeakReport:
-    """Look for leaks on this host, which is `node`. Blocking; `going_on` may raise to stop it. Raises EzpzError.
-
-    known: folders that count as shared wherever they are: the source, its base, its editables
-    """
-    try:
-        found = leaks.find_leaks(os.fsencode(destination), leaks_request(known, environ), going_on)
-    except Refusal as e:
-        raise by_code(e.code)(e.message, hint=e.hint) from e
-    return _leak_report(destination, node, found)
+    return replace(destination, standings=tuple(map(settled, destination.standings)))
 
 
-async def _leaks_elsewhere(nodes: tuple[Node, ...], destination: str, environ: Mapping[str, str]) -> LeakReport:
-    standing = await _first_that_has_it(nodes, destination)
-    assert standing.receipt is not None
-    session = await Session.open(standing.node)
-    try:
-        request = leaks_request(known_to(standing.receipt), environ)
-        found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_WITHIN)
-    finally:
-        await session.close()
-    return _leak_report(destination, standing.node, found)
-
-
-async def _first_that_has_it(nodes: tuple[Node, ...], destination: str) -> Standing:
-    raise_open_files(len(nodes))
-    gate = handshakes()
-    asking = [asyncio.ensure_future(_ask(node, destination, gate)) for node in nodes]
-    lost: list[Failure] = []
-    try:
-        for answer in asyncio.as_completed(asking):
-            standing = await answer
-            if standing.receipt is not None:
-                return standing
-            lost += [standing.failure] if standing.failure is not None else []
-    finally:
-        for each in asking:
-            each.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-    silent = f" ({len(lost)} of them did not answer: {lost[0].message})" if lost else ""
-    raise NodesFailed(f"no node has a version at '{destination}'{silent}", hint="put it there first, with `ezpz yeet`")
-
-
-def leaks_request(known: Iterable[str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """What an agent is asked to look for leaks; see `agent.leaks.find_leaks`."""
-    return {"known": list(known), "environ": leaks.job_environ(environ)}
-
-
-def _leak_report(destination: str, node: Node, found: dict[str, Any]) -> LeakReport:
-    return LeakReport(destination, node, found["python"], tuple(Leak(**each) for each in found["leaks"]))
+def report_of(destinations: tuple[Destination, ...], answers: Answers) -> StatusReport:
+    """What all of it comes to, now."""
+    asked = {node: Failure.of(answer) if isinstance(answer, EzpzError) else None for node, answer in answers.items()}
+    return StatusReport(destinations, asked, time.time())

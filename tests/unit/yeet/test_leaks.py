@@ -22,7 +22,7 @@ from ezpz.cluster.model import Node
 from ezpz.yeet.agent import leaks
 from ezpz.yeet.agent.interpreter import python_of, run_python
 from ezpz.yeet.agent.refusal import Refusal
-from ezpz.yeet.status import Leak, LeakReport
+from ezpz.yeet.leak_report import Leak, LeakReport
 from ezpz.yeet.words import leaks_in_words
 from tests.contract.doors import Piped, interpreter
 

@@ -1,0 +1,199 @@
+"""How the state of destinations is shown: a line for all nodes of which the same is true."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ezpz.cluster.hostnames import fold
+from ezpz.yeet.agent.place import human
+from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.since import Change
+from ezpz.yeet.status import State, run_in_words
+from ezpz.yeet.words import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ezpz.cli.output import Output
+    from ezpz.cluster.model import Allocation
+    from ezpz.yeet.status import Destination, Standing, StatusReport
+
+COLOURS = {
+    State.CURRENT: "green",
+    State.STALE: "yellow",
+    State.PARTIAL: "yellow",
+    State.MODIFIED: "red",
+    State.FOREIGN: "red",
+    State.ABSENT: "red",
+    State.UNREACHABLE: "red",
+}
+DIFFERENCES_SHOWN = 20
+INDENT = " " * 7
+DIFFERENT = {"changed": "changed", "missing": "missing", "extra": "added"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the status, and those that belong below it."""
+
+    text: str
+    colour: str
+    below: tuple[str, ...] = ()
+
+
+def show_allocation(output: Output, allocation: Allocation) -> None:
+    """What is known of where the nodes come from."""
+    for line in allocation.evidence:
+        output.detail(line)
+    for warning in allocation.warnings:
+        output.warn(warning)
+
+
+def show_status(output: Output, report: StatusReport, *, verify: bool) -> None:
+    """Each destination with a line for all nodes of which the same is true."""
+    output.document(report.to_dict())
+    for destination in report.destinations:
+        output.line(_title(destination), bold=True)
+        for line in lines_of(destination, report.now, verify=verify):
+            say(output, line)
+        for note in _notes(destination, verify=verify):
+            say(output, Line(INDENT + note, ""))
+    if not report.destinations:
+        silent = [node.given for node, failure in report.asked.items() if failure is not None]
+        answered = len(report.asked) - len(silent)
+        output.line(f"nothing of a yeet under the usual places of {count(answered, 'node')}", bold=True)
+        for failure in {failure for failure in report.asked.values() if failure is not None}:
+            say(output, Line(f"{INDENT}{failure.message}", "red", (failure.hint,) if failure.hint else ()))
+
+
+def _title(destination: Destination) -> str:
+    source = destination.newest.get("source")
+    return _safe(destination.path) + (f"  from {_safe(source)}" if source else "")
+
+
+def _safe(path: object) -> str:
+    return shown(str(path).encode("utf-8", "surrogateescape"))
+
+
+def lines_of(destination: Destination, now: float, *, verify: bool = False) -> list[Line]:
+    """The nodes with what is true of them, those that are alike in one line."""
+    groups: dict[tuple[Any, ...], list[Standing]] = {}
+    for standing in destination.standings:
+        groups.setdefault(_alike(standing, verify=verify), []).append(standing)
+    return [_line(alike, now, verify=verify) for alike in groups.values()]
+
+
+def _alike(standing: Standing, *, verify: bool) -> tuple[Any, ...]:
+    """What nodes in one line have in common."""
+    receipt = standing.receipt
+    names = ("version", "files", "bytes", "run")
+    listed = str(standing.found.get("differences")) if verify else ""
+    failure = standing.failure
+    return (
+        standing.state, standing.why, listed, *(receipt.get(name) for name in names),
+        bool(standing.found.get("lock")), failure and _without_name(standing),
+    )  # fmt: skip
+
+
+def _without_name(standing: Standing) -> str:
+    assert standing.failure is not None
+    return standing.failure.message.removeprefix(f"{standing.node.given}: ")
+
+
+def _line(alike: list[Standing], now: float, *, verify: bool) -> Line:
+    first = alike[0]
+    facts = [f"{first.state.value}{f': {_without_name(first)}' if first.failure else ''}"]
+    if first.receipt:
+        facts[0] += f" {_safe(first.version)[:12]}"
+    if first.why:
+        facts.append(first.why)
+    if first.receipt:
+        facts += _facts(alike, now)
+    elif first.state is State.PARTIAL:
+        facts.append(_so_far(alike))
+    lock = first.found.get("lock")
+    if lock and first.state is not State.PARTIAL:
+        facts.append(run_in_words(lock))
+    names = fold(standing.node.given for standing in alike)
+    below = _listed(first.found.get("differences") or {}) if verify else ()
+    return Line(f"{len(alike):>5}  {names}  {', '.join(facts)}", COLOURS[first.state], tuple(below))
+
+
+def _facts(alike: list[Standing], now: float) -> list[str]:
+    """Size, files, age, when and by which run; of several nodes, when it was there on the last of them."""
+    receipt = alike[0].receipt
+    created = max(standing.receipt["created"] for standing in alike)
+    when = time.strftime("%d %b %H:%M:%S", time.localtime(created))
+    return [
+        human(receipt["bytes"]),
+        count(receipt["files"], "file"),
+        f"{age(now - created)} old ({when})",
+        f"run {_safe(receipt.get('run'))[:80]}",
+    ]
+
+
+def _so_far(alike: list[Standing]) -> str:
+    """How much of a version that is not there yet has landed: the least and the most of several nodes."""
+    written = [max(standing.found["staging"], key=lambda each: each["live"]) for standing in alike]
+    sizes, files = [each["bytes"] for each in written], [each["files"] for each in written]
+    size = (
+        human(min(sizes)) if human(min(sizes)) == human(max(sizes)) else f"{human(min(sizes))} to {human(max(sizes))}"
+    )
+    many = f"{min(files):,}" if min(files) == max(files) else f"{min(files):,} to {max(files):,}"
+    still = "" if written[0]["live"] else f", last changed {age(min(each['age'] for each in written))} ago"
+    return f"{size} in {many} file{'' if many == '1' else 's'} so far{still}"
+
+
+def _listed(differences: Mapping[str, Any]) -> Iterator[str]:
+    """The paths that differ, the first of them, and how many more there are."""
+    paths = [f"{DIFFERENT[name]}  {_safe(path)}" for name in DIFFERENT for path in differences.get(f"{name}_paths", ())]
+    yield from paths[:DIFFERENCES_SHOWN]
+    total = sum(differences.get(name, 0) for name in DIFFERENT)
+    if total > DIFFERENCES_SHOWN:
+        yield f"... and {total - min(len(paths), DIFFERENCES_SHOWN):,} more; --json lists {len(paths):,} of them"
+
+
+def _notes(destination: Destination, *, verify: bool) -> Iterator[str]:
+    """What else there is to know of a destination."""
+    if verify and any(each.receipt and not each.found.get("contents") for each in destination.standings):
+        yield "note: some have no digests to hold their content against: an older ezpz, or a shell, put them there"
+    if destination.source.change is Change.GONE:
+        yield "note: its source is not there any more, as seen from this host"
+    if destination.standings and not verify and any(each.state is State.MODIFIED for each in destination.standings):
+        yield "note: --verify lists what differs; a yeet puts it right"
+
+
+def age(seconds: float) -> str:
+    """How long ago, in one unit."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def say(output: Output, line: Line) -> None:
+    """Print a line and what belongs below it; broken where a terminal would break it."""
+    for text in wrapped(line.text, width_of_terminal()):
+        output.line(text, fg=line.colour or None)
+    for text in line.below:
+        output.line(f"{INDENT}  {text}")
+
+
+def width_of_terminal() -> int:
+    """Columns; 0 when stdout is no terminal, and a line may be as long as it is."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else 0
+
+
+def wrapped(text: str, width: int) -> Iterable[str]:
+    """A line as lines that fit, each but the first indented; as it is when `width` is 0 or little."""
+    if width < 2 * len(INDENT) + 20 or len(text) <= width:
+        return (text,)
+    return textwrap.wrap(
+        text, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False, drop_whitespace=True,
+        replace_whitespace=False,
+    )  # fmt: skip
