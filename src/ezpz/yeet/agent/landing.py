@@ -184,9 +184,12 @@ class Landing:
     def write_manifest(self, packed: bytes) -> None:
         """Put the manifest of what is staged beside it. Raises OSError."""
         path = os.path.join(self.tree, tree.MANIFEST)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(packed)
+        times = os.stat(self.tree)
+        with writable(self.tree):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(packed)
+            os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def adopt(self, packed: bytes) -> int:
         """Take what a manifest tells of from the version in place into staging; how many files. Raises OSError."""

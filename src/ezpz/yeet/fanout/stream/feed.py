@@ -10,6 +10,7 @@ from ezpz.yeet.agent import chunk, frames
 from ezpz.yeet.agent.log import Log
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.ring import KEEP, Ring
+from ezpz.yeet.agent.tree import MANIFEST
 from ezpz.yeet.fanout.base import Base
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 ENTRY = 160  # bytes of a list that an entry takes, besides its path; digest and numbers
 NOTHING = Base(())
+OWN = chunk.text(MANIFEST)
 LOWEST, HIGHEST = 1, 3  # zstd's levels; the next one saves 2 % more, and takes every node a fifth longer to undo
 
 
@@ -43,7 +45,7 @@ class Feed:
 
     secret: the run's; kind: the compression that every node can undo; read: what a file of the tree holds, to make a
     chunk again; limit: bytes of content in a chunk; base: what the nodes have already
-    files, bytes: what was given with its content
+    files, bytes: what was given with its content, our own manifest aside
 
     A folder is given before what is in it, and the first name of a file before any further one.
     """
@@ -158,8 +160,9 @@ class Feed:
             if self._size + len(data) > self.limit or self._list_size + room > chunk.LIST_LIMIT:
                 task = self._cut()
             self._records.append(record)
-            self.files += record[0] == "f" and not record[5] and bool(data)
-            self.bytes += len(data)
+            if data and record[1] != OWN:
+                self.files += not record[5]
+                self.bytes += len(data)
             self._size += len(data)
             self._list_size += room
             if data:
