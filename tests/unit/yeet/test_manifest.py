@@ -1,0 +1,215 @@
+"""The manifest: what is written is read again, what is damaged is refused, what a tree has unlike it is found."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ezpz.yeet.agent import manifest, standing, tree
+from ezpz.yeet.agent.chunk import text
+from ezpz.yeet.agent.manifest import BLOCK, Unreadable
+from ezpz.yeet.entry import Entry
+from ezpz.yeet.intake import Intake, Made, Taken
+from ezpz.yeet.refeed import feed_tree
+from tests.lab.nasty import nasty_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and not name.startswith(b"/"))
+paths = names.filter(lambda name: b".." not in name).map(text)
+numbers = st.integers(0, 2**63)
+records = st.one_of(
+    st.tuples(st.just("d"), paths, numbers, numbers),
+    st.tuples(st.just("f"), paths, numbers, numbers, numbers, st.text(max_size=64)),
+    st.tuples(st.just("l"), paths, numbers, paths),
+).map(list)
+
+
+def packed(lines: list[bytes]) -> bytes:
+    file = io.BytesIO()
+    manifest.write(file, {}, lines)
+    return file.getvalue()
+
+
+def taken(root: Path) -> Taken:
+    intake = Intake()
+    feed_tree(os.fsencode(root), intake, threading.Event())
+    found = intake.end()
+    intake.close()
+    return found
+
+
+@pytest.fixture
+def nasty(tmp_path: Path) -> Path:
+    return nasty_tree(tmp_path / "nasty")
+
+
+def differences(root: Path, made: Taken, *, contents: bool = False) -> manifest.Differences:
+    facts = manifest.read_facts(manifest.read(made.manifest))
+    return manifest.compare(os.fsencode(root), facts, lambda: None, contents=contents)
+
+
+class TestLines:
+    @given(st.lists(records, max_size=30), st.randoms())
+    def test_what_is_written_is_read_again_and_its_order_does_not_matter(
+        self, entries: list[list[Any]], rng: random.Random
+    ) -> None:
+        lines = [manifest.line_of(entry) for entry in entries]
+        assert manifest.read(packed(lines)) == entries
+        total = sum(map(manifest.summed, lines))
+        rng.shuffle(lines)
+        contents = manifest.contents_of(total)
+        assert len(standing.checked(manifest.lines(io.BytesIO(packed(lines))), contents)) == len(entries)
+
+    @given(st.lists(records, min_size=1, max_size=5), st.data())
+    def test_one_that_is_damaged_is_refused_or_not_the_one_that_the_receipt_tells(
+        self, entries: list[list[Any]], data: st.DataObject
+    ) -> None:
+        lines = [manifest.line_of(entry) for entry in entries]
+        whole = packed(lines)
+        contents = manifest.contents_of(sum(map(manifest.summed, lines)))
+        at = data.draw(st.integers(0, len(whole) - 1))
+        damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+        for wrong in (damaged, whole[:at]):
+            try:
+                found = standing.checked(manifest.lines(io.BytesIO(wrong)), contents)
+            except Unreadable:
+                continue
+            assert found == entries  # a bit of zlib's own header that means nothing
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"",
+            b"{}",
+            b"[]",
+            b"[1]",
+            b'["q","a"]',
+            b'["f","a",1,1,1]',
+            b'["f","a","1",1,1,""]',
+            b'["d",1,1,1]',
+            b"[" * 9999,
+        ],
+    )
+    def test_a_line_that_is_no_entry(self, line: bytes) -> None:
+        with pytest.raises(Unreadable):
+            manifest.read(packed([line + b"\n"]))
+
+    def test_a_header_of_something_else(self) -> None:
+        file = io.BytesIO()
+        file.write(manifest.zlib.compress(b'{"format": "ezpz/manifest/9"}\n'))
+        with pytest.raises(Unreadable):
+            manifest.read(file.getvalue())
+
+    def test_a_line_without_an_end_does_not_fill_the_memory(self) -> None:
+        with pytest.raises(Unreadable):
+            manifest.read(packed([b"x" * (100 << 20)]))
+
+
+class TestDigest:
+    @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
+    def test_of_bytes_and_of_a_file_are_one(self, tmp_path: Path, size: int) -> None:
+        data = random.Random(size).randbytes(size)
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        with path.open("rb") as file:
+            assert manifest.digest_file(file.fileno(), size) == manifest.digest(data)
+
+
+class TestIntake:
+    def test_it_counts_what_a_survey_counts(self, nasty: Path) -> None:
+        found = taken(nasty)
+        assert found.survey == tree.survey(os.fsencode(nasty))
+        assert taken(nasty).contents == found.contents
+        assert differences(nasty, found, contents=True) == ([], [], [])
+
+    def test_what_was_superseded_does_not_count(self) -> None:
+        intake = Intake()
+        intake.folder(b"f", 0o700, 1)
+        intake.file(Entry(b"f/a", 0o100644, 1, 3), b"old", Made(3))
+        intake.file(Entry(b"gone", 0o100644, 1, 3), b"old")
+        intake.barrier()
+        for path in (b"f/a", b"gone"):
+            intake.remove(path)
+        intake.file(Entry(b"f/a", 0o100600, 2, 3), b"newer", Made(3, changed=True, replaced=2))
+        intake.folder(b"f", 0o755, 3)
+        found = manifest.read(intake.end().manifest)
+        digest = manifest.digest(b"newer")
+        assert sorted(found) == [["d", "f", 0o755, 3], ["f", "f/a", 0o600, 2, 5, digest, [3, True, 2, "", ""]]]
+
+    def test_blocks_in_any_order_are_one_file(self) -> None:
+        data = random.Random(0).randbytes(3 * BLOCK + 5)
+        entry = Entry(b"large", 0o100644, 1, len(data))
+        starts = [*range(0, len(data), BLOCK)]
+        for order in (starts, starts[::-1]):
+            intake = Intake()
+            for start in order:
+                intake.block(entry, start, data[start : start + BLOCK])
+            assert manifest.read(intake.end().manifest)[0][5] == manifest.digest(data)
+
+
+def _shrink(path: Path) -> None:
+    path.write_text("x")
+
+
+def _flip(path: Path) -> None:
+    """Another content of the same size and time."""
+    times = path.stat()
+    path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+class TestDifferences:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        root = tmp_path / "root"
+        (root / "folder").mkdir(parents=True)
+        for name in ("a", "b", "folder/c"):
+            (root / name).write_text(f"this is {name}")
+        (root / "link").symlink_to("a")
+        os.link(root / "a", root / "folder" / "further")
+        return root
+
+    @pytest.mark.parametrize(
+        ("change", "changed", "missing", "extra"),
+        [
+            (lambda root: None, [], [], []),
+            (lambda root: _shrink(root / "b"), ["b"], [], []),
+            (lambda root: (root / "b").chmod(0o600), ["b"], [], []),
+            (lambda root: (root / "folder").chmod(0o700), ["folder"], [], []),
+            (lambda root: os.utime(root / "b", (1, 1)), ["b"], [], []),
+            (lambda root: (root / "b").unlink(), [], ["b"], []),
+            (lambda root: (root / "new").touch(), [], [], ["new"]),
+            (lambda root: _shrink(root / "a"), ["a", "folder/further"], [], []),
+            (lambda root: ((root / "link").unlink(), (root / "link").symlink_to("b")), ["link"], [], []),
+            (lambda root: ((root / "b").unlink(), (root / "b").mkdir()), ["b"], [], []),
+        ],
+    )
+    def test_each_is_found(
+        self, root: Path, change: Callable[[Path], object], changed: list[str], missing: list[str], extra: list[str]
+    ) -> None:
+        made = taken(root)
+        change(root)
+        found = differences(root, made)
+        assert [sorted(map(text, each)) for each in found] == [changed, missing, extra]
+
+    def test_content_alone_is_found_by_reading(self, root: Path) -> None:
+        made = taken(root)
+        _flip(root / "b")
+        assert differences(root, made) == ([], [], [])
+        assert differences(root, made, contents=True).changed == [b"b"]
+
+    def test_a_time_that_its_filesystem_cannot_keep_is_the_same(self) -> None:
+        told = 1_700_000_000_123_456_789
+        same = (told, 1_700_000_000_123_456_700, 1_700_000_000_123_456_000, 1_700_000_000_000_000_000)
+        assert all(manifest.same_time(standing_at, told) for standing_at in same)
+        assert not any(manifest.same_time(told + by, told) for by in (1, -1, 1000, 10**9, -(10**9)))
