@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import manifest
-from ezpz.yeet.archive import write_archive
+from ezpz.yeet.archive.write import write_archive
 from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.copy.fill import Fill
 from ezpz.yeet.intake import Intake

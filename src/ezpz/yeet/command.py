@@ -211,7 +211,8 @@ def tar_command(*, src: str | None, target: str | None, exclude: tuple[str, ...]
     """
     from ezpz.errors import UsageError
     from ezpz.yeet import display
-    from ezpz.yeet.archive import archive_path, write_archive
+    from ezpz.yeet.archive.place import archive_path
+    from ezpz.yeet.archive.write import write_archive
     from ezpz.yeet.events import PhaseStarted, Read
     from ezpz.yeet.relocate.environment import boundary_of
     from ezpz.yeet.scan import scan

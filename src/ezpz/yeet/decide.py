@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from ezpz.cluster.detect import detect
 from ezpz.errors import SourceEmpty, UsageError
+from ezpz.yeet.archive.estimate import estimated_size
+from ezpz.yeet.archive.told import told_by
 from ezpz.yeet.boundary import COMMON
 from ezpz.yeet.copy.base import STRATEGIES, choose
-from ezpz.yeet.copy.tarball import estimated_size
 from ezpz.yeet.fanout.base import ENGINES
 from ezpz.yeet.plan import (
     Choice,
@@ -107,6 +108,7 @@ def decide(
     """Count the source, find out what its environment needs, and make the plan. Raises EzpzError or Stopped."""
     source = sight.source
     destination = destination_of(request, source)
+    told = told_by(source.real) if source.is_archive else None
     if source.kind is None:
         contents, words = Contents(Scan(b"")), "as the unpacked tree needs it"
     else:
@@ -115,7 +117,7 @@ def decide(
         in_place = source.node_local and source.real == destination
         words = STANDS_THERE if in_place else in_words(contents.environment, destination, request.base)
     scanned = contents.scan
-    archive_bytes = estimated_size(source.real) if source.is_archive else 0
+    archive_bytes = estimated_size(source.real, told) if source.is_archive else 0
     totals = totals_of(source, scanned, archive_bytes)
     plan = make_plan(run, request, source, totals, sight.allocation, sight.strategy, words, sight.transport)
     if not source.is_archive and not scanned.files and not scanned.directories:

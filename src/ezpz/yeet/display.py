@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz import __version__
 from ezpz.cluster.hostnames import fold
 from ezpz.yeet.agent.place import human
-from ezpz.yeet.archive import SCHEMA as ARCHIVE_SCHEMA
+from ezpz.yeet.archive.schema import SCHEMA as ARCHIVE_SCHEMA
 from ezpz.yeet.events import Event, NodeDone, NodeParked, NodeRetrying, NodeServed, Noted, PhaseStarted, Warned
 from ezpz.yeet.report import Outcome, Report, Status
 from ezpz.yeet.source import Kind, active_environment, newer_archive

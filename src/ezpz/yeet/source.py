@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from ezpz.errors import SourceEmpty, SourceNotFound, SourceUnreadable, UsageError
 from ezpz.yeet.agent import place
 from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.archive.formats import ARCHIVE_SUFFIXES, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 
 
 class Kind(Enum):
@@ -98,10 +97,9 @@ def inspect(path: str) -> Source:
 def _inspect_file(given: str, real: str, label: str, *, local: bool) -> Source:
     if os.path.getsize(real) == 0:
         raise SourceEmpty(f"the source '{label}' is an empty file")
-    name = os.path.basename(given)
-    for suffix in ARCHIVE_SUFFIXES:
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return Source(given, real, name[: -len(suffix)], None, local)
+    found = split_name(given)
+    if found is not None:
+        return Source(given, real, found[0], None, local)
     raise UsageError(
         f"the source '{label}' is a file, but no archive that ezpz reads ({', '.join(ARCHIVE_SUFFIXES)})",
         hint="give a directory, or an archive made by `ezpz yeet tar`",

@@ -10,8 +10,8 @@ import pytest
 
 from ezpz.errors import EzpzError, SourceEmpty, SourceNotFound, UsageError
 from ezpz.yeet.agent.place import SHARED_FILESYSTEMS, is_node_local
+from ezpz.yeet.archive.formats import ARCHIVE_SUFFIXES
 from ezpz.yeet.source import (
-    ARCHIVE_SUFFIXES,
     Kind,
     active_environment,
     default_destination,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import re
 import stat
-import tarfile
-import zlib
-from typing import IO, TYPE_CHECKING, ClassVar
+from contextlib import closing
+from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, SourceEmpty, SourceUnreadable
+from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.process import Stopped
 from ezpz.yeet.agent.manifest import BLOCK
+from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
+from ezpz.yeet.archive.formats import GZIP, split_name
+from ezpz.yeet.archive.members import Member, Members, Type
+from ezpz.yeet.archive.stream import Ahead, pieces_of
+from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.blocks import filled
 from ezpz.yeet.copy.base import local_failure, open_source
 from ezpz.yeet.copy.fill import write_all
@@ -22,19 +24,15 @@ from ezpz.yeet.entry import Entry
 from ezpz.yeet.trail import UNPACKED
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from ezpz.yeet.copy.base import Job
 
-CHUNK = 1 << 20  # bytes
-GZIP_OVERHEAD = 1024  # bytes by which what cannot be compressed may grow, besides a thousandth
 STANDARD_FOLDERS = (b"bin", b"lib", b"lib64", b"include", b"share", b"etc", b"man", b"conda-meta")
-TIME = re.compile(r"-?\d{1,11}(\.\d*)?")
-CORRUPT_HINT = "copy or make the archive again; `gzip -t FILE` tells the same"
+SET_ID = stat.S_ISUID | stat.S_ISGID
+BELIEVED = 32 * BLOCK  # bytes of a file, after which an archive has not just lied about its size
 
 
 class Tarball:
-    """Reads .tar.gz and .tgz once, in order, with the standard library's reader."""
+    """Reads a tar archive once, in order, while it is decompressed."""
 
     name: ClassVar[str] = "tarball"
     reads_archives: ClassVar[bool] = True
@@ -46,12 +44,18 @@ class Tarball:
 
 
 class _Unpack:
-    """top: the lone folder around all of it, which is left out; None until the first member tells, b"" for none."""
+    """top: the lone folder around all of it, which is left out; None until the first member tells, b"" for none
+
+    standing: the folders that were made
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.label = shown(job.root)
+        name = os.fsdecode(job.root)
+        self.format = (split_name(name) or (name, GZIP))[1]
         self.folders: list[tuple[bytes, int, int]] = []
+        self.standing = {b""}
         self.top: bytes | None = None
 
     def run(self) -> None:
@@ -65,51 +69,62 @@ class _Unpack:
         count = 0
         with os.fdopen(open_source(self.job.root)[0], "rb") as file:
             try:
-                with gzip.GzipFile(fileobj=file) as stream, _open(stream) as archive:
-                    while (member := archive.next()) is not None:
+                with closing(Ahead(pieces_of(file, self.format))) as pieces:
+                    members = Members(pieces)
+                    for member in members:
                         if self.job.stop.is_set():
                             raise Stopped
-                        count += self._unpack(archive, member)
-                        archive.members = []  # type: ignore[attr-defined]  # the reader keeps every member otherwise
-                    while stream.read(CHUNK):  # the checksum is at the very end, and tarfile stops before it
-                        pass
+                        count += self._unpack(members, member)
                 for relative, mode, mtime in reversed(self.folders):
                     path = self._at(relative)
                     os.utime(path, ns=(mtime, mtime))
                     os.chmod(path, mode)
-            except (tarfile.TarError, EOFError, zlib.error, OverflowError, ValueError) as e:
+            except (Damaged, OverflowError, ValueError) as e:
                 raise self._corrupt(str(e)) from e
             except OSError as e:
-                raise self._corrupt(str(e)) if isinstance(e, gzip.BadGzipFile) else local_failure(e) from e
+                raise local_failure(e) from e
         if count == 0:
             raise SourceEmpty(f"the archive '{self.label}' is empty")
 
     def _corrupt(self, why: str) -> ArchiveCorrupt:
-        return ArchiveCorrupt(f"the archive '{self.label}' is damaged or cut short: {why}", hint=CORRUPT_HINT)
+        return ArchiveCorrupt(
+            f"the archive '{self.label}' is damaged or cut short: {why}",
+            hint=f"copy or make the archive again; `{self.format.checks} FILE` tells the same",
+        )
 
-    def _unpack(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    def _unpack(self, members: Members, member: Member) -> int:
         """Unpack one member and return how many entries it made; the root itself counts none."""
         named = self._checked(member.name, member)
         if named in OWN_FILES:
             return 0
-        relative = self._below_top(named, is_folder=member.isdir())
+        relative = self._below_top(named, is_folder=member.type is Type.FOLDER)
         if relative in OWN_FILES:  # of what stood on a node, packed by hand
             return 0
-        mtime = _nanoseconds(member.pax_headers.get("mtime") or str(int(member.mtime)))
-        if member.isdir():
+        if member.type is Type.FOLDER:
             self._make_folders(relative)
-            self.folders.append((relative, stat.S_IMODE(member.mode), mtime))
+            self.folders.append((relative, member.mode, member.mtime_ns))
             return int(bool(named))
+        if not relative:
+            raise self._folder_and_file(named)
         self._make_folders(os.path.dirname(relative))
-        path = self._at(relative)
-        if not relative or (os.path.isdir(path) and not os.path.islink(path)):
-            raise self._corrupt(f"'{shown(named)}' is a folder and a file")
-        if os.path.lexists(path):  # tar(1): of two members with one name the later counts
-            if self.job.trail is not None:
-                self.job.trail.wait(relative)
-            os.unlink(path)
-        self._make(archive, member, relative, mtime)
+        try:
+            self._make(members, member, relative)
+        except FileExistsError:
+            self._make_way(relative, named)
+            self._make(members, member, relative)
         return 1
+
+    def _make_way(self, relative: bytes, named: bytes) -> None:
+        """Remove an earlier member of the same name: the later one counts, as for tar(1)."""
+        path = self._at(relative)
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise self._folder_and_file(named)
+        if self.job.trail is not None:
+            self.job.trail.wait(relative)
+        os.unlink(path)
+
+    def _folder_and_file(self, named: bytes) -> ArchiveCorrupt:
+        return self._corrupt(f"'{shown(named)}' is a folder and a file")
 
     def _below_top(self, named: bytes, *, is_folder: bool) -> bytes:
         """Where below staging a member goes, given its path in the archive.
@@ -138,29 +153,29 @@ class _Unpack:
             os.rename(self._at(name), os.path.join(inner, name))
         os.rename(inner, self._at(top))
         self.folders = [(os.path.join(top, path) if path else top, mode, at) for path, mode, at in self.folders]
+        self.standing = {b"", top, *(os.path.join(top, path) for path in self.standing if path)}
         if self.job.trail is not None:
             self.job.trail.moved_into(top)
 
-    def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, relative: bytes, mtime: int) -> None:
-        path, trail = self._at(relative), self.job.trail
-        if member.issym():
-            target = os.fsencode(member.linkname)
-            os.symlink(target, path)
+    def _make(self, members: Members, member: Member, relative: bytes) -> None:
+        path, trail, mtime = self._at(relative), self.job.trail, member.mtime_ns
+        if member.type is Type.SYMLINK:
+            os.symlink(member.target, path)
             os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
             if trail is not None:
-                trail.symlink(Entry(relative, stat.S_IFLNK | 0o777, mtime, 0, target))
-        elif member.islnk():
+                trail.symlink(Entry(relative, stat.S_IFLNK | 0o777, mtime, 0, member.target))
+        elif member.type is Type.HARD_LINK:
             self._link(member, relative)
-        elif member.isreg():
-            self._write(archive, member, relative, mtime)
+        elif member.type is Type.FILE:
+            self._write(members, member, relative)
         else:
             raise ArchiveUnsafe(
-                f"the archive '{self.label}' holds '{shown(os.fsencode(member.name))}', a device or FIFO",
+                f"the archive '{self.label}' holds '{shown(member.name)}', a device or FIFO",
                 hint="unpack it by hand and look at it",
             )
 
-    def _link(self, member: tarfile.TarInfo, relative: bytes) -> None:
-        named = self._checked(member.linkname, member)
+    def _link(self, member: Member, relative: bytes) -> None:
+        named = self._checked(member.target, member)
         earlier = self._below_top(named, is_folder=False)
         self._make_folders(os.path.dirname(earlier))
         try:
@@ -170,22 +185,28 @@ class _Unpack:
         if self.job.trail is not None:
             self.job.trail.wait(relative)
 
-    def _checked(self, name: str, member: tarfile.TarInfo) -> bytes:
+    def _checked(self, raw: bytes, member: Member) -> bytes:
         """The member's path below staging. Raises ArchiveUnsafe when it would land elsewhere."""
-        raw = os.fsencode(name)
         parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
         if raw.startswith(b"/") or b".." in parts:
             raise ArchiveUnsafe(
-                f"the archive '{self.label}' holds '{shown(os.fsencode(member.name))}', which would land elsewhere",
+                f"the archive '{self.label}' holds '{shown(member.name)}', which would land elsewhere",
                 hint="nothing was written there; unpack it by hand and look at it",
             )
         return b"/".join(parts)
 
     def _make_folders(self, relative: bytes) -> None:
-        """Make a folder and those above it; none of them may be a link, which could lead out."""
+        """Make a folder and those above it; none of them may be a link, which could lead out.
+
+        What is a folder once stays one: nothing that comes later takes its place.
+        """
+        if relative in self.standing:
+            return
         below = b""
-        for part in relative.split(b"/") if relative else ():
+        for part in relative.split(b"/"):
             below = os.path.join(below, part)
+            if below in self.standing:
+                continue
             path = self._at(below)
             try:
                 os.mkdir(path, UNPACKED)
@@ -197,92 +218,59 @@ class _Unpack:
                         f"the archive '{self.label}' writes through '{shown(relative)}', which is a link or file in it"
                     )
                     raise ArchiveUnsafe(message, hint="unpack it by hand and look at it") from None
+            self.standing.add(below)
 
-    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, relative: bytes, mtime: int) -> None:
-        source = archive.extractfile(member)
-        assert source is not None
+    def _write(self, members: Members, member: Member, relative: bytes) -> None:
+        mtime = member.mtime_ns
         entry = Entry(relative, stat.S_IFREG | (member.mode & 0o777), mtime, member.size)
+        if member.mode & SET_ID:
+            self.job.ledger.notices.note("setuid", relative)
         fd = os.open(self._at(relative), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if member.size <= BLOCK:
-                self._write_small(source.read(), entry, fd)
+                self._write_small(members.whole(member), entry, fd)
             else:
-                self._write_blocks(source, entry, fd)
+                self._write_blocks(members, member, entry, fd)
             os.fchmod(fd, entry.permissions)
             os.utime(fd, ns=(mtime, mtime))
         finally:
             os.close(fd)
         self.job.moved(member.size)
 
+    def _refuse_full(self, entry: Entry) -> None:
+        """Raise NoSpace for a file that there is no room for, although it can be made of zeros that take none."""
+        room = os.statvfs(self.job.staging)
+        free = room.f_bavail * room.f_frsize
+        if entry.size > free:
+            raise NoSpace(
+                f"the archive '{self.label}' holds '{shown(entry.path)}' of {human(entry.size)}, "
+                f"and {human(free)} are free here",
+                hint="free some space, or choose another place with --dst",
+            )
+
     def _write_small(self, data: bytes, entry: Entry, fd: int) -> None:
-        if len(data) != entry.size:
-            raise self._cut_short(entry)
         write_all(fd, data)
         if self.job.trail is not None:
             self.job.trail.file(entry, data)
 
-    def _write_blocks(self, source: IO[bytes], entry: Entry, fd: int) -> None:
+    def _write_blocks(self, members: Members, member: Member, entry: Entry, fd: int) -> None:
         """Write a file with holes where it has but zeros: an archive spells out what was none in a sparse file."""
         trail = self.job.trail
         if trail is not None and trail.feed.may_have(entry.size):
             trail.wait(entry.path)  # until it is known what it is
         read = 0
-        while block := source.read(BLOCK):
+        for block in members.blocks(member):
+            if self.job.stop.is_set():
+                raise Stopped
+            if read == BELIEVED:
+                self._refuse_full(entry)
             for start, data in filled(block):
                 os.lseek(fd, read + start, os.SEEK_SET)
                 write_all(fd, data)
             if trail is not None:
                 trail.block(entry, read, block)
             read += len(block)
-        if read != entry.size:
-            raise self._cut_short(entry)
         os.ftruncate(fd, entry.size)
-
-    def _cut_short(self, entry: Entry) -> ArchiveCorrupt:
-        return ArchiveCorrupt(f"the archive '{self.label}' is cut short in '{shown(entry.path)}'", hint=CORRUPT_HINT)
 
     def _at(self, relative: bytes) -> bytes:
         return os.path.join(self.job.staging, relative) if relative else self.job.staging
-
-
-class _Member(tarfile.TarInfo):
-    """A header; tarfile takes one that is damaged or missing for the end of the archive, and says nothing."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as e:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise  # a block of zeros is the end
-            raise ValueError(f"a member's header: {e}") from e
-
-
-def _open(stream: gzip.GzipFile) -> tarfile.TarFile:
-    settings = {"bufsize": CHUNK, "encoding": "utf-8", "errors": "surrogateescape", "tarinfo": _Member}
-    return tarfile.open(fileobj=stream, mode="r|", **settings)  # type: ignore[call-overload, no-any-return]
-
-
-def _nanoseconds(text: str) -> int:
-    """A PAX time ("1700000000.123456789") in whole nanoseconds, without the rounding of a float."""
-    if not TIME.fullmatch(text):
-        raise ValueError(f"'{text[:40]}' is no time")
-    seconds, _, fraction = text.partition(".")
-    return int(seconds) * 10**9 + (-1 if text.startswith("-") else 1) * int(fraction[:9].ljust(9, "0") or 0)
-
-
-def estimated_size(path: str) -> int:
-    """About how many bytes a gzip file holds: its last four bytes are the size modulo 4 GiB (RFC 1952).
-
-    Raises SourceUnreadable.
-    """
-    try:
-        packed = os.path.getsize(path)
-        with open(path, "rb") as file:
-            file.seek(max(0, packed - 4))
-            size = int.from_bytes(file.read(4), "little")
-    except OSError as e:
-        raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
-    while size + size // 1000 + GZIP_OVERHEAD < packed:
-        size += 1 << 32
-    return size

@@ -1,0 +1,316 @@
+"""Pack: many threads read the entries of a parcel and pack them, block by block; one tar archive comes out, in order.
+
+Which entries are in a block depends on their sizes alone, so that the same tree always makes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from bisect import bisect_right
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from ezpz.process import Stopped
+from ezpz.yeet.agent import manifest
+from ezpz.yeet.agent.manifest import BLOCK
+from ezpz.yeet.archive import header
+from ezpz.yeet.archive.contents import Taken
+from ezpz.yeet.archive.ordered import in_order
+from ezpz.yeet.blocks import GRAIN, HOLE, blocks_of, filled
+from ezpz.yeet.copy.base import changed, open_source
+from ezpz.yeet.copy.fill import read_whole
+from ezpz.yeet.relocate.bytecode import CACHED
+from ezpz.yeet.relocate.large import Large
+from ezpz.yeet.scan import FEW, MANY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ezpz.yeet.archive.parcel import Parcel
+    from ezpz.yeet.entry import Entry
+    from ezpz.yeet.relocate.ledger import Ledger
+
+BATCH_BYTES, BATCH_ENTRIES = 2 << 20, 512
+PIECE = 4 * BLOCK  # bytes of a large file that are packed together
+AHEAD = 2  # blocks for each thread that may wait until those before them are written
+DISK_BLOCK = 512  # bytes; what st_blocks counts
+HOLE_DIGEST = hashlib.sha256(HOLE).digest()
+
+
+class Packed(NamedTuple):
+    """A block: its bytes in the archive; what was read of files, by their place among the entries; what was dropped."""
+
+    data: bytes
+    taken: dict[int, Taken]
+    dropped: tuple[int, ...] = ()
+    moved: int = 0
+
+
+Task: TypeAlias = "Callable[[], Packed]"
+
+
+class Pack:
+    """Makes the blocks of a parcel; `block` packs the bytes of one."""
+
+    def __init__(self, parcel: Parcel, block: Callable[[bytes], bytes], stop: threading.Event) -> None:
+        self.parcel = parcel
+        self.block = block
+        self.stop = stop
+        self.threads = max(parcel.threads, len(os.sched_getaffinity(0)), 2)
+        self._reading = threading.Semaphore(parcel.threads if parcel.threads > FEW else 1)
+
+    def blocks(self) -> Iterator[Packed]:
+        """All of them. Raises SourceChanged, SourceUnreadable, OSError, Stopped."""
+        threads = min(MANY, self.threads)
+        yield from in_order(self._tasks(), _do, threads=threads, ahead=AHEAD * threads, stop=self.stop)
+        yield Packed(self.block(header.END), {})
+
+    def _tasks(self) -> Iterator[Task]:
+        """What there is to do: some small entries, or a piece of a large one."""
+        begin = size = 0
+        for number, entry in enumerate(self.parcel.entries):
+            is_large = entry.is_regular and not entry.link and entry.size > PIECE
+            if is_large or size + entry.size > BATCH_BYTES or number - begin >= BATCH_ENTRIES:
+                if number > begin:
+                    yield self._batch(begin, number)
+                begin, size = number, 0
+            if is_large:
+                yield from self._pieces(number, entry)
+                begin = number + 1
+            else:
+                size += entry.size
+        if begin < len(self.parcel.entries):
+            yield self._batch(begin, len(self.parcel.entries))
+
+    def _batch(self, begin: int, end: int) -> Task:
+        return partial(self._small, begin, end)
+
+    def _small(self, begin: int, end: int) -> Packed:
+        """Some entries, each of them whole.
+
+        Small files cost the interpreter more than the disk: of those that read from memory, two would only wait for
+        each other, and none would pack meanwhile.
+        """
+        with self._reading:
+            parts, taken, dropped, moved = self._read(begin, end)
+        return Packed(self.block(b"".join(parts)), taken, dropped, moved)
+
+    def _read(self, begin: int, end: int) -> tuple[list[bytes], dict[int, Taken], tuple[int, ...], int]:
+        parts: list[bytes] = []
+        taken: dict[int, Taken] = {}
+        dropped = []
+        moved = 0
+        for number in range(begin, end):
+            entry = self.parcel.entries[number]
+            if entry.link or not entry.is_regular:
+                parts.append(header.member(entry))
+                continue
+            if self.stop.is_set():
+                raise Stopped
+            if self._is_stale(entry):
+                dropped.append(number)
+                continue
+            data, sparse = self._content(entry)
+            was = None if len(data) == entry.size else entry.size
+            taken[number] = Taken(len(data), manifest.digest(data), was)
+            moved += entry.size
+            _add(parts, entry._replace(size=len(data)), data, sparse=sparse)
+        return parts, taken, tuple(dropped), moved
+
+    def _content(self, entry: Entry) -> tuple[bytes, bool]:
+        """What a file holds, relocated, and whether it has holes."""
+        if entry.content is not None:
+            return entry.content, False
+        fd, status = open_source(entry.origin) if entry.origin else open_source(self.parcel.root, entry.path)
+        try:
+            data = read_whole(fd, entry.size)
+            _refuse_changed(entry, fd)
+        finally:
+            os.close(fd)
+        if len(data) != entry.size:
+            raise changed(entry.path)
+        if self.parcel.ledger is not None:
+            data = self.parcel.ledger.content(entry.path, data)
+        return data, _is_sparse(status)
+
+    def _is_stale(self, entry: Entry) -> bool:
+        """Whether it is bytecode of a source that is changed on the way, which may look valid and is not."""
+        ledger = self.parcel.ledger
+        cached = CACHED.fullmatch(entry.path) if ledger is not None else None
+        if ledger is None or cached is None:
+            return False
+        path = b"%b%b.py" % cached.group(1, 2)
+        origin = entry.origin and os.path.join(os.path.dirname(os.path.dirname(entry.origin)), os.path.basename(path))
+        try:
+            with open(origin or os.path.join(self.parcel.root, path), "rb") as file:
+                old = file.read()
+        except OSError:
+            return False
+        change = ledger.relocation.content(path, old) if ledger.relocation.examines(path) else None
+        return change is not None and change.data != old
+
+    def _pieces(self, number: int, entry: Entry) -> Iterator[Task]:
+        """A large file in pieces. It stays open until the last of them is packed."""
+        source = _Source(self.parcel, entry, self._go_on)
+        whole = entry._replace(size=source.size)
+        extents = list(_extents(source.fd, source.size)) if source.is_sparse else None
+        if extents == [(0, source.size)]:
+            extents = None
+        if extents is None:
+            head, padding = header.member(whole), header.padding(source.size)
+        else:
+            head, padding = header.sparse_member(whole, extents), header.padding(header.sparse_size(whole, extents))
+        file = _File(source, number, entry, extents)
+        last = (source.size - 1) // PIECE * PIECE
+        for start in range(0, source.size, PIECE):
+            before, after = head if start == 0 else b"", padding if start == last else b""
+            yield partial(self._piece, file, start, before, after)
+
+    def _piece(self, file: _File, start: int, before: bytes, after: bytes) -> Packed:
+        self._go_on()
+        data, moved = file.read(start)
+        return Packed(self.block(b"".join((before, *data, after))), file.taken(), (), moved)
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+
+
+class _Source:
+    """A large file of a parcel, open, as it is packed: relocated to a nameless file if its content changes."""
+
+    def __init__(self, parcel: Parcel, entry: Entry, go_on: Callable[[], None]) -> None:
+        self.entry = entry
+        self.fd, status = open_source(entry.origin) if entry.origin else open_source(parcel.root, entry.path)
+        self.size, self.is_sparse, self.is_changed = status.st_size, _is_sparse(status), False
+        try:
+            if self.size != entry.size:
+                raise changed(entry.path)
+            if parcel.ledger is not None and parcel.ledger.relocation.examines(entry.path):
+                self._relocate(parcel.ledger, status, go_on)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _relocate(self, ledger: Ledger, status: os.stat_result, go_on: Callable[[], None]) -> None:
+        with tempfile.TemporaryFile() as file:
+            if ledger.relocation.needs_whole(self.entry.path):
+                data = read_whole(self.fd, self.entry.size)
+                new = ledger.content(self.entry.path, data)
+                if new == data:
+                    return
+                file.write(new)
+                file.flush()
+            else:
+                outcome = Large(self.fd, status, self.entry.path, ledger.relocation, go_on).relocate(file.fileno())
+                ledger.count(self.entry.path, outcome)
+                if not outcome.changed:
+                    return
+            _refuse_changed(self.entry, self.fd)
+            os.dup2(file.fileno(), self.fd, inheritable=False)
+        self.size, self.is_changed = os.fstat(self.fd).st_size, True
+
+
+class _File:
+    """A large file whose pieces are read by several threads."""
+
+    def __init__(self, source: _Source, number: int, entry: Entry, extents: list[header.Extent] | None) -> None:
+        """`extents`: where it has something, None for a file without holes."""
+        self.source = source
+        self.number = number
+        self.entry = entry
+        self.extents = extents
+        self._digests: dict[int, bytes] = {}
+        self._left = -(-source.size // PIECE)
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        os.close(self.source.fd)
+
+    def read(self, start: int) -> tuple[list[bytes], int]:
+        """What the archive holds of a piece, and how many bytes of the file that is."""
+        length = min(PIECE, self.source.size - start)
+        parts: list[bytes] = []
+        for at in range(start, start + length, BLOCK):
+            size = min(BLOCK, self.source.size - at)
+            if size == BLOCK and self._is_hole(at):
+                self._digests[at] = HOLE_DIGEST
+                continue
+            block = os.pread(self.source.fd, size, at)
+            if len(block) != size:
+                raise changed(self.entry.path)
+            self._digests[at] = hashlib.sha256(block).digest()
+            parts += [block] if self.extents is None else [data for _, data in filled(block)]
+        return parts, length
+
+    def _is_hole(self, at: int) -> bool:
+        """Whether a block has nothing but zeros."""
+        if self.extents is None:
+            return False
+        following = bisect_right(self.extents, (at + BLOCK - 1, 0))
+        return not following or sum(self.extents[following - 1]) <= at
+
+    def taken(self) -> dict[int, Taken]:
+        """After a piece: what was taken of the file, if that was the last one."""
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return {}
+        if not self.source.is_changed:
+            _refuse_changed(self.entry, self.source.fd)
+        digest = manifest.joined(self._digests[at] for at in sorted(self._digests))
+        was = self.entry.size if self.source.size != self.entry.size else None
+        return {self.number: Taken(self.source.size, digest, was)}
+
+
+def _do(task: Task) -> Packed:
+    return task()
+
+
+def _add(parts: list[bytes], entry: Entry, data: bytes, *, sparse: bool) -> None:
+    """Add a file that is held in memory."""
+    starts = range(0, len(data), BLOCK) if sparse else ()
+    pieces = [found for start in starts for found in _filled_at(data, start)]
+    extents = _merged((at, len(piece)) for at, piece in pieces)
+    if not sparse or extents == [(0, len(data))]:
+        parts += (header.member(entry), data, header.padding(len(data)))
+        return
+    parts.append(header.sparse_member(entry, extents))
+    parts += [piece for _, piece in pieces]
+    parts.append(header.padding(header.sparse_size(entry, extents)))
+
+
+def _filled_at(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    return ((start + at, piece) for at, piece in filled(data[start : start + BLOCK]))
+
+
+def _extents(fd: int, size: int) -> list[header.Extent]:
+    """Where a file has something: by content and not by its holes on a disk, which another disk may not have."""
+    blocks = enumerate(blocks_of(fd, size))
+    return _merged((number * BLOCK + at, len(piece)) for number, block in blocks for at, piece in filled(block))
+
+
+def _merged(extents: Iterator[header.Extent]) -> list[header.Extent]:
+    """The same, with those that touch as one."""
+    found: list[header.Extent] = []
+    for start, length in extents:
+        if found and sum(found[-1]) == start:
+            found[-1] = found[-1][0], found[-1][1] + length
+        else:
+            found.append((start, length))
+    return found
+
+
+def _is_sparse(status: os.stat_result) -> bool:
+    """Whether a file is worth a look for holes."""
+    return status.st_size > GRAIN and status.st_blocks * DISK_BLOCK < status.st_size
+
+
+def _refuse_changed(entry: Entry, fd: int) -> None:
+    """Raise SourceChanged for a file that is not what was counted."""
+    now = os.fstat(fd)
+    if (now.st_size, now.st_mtime_ns) != (entry.size, entry.mtime_ns):
+        raise changed(entry.path)
