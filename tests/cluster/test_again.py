@@ -27,6 +27,7 @@ pytestmark = pytest.mark.cluster
 NAMES = ("a", "b", "c.py", "not-utf8-\udcff", "new\nline", "-rf")
 FOLDERS = ("", "f", "f/g", "h")
 SIZES = (0, 1, 100, BLOCK, BLOCK + 1, 3 * BLOCK - 5)
+MODES = (0o644, 0o755, 0o400)
 
 places = st.builds(os.path.join, st.sampled_from(FOLDERS), st.sampled_from(NAMES))
 
@@ -109,7 +110,7 @@ class Meddling(RuleBasedStateMachine):
 
 def test_whatever_is_changed_here_or_there_all_agree_in_the_end(job: Job) -> None:
     Meddling.job = job
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Meddling,
         settings=settings(
             max_examples=6, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)

@@ -61,7 +61,7 @@ class Intake:
         self._spool = tempfile.SpooledTemporaryFile(SPOOL_MEMORY)  # noqa: SIM115 - closed by close()
         self._count = 0
         self._last: dict[bytes, int] = {}  # the line from where on something counts
-        self._firsts: set[bytes] = set()
+        self._linked = False
         self._digests: dict[bytes, dict[int, bytes]] = {}  # of the blocks of files that are not complete yet
         self._lock = threading.Lock()
 
@@ -92,8 +92,7 @@ class Intake:
 
     def further(self, path: bytes, first: bytes) -> None:
         """A further name of a file or link."""
-        with self._lock:
-            self._firsts.add(first)
+        self._linked = True
         self._note(["h", text(path), text(first)])
         for feed in self.feeds:
             feed.further(path, first)
@@ -161,9 +160,10 @@ class Intake:
 
     def end(self) -> Taken:
         """There is no more; what it was. The manifest is handed on as a file of ours. Raises OSError."""
-        tally = _Tally(self._firsts)
+        groups = self._groups()
+        tally = _Tally({raw(min(names)) for names in groups.values()})
         packed = io.BytesIO()
-        manifest.write(packed, {}, tally.watch(self._lines()))
+        manifest.write(packed, {}, tally.watch(self._in_order(groups)))
         taken = Taken(tally.survey, manifest.contents_of(tally.total), packed.getvalue())
         entry = Entry(tree.MANIFEST, OWN, 0, len(taken.manifest))
         digest = manifest.digest(taken.manifest)
@@ -186,6 +186,28 @@ class Intake:
                 self._last[supersedes] = self._count
             self._count += 1
             self._spool.write(line)
+
+    def _groups(self) -> dict[str, list[str]]:
+        """All names of what has several, by the one that was taken first."""
+        groups: dict[str, list[str]] = {}
+        for _, record in self._lines() if self._linked else ():
+            if record[0] == "h":
+                groups.setdefault(record[2], [record[2]]).append(record[1])
+        return groups
+
+    def _in_order(self, groups: dict[str, list[str]]) -> Iterator[tuple[bytes, list[Any]]]:
+        """The lines that count, as if of several names the least had been taken first; threads take any of them."""
+        for line, record in self._lines():
+            first = record[2] if record[0] == "h" else record[1]
+            least = min(groups.get(first, [first]))
+            if least == first:
+                yield line, record
+                continue
+            if record[0] == "h":
+                named = ["h", first if record[1] == least else record[1], least]
+            else:
+                named = [record[0], least, *record[2:]]
+            yield manifest.line_of(named), named
 
     def _lines(self) -> Iterator[tuple[bytes, list[Any]]]:
         """The lines that count, and what they say."""

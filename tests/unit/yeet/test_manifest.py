@@ -6,6 +6,7 @@ import io
 import os
 import random
 import threading
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,10 +106,8 @@ class TestLines:
             manifest.read(packed([line + b"\n"]))
 
     def test_a_header_of_something_else(self) -> None:
-        file = io.BytesIO()
-        file.write(manifest.zlib.compress(b'{"format": "ezpz/manifest/9"}\n'))
         with pytest.raises(Unreadable):
-            manifest.read(file.getvalue())
+            manifest.read(zlib.compress(b'{"format": "ezpz/manifest/9"}\n'))
 
     def test_a_line_without_an_end_does_not_fill_the_memory(self) -> None:
         with pytest.raises(Unreadable):
@@ -131,6 +130,19 @@ class TestIntake:
         assert found.survey == tree.survey(os.fsencode(nasty))
         assert taken(nasty).contents == found.contents
         assert differences(nasty, found, contents=True) == ([], [], [])
+
+    def test_of_several_names_it_does_not_matter_which_was_taken_first(self) -> None:
+        names = [b"b", b"a", b"c"]
+        found = set()
+        for first, *others in (names, names[::-1], [b"a", b"c", b"b"]):
+            intake = Intake()
+            intake.file(Entry(first, 0o100644, 1, 4), b"data", Made(4))
+            for other in others:
+                intake.further(other, first)
+            taken = intake.end()
+            found.add((taken.contents, taken.survey))
+            assert sorted(manifest.read(taken.manifest))[1:] == [["h", "b", "a"], ["h", "c", "a"]]
+        assert len(found) == 1
 
     def test_what_was_superseded_does_not_count(self) -> None:
         intake = Intake()

@@ -18,8 +18,8 @@ import pytest
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty
 from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
-from ezpz.yeet.copy.base import Job
 from ezpz.yeet.archive.estimate import estimated_size
+from ezpz.yeet.copy.base import Job
 from ezpz.yeet.copy.tarball import STANDARD_FOLDERS, Tarball
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.relocation import Relocation
