@@ -12,6 +12,7 @@ from ezpz import __version__
 from ezpz.errors import EzpzError, by_code
 from ezpz.process import Stopped
 from ezpz.yeet.agent.landing import Abandoned, Landing
+from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.fanout.base import Shipment
 from ezpz.yeet.refeed import Again, feed_tree
@@ -201,6 +202,7 @@ class Here:
             "origins": reading.origins,
             "inputs": reading.inputs,
             "contents": taken.contents,
+            "manifest": name_of(taken.manifest),
         }
         return Shipment(
             path, self.plan.destination, found.version, found.files, found.bytes, receipt,

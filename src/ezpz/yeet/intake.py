@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ezpz.yeet.agent import manifest, tree
-from ezpz.yeet.agent.chunk import raw, text
+from ezpz.yeet.agent.chunk import raw, raw_target, text
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.blocks import blocks_of, filled
 from ezpz.yeet.entry import Entry
@@ -161,9 +162,9 @@ class Intake:
     def end(self) -> Taken:
         """There is no more; what it was. The manifest is handed on as a file of ours. Raises OSError."""
         groups = self._groups()
-        tally = _Tally({raw(min(names)) for names in groups.values()})
+        tally = _Tally()
         packed = io.BytesIO()
-        manifest.write(packed, {}, tally.watch(self._in_order(groups)))
+        manifest.write(packed, {}, tally.watch(self._in_order(groups), set(map(min, groups.values()))))
         taken = Taken(tally.survey, manifest.contents_of(tally.total), packed.getvalue())
         entry = Entry(tree.MANIFEST, OWN, 0, len(taken.manifest))
         digest = manifest.digest(taken.manifest)
@@ -227,36 +228,40 @@ def _send(feeds: Sequence[Feed], entry: Entry, size: int, offset: int, block: by
 
 
 class _Tally:
-    """Counts the lines of a manifest as they pass by. firsts: the paths that others are further names of."""
+    """Counts the entries of a manifest as they pass by."""
 
-    def __init__(self, firsts: set[bytes]) -> None:
-        self.firsts = firsts
+    def __init__(self) -> None:
         self.total = 0
-        self._facts: dict[bytes, manifest.Facts] = {}
         self._files = self._bytes = self._entries = self._version = 0
 
-    def watch(self, lines: Iterator[tuple[bytes, list[Any]]]) -> Iterator[bytes]:
+    def watch(self, lines: Iterator[tuple[bytes, list[Any]]], firsts: set[str]) -> Iterator[bytes]:
+        """firsts: the names that others are further ones of."""
         further = []
+        known: dict[str, list[Any]] = {}
         for line, record in lines:
             self.total += manifest.summed(line)
             if record[0] == "h":
                 further.append(record)
             else:
-                self._count(record)
+                self._count(record[1], record)
+                if record[1] in firsts:
+                    known[record[1]] = record
             yield line
-        for record in further:
-            self._count(record)
+        for _, name, first in further:
+            self._count(name, known[first])
 
-    def _count(self, record: list[Any]) -> None:
-        path = raw(record[1])
-        facts = manifest.facts_of(record, self._facts)
-        if path in self.firsts:
-            self._facts[path] = facts
-        mode, size, mtime_ns, target, _ = facts
+    def _count(self, name: str, record: list[Any]) -> None:
+        kind, path = record[0], raw(name)
         self._entries += 1
-        self._files += record[0] != "d"
-        self._bytes += size
-        self._version += tree.fingerprint(path, mode, size, mtime_ns or 0, target)
+        if kind == "d":
+            self._version += tree.fingerprint(path, stat.S_IFDIR | record[2], 0, 0, b"")
+            return
+        self._files += 1
+        if kind == "l":
+            self._version += tree.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, raw_target(record[3]))
+            return
+        self._bytes += record[4]
+        self._version += tree.fingerprint(path, stat.S_IFREG | record[2], record[4], record[3], b"")
 
     @property
     def survey(self) -> tree.Survey:

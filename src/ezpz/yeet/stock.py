@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,8 +51,8 @@ async def take_stock(engine: Engine, here: Here, nodes: tuple[Node, ...], made_o
             by_contents[answer["contents"]].append(node)
     bases: dict[Node, Base] = {}
     known = _known_here(here, ours)
-    for contents, those in sorted(by_contents.items(), key=lambda found: -len(found[1]))[:MOST_VERSIONS]:
-        records = await _manifest(engine, here, ours, those[0], contents)
+    for _, those in sorted(by_contents.items(), key=lambda found: -len(found[1]))[:MOST_VERSIONS]:
+        records = await _manifest(engine, here, ours, those[0], answers[those[0]]["receipt"])
         if records is None:
             continue
         untouched = [node for node in those if not answers[node]["changed"]]
@@ -69,23 +68,23 @@ def _known_here(here: Here, ours: dict[str, Any]) -> Known | None:
     """What the version in place on this host tells, if it was made by the same rules."""
     if not ours["contents"] or not ours["alike"]:
         return None
-    records = standing.records_of(here.landing.dst, ours["contents"])
+    records = standing.records_of(here.landing.dst, ours["receipt"])
     return Known(records, here.landing.dst, (raw(path) for path in ours["changed"]))
 
 
-async def _manifest(engine: Engine, here: Here, ours: dict[str, Any], node: Node, contents: str) -> list[Record] | None:
+async def _manifest(
+    engine: Engine, here: Here, ours: dict[str, Any], node: Node, receipt: dict[str, Any]
+) -> list[Record] | None:
     """The manifest of a version, from this host or from a node that has it; None when it cannot be had."""
     try:
-        if ours["contents"] == contents:
-            return standing.records_of(here.landing.dst, contents)
-        packed = io.BytesIO()
+        if ours["contents"] == receipt["contents"]:
+            return standing.records_of(here.landing.dst, ours["receipt"])
+        packed = b""
         while True:
-            answer = await engine.ask((node,), "manifest", dst=here.plan.destination, offset=packed.tell())
+            answer = await engine.ask((node,), "manifest", dst=here.plan.destination, offset=len(packed))
             piece = base64.b64decode(answer.get(node, {}).get("piece", ""))
             if not piece:
-                break
-            packed.write(piece)
-        packed.seek(0)
-        return standing.checked(manifest.lines(packed), contents)
+                return standing.checked(packed, receipt)
+            packed += piece
     except (manifest.Unreadable, Malformed, OSError):
         return None

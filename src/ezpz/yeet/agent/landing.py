@@ -170,10 +170,13 @@ class Landing:
         return self.stock
 
     def has(self, receipt: Dict[str, Any]) -> bool:
-        """Whether what stands here, when stock was taken, is what publishing this receipt would bring."""
+        """Whether what stood here when stock was taken is what publishing this receipt would bring.
+
+        Of the same contents there are many manifests, each with another order.
+        """
         there = self.receipt or {}
         sound = self.stock.get("untouched") and receipt.get("contents")
-        return bool(sound) and all(there.get(name) == value for name, value in receipt.items())
+        return bool(sound) and all(there.get(name) == value for name, value in receipt.items() if name != "manifest")
 
     def open_standing(self) -> Optional[int]:
         """A descriptor of the version of ours that stands here, None for none. Raises OSError."""
@@ -199,7 +202,7 @@ class Landing:
             return 0
         new = os.open(self.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            have = standing.records_of(self.dst, self.stock["contents"])
+            have = standing.records_of(self.dst, self.receipt or {})
             return clone.adopt(have, self.stock["changed"], manifest.read(packed), clone.Cloner(old, new))
         except (manifest.Unreadable, Malformed):
             return 0

@@ -12,25 +12,22 @@ SHA-256 of the content, or of the digests of its blocks, one behind the other, w
 """
 
 import hashlib
-import io
 import json
 import os
 import stat
 import zlib
-from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Any, Callable, Dict, Iterable, List, NamedTuple
 
 from . import tree
-from .chunk import raw, raw_target
+from .chunk import raw, raw_target, text
 
 FORMAT = "ezpz/manifest/1"
 BLOCK = 512 << 10  # bytes
-PIECE = 16 << 10  # bytes of a packed manifest read at once; zlib makes at most 1,032 times as many of them
-LINE_LIMIT = 64 << 10  # bytes; a path has 4 kB, a target too, each at most 6 characters a byte in JSON
 FIELDS = {"d": 4, "f": 6, "l": 4, "h": 3}
-GRAINS = (1, 100, 1000, 10**9)  # ns: how exactly filesystems keep times
+KINDS = {"d": (str, int, int), "f": (str, int, int, int, str), "l": (str, int, str), "h": (str, str)}
+GRAINS = (100, 1000, 10**9)  # ns: how exactly filesystems keep times that keep them no better
 
 Record = List[Any]
-Facts = Tuple[Any, ...]
 
 
 class Unreadable(Exception):
@@ -65,6 +62,11 @@ def line_of(record: Record) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
+def name_of(packed: bytes) -> str:
+    """What a packed manifest is known by in the receipt beside it: it is whole if it is this very one."""
+    return hashlib.sha256(packed).hexdigest()
+
+
 def summed(line: bytes) -> int:
     """What a line adds to the sum that a manifest's `contents` are, whatever their order; see `contents_of`."""
     return int.from_bytes(hashlib.sha256(line).digest(), "big")
@@ -84,87 +86,50 @@ def write(file: IO[bytes], header: Dict[str, Any], lines: Iterable[bytes]) -> No
     file.write(packing.flush())
 
 
-def lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a packed manifest, the header first. Raises OSError, Unreadable."""
+def read(packed: bytes) -> List[Record]:
+    """The entries of a packed manifest that is known to be whole, by `name_of`. Raises Unreadable."""
     unpacking = zlib.decompressobj()
-    rest = b""
     try:
-        while not unpacking.eof:
-            packed = file.read(PIECE)
-            if not packed:
-                raise Unreadable("a manifest that is cut short")
-            found = (rest + unpacking.decompress(packed)).split(b"\n")
-            rest = found.pop()
-            if len(rest) > LINE_LIMIT:
-                raise Unreadable("a line of a manifest that is too long")
-            for line in found:
-                yield line
+        lines = unpacking.decompress(packed)
     except zlib.error as e:
         raise Unreadable("a damaged manifest: {}".format(e))
-    if rest:
-        raise Unreadable("a manifest that ends within a line")
-
-
-def read(packed: bytes) -> List[Record]:
-    """The entries of a packed manifest. Raises Unreadable."""
-    return list(parse(lines(io.BytesIO(packed)))[1])
-
-
-def parse(found: Iterator[bytes]) -> Tuple[Dict[str, Any], Iterator[Record]]:
-    """The header of a manifest and its entries, given its lines. Raises Unreadable, also while they are read."""
-    header = _json(next(found, b""))
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise Unreadable("no manifest, or one of another ezpz")
-    return header, map(record_of, found)
-
-
-def _json(line: bytes) -> Any:
+    if not unpacking.eof or not lines.endswith(b"\n"):
+        raise Unreadable("a manifest that is cut short")
+    header, _, lines = lines[:-1].partition(b"\n")
     try:
-        return json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise Unreadable("a line of a manifest that cannot be read: {!r}".format(line[:80]))
+        found: "List[Record]" = json.loads((b"[" + lines.replace(b"\n", b",") + b"]").decode())
+        sound = all(FIELDS[record[0]] <= len(record) for record in found)
+        sound = sound and json.loads(header.decode())["format"] == FORMAT
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise Unreadable("a manifest that cannot be read")
+    if not sound:
+        raise Unreadable("no manifest, or one of another ezpz")
+    return found
 
 
 def record_of(line: bytes) -> Record:
     """An entry, from its line. Raises Unreadable."""
-    record = _json(line)
-    if not isinstance(record, list) or not record or len(record) < FIELDS.get(str(record[0]), LINE_LIMIT):
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise Unreadable("a line of a manifest that cannot be read: {!r}".format(line[:80]))
+    if not isinstance(record, list) or not record or not isinstance(record[0], str) or record[0] not in FIELDS:
         raise Unreadable("no entry of a manifest: {!r}".format(line[:80]))
-    kinds = {"d": (str, int, int), "f": (str, int, int, int, str), "l": (str, int, str), "h": (str, str)}[record[0]]
-    if not all(type(value) is kind for value, kind in zip(record[1:], kinds)):
+    kinds = KINDS[record[0]]
+    if len(record) <= len(kinds) or not all(type(value) is kind for value, kind in zip(record[1:], kinds)):
         raise Unreadable("no entry of a manifest: {!r}".format(line[:80]))
     return record
 
 
-def facts_of(record: Record, firsts: Dict[bytes, Facts]) -> Facts:
-    """Mode with its type, size, time in ns, link target and digest of an entry, None for what does not count.
-
-    firsts: the facts of the entries that others are further names of. Raises Unreadable.
-    """
-    kind = record[0]
-    if kind == "d":
-        return stat.S_IFDIR | record[2], 0, None, b"", ""
-    if kind == "f":
-        return stat.S_IFREG | record[2], record[4], record[3], b"", record[5]
-    if kind == "l":
-        return stat.S_IFLNK | 0o777, 0, None, raw_target(record[3]), ""
-    try:
-        return firsts[raw(record[2])]
-    except KeyError:
-        raise Unreadable("a further name of nothing: {!r}".format(record[1]))
-
-
-def read_facts(records: Iterable[Record]) -> Dict[bytes, Facts]:
-    """The facts of all entries by path; see `facts_of`. Raises Unreadable, chunk.Malformed."""
-    found: "Dict[bytes, Facts]" = {}
-    further = []
-    for record in records:
+def by_name(records: Iterable[Record]) -> Dict[str, Record]:
+    """The entries by path; a further name has the entry of the first one. Raises Unreadable."""
+    found = {record[1]: record for record in records}
+    for name, record in found.items():
         if record[0] == "h":
-            further.append(record)
-        else:
-            found[raw(record[1])] = facts_of(record, found)
-    for record in further:
-        found[raw(record[1])] = facts_of(record, found)
+            try:
+                found[name] = found[record[2]]
+            except KeyError:
+                raise Unreadable("a further name of nothing: {!r}".format(name))
     return found
 
 
@@ -173,52 +138,49 @@ Differences = NamedTuple("Differences", [("changed", List[bytes]), ("missing", L
 
 
 def compare(
-    root: bytes, facts: Dict[bytes, Facts], going_on: Callable[[], None], *, contents: bool = False
+    root: bytes, records: Dict[str, Record], going_on: Callable[[], None], *, contents: bool = False
 ) -> Differences:
-    """Hold a tree against its manifest by type, permissions, size, time and link target. Raises OSError.
+    """Hold a tree against its entries by type, permissions, size, time and link target. Raises OSError.
 
-    contents: files are read as well, and held against their digests; facts: is used up
+    contents: files are read as well, and held against their digests; records: by path, see `by_name`; is used up
     """
     changed, extra = [], []
     for path, status in tree.walk(root):
         going_on()
-        expected = facts.pop(path, None)
-        if expected is None:
+        record = records.pop(text(path), None)
+        if record is None:
             extra.append(path)
-            continue
-        full = os.path.join(root, path)
-        sound = is_as(full, status, expected)
-        if sound and contents and stat.S_ISREG(status.st_mode):
-            sound = _digest_at(full, going_on) == expected[4]
-        if not sound:
+        elif not _is_as(root, path, status, record) or (contents and _reads_else(root, path, record, going_on)):
             changed.append(path)
-    return Differences(changed, sorted(facts), extra)
+    return Differences(changed, sorted(map(raw, records)), extra)
 
 
-def is_as(path: bytes, status: os.stat_result, facts: Facts) -> bool:
-    """Whether what stands at a path, whose lstat is given, has these facts, its content aside."""
-    mode, size, mtime_ns, target, _ = facts
-    if stat.S_IFMT(status.st_mode) != stat.S_IFMT(mode):
+def _is_as(root: bytes, path: bytes, status: os.stat_result, record: Record) -> bool:
+    """Whether what stands at a path, whose lstat is given, is what an entry tells, its content aside."""
+    kind, mode = record[0], status.st_mode
+    if kind == "l":
+        return stat.S_ISLNK(mode) and os.readlink(os.path.join(root, path)) == raw_target(record[3])
+    if mode & 0o7777 != record[2]:
         return False
-    if stat.S_ISLNK(mode):
-        return bool(os.readlink(path) == target)
-    if stat.S_IMODE(status.st_mode) != stat.S_IMODE(mode):
-        return False
-    same = status.st_size == size and same_time(status.st_mtime_ns, mtime_ns)
-    return bool(stat.S_ISDIR(mode) or same)
+    if kind == "d":
+        return stat.S_ISDIR(mode)
+    return stat.S_ISREG(mode) and status.st_size == record[4] and same_time(status.st_mtime_ns, record[3])
 
 
 def same_time(standing: int, told: int) -> bool:
     """Whether a file's time, in ns, is what it was told to be, as exactly as its filesystem keeps times."""
-    return any(standing == told // grain * grain for grain in GRAINS)
+    return standing == told or any(standing == told // grain * grain for grain in GRAINS)
 
 
-def _digest_at(path: bytes, going_on: Callable[[], None]) -> Optional[str]:
+def _reads_else(root: bytes, path: bytes, record: Record, going_on: Callable[[], None]) -> bool:
+    """Whether a file holds something else than its entry tells."""
+    if record[0] != "f":
+        return False
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return None
+        return True
     try:
-        return digest_file(fd, os.fstat(fd).st_size, going_on)
+        return bool(digest_file(fd, os.fstat(fd).st_size, going_on) != record[5])
     finally:
         os.close(fd)

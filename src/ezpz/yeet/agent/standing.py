@@ -3,12 +3,13 @@
 import base64
 import os
 import stat
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from . import manifest, place, tree
 from .chunk import Malformed, text
 from .manifest import Differences, Record, Unreadable
 
+OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 INPUTS = "inputs"  # in a receipt: what a version was made of, by one name
 PIECE = 1 << 20  # bytes of a manifest in one answer
 
@@ -21,33 +22,23 @@ def look(dst: bytes) -> Optional[Dict[str, Any]]:
     return {"state": "foreign" if receipt is None else "receipt", "receipt": receipt}
 
 
-def records_of(dst: bytes, contents: str) -> List[Record]:
-    """The entries of the manifest at a destination, whose `contents` the receipt tells. Raises Unreadable."""
+def records_of(dst: bytes, receipt: Dict[str, Any]) -> List[Record]:
+    """The entries of the manifest at a destination, given its receipt. Raises Unreadable."""
     try:
-        fd = os.open(os.path.join(dst, tree.MANIFEST), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(os.path.join(dst, tree.MANIFEST), OPEN)
     except OSError as e:
         raise Unreadable("the manifest cannot be read: {}".format(e.strerror))
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Unreadable("the manifest is no file")
-        return checked(manifest.lines(file), contents)
+        return checked(file.read(), receipt)
 
 
-def checked(lines: Iterator[bytes], contents: str) -> List[Record]:
-    """The entries in the lines of a manifest whose `contents` are told. Raises Unreadable."""
-    total = 0
-
-    def count() -> Iterator[bytes]:
-        nonlocal total
-        yield next(lines, b"")  # the header
-        for line in lines:
-            total += manifest.summed(line + b"\n")
-            yield line
-
-    records = list(manifest.parse(count())[1])
-    if manifest.contents_of(total) != contents:
+def checked(packed: bytes, receipt: Dict[str, Any]) -> List[Record]:
+    """The entries of a packed manifest that the receipt beside it tells of. Raises Unreadable."""
+    if manifest.name_of(packed) != receipt.get("manifest"):
         raise Unreadable("the manifest is not the one that the receipt tells of")
-    return records
+    return manifest.read(packed)
 
 
 def differences(
@@ -58,10 +49,9 @@ def differences(
     contents: every file is read and digested as well
     """
     try:
-        facts = manifest.read_facts(records_of(dst, str(receipt.get("contents", ""))))
+        return manifest.compare(dst, manifest.by_name(records_of(dst, receipt)), going_on, contents=contents)
     except Malformed as e:
         raise Unreadable(str(e))
-    return manifest.compare(dst, facts, going_on, contents=contents)
 
 
 def take_stock(
@@ -92,7 +82,7 @@ def take_stock(
 
 def read_manifest(dst: bytes, offset: int) -> Dict[str, Any]:
     """A piece of the manifest as it lies there, in base64; an empty one behind its end. Raises OSError."""
-    fd = os.open(os.path.join(dst, tree.MANIFEST), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(os.path.join(dst, tree.MANIFEST), OPEN)
     try:
         return {"piece": base64.b64encode(os.pread(fd, PIECE, offset)).decode()}
     finally:
