@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from ezpz.cli.options import node_options
 from ezpz.cli.output import Output, output_options
 from ezpz.yeet.options import PREFIX, Finite, excludes, option, transport_option
 from ezpz.yeet.status_command import clean_command, status_command
+from ezpz.yeet.tar_command import tar_command
 
 if TYPE_CHECKING:
     from ezpz.yeet.plan import Request
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ezpz.yeet.timeline import Timeline
 
 SOURCE = click.argument("src_arg", metavar="[SRC]", required=False, type=click.Path(), callback=excludes("src"))
-SOURCE_OR_VARIABLE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(), envvar=f"{PREFIX}_SRC")
 
 
 @click.group(cls=DefaultGroup, invoke_without_command=False, no_args_is_help=False)
@@ -35,7 +34,7 @@ def yeet() -> None:
     Examples:
       ezpz yeet                                 the active venv or conda environment
       ezpz yeet /lus/me/models/llama --dst /tmp/llama
-      ezpz yeet env.tar.gz --min-success-fraction 0.9
+      ezpz yeet env.tar.zst --min-success-fraction 0.9
       ezpz yeet --dry-run                       what would be done, and why
       ezpz yeet status                          what stands on each node
       ezpz yeet clean                           remove it again
@@ -139,7 +138,7 @@ def env_command(
 ) -> None:
     """Put SRC on the local disk of every node of the job.
 
-    SRC is a directory or a .tar.gz; by default the active venv or conda environment.
+    SRC is a directory or an archive; by default the active venv or conda environment.
 
     \b
     Examples:
@@ -188,60 +187,9 @@ def _write_page(output: Output, path: str, report: Report, timeline: Timeline) -
     return True
 
 
-@yeet.command("tar")
-@SOURCE_OR_VARIABLE
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(),
-    envvar=f"{PREFIX}_OUTPUT",
-    show_envvar=True,
-    help="The archive.  [default: NAME.tar.gz beside SRC]",
-)
-@option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches, as in `ezpz yeet env`.")
-@output_options(PREFIX)
-def tar_command(*, src: str | None, target: str | None, exclude: tuple[str, ...], output: Output) -> None:
-    """Make the archive of SRC that `ezpz yeet FILE` takes; by default of EZPZ_YEET_SRC, or the active environment.
-
-    \b
-    Examples:
-      ezpz yeet tar
-      ezpz yeet tar /lus/me/envs/torch -o /lus/me/torch.tar.gz
-    """
-    from ezpz.errors import UsageError
-    from ezpz.yeet import display
-    from ezpz.yeet.archive.place import archive_path
-    from ezpz.yeet.archive.write import write_archive
-    from ezpz.yeet.events import PhaseStarted, Read
-    from ezpz.yeet.relocate.environment import boundary_of
-    from ezpz.yeet.scan import scan
-    from ezpz.yeet.source import active_environment, inspect
-
-    source = inspect(src or active_environment(os.environ))
-    if source.is_archive:
-        raise UsageError(
-            f"the source '{source.path}' is an archive already", hint="give the directory it was made from"
-        )
-    path = archive_path(source, target)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with display.Display(output) as watch:
-        known = (os.fsencode(source.path), os.fsencode(source.real))
-        scanned = scan(known[1], exclude=exclude, boundary=boundary_of(source.kind, known))
-        watch(PhaseStarted("pack", scanned.size))
-        size = write_archive(scanned, path, lambda moved: watch(Read(moved)))
-    texts = tuple(warning.text for warning in scanned.notices.warnings())
-    display.show_archive(output, source, scanned, path, size, texts)
-
-
+yeet.add_command(tar_command)
 yeet.add_command(status_command)
 yeet.add_command(clean_command)
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    from ezpz.errors import Interrupted
-
-    raise Interrupted("interrupted; no archive was made", signal=number)
 
 
 def request_of(options: dict[str, Any]) -> Request:

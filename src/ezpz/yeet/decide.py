@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.cluster.detect import detect
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ezpz.cluster.model import Allocation
+    from ezpz.yeet.archive.told import Told
     from ezpz.yeet.events import Warned
 
 
@@ -77,6 +78,17 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
     return Sight(source, allocation, strategy, transport)
 
 
+def with_prefix(request: Request, told: Told) -> Request:
+    """A request for an archive that tells where its tree stood, unless the user has told."""
+    if request.orig_prefix is not None or not told.prefix:
+        return request
+    try:
+        refuse_prefix(told.prefix)
+    except UsageError:  # what it says is no place of one environment, and is not believed
+        return request
+    return replace(request, orig_prefix=told.prefix)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The plan, and what was counted to make it."""
@@ -109,10 +121,11 @@ def decide(
     source = sight.source
     destination = destination_of(request, source)
     told = told_by(source.real) if source.is_archive else None
+    request = request if told is None else with_prefix(request, told)
     if source.kind is None:
         contents, words = Contents(Scan(b"")), "as the unpacked tree needs it"
     else:
-        contents = _count(source, source.kind, request, destination, environ, stop)
+        contents = count(source, source.kind, request, destination, environ, stop)
         assert contents.environment is not None
         in_place = source.node_local and source.real == destination
         words = STANDS_THERE if in_place else in_words(contents.environment, destination, request.base)
@@ -130,7 +143,7 @@ def decide(
     return Decision(plan, contents)
 
 
-def _count(
+def count(
     source: Source,
     kind: Kind,
     request: Request,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ezpz import __version__
 from ezpz.cluster.hostnames import fold
 from ezpz.yeet.agent.place import human
-from ezpz.yeet.archive.schema import SCHEMA as ARCHIVE_SCHEMA
 from ezpz.yeet.events import Event, NodeDone, NodeParked, NodeRetrying, NodeServed, Noted, PhaseStarted, Warned
 from ezpz.yeet.report import Outcome, Report, Status
 from ezpz.yeet.source import Kind, active_environment, newer_archive
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from ezpz.cli.output import Output
     from ezpz.yeet.plan import Plan
     from ezpz.yeet.report import Failure
-    from ezpz.yeet.scan import Scan
-    from ezpz.yeet.source import Source
     from ezpz.yeet.timeline import Timeline
 
 PLAN_SCHEMA = "ezpz/yeet-plan/1"
@@ -37,6 +34,7 @@ PHASES = {
     "publish": "publishing here",
     "send": "sending",
     "stream": "reading and sending",
+    "count": "counting the source",
     "pack": "packing",
 }
 PLAIN_STEP = 0.1  # of the nodes; how often a plain line says how far it is
@@ -229,24 +227,3 @@ def next_steps(report: Report) -> tuple[str, ...]:
     if kind is Kind.TOOL:
         return ("next:", f"  export PATH={place}/bin:$PATH", "  ezpz launch -- your-program", local)
     return ("next:", f"  ezpz launch -- ls {place}", local)
-
-
-def show_archive(
-    output: Output, source: Source, scanned: Scan, path: str, size: int, warnings: tuple[str, ...]
-) -> None:
-    """Say which archive was made and what it is for."""
-    output.document(
-        {
-            "schema": ARCHIVE_SCHEMA,
-            "ezpz": __version__,
-            "archive": path,
-            "bytes": size,
-            "source": source.path,
-            "files": scanned.files,
-            "content_bytes": scanned.size,
-        }
-    )
-    for warning in warnings:
-        output.warn(warning)
-    output.line(f"{path}: {human(size)} from {scanned.files:,} files, {human(scanned.size)}", fg="green", bold=True)
-    output.line(f"next:\n  ezpz yeet {shlex.quote(path)}")

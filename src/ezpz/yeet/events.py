@@ -22,7 +22,7 @@ class RunStarted:
 class PhaseStarted:
     """A phase has begun; total is its bytes, 0 for unknown.
 
-    name: "reach", "check", "compare", then "stream", or "read", "publish" and "send"; "pack"
+    name: "reach", "check", "compare", then "stream", or "read", "publish" and "send"; "count" and "pack"
     """
 
     name: str

@@ -65,7 +65,7 @@ class Picture:
         room = min(BAR, self.console.width - len(words) - len(facts) - 2)
         cells: list[Text | ProgressBar] = [Text(words, style="bold", no_wrap=True, overflow="ellipsis")]
         if room >= LEAST_BAR:
-            pulse = tally.phase in ("", "reach", "check", "compare", "publish")
+            pulse = tally.phase in ("", "reach", "check", "compare", "publish", "count")
             cells.append(ProgressBar(total=1.0, completed=tally.fraction, width=room, pulse=pulse))
         row = Table.grid(padding=(0, 1))
         row.add_row(*cells, Text(facts, no_wrap=True, overflow="ellipsis"))

@@ -62,10 +62,13 @@ def line_of(entry: Entry, taken: Taken | None = None) -> bytes:
 class Contents:
     """The manifest of a parcel: how long it will be, what it was made of, and at last its text."""
 
-    def __init__(self, parcel: Parcel) -> None:
+    def __init__(self, parcel: Parcel, rules: object = None) -> None:
+        """`rules`: what else decides what is made of it."""
         self.parcel = parcel
+        if not parcel.about:
+            parcel.about.update(kind="data", prefix="", base={"mode": "none", "python": "", "prefix": ""})
         self.length = self._room = 0
-        digest = hashlib.sha256(json.dumps(parcel.about, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([parcel.about, repr(rules)], sort_keys=True).encode())
         for lines in self._pieces(line_of(entry) for entry in parcel.entries[1:]):
             self.length += len(lines)
             digest.update(lines)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ezpz.errors import SourceUnreadable
-from ezpz.yeet.archive.formats import GZIP, split_name
+from ezpz.yeet.archive.formats import GZIP, format_at
 
 if TYPE_CHECKING:
     from ezpz.yeet.archive.told import Told
@@ -21,10 +21,9 @@ def estimated_size(path: str, told: Told | None = None) -> int:
     """
     if told is not None:
         return told.bytes
-    found = split_name(path)
     try:
         packed = os.path.getsize(path)
-        return _gzip_size(path, packed) if found is not None and found[1] is GZIP else packed
+        return _gzip_size(path, packed) if format_at(path) is GZIP else packed
     except OSError as e:
         raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
 

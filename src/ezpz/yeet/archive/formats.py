@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from ezpz.errors import UsageError
@@ -30,6 +31,7 @@ TAR = Format("tar", (".tar",), range(0), 0, "tarball", "tar -tf")
 SQUASHFS = Format("squashfs", (".squashfs", ".sqfs"), range(1, 20), 1, "squashfs", "unsquashfs -s")
 FORMATS = {each.name: each for each in (ZSTD, GZIP, TAR, SQUASHFS)}
 DEFAULT = ZSTD
+MAGICS = {b"\x28\xb5\x2f\xfd": ZSTD, b"\x1f\x8b": GZIP, b"hsqs": SQUASHFS}
 ARCHIVE_SUFFIXES = tuple(suffix for each in FORMATS.values() for suffix in each.suffixes)
 
 
@@ -41,6 +43,20 @@ def split_name(path: str) -> tuple[str, Format] | None:
             if name.lower().endswith(suffix) and len(name) > len(suffix):
                 return name[: -len(suffix)], each
     return None
+
+
+def format_at(path: str | bytes) -> Format:
+    """The format of a file by how it begins, or else by its name; a tar that is not compressed begins with a name.
+
+    Raises OSError.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4)
+    for magic, kind in MAGICS.items():
+        if head.startswith(magic):
+            return kind
+    found = split_name(os.fsdecode(path))
+    return TAR if found is None else found[1]
 
 
 def chosen(wanted: str | None, output: str | None) -> Format:

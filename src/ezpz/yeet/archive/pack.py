@@ -62,11 +62,12 @@ class Pack:
         self.threads = max(parcel.threads, len(os.sched_getaffinity(0)), 2)
         self._reading = threading.Semaphore(parcel.threads if parcel.threads > FEW else 1)
 
-    def blocks(self) -> Iterator[Packed]:
-        """All of them. Raises SourceChanged, SourceUnreadable, OSError, Stopped."""
+    def blocks(self, *, ended: bool = True) -> Iterator[Packed]:
+        """All of them; ended: with what ends an archive. Raises SourceChanged, SourceUnreadable, OSError, Stopped."""
         threads = min(MANY, self.threads)
         yield from in_order(self._tasks(), _do, threads=threads, ahead=AHEAD * threads, stop=self.stop)
-        yield Packed(self.block(header.END), {})
+        if ended:
+            yield Packed(self.block(header.END), {})
 
     def _tasks(self) -> Iterator[Task]:
         """What there is to do: some small entries, or a piece of a large one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,21 +14,57 @@ if TYPE_CHECKING:
 
 @contextmanager
 def part_file(path: str) -> Iterator[BinaryIO]:
-    """Within it, a file to write to; at the end it is synced and put at `path`. Raises OSError."""
+    """Within it, a file to write to; at the end it is synced and put at `path`. Raises OSError.
+
+    It has no name until then, where the filesystem can do that, so that not even a killed process leaves a part of it.
+    """
     folder = os.path.dirname(path)
-    fd, part = tempfile.mkstemp(prefix=".ezpz-", suffix=".part", dir=folder)
+    fd, part = _open(folder)
     try:
         with os.fdopen(fd, "wb") as file:
             yield file
             file.flush()
             os.fsync(fd)
             os.fchmod(fd, 0o666 & ~_umask())
+            part = part or _named(fd, folder)
         os.replace(part, path)
     except BaseException:
-        with suppress(OSError):
-            os.unlink(part)
+        if part:
+            with suppress(OSError):
+                os.unlink(part)
         raise
     _sync_folder(folder)
+
+
+def settle(part: str, path: str) -> None:
+    """Sync a file and put it at `path`. Raises OSError."""
+    fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        os.fchmod(fd, 0o666 & ~_umask())
+    finally:
+        os.close(fd)
+    os.replace(part, path)
+    _sync_folder(os.path.dirname(path))
+
+
+def _open(folder: str) -> tuple[int, str]:
+    """A new file in a folder, and its name, "" for none."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), ""
+    except OSError:
+        return tempfile.mkstemp(prefix=".ezpz-", suffix=".part", dir=folder)
+
+
+def _named(fd: int, folder: str) -> str:
+    """Give a file without a name one of its own in a folder, and return it."""
+    part = os.path.join(folder, f".ezpz-{os.getpid()}-{secrets.token_hex(4)}.part")
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(f"/proc/self/fd/{fd}", part, src_dir_fd=at)  # with a descriptor it follows the link (linkat(2))
+    finally:
+        os.close(at)
+    return part
 
 
 def _sync_folder(folder: str) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ezpz.errors import EzpzError
 from ezpz.yeet.agent import manifest, tree
 from ezpz.yeet.agent.manifest import Unreadable
-from ezpz.yeet.archive.formats import SQUASHFS, split_name
+from ezpz.yeet.archive.formats import SQUASHFS, format_at
 from ezpz.yeet.archive.members import Members, Type
+from ezpz.yeet.archive.squashfs import manifest_in
 from ezpz.yeet.archive.stream import pieces_of
 from ezpz.yeet.archive.zstd import Damaged
 
@@ -71,11 +72,11 @@ def records_of(path: str) -> list[Record]:
 @contextmanager
 def _manifest(path: str) -> Iterator[Iterator[bytes] | None]:
     """Within it, the lines of an archive's manifest, None when its first member is another."""
-    found = split_name(path)
-    if found is None or found[1] is SQUASHFS:
-        yield None
+    kind = format_at(path)
+    if kind is SQUASHFS:
+        yield iter(manifest_in(path).splitlines())
         return
-    with open(path, "rb") as file, closing(_closable(pieces_of(file, found[1]))) as pieces:
+    with open(path, "rb") as file, closing(_closable(pieces_of(file, kind))) as pieces:
         members = Members(pieces)
         member = next(iter(members), None)
         if member is None or member.type is not Type.FILE or member.name not in (NAME, tree.MANIFEST):

@@ -16,7 +16,7 @@ from ezpz.yeet.archive.compress import packing_of
 from ezpz.yeet.archive.contents import Contents, Taken
 from ezpz.yeet.archive.formats import Format, level_of, split_name
 from ezpz.yeet.archive.pack import Pack
-from ezpz.yeet.archive.parcel import Parcel, parcel_of
+from ezpz.yeet.archive.parcel import parcel_of
 from ezpz.yeet.archive.part_file import part_file
 from ezpz.yeet.copy.base import local_failure
 from ezpz.yeet.entry import Entry
@@ -33,44 +33,38 @@ def write_archive(scanned: Scan, path: str, moved: Callable[[int], None]) -> int
     """Write all that a scan has found to `path`, in the format of its name; see `write`."""
     found = split_name(path)
     assert found is not None
-    parcel = parcel_of(scanned)
-    return write(parcel, Contents(parcel), path, found[1], level_of(found[1], None), moved, threading.Event())
+    return write(Contents(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, threading.Event())
 
 
 def write(
-    parcel: Parcel,
-    contents: Contents,
-    path: str,
-    kind: Format,
-    level: int,
-    moved: Callable[[int], None],
-    stop: threading.Event,
+    contents: Contents, path: str, kind: Format, level: int, moved: Callable[[int], None], stop: threading.Event
 ) -> int:
     """Write the archive, and return its size in bytes; `moved` is told the content bytes as they go.
 
     Raises EzpzError, Stopped.
     """
     packing = packing_of(kind, level)
-    room = len(packing.stored(_manifest_member(bytes(contents.length))))
+    room = len(packing.stored(manifest_member(bytes(contents.length))))
     try:
         with part_file(path) as file:
             file.seek(room)
             taken: dict[int, Taken] = {}
             dropped: list[int] = []
             size = room
-            for block in Pack(parcel, packing.pack, stop).blocks():
+            for block in Pack(contents.parcel, packing.pack, stop).blocks():
                 size += file.write(block.data)
                 taken.update(block.taken)
                 dropped += block.dropped
                 moved(block.moved)
             text = contents.text(taken, dropped, size)
             file.seek(0)
-            file.write(packing.stored(_manifest_member(text)))
+            file.write(packing.stored(manifest_member(text)))
     except OSError as e:
         raise local_failure(e) from e
     return os.path.getsize(path)
 
 
-def _manifest_member(text: bytes) -> bytes:
+def manifest_member(text: bytes) -> bytes:
+    """The member that holds a manifest."""
     entry = Entry(tree.MANIFEST, stat.S_IFREG | MODE, 0, len(text))
     return header.member(entry) + text + header.padding(len(text))

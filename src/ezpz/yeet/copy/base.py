@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ezpz.errors import CopyFailed, DestinationUnwritable, EzpzError, NoSpace, SourceChanged, SourceUnreadable
 from ezpz.registry import Registry
 from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.archive.formats import format_at
 
 if TYPE_CHECKING:
     import threading
@@ -92,10 +93,15 @@ STRATEGIES: Registry[type[Strategy]] = Registry("ezpz.yeet.strategies", "strateg
 
 
 def choose(source: Source, wanted: str | None) -> tuple[str, str]:
-    """The name of the strategy for this source, and the reason. Pure, except that a named strategy is looked up."""
-    if wanted is None:
-        return ("tarball", "the source is an archive") if source.is_archive else ("direct", "default for a directory")
-    return wanted, "asked for"
+    """The name of the strategy for this source, and the reason. Raises SourceUnreadable."""
+    if wanted is not None:
+        return wanted, "asked for"
+    if not source.is_archive:
+        return "direct", "default for a directory"
+    try:
+        return format_at(source.real).strategy, "the source is an archive"
+    except OSError as e:
+        raise SourceUnreadable(f"cannot read '{shown(os.fsencode(source.path))}': {e.strerror}") from e
 
 
 def name_list(scan: Scan) -> bytes:

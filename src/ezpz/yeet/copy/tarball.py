@@ -13,7 +13,7 @@ from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.archive.formats import GZIP, split_name
+from ezpz.yeet.archive.formats import format_at
 from ezpz.yeet.archive.members import Member, Members, Type
 from ezpz.yeet.archive.stream import Ahead, pieces_of
 from ezpz.yeet.archive.zstd import Damaged
@@ -52,8 +52,7 @@ class _Unpack:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.label = shown(job.root)
-        name = os.fsdecode(job.root)
-        self.format = (split_name(name) or (name, GZIP))[1]
+        self.format = format_at(job.root)
         self.folders: list[tuple[bytes, int, int]] = []
         self.standing = {b""}
         self.top: bytes | None = None

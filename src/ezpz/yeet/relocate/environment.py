@@ -156,15 +156,15 @@ def examine(
 
     Raises PrefixUnknown, InterpreterBroken, EditableRefused, NoSpace, OSError, Stopped.
     """
+    given = (*known, os.fsencode(request.orig_prefix)) if request.orig_prefix else known
     if not kind.is_environment:
-        return Environment(kind, known)
+        return Environment(kind, given)
     folder = Folder(root)
     notices = Notices()
     packed = conda.pack_prefixes(folder.read_whole(PACKER) or b"")
     records = conda.prefix_records(folder.read_whole, folder.names) if kind is Kind.CONDA else conda.PrefixRecords()
     placeholders = {*packed.text.values(), *packed.binary.values()}
     placeholders |= set(records.placeholders) if placeholders else set()
-    given = (*known, os.fsencode(request.orig_prefix)) if request.orig_prefix else known
     aliases = aliases_of(given, read=folder.read, scripts=folder.scripts)
     if not aliases and not placeholders and not _is_relocatable(folder):
         raise PrefixUnknown(

@@ -1,0 +1,133 @@
+"""Make: from what the user asked for to an archive at its place, or to the news that a good one is there already."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ezpz import __version__
+from ezpz.errors import SourceEmpty, UsageError
+from ezpz.yeet.archive.contents import Contents
+from ezpz.yeet.archive.differences import Differences, differences
+from ezpz.yeet.archive.formats import Format, chosen, level_of
+from ezpz.yeet.archive.luggage import Luggage, luggage_of
+from ezpz.yeet.archive.place import archive_path
+from ezpz.yeet.archive.squashfs import write_squashfs
+from ezpz.yeet.archive.told import is_whole, told_by
+from ezpz.yeet.archive.write import write
+from ezpz.yeet.events import PhaseStarted, Read
+from ezpz.yeet.source import active_environment, inspect
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping
+
+    from ezpz.yeet.events import Emit, Warned
+    from ezpz.yeet.source import Source
+
+SCHEMA = "ezpz/archive/1"
+MADE, REPLACED, UNCHANGED = "made", "replaced", "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user asked for; None where they said nothing. base: "auto", "embed" or "keep"."""
+
+    src: str | None = None
+    output: str | None = None
+    format: str | None = None
+    level: int | None = None
+    base: str = "auto"
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What stands at `path` now. outcome: "made", "replaced" or "unchanged"
+
+    size: its bytes; files, content_bytes: what is in it; before: how what stood there before differed, None for nothing
+    about: what its manifest says of all of it, see `contents`
+    """
+
+    path: str
+    source: Source
+    format: Format
+    level: int
+    outcome: str
+    size: int
+    files: int
+    content_bytes: int
+    seconds: float
+    about: dict[str, Any]
+    before: Differences | None = None
+    warnings: tuple[Warned, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The archive as JSON can hold it; see docs/reference/json.md."""
+        return {
+            "schema": SCHEMA,
+            "ezpz": __version__,
+            "archive": self.path,
+            "outcome": self.outcome,
+            "format": self.format.name,
+            "level": self.level if self.format.levels else None,
+            "bytes": self.size,
+            "source": self.source.path,
+            "kind": self.about["kind"],
+            "base": self.about["base"]["mode"],
+            "files": self.files,
+            "content_bytes": self.content_bytes,
+            "before": None if self.before is None else self.before.to_dict(),
+            "seconds": round(self.seconds, 3),
+            "warnings": [{"case": warning.case, "text": warning.text} for warning in self.warnings],
+        }
+
+
+def make(wanted: Wanted, environ: Mapping[str, str], emit: Emit, stop: threading.Event) -> Archive:
+    """Make the archive, unless a good one of the same is there. Raises EzpzError, Stopped."""
+    began = time.monotonic()
+    source = inspect(wanted.src or active_environment(environ))
+    if source.kind is None:
+        raise UsageError(
+            f"the source '{source.path}' is an archive already", hint="give the directory it was made from"
+        )
+    kind = chosen(wanted.format, wanted.output)
+    level = level_of(kind, wanted.level)
+    path = archive_path(source, wanted.output, kind)
+    emit(PhaseStarted("count"))
+    luggage = luggage_of(source, wanted.base, wanted.exclude, environ, stop)
+    try:
+        if len(luggage.parcel.entries) == 1:
+            raise SourceEmpty(f"nothing is left of the source '{source.path}'", hint="does --exclude match all of it?")
+        contents = Contents(luggage.parcel, (kind.name, level, luggage.rules))
+        size, outcome, before = _put(contents, path, kind, level, emit, stop)
+    finally:
+        luggage.close()
+    entries = luggage.parcel.entries
+    return Archive(
+        path, source, kind, level, outcome, size,
+        files=sum(1 for entry in entries if not entry.is_directory), content_bytes=luggage.parcel.size,
+        seconds=time.monotonic() - began, about=luggage.parcel.about, before=before, warnings=_warnings(luggage),
+    )  # fmt: skip
+
+
+def _put(
+    contents: Contents, path: str, kind: Format, level: int, emit: Emit, stop: threading.Event
+) -> tuple[int, str, Differences | None]:
+    """Write it, if what is there is not the same; its size, the outcome, and how what was there differed."""
+    before = None
+    if os.path.lexists(path):
+        told = told_by(path)
+        if told is not None and told.inputs == contents.inputs and is_whole(path, told):
+            return os.path.getsize(path), UNCHANGED, None
+        before = differences(path, told, contents.parcel)
+    emit(PhaseStarted("pack", contents.parcel.size))
+    writing = write_squashfs if kind.strategy == "squashfs" else write
+    size = writing(contents, path, kind, level, lambda moved: emit(Read(moved)), stop)
+    return size, MADE if before is None else REPLACED, before
+
+
+def _warnings(luggage: Luggage) -> tuple[Warned, ...]:
+    return tuple(warning for notices in luggage.notices for warning in notices.warnings())

@@ -1,0 +1,110 @@
+"""Squashfs: an archive that the kernel can mount, made by mksquashfs of the very stream that a tar would be."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from ezpz import process
+from ezpz.errors import CopyFailed, ToolMissing
+from ezpz.yeet.agent import tree
+from ezpz.yeet.archive.pack import Pack
+from ezpz.yeet.archive.part_file import settle
+from ezpz.yeet.archive.write import manifest_member
+from ezpz.yeet.copy.base import demand, local_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ezpz.yeet.archive.contents import Contents, Taken
+    from ezpz.yeet.archive.formats import Format
+
+MAKER, READER = "mksquashfs", "unsquashfs"
+OLDEST = (4, 5)  # that reads a tar from its stdin
+SAFE = (4, 5, 1)  # that cannot be led out of the folder it unpacks to (CVE-2021-40153, CVE-2021-41072)
+VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
+MANIFEST_LIMIT = 1 << 30  # bytes
+
+
+def write_squashfs(
+    contents: Contents, path: str, _: Format, level: int, moved: Callable[[int], None], stop: threading.Event
+) -> int:
+    """Write the archive, and return its size in bytes; see `write.write`. Times are kept to the second, as it can.
+
+    Raises EzpzError, Stopped.
+    """
+    refuse_old(MAKER, OLDEST)
+    folder = os.path.dirname(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".ezpz-", suffix=".part", dir=folder) as place:
+            part = os.path.join(place, "archive")
+            with _maker(part, level) as stream:
+                taken: dict[int, Taken] = {}
+                dropped: list[int] = []
+                for block in Pack(contents.parcel, bytes, stop).blocks(ended=False):
+                    _send(stream, block.data)
+                    taken.update(block.taken)
+                    dropped += block.dropped
+                    moved(block.moved)
+                _send(stream, manifest_member(contents.text(taken, dropped, 0)) + bytes(1024))
+            settle(part, path)
+    except OSError as e:
+        raise local_failure(e) from e
+    return os.path.getsize(path)
+
+
+@contextmanager
+def _maker(part: str, level: int) -> Iterator[process.Running]:
+    """A mksquashfs that is fed a tar; at the end it must have succeeded."""
+    options = ("-noappend", "-all-root", "-no-progress", "-quiet", "-mkfs-time", "0", "-no-xattrs")
+    argv = [MAKER, "-", part, "-tar", *options, "-comp", "zstd", "-Xcompression-level", str(level)]
+    running = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=None)
+    assert running.stdin is not None
+    errors = running.stderr
+    assert errors is not None
+    said: list[bytes] = []
+    listening = threading.Thread(target=lambda: said.append(errors.read()), daemon=True)
+    listening.start()
+    try:
+        with suppress(BrokenPipeError):  # what it says tells more
+            yield running
+        with suppress(BrokenPipeError):
+            running.stdin.close()
+        running.wait()
+        listening.join()
+        demand(process.Completed(tuple(argv), running.returncode, b"", b"".join(said)), MAKER)
+    finally:
+        process.end_tree(running)
+        with suppress(BrokenPipeError):
+            running.stdin.close()
+        listening.join()
+        errors.close()
+
+
+def _send(running: process.Running, data: bytes) -> None:
+    assert running.stdin is not None
+    running.stdin.write(data)
+
+
+def manifest_in(path: str) -> bytes:
+    """The text of the manifest in a squashfs. Raises EzpzError."""
+    refuse_old(READER, SAFE)
+    done = process.run([READER, "-cat", path, os.fsdecode(tree.MANIFEST)])
+    if done.returncode:
+        raise CopyFailed(f"{READER} finds no manifest: {done.err}")
+    return done.stdout
+
+
+def refuse_old(tool: str, oldest: tuple[int, ...]) -> None:
+    """Raise ToolMissing when a tool is not here, or is older than it may be."""
+    process.find(tool)
+    found = VERSION.search(process.run([tool, "-version"]).out)
+    version = tuple(int(part or 0) for part in found.groups()) if found else (0,)
+    if version < oldest:
+        needed = ".".join(map(str, oldest))
+        raise ToolMissing(f"'{tool}' here is older than {needed}", hint="use a .tar.zst, or install squashfs-tools")

@@ -1,0 +1,96 @@
+"""squashfs: the source is a squashfs image; unsquashfs unpacks it, once it is known that there is nothing odd in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, ClassVar
+
+from ezpz import process
+from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
+from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.place import human
+from ezpz.yeet.agent.refusal import shown
+from ezpz.yeet.archive.formats import SQUASHFS
+from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
+from ezpz.yeet.copy.base import demand, local_failure
+
+if TYPE_CHECKING:
+    from ezpz.yeet.copy.base import Job
+
+LISTED = re.compile(rb"^([-bcdlps])[-rwxsStT]{9} \d+/\d+ +([\d, ]+) \d{4}-", re.MULTILINE)
+SPECIAL = b"bcps"
+SET_ID = stat.S_ISUID | stat.S_ISGID
+NO_ROOM = ("No space left on device", "Disk quota exceeded")
+
+
+class Squashfs:
+    """Reads a squashfs image with the program that comes with it."""
+
+    name: ClassVar[str] = "squashfs"
+    reads_archives: ClassVar[bool] = True
+    feeds: ClassVar[bool] = False
+    tools: ClassVar[tuple[str, ...]] = (READER,)
+
+    def fill(self, job: Job) -> None:
+        refuse_old(READER, SAFE)
+        self._judge(job)
+        argv: list[str | bytes] = [READER, "-force", "-no-progress", "-no-xattrs", "-dest", job.staging, job.root]
+        done = process.run(argv, stop=job.stop)
+        if done.returncode and any(sign in done.err for sign in NO_ROOM):
+            demand(done, READER)
+        if done.returncode:
+            raise _corrupt(job, done)
+        try:
+            size = self._tidy(job)
+        except OSError as e:
+            raise local_failure(e) from e
+        job.moved(size)
+
+    def _judge(self, job: Job) -> None:
+        """Look at the list of what is in it, before anything is unpacked. Raises EzpzError."""
+        done = process.run([READER, "-lln", job.root], stop=job.stop)
+        if done.returncode:
+            raise _corrupt(job, done)
+        declared = 0
+        for kind, size in LISTED.findall(done.stdout):
+            if kind in SPECIAL:
+                raise ArchiveUnsafe(
+                    f"the archive '{shown(job.root)}' holds a device, FIFO or socket",
+                    hint=f"look at it: {READER} -lln FILE",
+                )
+            declared += int(size) if kind == b"-" else 0
+        room = os.statvfs(job.staging)
+        if declared > room.f_bavail * room.f_frsize:
+            free = human(room.f_bavail * room.f_frsize)
+            raise NoSpace(
+                f"the archive '{shown(job.root)}' holds {human(declared)}, and {free} are free here",
+                hint="free some space, or choose another place with --dst",
+            )
+
+    @staticmethod
+    def _tidy(job: Job) -> int:
+        """Drop what no yeet carries, and let all of it be ours; the bytes of its files. Raises OSError."""
+        for name in tree.OWN_FILES:
+            tree.remove(os.path.join(job.staging, name))
+        size = entries = 0
+        for path, status in tree.walk(job.staging):
+            entries += 1
+            full = os.path.join(job.staging, path)
+            if status.st_uid != os.geteuid():
+                os.chown(full, os.geteuid(), os.getegid(), follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                size += status.st_size
+                if status.st_mode & SET_ID:
+                    job.ledger.notices.note("setuid", path)
+                    os.chmod(full, status.st_mode & 0o777)
+        if not entries:
+            raise SourceEmpty(f"the archive '{shown(job.root)}' is empty")
+        return size
+
+
+def _corrupt(job: Job, done: process.Completed) -> ArchiveCorrupt:
+    why = done.err.strip().rpartition("\n")[2] or f"{READER} ended with {done.returncode}"
+    hint = f"copy or make the archive again; `{SQUASHFS.checks} FILE` tells the same"
+    return ArchiveCorrupt(f"the archive '{shown(job.root)}' is damaged or cut short: {why}", hint=hint)

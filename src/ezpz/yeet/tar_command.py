@@ -1,0 +1,127 @@
+"""`ezpz yeet tar`: click only, options to what is wanted, an archive to words."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ezpz.cli.output import Output, output_options
+from ezpz.yeet.options import PREFIX, excludes, option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(), envvar=f"{PREFIX}_SRC")
+
+
+@click.command("tar")
+@SOURCE
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    metavar="FILE",
+    type=click.Path(),
+    envvar=f"{PREFIX}_OUTPUT",
+    show_envvar=True,
+    callback=excludes("unpack"),
+    help="The archive.  [default: NAME.tar.zst beside SRC]",
+)
+@option(
+    "--format",
+    type=click.Choice(["tar.zst", "tar.gz", "tar", "squashfs"]),
+    callback=excludes("unpack"),
+    help="What is made when the name of FILE does not tell.",
+)
+@option(
+    "--level", metavar="N", type=int, callback=excludes("unpack"), help="How hard it is compressed; 1 is the fastest."
+)
+@option(
+    "--base",
+    type=click.Choice(["auto", "embed", "keep"]),
+    default="auto",
+    show_default=True,
+    help="The base interpreter of a venv: embed it, keep it where it is, or embed it unless it is the system's own.",
+)
+@option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches, as in `ezpz yeet env`.")
+@option(
+    "--unpack",
+    metavar="FILE DST",
+    nargs=2,
+    type=click.Path(),
+    callback=excludes("target", "format", "level"),
+    help="Unpack FILE to DST on this host, so that it works there.",
+)
+@output_options(PREFIX)
+@click.pass_context
+def tar_command(
+    ctx: click.Context, /, *, output: Output, unpack: tuple[str, str] | None, target: str | None, **options: Any
+) -> None:
+    """Make the archive of SRC that `ezpz yeet FILE` takes; by default of EZPZ_YEET_SRC, or the active environment.
+
+    If a good one of the same is there already, nothing is done.
+
+    \b
+    Examples:
+      ezpz yeet tar                              NAME.tar.zst beside the active environment
+      ezpz yeet tar /lus/me/envs/torch -o /lus/me/torch.tar.gz
+      ezpz yeet tar --base embed --level 9       for another machine, and small
+      ezpz yeet tar --unpack torch.tar.zst /tmp/torch
+    """
+    import threading
+
+    from ezpz.errors import Interrupted
+    from ezpz.process import Stopped
+    from ezpz.yeet import archive_display, display
+    from ezpz.yeet.archive.make import Wanted, make
+
+    if unpack is not None:
+        if options["src"] and ctx.get_parameter_source("src") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("'SRC' and '--unpack' exclude each other.", ctx)
+        ctx.exit(_unpack(output, *unpack, base=options["base"]))
+    for number in _ending():
+        signal.signal(number, _interrupt)
+    with display.Display(output) as watch:
+        try:
+            made = make(Wanted(output=target, **options), os.environ, watch, threading.Event())
+        except Stopped:
+            raise Interrupted("interrupted; no archive was made") from None
+    archive_display.show_archive(output, made)
+
+
+def _unpack(output: Output, archive: str, destination: str, *, base: str) -> int:
+    """Yeet an archive to this host alone; the exit status."""
+    import random
+
+    from ezpz.errors import UsageError
+    from ezpz.yeet import display
+    from ezpz.yeet.command import new_run
+    from ezpz.yeet.plan import Request
+    from ezpz.yeet.run import execute
+    from ezpz.yeet.source import inspect
+
+    if not inspect(archive).is_archive:
+        raise UsageError(f"--unpack '{archive}' is no archive", hint="`ezpz yeet env` takes a directory")
+    request = Request(src=archive, dst=os.path.abspath(destination), hosts="localhost", base=base)
+    with display.Display(output) as watch:
+        report = execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - nothing is drawn
+    display.show_report(output, report)
+    return report.exit_code
+
+
+def _ending() -> Iterator[int]:
+    """The signals that end it, but for one that it was started to ignore (nohup)."""
+    yield signal.SIGTERM
+    yield signal.SIGINT
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield signal.SIGHUP
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    from ezpz.errors import Interrupted
+
+    raise Interrupted("interrupted; no archive was made", signal=number)
