@@ -17,9 +17,10 @@ no UTF-8 travel as lone surrogates.
 import hashlib
 import json
 import struct
-from typing import Any, List, Tuple
+from typing import TYPE_CHECKING, Any, List, Tuple
 
-from .codec import Codec, Data, Unpackable
+if TYPE_CHECKING:  # whoever reads a path alone, such as `manifest`, should not pay for the codecs
+    from .codec import Codec, Data
 
 CONTENT_LIMIT = 704 << 10  # bytes of content in a chunk
 LIST_LIMIT = 256 << 10  # bytes of its list; with the longest paths that there are it may be a little more
@@ -55,7 +56,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def pack(records: List[List[Any]], content: bytes, codec: Codec, kind: int, level: int) -> Tuple[int, bytes]:
+def pack(records: List[List[Any]], content: bytes, codec: "Codec", kind: int, level: int) -> Tuple[int, bytes]:
     """The codec of the content, and the payload."""
     list_kind, packed_list = codec.pack(json.dumps(records, separators=(",", ":")).encode(), kind, level)
     kind, packed = codec.pack(content, kind, level)
@@ -73,8 +74,10 @@ def split(payload: memoryview) -> Tuple[int, bytes, memoryview]:
     return kind, bytes(rest[:length]), rest[length:]
 
 
-def records_of(packed: bytes, kind: int, codec: Codec) -> List[List[Any]]:
+def records_of(packed: bytes, kind: int, codec: "Codec") -> List[List[Any]]:
     """The entries of a list, each with as many fields as its kind has. Raises Malformed."""
+    from .codec import Unpackable
+
     try:
         records = json.loads(bytes(codec.unpack(packed, kind, MOST_LIST)).decode())
     except (ValueError, Unpackable, RecursionError) as e:
@@ -87,8 +90,10 @@ def records_of(packed: bytes, kind: int, codec: Codec) -> List[List[Any]]:
     return records
 
 
-def content_of(packed: Data, kind: int, codec: Codec) -> Data:
+def content_of(packed: "Data", kind: int, codec: "Codec") -> "Data":
     """The content of a chunk. Raises Malformed."""
+    from .codec import Unpackable
+
     try:
         return codec.unpack(packed, kind, CONTENT_LIMIT)
     except Unpackable as e:
