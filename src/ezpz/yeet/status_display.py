@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -34,6 +35,7 @@ COLOURS = {
 }
 DIFFERENCES_SHOWN = 20
 INDENT = " " * 7
+UNBROKEN = "\u00a0"
 DIFFERENT = {"changed": "changed", "missing": "missing", "extra": "added"}
 
 
@@ -162,7 +164,7 @@ def _listed(differences: Mapping[str, Any]) -> Iterator[str]:
 
 def _notes(destination: Destination, *, verify: bool) -> Iterator[str]:
     """What else there is to know of a destination."""
-    if verify and any(each.receipt and not each.found.get("contents") for each in destination.standings):
+    if verify and any(each.receipt and not each.receipt.get("contents") for each in destination.standings):
         yield "note: some have no digests to hold their content against: an older ezpz, or a shell, put them there"
     if destination.source.change is Change.GONE:
         yield "note: its source is not there any more, as seen from this host"
@@ -195,7 +197,12 @@ def wrapped(text: str, width: int) -> Iterable[str]:
     """A line as lines that fit, each but the first indented; as it is when `width` is 0 or little."""
     if width < 2 * len(INDENT) + 20 or len(text) <= width:
         return (text,)
-    return textwrap.wrap(
-        text, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False, drop_whitespace=True,
-        replace_whitespace=False,
-    )  # fmt: skip
+    whole = re.sub(r"(?<![ ,]) (?! )", UNBROKEN, text)  # between facts, if that will do, and not within one
+    for each in (whole, text):
+        lines = textwrap.wrap(
+            each, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False,
+            replace_whitespace=False,
+        )  # fmt: skip
+        if all(len(line) <= width for line in lines):
+            break
+    return [line.replace(UNBROKEN, " ") for line in lines]

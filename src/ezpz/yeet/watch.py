@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ezpz.errors import EzpzError
 from ezpz.yeet.asking import Asking
 from ezpz.yeet.status import ANSWER_WITHIN, State, collect, inquire, question
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ezpz.cluster.model import Node
-    from ezpz.yeet.status import Destination, Standing, StatusReport
+    from ezpz.yeet.status import Answers, Destination, Standing, StatusReport
 
 PAUSE = 1.0  # seconds between two looks
 WHATS = ("writing", "published", "preparing", "waiting", "lost")
-SHARE = 10  # of the time of a node, that looking may take at most, as one part in so many
+SHARE = 10  # looking takes at most one part in so many of a node's time
+LONGEST = 10.0  # seconds between two looks, however long they take
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +95,21 @@ def follow(
     return asyncio.run(_follow(nodes, question(destination, environ), transport, show))
 
 
+def pause_after(answers: Answers) -> float:
+    """Seconds until the next look, from how long this one took on the slowest node. Pure."""
+    took = [float(answer["seconds"]) for answer in answers.values() if not isinstance(answer, EzpzError)]
+    return min(LONGEST, max(PAUSE, SHARE * max(took, default=0.0)))
+
+
 async def _follow(
     nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, show: Callable[[tuple[Progress, ...]], None]
 ) -> StatusReport:
     async with Asking(nodes, transport, keep=True) as asking:
         while True:
-            began = time.monotonic()
             answers = await asking.ask({node: {**asked, "quick": True} for node in nodes}, within=ANSWER_WITHIN)
             found = tuple(filter(None, map(progress_of, collect(answers, "".join(asked["wanted"])))))
             if not found:
                 break
             show(found)
-            await asyncio.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
+            await asyncio.sleep(pause_after(answers))
         return await inquire(asking, asked)

@@ -17,7 +17,7 @@ from ezpz.errors import NodeLost
 from ezpz.yeet.since import Change, Since, began, since
 from ezpz.yeet.status import State, StatusReport, collect, places_missing, report_of, settle
 from ezpz.yeet.status_display import INDENT, lines_of, wrapped
-from ezpz.yeet.watch import progress_of
+from ezpz.yeet.watch import pause_after, progress_of
 from ezpz.yeet.watch_display import words_of
 
 if TYPE_CHECKING:
@@ -281,6 +281,15 @@ class TestProgress:
             "1 of 5 nodes have it, 1 writing, 1 preparing, 1 waiting, 1 unreachable",
             "15 B of 40 B on their disks",
         )
+
+    def test_looking_is_rarer_where_it_takes_long(self) -> None:
+        def after(*seconds: float) -> float:
+            told: dict[Node, dict[str, Any] | EzpzError] = {
+                node(number): {"found": [], "seconds": each} for number, each in enumerate(seconds)
+            }
+            return pause_after({**told, node(99): NodeLost("n99: gone")})
+
+        assert (after(), after(0.01, 0.02), after(0.3, 0.01), after(5.0)) == (1.0, 1.0, 3.0, 10.0)
 
     def test_nobody_holds_the_lock(self) -> None:
         assert progress_of(report(found(), None).destinations[0]) is None

@@ -94,8 +94,9 @@ def survey(request: Dict[str, Any], going_on: Going) -> Dict[str, Any]:
     """The state of what is here: at each of the destinations that are wanted, or at all under the usual places.
 
     request: wanted (paths; none for all), places (see `usual_places`), contents (read every file), quick (do not look
-    at what stands), weigh. Returns found, a list of what `judge` says, each with the place as it was given.
+    at what stands), weigh. Returns found, a list of what `judge` says, each with its place as given; and seconds.
     """
+    began = time.monotonic()
     if request["wanted"]:
         given = [os.fsencode(path) for path in request["wanted"]]
     else:
@@ -106,7 +107,7 @@ def survey(request: Dict[str, Any], going_on: Going) -> Dict[str, Any]:
     for path in given:
         resolved = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         found.append(dict(judge(resolved, request, now, going_on), place=os.fsdecode(path)))
-    return {"found": found}
+    return {"found": found, "seconds": time.monotonic() - began}
 
 
 def judge(dst: bytes, request: Dict[str, Any], now: float, going_on: Going) -> Dict[str, Any]:
