@@ -56,7 +56,7 @@ class Crew(Generic[T]):
             with contextlib.suppress(queue.Full):
                 self._things.put(what, timeout=PATIENCE)
                 return
-            if self.failure is not None:  # nobody may be left to take it
+            if self.is_over:  # nobody may be left to take it
                 return
 
     def _work(self) -> None:

@@ -501,7 +501,26 @@ class TestRuns:
         assert (present.returncode, present.stderr) == (0, "")
         document = json.loads(present.stdout)
         assert_valid(document, "yeet-status")
-        assert (document["nodes"][0]["state"], document["nodes"][0]["files"]) == ("present", 2)
+        [node] = document["destinations"][0]["nodes"]
+        assert (node["state"], node["files"]) == ("current", 2)
+
+    @pytest.mark.parametrize("first", ["--verify", "--leaks", "--watch"])
+    @pytest.mark.parametrize("second", ["--verify", "--leaks", "--watch"])
+    def test_ways_to_look_exclude_each_other(self, yeet: Yeet, first: str, second: str) -> None:
+        if first != second:
+            done = yeet.here("status", yeet.dst, first, second)
+            assert done.returncode == 2
+            assert "exclude each other" in done.stderr
+
+    def test_clean(self, yeet: Yeet) -> None:
+        yeet.here(yeet.source, "--dst", yeet.dst)
+        done = yeet.here("clean", yeet.dst, "--yes", "--dry-run")
+        assert done.returncode == 2
+        assert "exclude each other" in done.stderr
+        done = yeet.here("clean", yeet.dst, "--yes", "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert_valid(json.loads(done.stdout), "yeet-clean")
+        assert not os.path.exists(yeet.dst)
 
 
 class TestEnvironments:

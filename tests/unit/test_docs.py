@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 SCHEMAS = DOCS / "reference" / "schemas"
 PAGES = sorted([*DOCS.rglob("*.md"), *(REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG"))])
-COMMANDS = (("yeet", "env"), ("yeet", "tar"), ("yeet", "status"), ("launch",))
+COMMANDS = (("yeet", "env"), ("yeet", "tar"), ("yeet", "status"), ("yeet", "clean"), ("launch",))
 FOREIGN = ("EZPZ_", "PBS_", "SLURM_", "HOSTFILE", "VIRTUAL_ENV", "CONDA_")
 ELSEWHERE = re.compile(r"(?<![\w.])(/work/|/root\b|/var/tmp|~?/\.pyenv|\.\./shared)")
 
@@ -210,10 +210,21 @@ def test_an_archive_and_its_plan_are_as_their_schemas_say(here: Here) -> None:
 def test_a_status_is_as_its_schema_says(here: Here) -> None:
     destination = str(here.folder / "copy")
     absent, status = here.document("yeet", "status", destination, *ME)
-    assert (absent["nodes"][0]["state"], status) == ("absent", 1)
+    assert (absent["destinations"][0]["nodes"][0]["state"], status) == ("absent", 1)
     here.document("yeet", "demo", "--dst", destination, *ME)
-    present, status = here.document("yeet", "status", destination, *ME)
-    assert (present["schema"], present["nodes"][0]["state"], status) == ("ezpz/yeet-status/1", "present", 0)
+    current, status = here.document("yeet", "status", destination, *ME)
+    state = current["destinations"][0]["nodes"][0]["state"]
+    assert (current["schema"], state, status) == ("ezpz/yeet-status/2", "current", 0)
+
+
+def test_a_clean_is_as_its_schema_says(here: Here) -> None:
+    destination = str(here.folder / "copy")
+    here.document("yeet", "demo", "--dst", destination, *ME)
+    shown, status = here.document("yeet", "clean", destination, *ME)
+    assert (shown["schema"], shown["done"], status) == ("ezpz/yeet-clean/1", False, 2)
+    done, status = here.document("yeet", "clean", destination, "--yes", *ME)
+    assert (done["done"], done["freed"], status) == (True, shown["frees"], 0)
+    assert not (here.folder / "copy").exists()
 
 
 def test_leaks_are_as_their_schema_says(here: Here) -> None:

@@ -101,11 +101,13 @@ class CleanReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when all that should go is gone; that of the cause when all failures share one, else 1; 2 unless agreed."""
+        """0 when all that should go is gone; 2 when nobody said yes; 1, or that of the cause, when something failed."""
+        if self.removals and not self.agreed and not self.dry:
+            return UsageError.exit_code
         codes = {failure.code for failure in self.failures}
         if codes:
             return by_code(codes.pop()).exit_code if len(codes) == 1 else NodesFailed.exit_code
-        return 0 if self.agreed or self.dry or not self.removals else UsageError.exit_code
+        return 0
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON; schema in docs/reference/json.md."""
@@ -212,10 +214,10 @@ def look(
 async def _look(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, keep: int) -> CleanReport:
     async with Asking(nodes, transport) as asking:
         answers = await asking.ask(dict.fromkeys(nodes, asked), within=ANSWER_WITHIN)
-    named = bool(asked["dst"])
-    chosen = choose(collect(answers, asked["dst"]), keep, by_source=not named)
+    named = "".join(asked["wanted"])
+    chosen = choose(collect(answers, named), keep, by_source=not named)
     lost = {node: Failure.of(answer) if isinstance(answer, EzpzError) else None for node, answer in answers.items()}
-    return CleanReport(chosen, lost, named)
+    return CleanReport(chosen, lost, bool(named))
 
 
 def remove(report: CleanReport, run: str, transport: str) -> CleanReport:

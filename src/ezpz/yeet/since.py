@@ -58,7 +58,9 @@ def since(
     within: seconds, None for as long as it takes; going_on: called for each entry, may raise
     """
     source, start = str(receipt.get("source", "")), began(receipt)
-    if not os.path.isabs(source) or start is None or os.path.realpath(source) == os.path.realpath(destination):
+    if not os.path.isabs(source) or "\0" in source or start is None:
+        return Since(Change.UNKNOWN)
+    if os.path.realpath(source) == os.path.realpath(destination):
         return Since(Change.UNKNOWN)
     root = os.fsencode(source)
     deadline = None if within is None else time.monotonic() + within

@@ -144,7 +144,7 @@ class StatusReport:
 def question(destination: str, environ: Mapping[str, str], **how: Any) -> dict[str, Any]:
     """What every node is asked; destination: "" for all that is found; how: see `agent.estate.survey`."""
     told = [environ[name] for name in VARIABLES if environ.get(name)]
-    return {"what": "survey", "dst": destination, "places": told, **how}
+    return {"what": "survey", "wanted": [destination] if destination else [], "places": told, **how}
 
 
 def ask(
@@ -158,10 +158,36 @@ def ask(
 
 
 async def _ask(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, *, verify: bool) -> StatusReport:
-    async with Asking(nodes, transport) as asking:
-        answers = await asking.ask(dict.fromkeys(nodes, asked), within=None if verify else ANSWER_WITHIN)
-    found = collect(answers, asked["dst"])
+    async with Asking(nodes, transport, keep=not asked["wanted"]) as asking:
+        return await inquire(asking, asked, verify=verify)
+
+
+async def inquire(asking: Asking, asked: dict[str, Any], *, verify: bool = False) -> StatusReport:
+    """Ask every node, and those that told of less than others a second time; look at the sources."""
+    within = None if verify else ANSWER_WITHIN
+    answers = await asking.ask(dict.fromkeys(asking.nodes, asked), within=within)
+    missing = places_missing(answers) if not asked["wanted"] else {}
+    more = await asking.ask({node: {**asked, "wanted": places} for node, places in missing.items()}, within=within)
+    for node, answer in more.items():
+        first = answers[node]
+        answers[node] = (
+            answer
+            if isinstance(answer, EzpzError) or isinstance(first, EzpzError)
+            else {"found": [*first["found"], *answer["found"]]}
+        )
+    found = collect(answers, "".join(asked["wanted"]))
     return report_of(await look_at_sources(found, verify=verify), answers)
+
+
+def places_missing(answers: Answers) -> dict[Node, list[str]]:
+    """Where others have something, and a node did not say what it has. Pure."""
+    told = {
+        node: {str(found["place"]) for found in answer["found"]}
+        for node, answer in answers.items()
+        if not isinstance(answer, EzpzError)
+    }
+    everywhere = {place for places in told.values() for place in places}
+    return {node: sorted(everywhere - places) for node, places in told.items() if everywhere - places}
 
 
 async def look_at_sources(found: tuple[Destination, ...], *, verify: bool = False) -> tuple[Destination, ...]:

@@ -110,8 +110,10 @@ def _line(alike: list[Standing], now: float, *, verify: bool) -> Line:
     facts = [f"{first.state.value}{f': {_without_name(first)}' if first.failure else ''}"]
     if first.receipt:
         facts[0] += f" {_safe(first.version)[:12]}"
-    if first.why:
+    if first.why and first.receipt:
         facts.append(first.why)
+    elif first.why:
+        facts[0] += f": {first.why}"
     if first.receipt:
         facts += _facts(alike, now)
     elif first.state is State.PARTIAL:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.asking import Asking
-from ezpz.yeet.status import ANSWER_WITHIN, State, collect, look_at_sources, question, report_of
+from ezpz.yeet.status import ANSWER_WITHIN, State, collect, inquire, question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,10 +101,9 @@ async def _follow(
         while True:
             began = time.monotonic()
             answers = await asking.ask({node: {**asked, "quick": True} for node in nodes}, within=ANSWER_WITHIN)
-            found = tuple(filter(None, map(progress_of, collect(answers, asked["dst"]))))
+            found = tuple(filter(None, map(progress_of, collect(answers, "".join(asked["wanted"])))))
             if not found:
                 break
             show(found)
             await asyncio.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
-        answers = await asking.ask(dict.fromkeys(nodes, asked), within=ANSWER_WITHIN)
-    return report_of(await look_at_sources(collect(answers, asked["dst"])), answers)
+        return await inquire(asking, asked)

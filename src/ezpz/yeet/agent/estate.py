@@ -55,16 +55,26 @@ def usual_places(told: Iterable[str]) -> List[bytes]:
 
 def destinations_in(folder: bytes, going_on: Going) -> List[bytes]:
     """The destinations in a folder of which something of ours is there: a version, staging, or a lock."""
-    found: "Set[bytes]" = set()
+    named: "Dict[bytes, bytes]" = {}  # by what their staging is named after, which of a long name is not the name
+    staged: "Set[bytes]" = set()
     for name, status in _own(folder):
         going_on()
-        path = os.path.join(folder, name)
-        litter = STAGING.fullmatch(name) if stat.S_ISDIR(status.st_mode) else LOCK.fullmatch(name)
-        if litter is not None:
-            found.add(os.path.join(folder, litter.group(1)))
-        elif stat.S_ISDIR(status.st_mode) and place.read_receipt(path) is not None:
-            found.add(path)
-    return sorted(found)
+        is_folder = stat.S_ISDIR(status.st_mode)
+        staging, lock = STAGING.fullmatch(name), LOCK.fullmatch(name)
+        if is_folder and staging is not None:
+            staged.add(staging.group(1))
+        elif not is_folder and lock is not None:
+            named[_stem(os.path.join(folder, lock.group(1)))] = lock.group(1)
+        elif is_folder and place.read_receipt(os.path.join(folder, name)) is not None:
+            named[_stem(os.path.join(folder, name))] = name
+    found = {*named.values(), *(named.get(stem, stem) for stem in staged)}
+    return sorted(os.path.join(folder, name) for name in found)
+
+
+def _stem(dst: bytes) -> bytes:
+    """What the staging of a destination is named after: its name, or what stands for one that is too long."""
+    match = STAGING.fullmatch(os.path.basename(place.beside(dst, b".ezpz-00000000-000000-00000000")))
+    return match.group(1) if match is not None else b""
 
 
 def _own(folder: bytes) -> "Iterator[Tuple[bytes, os.stat_result]]":
@@ -81,22 +91,21 @@ def _own(folder: bytes) -> "Iterator[Tuple[bytes, os.stat_result]]":
 
 
 def survey(request: Dict[str, Any], going_on: Going) -> Dict[str, Any]:
-    """The state of what is here: at `dst`, or with "" at every destination under the usual places.
+    """The state of what is here: at each of the destinations that are wanted, or at all under the usual places.
 
-    request: dst, places (see `usual_places`), contents (read every file), quick (do not look at what stands), weigh
-    Returns found, a list of what `judge` says.
+    request: wanted (paths; none for all), places (see `usual_places`), contents (read every file), quick (do not look
+    at what stands), weigh. Returns found, a list of what `judge` says, each with the place as it was given.
     """
-    dst = os.fsencode(request["dst"])
-    if dst:
-        resolved = os.path.join(os.path.realpath(os.path.dirname(dst)), os.path.basename(dst))
-        wanted = {resolved: dst}
+    if request["wanted"]:
+        given = [os.fsencode(path) for path in request["wanted"]]
     else:
-        folders = usual_places(request.get("places", ()))
-        wanted = {path: path for folder in folders for path in destinations_in(folder, going_on)}
+        folders = usual_places(request["places"])
+        given = [path for folder in folders for path in destinations_in(folder, going_on)]
     now = time.time()
-    found = [
-        dict(judge(path, request, now, going_on), place=os.fsdecode(as_given)) for path, as_given in wanted.items()
-    ]
+    found = []
+    for path in given:
+        resolved = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        found.append(dict(judge(resolved, request, now, going_on), place=os.fsdecode(path)))
     return {"found": found}
 
 
@@ -191,11 +200,11 @@ def _staging_of(dst: bytes, lock: Optional[Dict[str, Any]], now: float, going_on
     and rescue (it holds the version that stood there before).
     """
     folder = os.path.dirname(dst)
-    mine = os.path.basename(place.beside(dst, b""))
+    mine = _stem(dst)
     found = []
     for name, status in _own(folder):
         match = STAGING.fullmatch(name)
-        if match is None or b"." + match.group(1) != mine or not stat.S_ISDIR(status.st_mode):
+        if match is None or match.group(1) != mine or not stat.S_ISDIR(status.st_mode):
             continue
         path = os.path.join(folder, name)
         weight = weigh(path, going_on)

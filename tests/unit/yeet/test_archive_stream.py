@@ -1,0 +1,191 @@
+"""Packed blocks are one file to every program; what is damaged, cut short or takes too much memory is refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ezpz.process import Stopped
+from ezpz.yeet.archive.compress import packing_of
+from ezpz.yeet.archive.formats import FORMATS, GZIP, TAR, ZSTD, Format
+from ezpz.yeet.archive.ordered import in_order
+from ezpz.yeet.archive.stream import Ahead, pieces_of
+from ezpz.yeet.archive.zstd import Damaged, Library, Program, Zstd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+every_format = pytest.mark.parametrize("kind", [ZSTD, GZIP, TAR], ids=lambda kind: kind.name)
+every_zstd = pytest.mark.parametrize("make", [Library, Program])
+NOISE = random.Random(5).randbytes(300_000)
+UNPACKERS = {ZSTD: ["zstd", "-dc"], GZIP: ["gzip", "-dc"], TAR: ["cat"]}
+
+
+def unpacked(data: bytes, kind: Format) -> bytes:
+    return b"".join(pieces_of(io.BytesIO(data), kind))
+
+
+def packed(kind: Format, *blocks: bytes, stored: bytes = b"head") -> bytes:
+    packing = packing_of(kind, kind.level)
+    return packing.stored(stored) + b"".join(map(packing.pack, blocks))
+
+
+@every_format
+@given(stored=st.binary(max_size=500), blocks=st.lists(st.binary(max_size=500), max_size=4))
+def test_what_is_packed_in_blocks_is_one_file(kind: Format, stored: bytes, blocks: list[bytes]) -> None:
+    assert unpacked(packed(kind, *blocks, stored=stored), kind) == stored + b"".join(blocks)
+
+
+@every_format
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 131_072, 131_073, 300_000])
+def test_other_programs_unpack_it(kind: Format, size: int) -> None:
+    data = packed(kind, NOISE[:size], b"", NOISE, stored=NOISE[:size])
+    done = subprocess.run(UNPACKERS[kind], input=data, capture_output=True, check=True)
+    assert done.stdout == NOISE[:size] * 2 + NOISE
+
+
+@every_format
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 131_072, 131_073, 300_000])
+def test_what_is_stored_is_as_long_whatever_it_is(kind: Format, size: int) -> None:
+    packing = packing_of(kind, kind.level)
+    assert len(packing.stored(NOISE[:size])) == len(packing.stored(bytes(size)))
+
+
+@pytest.mark.parametrize("kind", [ZSTD, GZIP], ids=lambda kind: kind.name)
+def test_cut_short_anywhere(kind: Format) -> None:
+    data = packed(kind, NOISE[:2000], NOISE[2000:3000])
+    begins = {0, len(packed(kind)), len(packed(kind, NOISE[:2000]))}  # of its blocks, each of which is a file
+    for cut in set(range(len(data))) - begins:
+        with pytest.raises(Damaged):
+            unpacked(data[:cut], kind)
+
+
+@pytest.mark.parametrize("kind", [ZSTD, GZIP], ids=lambda kind: kind.name)
+def test_rubbish_behind_it(kind: Format) -> None:
+    with pytest.raises(Damaged):
+        unpacked(packed(kind, NOISE) + b"rubbish", kind)
+
+
+def test_zeros_behind_a_gzip_mean_nothing() -> None:
+    assert unpacked(gzip.compress(b"a") + gzip.compress(b"b") + bytes(700), GZIP) == b"ab"
+
+
+@every_zstd
+def test_every_way_to_pack_zstd(make: Callable[[], Zstd]) -> None:
+    zstd = make()
+    data = zstd.pack(NOISE, 1) + zstd.pack(b"", 3) + zstd.pack(NOISE * 12, 1)
+    assert b"".join(Library().unpack(io.BytesIO(data))) == NOISE * 13
+    assert subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True).stdout == NOISE * 13
+
+
+def test_the_program_unpacks_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.zst"
+    path.write_bytes(Library().pack(NOISE, 1) + Library().pack(NOISE, 1))
+    with path.open("rb") as file:
+        assert b"".join(Program().unpack(file)) == NOISE * 2
+    path.write_bytes(Library().pack(NOISE, 1)[:-9])
+    with path.open("rb") as file, pytest.raises(Damaged):
+        b"".join(Program().unpack(file))
+
+
+def test_a_window_that_would_take_memory_is_refused() -> None:
+    data = subprocess.run(
+        ["zstd", "-q", "-c", "--ultra", "--long=30", "--no-check"],
+        input=bytes(1 << 20),
+        capture_output=True,
+        check=True,
+    ).stdout
+    with pytest.raises(Damaged):
+        unpacked(data, ZSTD)
+
+
+def test_a_flipped_bit_in_a_block_is_noticed() -> None:
+    data = bytearray(packed(ZSTD, NOISE))
+    data[-1000] ^= 4
+    with pytest.raises(Damaged):
+        unpacked(bytes(data), ZSTD)
+
+
+def test_ahead_hands_on_what_went_wrong() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"one"
+        raise Damaged("broken")
+
+    pieces = Ahead(broken())
+    found = iter(pieces)
+    assert next(found) == b"one"
+    with pytest.raises(Damaged, match="broken"):
+        next(found)
+    pieces.close()
+
+
+def test_ahead_ends_when_nobody_wants_more() -> None:
+    pieces = Ahead(iter(lambda: b"for ever", b""))
+    assert next(iter(pieces)) == b"for ever"
+    pieces.close()
+    assert not pieces._worker.is_alive()
+
+
+class TestOrder:
+    """Whoever is done first, the results come in the order of the things."""
+
+    @pytest.mark.parametrize("threads", [1, 2, 7])
+    def test_they_come_in_order(self, threads: int) -> None:
+        late = threading.Event()
+
+        def act(number: int) -> int:
+            if number == 0 and threads > 1:
+                late.wait(5)
+            if number == threads:
+                late.set()
+            return number * number
+
+        ahead = 2 * threads
+        found = in_order(range(50), act, threads=threads, ahead=ahead, stop=threading.Event())
+        assert list(found) == [number * number for number in range(50)]
+
+    def test_what_goes_wrong_ends_it(self) -> None:
+        def act(number: int) -> int:
+            return 1 // (number - 20)
+
+        with pytest.raises(ZeroDivisionError):
+            list(in_order(range(10_000), act, threads=3, ahead=6, stop=threading.Event()))
+
+    def test_what_goes_wrong_with_the_things_ends_it(self) -> None:
+        def things() -> Iterator[int]:
+            yield 1
+            raise KeyError("gone")
+
+        with pytest.raises(KeyError):
+            list(in_order(things(), abs, threads=2, ahead=4, stop=threading.Event()))
+
+    def test_it_stops(self) -> None:
+        stop = threading.Event()
+
+        def act(number: int) -> int:
+            if number == 5:
+                stop.set()
+            return number
+
+        with pytest.raises(Stopped):
+            list(in_order(range(100_000), act, threads=2, ahead=4, stop=stop))
+
+    def test_it_does_not_run_ahead(self) -> None:
+        begun: list[int] = []
+        found = in_order(range(1000), begun.append, threads=2, ahead=4, stop=threading.Event())
+        next(found)
+        assert len(begun) <= 8
+        found.close()
+
+
+def test_every_format_is_known_by_its_name() -> None:
+    assert {name: each.name for name, each in FORMATS.items()} == {name: name for name in FORMATS}
