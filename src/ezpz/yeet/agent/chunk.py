@@ -20,34 +20,13 @@ import struct
 from typing import Any, List, Tuple
 
 from .codec import Codec, Data, Unpackable
+from .names import Malformed
 
 CONTENT_LIMIT = 704 << 10  # bytes of content in a chunk
 LIST_LIMIT = 256 << 10  # bytes of its list; with the longest paths that there are it may be a little more
 MOST_LIST = LIST_LIMIT + (64 << 10)
 LENGTH = struct.Struct(">II")  # bytes of the list as it is sent, and its codec
 FIELDS = {"d": 4, "f": 8, "l": 4, "h": 3, "k": 8, "x": 2}
-
-
-class Malformed(Exception):
-    """A chunk that no sender of ours makes."""
-
-
-def text(path: bytes) -> str:
-    """A path as the list has it."""
-    return path.decode("utf-8", "surrogateescape")
-
-
-def raw(path: str) -> bytes:
-    """A path as the filesystem has it. Raises Malformed for one that leads out of the tree."""
-    found = path.encode("utf-8", "surrogateescape")
-    if found.startswith(b"/") or b"\0" in found or (b".." in found and b".." in found.split(b"/")):
-        raise Malformed("a path that leads out: {!r}".format(path))
-    return found
-
-
-def raw_target(target: str) -> bytes:
-    """What a symbolic link says, as the filesystem has it."""
-    return target.encode("utf-8", "surrogateescape")
 
 
 def digest(content: bytes) -> str:

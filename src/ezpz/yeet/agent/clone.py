@@ -7,8 +7,8 @@ import stat
 from typing import Any, List, NamedTuple, Set
 
 from . import manifest
-from .chunk import Malformed, raw
 from .manifest import Record
+from .names import Malformed, raw
 
 FICLONE = 0x40049409  # ioctl_ficlone(2)
 PIECE = 8 << 20  # bytes asked of sendfile(2) at once
