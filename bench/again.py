@@ -22,6 +22,9 @@ SIZE = 1_000_000  # bytes of the package
 AGAIN, CHANGED, REREAD = "ezpz yeet again", "ezpz yeet again, a package of 1 MB more", "ezpz yeet again, --checksum"
 RSYNC, SCAN, FLOOR = "rsync -a again, to all at once", "the scan of the source", "1.25 x the sessions, and the scan"
 MOST = 1.5  # of what a run may take that moves nothing
+ABOUT = """\
+The hosts and the environment of [many hosts](#many-hosts-16-at-100-mbits): {others} at {rate} Mbit/s and the launching
+host, all of which have a version already. The package is installed by pip into the source, with its bytecode."""
 COUNT = "import os, sys, time; from ezpz.yeet.scan import scan; began = time.monotonic(); "
 COUNT += "scan(os.fsencode(sys.argv[1])).close(); print(time.monotonic() - began)"
 
@@ -93,11 +96,7 @@ def again(settings: Settings) -> Result:
         commands = tuple(
             (part.way, without_paths(part.command, lab)) for part in floor(field.cargo.source, field.remote)[:1]
         )
-        about = (
-            f"The hosts and the environment of [many hosts](#many-hosts-16-at-100-mbits): {lab.count - 1} at "
-            f"{RATE[:-4]} Mbit/s and the launching host, all of which have a version already. "
-            "The package is installed by pip into the source, with its bytecode.",
-        )
+        about = (ABOUT.format(others=lab.count - 1, rate=RATE[:-4]),)
     least = rows[FLOOR].median
     bounds = (
         Bound(f"`{AGAIN}`, as a multiple of {FLOOR}", rows[AGAIN].median / least, 1.0),

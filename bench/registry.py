@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import again, fanout, local, memory, relocation, slow, startup, stream
+from bench import again, fanout, local, memory, relocation, slow, startup, status, stream
 
 BENCHMARKS = (
     fanout.BENCHMARK,
@@ -12,5 +12,6 @@ BENCHMARKS = (
     relocation.BENCHMARK,
     slow.BENCHMARK,
     startup.BENCHMARK,
+    status.BENCHMARK,
     memory.BENCHMARK,
 )

@@ -147,6 +147,18 @@ class TestWithoutSsh:
             assert "ezpz" not in no_ssh.lab.run(host, ["ls", "-A", "/tmp"]).stdout
         assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
 
+    def test_status_and_clean_need_no_ssh_either(self, no_ssh: Slurm) -> None:
+        tree = no_ssh.lab.shared / "told"
+        make_tree(tree, files=50, total_bytes=500_000, seed=9)
+        assert in_job(no_ssh, *ezpz("yeet", tree)).returncode == 0
+        done = in_job(no_ssh, *ezpz("yeet", "status", "/tmp/told", "--verify"))
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert "    4  n[000-003]  current" in done.stdout
+        cleaned = in_job(no_ssh, *ezpz("yeet", "clean", "/tmp/told", "--yes"))
+        assert cleaned.returncode == 0, cleaned.stderr + cleaned.stdout
+        assert "removed 4 directories from 4 nodes" in cleaned.stdout
+        assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+
     def test_nothing_could_be_served_by_ssh(self, no_ssh: Slurm) -> None:
         done = in_job(no_ssh, *ezpz("yeet", "/usr/share/doc/bash", "--transport", "ssh", "--json"))
         assert done.returncode == 30, done.stderr + done.stdout

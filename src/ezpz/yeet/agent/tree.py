@@ -3,7 +3,6 @@
 import hashlib
 import operator
 import os
-import shutil
 import stat
 from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
@@ -111,6 +110,8 @@ def remove(root: bytes) -> None:
     if not stat.S_ISDIR(status.st_mode):
         os.unlink(root)
         return
+    import shutil  # with its compressors, which looking at a tree does not need
+
     open_up(root)
     shutil.rmtree(root)
 
