@@ -109,11 +109,13 @@ class Field:
         found = "; ".join(f"{files:,} files, {megabytes(size)}" for files, size in sorted(landed))
         return tuple(samples), f"differs from the source: {found}"
 
-    def yeet(self) -> Done:
+    def yeet(self, *options: str) -> Done:
         """Yeet to all hosts, this one included, and demand that all of them have all of it."""
         cargo = self.cargo
         done = self.launch(
-            ours.argv("yeet", cargo.source, "--dst", "/tmp/env", "--hostfile", self.lab.shared / "hosts", "--json")
+            ours.argv(
+                "yeet", cargo.source, "--dst", "/tmp/env", "--hostfile", self.lab.shared / "hosts", "--json", *options
+            )
         )
         report = ours.report(done)
         wanted = (report["files"], report["bytes"])

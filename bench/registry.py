@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bench import fanout, local, memory, relocation, slow, startup, status, stream
+from bench import again, fanout, local, memory, relocation, slow, startup, status, stream
 
 BENCHMARKS = (
     fanout.BENCHMARK,
     stream.BENCHMARK,
+    again.BENCHMARK,
     local.BENCHMARK,
     relocation.BENCHMARK,
     slow.BENCHMARK,

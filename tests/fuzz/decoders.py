@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.agent import chunk, frames, starter
+from ezpz.yeet.agent import chunk, frames, names, starter
 from ezpz.yeet.agent.codec import PLAIN, ZSTD, Codec, Unpackable
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEY, NONCES = b"k" * 32, b"n" * 64
-REFUSALS = (frames.Broken, chunk.Malformed, Unpackable, EOFError)
+REFUSALS = (frames.Broken, names.Malformed, Unpackable, EOFError)
 CODEC = Codec()
 LISTED: list[list[Any]] = [
     ["d", "a", 0o755, 1],
@@ -67,7 +67,7 @@ def _chunk(data: bytes, codec: int = ZSTD) -> object:
     kind, listed, content = chunk.split(memoryview(data))
     records = chunk.records_of(listed, kind, CODEC)
     for record in records:
-        assert not chunk.raw(str(record[1])).startswith(b"/")
+        assert not names.raw(str(record[1])).startswith(b"/")
     return records, chunk.content_of(content, codec, CODEC)
 
 

@@ -119,7 +119,7 @@ class Here:
         """What nodes have already that have the same, given what one of them said."""
         receipt = stock["receipt"]
         facts = (receipt["version"], receipt["files"], receipt["bytes"], receipt)
-        return Shipment("", self.plan.destination, *facts, executable=False)
+        return Shipment("", self.plan.destination, *facts, executable=False, trial=self.reading.trial)
 
     def read(self, intake: Intake, known: Known | None = None) -> Shipment:
         """Fill staging, or the intake, or both, relocated and verified; what it is. Raises EzpzError or Stopped.

@@ -14,8 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ezpz.yeet.agent import manifest, tree
-from ezpz.yeet.agent.chunk import raw, raw_target, text
 from ezpz.yeet.agent.manifest import BLOCK
+from ezpz.yeet.agent.names import raw, raw_target, text
 from ezpz.yeet.blocks import blocks_of, filled
 from ezpz.yeet.entry import Entry
 

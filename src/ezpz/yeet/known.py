@@ -6,8 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from ezpz.yeet.agent.chunk import raw
 from ezpz.yeet.agent.manifest import same_time
+from ezpz.yeet.agent.names import raw
 from ezpz.yeet.intake import Made
 from ezpz.yeet.relocate.compile_program import CACHE
 

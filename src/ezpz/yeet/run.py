@@ -179,6 +179,7 @@ class _Run:
         self._account_for_here()
         if not self._wanted() and self._is_served():
             self.shipment = here.standing(next(iter(self.stock.same.values()), self.stock.here))
+            self.leaks = await self.leaking.beside(asyncio.ensure_future(asyncio.sleep(0)), self.shipment)
 
     def _is_served(self) -> bool:
         """Whether this host has what it is to have."""

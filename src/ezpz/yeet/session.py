@@ -32,6 +32,7 @@ CHATTER = 1000  # lines that a .bashrc may print
 BOOTSTRAP = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
 PLAIN = re.compile(r"/[A-Za-z0-9_./+-]+")
 MISSING = "python3: not found"
+NO_START = 1  # the status of a python that could not begin, because it is too old or lacks zlib
 SETUP = """\
 import sys
 from importlib.machinery import ModuleSpec
@@ -74,8 +75,9 @@ def bootstrap(pythons: tuple[str, ...] = ()) -> str:
     pythons: paths to try when the system has none; a path that any of these shells would take apart is left out
     """
     candidates = " ".join((PYTHONS, *(path for path in pythons if PLAIN.fullmatch(path))))
-    look = f'for p in {candidates}; do $p -IS -c "import zlib" >/dev/null 2>&1 && exec $p -IS -c "{BOOTSTRAP}"; done'
-    return f"exec /bin/sh -c '{look}; echo {MISSING} >&2; exit 127'"
+    there = "command -v $p >/dev/null 2>&1 || continue"
+    run = f'$p -IS -c "{BOOTSTRAP}"; s=$?; [ $s = {NO_START} ] || exit $s'
+    return f"exec /bin/sh -c 'for p in {candidates}; do {there}; {run}; done; echo {MISSING} >&2; exit 127'"
 
 
 class NodeSilent(NodeLost):

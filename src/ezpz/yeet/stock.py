@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.child import in_thread
 from ezpz.yeet.agent import manifest, standing
-from ezpz.yeet.agent.chunk import Malformed, raw
+from ezpz.yeet.agent.names import Malformed, raw
 from ezpz.yeet.fanout.base import Base
 from ezpz.yeet.known import Known
 

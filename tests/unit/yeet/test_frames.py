@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.yeet.agent import chunk, frames
+from ezpz.yeet.agent import chunk, frames, names
 from ezpz.yeet.agent.codec import PLAIN, ZLIB, ZSTD, Codec, Library, Program, Unpackable
 from tests.fuzz.decoders import DECODERS, KEY, NONCES, Source, broken_by
 
@@ -65,23 +65,23 @@ def test_whatever_is_mutated_is_taken_or_refused(decoder: object) -> None:
 
 class TestChunks:
     @given(st.lists(st.binary(min_size=1, max_size=40).filter(lambda path: b"\0" not in path and b"/" not in path)))
-    def test_names_that_are_no_utf_8_survive(self, names: list[bytes]) -> None:
-        records = [["x", chunk.text(name)] for name in names]
+    def test_names_that_are_no_utf_8_survive(self, paths: list[bytes]) -> None:
+        records = [["x", names.text(path)] for path in paths]
         payload = chunk.pack(records, b"", Codec(), PLAIN, 1)[1]
         kind, listed, _ = chunk.split(memoryview(payload))
         again = chunk.records_of(listed, kind, Codec())
-        assert [record[1].encode("utf-8", "surrogateescape") for record in again] == names
+        assert [record[1].encode("utf-8", "surrogateescape") for record in again] == paths
 
     @pytest.mark.parametrize("path", ["/etc/passwd", "..", "a/../../b", "a\0b"])
     def test_a_path_that_leads_out_is_refused(self, path: str) -> None:
-        with pytest.raises(chunk.Malformed):
-            chunk.raw(path)
+        with pytest.raises(names.Malformed):
+            names.raw(path)
 
     @pytest.mark.parametrize("kind", [ZLIB, ZSTD])
     def test_a_bomb_is_refused(self, kind: int) -> None:
         kind, packed = Codec().pack(bytes(20_000_000), kind, 1)
         assert len(packed) < 100_000
-        with pytest.raises(chunk.Malformed):
+        with pytest.raises(names.Malformed):
             chunk.content_of(packed, kind, Codec())
 
 

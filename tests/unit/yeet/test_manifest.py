@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.yeet.agent import manifest, standing, tree
-from ezpz.yeet.agent.chunk import text
 from ezpz.yeet.agent.manifest import BLOCK, Unreadable
+from ezpz.yeet.agent.names import text
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.intake import Intake, Made, Taken
 from ezpz.yeet.refeed import feed_tree

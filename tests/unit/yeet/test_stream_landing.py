@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent import chunk, frames, tree
+from ezpz.yeet.agent import chunk, frames, names, tree
 from ezpz.yeet.agent.codec import ZLIB, ZSTD, Codec
 from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.link import Framed, Link, Listener, connect, dial
@@ -195,7 +195,7 @@ def test_a_chunk_that_lies_about_its_content_is_a_failure(tmp_path: Path, nodes:
     raw = bytearray(frames.seal(KEY, frames.CHUNK, 0, payload, kind))
     node.writer.put(frames.Frame(frames.CHUNK, kind, 0, 0, memoryview(payload), raw))
     until(lambda: bool(node.failures))
-    assert isinstance(node.failures[0], chunk.Malformed)
+    assert isinstance(node.failures[0], names.Malformed)
 
 
 class TestRing:

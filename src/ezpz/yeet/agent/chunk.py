@@ -17,10 +17,10 @@ no UTF-8 travel as lone surrogates.
 import hashlib
 import json
 import struct
-from typing import TYPE_CHECKING, Any, List, Tuple
+from typing import Any, List, Tuple
 
-if TYPE_CHECKING:  # whoever reads a path alone, such as `manifest`, should not pay for the codecs
-    from .codec import Codec, Data
+from .codec import Codec, Data, Unpackable
+from .names import Malformed
 
 CONTENT_LIMIT = 704 << 10  # bytes of content in a chunk
 LIST_LIMIT = 256 << 10  # bytes of its list; with the longest paths that there are it may be a little more
@@ -29,34 +29,12 @@ LENGTH = struct.Struct(">II")  # bytes of the list as it is sent, and its codec
 FIELDS = {"d": 4, "f": 8, "l": 4, "h": 3, "k": 8, "x": 2}
 
 
-class Malformed(Exception):
-    """A chunk that no sender of ours makes."""
-
-
-def text(path: bytes) -> str:
-    """A path as the list has it."""
-    return path.decode("utf-8", "surrogateescape")
-
-
-def raw(path: str) -> bytes:
-    """A path as the filesystem has it. Raises Malformed for one that leads out of the tree."""
-    found = path.encode("utf-8", "surrogateescape")
-    if found.startswith(b"/") or b"\0" in found or (b".." in found and b".." in found.split(b"/")):
-        raise Malformed("a path that leads out: {!r}".format(path))
-    return found
-
-
-def raw_target(target: str) -> bytes:
-    """What a symbolic link says, as the filesystem has it."""
-    return target.encode("utf-8", "surrogateescape")
-
-
 def digest(content: bytes) -> str:
     """What a piece of content is known by."""
     return hashlib.sha256(content).hexdigest()
 
 
-def pack(records: List[List[Any]], content: bytes, codec: "Codec", kind: int, level: int) -> Tuple[int, bytes]:
+def pack(records: List[List[Any]], content: bytes, codec: Codec, kind: int, level: int) -> Tuple[int, bytes]:
     """The codec of the content, and the payload."""
     list_kind, packed_list = codec.pack(json.dumps(records, separators=(",", ":")).encode(), kind, level)
     kind, packed = codec.pack(content, kind, level)
@@ -74,10 +52,8 @@ def split(payload: memoryview) -> Tuple[int, bytes, memoryview]:
     return kind, bytes(rest[:length]), rest[length:]
 
 
-def records_of(packed: bytes, kind: int, codec: "Codec") -> List[List[Any]]:
+def records_of(packed: bytes, kind: int, codec: Codec) -> List[List[Any]]:
     """The entries of a list, each with as many fields as its kind has. Raises Malformed."""
-    from .codec import Unpackable
-
     try:
         records = json.loads(bytes(codec.unpack(packed, kind, MOST_LIST)).decode())
     except (ValueError, Unpackable, RecursionError) as e:
@@ -90,10 +66,8 @@ def records_of(packed: bytes, kind: int, codec: "Codec") -> List[List[Any]]:
     return records
 
 
-def content_of(packed: "Data", kind: int, codec: "Codec") -> "Data":
+def content_of(packed: Data, kind: int, codec: Codec) -> Data:
     """The content of a chunk. Raises Malformed."""
-    from .codec import Unpackable
-
     try:
         return codec.unpack(packed, kind, CONTENT_LIMIT)
     except Unpackable as e:

@@ -7,8 +7,8 @@ import stat
 from typing import Any, List, NamedTuple, Set
 
 from . import manifest
-from .chunk import Malformed, raw
 from .manifest import Record
+from .names import Malformed, raw
 
 FICLONE = 0x40049409  # ioctl_ficlone(2)
 PIECE = 8 << 20  # bytes asked of sendfile(2) at once
@@ -53,18 +53,12 @@ class Cloner:
     def take(self, what: Clone) -> None:
         """Make one file, where nothing stands. Raises Lacking, OSError."""
         try:
-            fd = os.open(what.old, STANDING, dir_fd=self.old)
+            status = os.stat(what.old, dir_fd=self.old, follow_symlinks=False)
         except OSError as e:
             raise Lacking("'{}': {}".format(os.fsdecode(what.old), e.strerror))
-        try:
-            status = os.fstat(fd)
-            as_it_was = stat.S_ISREG(status.st_mode) and status.st_size == what.size
-            if not as_it_was or not manifest.same_time(status.st_mtime_ns, what.old_mtime_ns):
-                raise Lacking("'{}' has been changed".format(os.fsdecode(what.old)))
-            if not self._link(what, status):
-                self._copy(what, fd)
-        finally:
-            os.close(fd)
+        _check(what, status)
+        if not self._link(what, status):
+            self._copy(what)
 
     def _link(self, what: Clone, status: os.stat_result) -> bool:
         same = stat.S_IMODE(status.st_mode) == what.mode and manifest.same_time(status.st_mtime_ns, what.mtime_ns)
@@ -79,20 +73,35 @@ class Cloner:
         self._lent.add(status.st_ino)
         return True
 
-    def _copy(self, what: Clone, source: int) -> None:
-        fd = os.open(what.path, NEW, 0o600, dir_fd=self.new)
+    def _copy(self, what: Clone) -> None:
+        source = os.open(what.old, STANDING, dir_fd=self.old)
         try:
+            _check(what, os.fstat(source))
+            fd = os.open(what.path, NEW, 0o600, dir_fd=self.new)
             try:
-                fcntl.ioctl(fd, FICLONE, source)
-            except OSError:
-                copy_content(source, fd, what.size)
-            if manifest.digest_file(fd, what.size) != what.digest:
-                os.unlink(what.path, dir_fd=self.new)
-                raise Lacking("'{}' has been changed".format(os.fsdecode(what.old)))
-            os.fchmod(fd, what.mode)
-            os.utime(fd, ns=(what.mtime_ns, what.mtime_ns))
+                self._copy_to(fd, source, what)
+            finally:
+                os.close(fd)
         finally:
-            os.close(fd)
+            os.close(source)
+
+    def _copy_to(self, fd: int, source: int, what: Clone) -> None:
+        try:
+            fcntl.ioctl(fd, FICLONE, source)
+        except OSError:
+            copy_content(source, fd, what.size)
+        if manifest.digest_file(fd, what.size) != what.digest:
+            os.unlink(what.path, dir_fd=self.new)
+            raise Lacking("'{}' has been changed".format(os.fsdecode(what.old)))
+        os.fchmod(fd, what.mode)
+        os.utime(fd, ns=(what.mtime_ns, what.mtime_ns))
+
+
+def _check(what: Clone, status: os.stat_result) -> None:
+    """Raise Lacking for what is not the file that was meant, as it was."""
+    as_it_was = stat.S_ISREG(status.st_mode) and status.st_size == what.size
+    if not as_it_was or not manifest.same_time(status.st_mtime_ns, what.old_mtime_ns):
+        raise Lacking("'{}' has been changed".format(os.fsdecode(what.old)))
 
 
 def copy_content(source: int, sink: int, size: int) -> None:

@@ -15,9 +15,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
-from . import clone, manifest, place, smoke, standing, tree
-from .beside import Beside
-from .chunk import Malformed
+from . import place, standing, tree
 from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
@@ -196,6 +194,8 @@ class Landing:
 
     def adopt(self, packed: bytes) -> int:
         """Take what a manifest tells of from the version in place into staging; how many files. Raises OSError."""
+        from . import clone, manifest, names
+
         self.write_manifest(packed)
         old = self.open_standing()
         if old is None or not self.stock.get("contents"):
@@ -204,7 +204,7 @@ class Landing:
         try:
             have = standing.records_of(self.dst, self.receipt or {})
             return clone.adopt(have, self.stock["changed"], manifest.read(packed), clone.Cloner(old, new))
-        except (manifest.Unreadable, Malformed):
+        except (manifest.Unreadable, names.Malformed):
             return 0
         finally:
             os.close(old)
@@ -216,6 +216,9 @@ class Landing:
         trial: what its python must say (see `smoke.try_out`), which is asked at the same time; None for no python
         Raises Refusal or OSError.
         """
+        from . import smoke
+        from .beside import Beside
+
         spellings = (self.given, self.dst)
         trying = None if trial is None else Beside(smoke.try_out, self.tree, spellings, trial, self.check_on)
         try:

@@ -4,7 +4,7 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from . import chunk, frames
+from . import chunk, frames, names
 from .codec import Codec
 
 LEVEL = 1  # of compression, for a chunk that is made again
@@ -74,7 +74,7 @@ class Log:
     def _pieces(self, number: int) -> Iterator[Tuple[bytes, int, int, bool]]:
         for record in self.records(number):
             if record[0] == "f":
-                path = chunk.raw(record[1])
+                path = names.raw(record[1])
                 yield path, record[5], record[6], self.counts(path, number)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ import zlib
 from typing import IO, Any, Callable, Dict, Iterable, List, NamedTuple
 
 from . import tree
-from .chunk import raw, raw_target, text
+from .names import raw, raw_target, text
 
 FORMAT = "ezpz/manifest/1"
 BLOCK = 512 << 10  # bytes

@@ -6,8 +6,8 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from . import frames
-from .chunk import Malformed
 from .link import Detour, Link, connect, dial
+from .names import Malformed
 from .ring import Over, Ring
 
 BEAT_EVERY = 1.0  # seconds of silence after which a parent says that it is there

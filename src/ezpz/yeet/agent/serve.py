@@ -4,6 +4,8 @@ Request: {"id": int, "op": str, ...}.
 Answers: {"id", "event": {...}} any number of times, then {"id", "result": {...}} or {"id", "error": {...}}; without an
 id, what happens to a stream. The line is stdin and stdout, until somebody who knows the secret of `listen` connects and
 takes over. When it ends, whoever asked is gone: what runs is ended, staging is removed, and so is the agent.
+
+Modules are imported where they are needed, because each is compiled on every node.
 """
 
 import gc
@@ -16,9 +18,12 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from . import landing, link, part, refusal, standing
+from . import landing, refusal, standing
+
+if TYPE_CHECKING:
+    from . import link, part
 
 READY = "EZPZ-AGENT-READY"
 VERSION = "{}.{}.{}".format(*sys.version_info[:3])
@@ -34,7 +39,7 @@ class Agent:
         self.line = requests
         self.answers = answers
         self.landing: Optional[landing.Landing] = None
-        self.part: Optional[part.Part] = None
+        self.part: "Optional[part.Part]" = None
         self.starter: Any = None
         self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
         self.gone = threading.Event()
@@ -95,8 +100,10 @@ class Agent:
             time.sleep(1.0)
         self.leave()
 
-    def take_over(self, found: link.Link) -> None:
+    def take_over(self, found: "link.Link") -> None:
         """From now on, requests come over this connection."""
+        from . import link
+
         assert self.part is not None
         line = link.Framed(found, self.part.secret, outgoing="to root", incoming="from root")
         with self._saying:
@@ -108,7 +115,7 @@ class Agent:
         """End this process soon, whatever the work in hand is doing."""
         self.abandon()
         if not self.tidying.wait(FAREWELL):
-            os._exit(1)
+            os._exit(2)
 
     def _answer(self, request: Dict[str, Any]) -> None:
         number = request["id"]
@@ -145,7 +152,7 @@ class Agent:
             raise refusal.Refusal("error", "agent: nothing was prepared")
         return self.landing
 
-    def _part(self) -> part.Part:
+    def _part(self) -> "part.Part":
         if self.part is None:
             raise refusal.Refusal("error", "agent: nobody listens")
         return self.part
@@ -184,7 +191,7 @@ class Agent:
         return standing.read_manifest(os.fsencode(request["dst"]), request["offset"])
 
     def do_listen(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        from . import starter
+        from . import part, starter
 
         request = starter.own_part(request)
         address = starter.own_address(request)

@@ -6,8 +6,8 @@ import stat
 from typing import Any, Callable, Dict, List, Optional
 
 from . import manifest, place, tree
-from .chunk import Malformed, text
 from .manifest import Differences, Record, Unreadable
+from .names import Malformed, text
 
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 INPUTS = "inputs"  # in a receipt: what a version was made of, by one name

@@ -82,12 +82,23 @@ def version_of(total: int) -> str:
 
 
 def count_missing(old: bytes, new: bytes) -> int:
-    """How many files of `old` have no counterpart in `new`."""
-    return sum(
-        1
-        for path, status in walk(old)
-        if not stat.S_ISDIR(status.st_mode) and not os.path.lexists(os.path.join(new, path))
-    )
+    """How many files of `old` have no counterpart in `new`; by names alone."""
+    count = 0
+    pending = [b""]
+    while pending:
+        folder = pending.pop()
+        try:
+            names = set(os.listdir(os.path.join(new, folder)))
+        except OSError:
+            names = set()
+        names.update(() if folder else OWN_FILES)
+        with os.scandir(os.path.join(old, folder)) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(os.path.join(folder, entry.name))
+                elif entry.name not in names and (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+                    count += 1
+    return count
 
 
 def remove(root: bytes) -> None:

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from . import chunk, frames
+from . import chunk, frames, names
 from .beside import Beside
 from .clone import NEW, Clone, Cloner, Lacking, clone_of
 from .codec import Codec, Data
@@ -95,7 +95,7 @@ class Writer:
     def _run(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except (OSError, chunk.Malformed, Lacking) as e:
+        except (OSError, names.Malformed, Lacking) as e:
             self.stopped = True
             self.failed(e)
 
@@ -148,7 +148,7 @@ class Writer:
         return what.size
 
     def _make(self, record: List[Any], number: int) -> None:
-        path = chunk.raw(record[1])
+        path = names.raw(record[1])
         if record[0] == "d":
             if path and path not in self.folders:
                 try:
@@ -157,13 +157,13 @@ class Writer:
                     pass
             self.folders[path] = (stat.S_IMODE(record[2]), record[3])
         elif record[0] == "h":
-            self.links[path] = chunk.raw(record[2])
+            self.links[path] = names.raw(record[2])
         elif record[0] == "x":
             self.log.replaced(path, number)
             self._remove(path)
         else:
             self._remove(path)
-            os.symlink(chunk.raw_target(record[3]), path, dir_fd=self.tree)
+            os.symlink(names.raw_target(record[3]), path, dir_fd=self.tree)
             os.utime(path, ns=(record[2], record[2]), dir_fd=self.tree, follow_symlinks=False)
 
     def _remove(self, path: bytes) -> None:
@@ -191,7 +191,7 @@ class Writer:
         content = memoryview(chunk.content_of(packed, kind, self.codec))
         told = sum(piece.length for piece in pieces)
         if told != len(content) or any(piece.length < 0 for piece in pieces):
-            raise chunk.Malformed("a chunk of {} bytes for {}".format(len(content), told))
+            raise names.Malformed("a chunk of {} bytes for {}".format(len(content), told))
         start = 0
         for piece in pieces:
             self._write(piece, content[start : start + piece.length])
@@ -307,4 +307,4 @@ class Writer:
 
 def _piece(record: List[Any]) -> Piece:
     _, path, mode, mtime_ns, size, offset, length, digest = record
-    return Piece(chunk.raw(path), stat.S_IMODE(mode), mtime_ns, size, offset, length, digest)
+    return Piece(names.raw(path), stat.S_IMODE(mode), mtime_ns, size, offset, length, digest)

@@ -21,7 +21,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ezpz.yeet.agent import manifest, tree
-from ezpz.yeet.agent.chunk import text
+from ezpz.yeet.agent.names import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.agent.chunk import Malformed, raw, raw_target
 from ezpz.yeet.agent.manifest import Unreadable
+from ezpz.yeet.agent.names import Malformed, raw, raw_target
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.told import is_whole, records_of
 from ezpz.yeet.words import count

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from ezpz.registry import Registry
 from ezpz.yeet.agent import manifest
-from ezpz.yeet.agent.chunk import raw
+from ezpz.yeet.agent.names import raw
 
 if TYPE_CHECKING:
     import random

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ezpz.child import all_of
 from ezpz.cluster.remote import ssh_forward_argv
 from ezpz.errors import EzpzError, ToolMissing, by_code
+from ezpz.yeet.events import NodeDone
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, Agents, rate_of
 from ezpz.yeet.fanout.base import Base
 from ezpz.yeet.fanout.machine import raise_open_files
 from ezpz.yeet.fanout.rsync import RsyncTree
 from ezpz.yeet.fanout.stream.conductor import ROOT, STALL, Conductor
 from ezpz.yeet.fanout.stream.startup import FAN, Invitation, SrunStartup, SshStartup, Startup
-from ezpz.yeet.report import Failure
+from ezpz.yeet.report import Failure, NodeResult
 
 if TYPE_CHECKING:
     import random
@@ -61,17 +62,19 @@ class Stream(Agents):
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = request
-        sessions = [self.sessions[node] for node in nodes]
-        self.rate = await rate_of([session for session in sessions if session.is_agent])
         return await self.on_each(nodes, self.enlist)
 
     async def enlist(self, node: Node) -> None:
-        """Have a node check its destination and listen. Raises EzpzError."""
+        """Have a node check its destination. Raises EzpzError."""
         await self.prepare(node)
         session = self.sessions[node]
         session.happened = lambda event: self._happened(node, event)
         session.gone = lambda error: self._gone(node, error)
-        if session.is_agent and node not in self.listening:
+
+    async def listen(self, node: Node) -> None:
+        """Have a node listen, for others and for this host. Raises EzpzError."""
+        session = self.sessions[node]
+        if node not in self.listening:
             self.listening[node] = await session.ask(
                 "listen", name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL,
                 private=self.limits.encrypt, timeout=ANSWER_WITHIN,
@@ -87,16 +90,21 @@ class Stream(Agents):
             failure = failures[node]
             raise by_code(failure.code)(failure.message, hint=failure.hint)
         await self.enlist(node)
+        await self.listen(node)
 
     async def begin(self, nodes: tuple[Node, ...], start: Start) -> tuple[Feed, ...]:
         """One stream for all nodes that have the same already, and one for those that have nothing."""
+        agents = tuple(node for node in nodes if self.sessions[node].is_agent)
+        self.rate = await rate_of([self.sessions[node] for node in agents])
+        lost = await self.on_each(agents, self.listen)
+        for node, failure in lost.items():
+            self.emit(NodeDone(NodeResult(node, failure.outcome, failure=failure, seconds=self.elapsed())))
         by_base: defaultdict[Base | None, list[Node]] = defaultdict(list)
-        for node in nodes:
-            if self.sessions[node].is_agent:
+        for node in agents:
+            if node not in lost:
                 by_base[start.bases.get(node)].append(node)
-        needs_tree = len(nodes) > sum(map(len, by_base.values()))
         for base, those in by_base.items():
-            stream = Conductor(self, tuple(those), start, base or Base(()), needs_tree=needs_tree)
+            stream = Conductor(self, tuple(those), start, base or Base(()), needs_tree=len(agents) < len(nodes))
             self.streams.append(stream)
             await stream.begin()
         return tuple(stream.feed for stream in self.streams)

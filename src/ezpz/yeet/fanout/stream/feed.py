@@ -6,7 +6,7 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.agent import chunk, frames
+from ezpz.yeet.agent import chunk, frames, names
 from ezpz.yeet.agent.log import Log
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.ring import KEEP, Ring
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENTRY = 160  # bytes of a list that an entry takes, besides its path; digest and numbers
 NOTHING = Base(())
-OWN = chunk.text(MANIFEST)
+OWN = names.text(MANIFEST)
 LOWEST, HIGHEST = 1, 3  # zstd's levels; the next one saves 2 % more, and takes every node a fifth longer to undo
 
 
@@ -83,18 +83,18 @@ class Feed:
 
     def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """A folder; the top is b""."""
-        self._add(["d", chunk.text(path), mode & 0o7777, mtime_ns])
+        self._add(["d", names.text(path), mode & 0o7777, mtime_ns])
 
     def symlink(self, entry: Entry) -> None:
-        self._add(["l", chunk.text(entry.path), entry.mtime_ns, chunk.text(entry.target)])
+        self._add(["l", names.text(entry.path), entry.mtime_ns, names.text(entry.target)])
 
     def further(self, path: bytes, first: bytes) -> None:
         """A further name of a file or link."""
-        self._add(["h", chunk.text(path), chunk.text(first)])
+        self._add(["h", names.text(path), names.text(first)])
 
     def remove(self, path: bytes) -> None:
         """What was fed of a path before counts no more; `barrier` comes first, and what it is now after."""
-        self._add(["x", chunk.text(path)])
+        self._add(["x", names.text(path)])
 
     def may_have(self, size: int) -> bool:
         """Whether the nodes may have a large file of this size already."""
@@ -109,8 +109,8 @@ class Feed:
         held = self.base.files.get(digest) if size else None
         if held is None or held.size != size:
             return False
-        facts = [entry.mtime_ns, size, digest, chunk.text(held.path), held.mtime_ns]
-        self._add(["k", chunk.text(entry.path), entry.mode & 0o7777, *facts])
+        facts = [entry.mtime_ns, size, digest, names.text(held.path), held.mtime_ns]
+        self._add(["k", names.text(entry.path), entry.mode & 0o7777, *facts])
         return True
 
     def file(self, entry: Entry, data: bytes, digest: str) -> None:
@@ -151,7 +151,7 @@ class Feed:
 
     def _piece(self, entry: Entry, size: int, offset: int, data: bytes, digest: str = "") -> None:
         facts = [size, offset, len(data), digest or chunk.digest(data)]
-        self._add(["f", chunk.text(entry.path), entry.mode & 0o7777, entry.mtime_ns, *facts], data)
+        self._add(["f", names.text(entry.path), entry.mode & 0o7777, entry.mtime_ns, *facts], data)
 
     def _add(self, record: list[Any], data: bytes = b"") -> None:
         room = ENTRY + len(record[1]) + (len(record[-1]) if isinstance(record[-1], str) else 0)
@@ -191,7 +191,7 @@ class Feed:
             self.log.add(number, list_kind, packed_list, flags)
             for record in records:
                 if record[0] == "x":
-                    self.log.replaced(chunk.raw(record[1]), number)
+                    self.log.replaced(names.raw(record[1]), number)
             self.ring.put(number, frames.seal(self.key, frames.CHUNK, number, payload, kind, flags))
             self.ring.land(number)
         finally:

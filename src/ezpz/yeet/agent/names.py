@@ -1,0 +1,23 @@
+"""Names: paths of a tree as JSON has them, and back; bytes that are no UTF-8 travel as lone surrogates. Pure."""
+
+
+class Malformed(Exception):
+    """What no sender of ours makes."""
+
+
+def text(path: bytes) -> str:
+    """A path as a list has it."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def raw(path: str) -> bytes:
+    """A path as the filesystem has it. Raises Malformed for one that leads out of the tree."""
+    found = path.encode("utf-8", "surrogateescape")
+    if found.startswith(b"/") or b"\0" in found or (b".." in found and b".." in found.split(b"/")):
+        raise Malformed("a path that leads out: {!r}".format(path))
+    return found
+
+
+def raw_target(target: str) -> bytes:
+    """What a symbolic link says, as the filesystem has it."""
+    return target.encode("utf-8", "surrogateescape")
