@@ -117,6 +117,7 @@ def judge(dst: bytes, request: Dict[str, Any], now: float, going_on: Going) -> D
     receipt, differences (of a modified one; see `differences_at`), contents (whether they were compared), lock
     (who holds it, None for nobody), staging (a list; see `_staging_of`) and, with `weigh`, disk, the bytes it takes.
     """
+    going_on()
     lock = holder(place.beside(dst, b".ezpz-lock"))
     staging = _staging_of(dst, lock, now, going_on)
     found: "Dict[str, Any]" = {
@@ -204,6 +205,7 @@ def _staging_of(dst: bytes, lock: Optional[Dict[str, Any]], now: float, going_on
     mine = _stem(dst)
     found = []
     for name, status in _own(folder):
+        going_on()
         match = STAGING.fullmatch(name)
         if match is None or match.group(1) != mine or not stat.S_ISDIR(status.st_mode):
             continue
