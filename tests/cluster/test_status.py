@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -164,12 +165,27 @@ def test_every_login_shell_starts_what_answers(job: Job, shell: str) -> None:
     assert b"python3: not found" in done.stderr  # as no python can run an empty program
 
 
-def test_a_node_without_python_says_so(job: Job, data: Path) -> None:
+def test_a_node_without_python_is_answered_by_ours_or_says_so(job: Job, data: Path) -> None:
     job.report(data)
     job.lab.without("n002", "python3")
+    assert states(job, place_of(data), exit_code=0) == ["current"] * 4
+    job.sh("n002", f"mount -t tmpfs none {os.path.dirname(os.path.realpath(sys.executable))}")
     found = status(job, place_of(data))
     assert found["n002"]["state"] == "unreachable"
     assert found["n002"]["failure"]["code"] == "tool-missing"
+
+
+def test_very_many_nodes_are_reached_through_a_tree_of_agents(job: Job, data: Path) -> None:
+    """As if two were very many, and as if one host started but one."""
+    job.report(data)
+    arguments = ["yeet", "status", "--verify", "--hostfile", str(job.hostfile)]
+    code = (
+        "from ezpz.yeet import asking; from ezpz.yeet.fanout.stream import startup; from ezpz.cli.app import main; "
+        f"asking.MANY = 1; startup.FAN = 1; main({arguments!r})"
+    )
+    done = job.lab.run("n000", [sys.executable, "-c", code], env=clean_environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    assert "    4  n[000-003]  current" in done.stdout
 
 
 @pytest.fixture

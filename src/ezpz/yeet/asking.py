@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import secrets
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import Child, all_of, in_thread
@@ -18,7 +20,7 @@ from ezpz.yeet.agent import attend
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.line import ProcessLine
-from ezpz.yeet.session import BOOTSTRAP, MISSING, PYTHONS, Session, bundle
+from ezpz.yeet.session import BOOTSTRAP, MISSING, PLAIN, PYTHONS, Session, bundle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +42,15 @@ def quick_bootstrap() -> str:
     sh, csh and fish as login shells.
     """
     each = f'command -v $p >/dev/null 2>&1 && $p -IS -c "{BOOTSTRAP}" && exit 0'
-    return f"exec /bin/sh -c 'for p in {PYTHONS}; do {each}; done; echo {MISSING} >&2; exit 127'"
+    pythons = " ".join((PYTHONS, *own_pythons()))
+    return f"exec /bin/sh -c 'for p in {pythons}; do {each}; done; echo {MISSING} >&2; exit 127'"
+
+
+def own_pythons() -> tuple[str, ...]:
+    """Pythons that a node without one of its own may have: the one that runs this, if it is on a disk of all nodes."""
+    return tuple(
+        path for path in dict.fromkeys((sys.executable, os.path.realpath(sys.executable))) if PLAIN.fullmatch(path)
+    )
 
 
 class Asking:
@@ -73,7 +83,7 @@ class Asking:
     async def _start(self, remote: tuple[Node, ...]) -> None:
         from ezpz.yeet.fanout.stream.startup import FAN, Invitation, SrunStartup, SshStartup
 
-        invitation = Invitation(secrets.token_bytes(32), "this host", STALL)
+        invitation = Invitation(secrets.token_bytes(32), "this host", STALL, own_pythons())
         self._startup = SrunStartup(invitation) if self.transport == "srun" else SshStartup(invitation, self._gate, FAN)
         for node, found in (await self._startup.open(remote)).items():
             if isinstance(found, Session):

@@ -181,11 +181,11 @@ def age(seconds: float) -> str:
 
 
 def say(output: Output, line: Line) -> None:
-    """Print a line and what belongs below it; broken where a terminal would break it."""
-    for text in wrapped(line.text, width_of_terminal()):
+    """Print a line and what belongs below it; broken where a terminal would break it, and nowhere else."""
+    for text in wrapped(_safe(line.text), width_of_terminal()):
         output.line(text, fg=line.colour or None)
     for text in line.below:
-        output.line(f"{INDENT}  {text}")
+        output.line(f"{INDENT}  {_safe(text)}")
 
 
 def width_of_terminal() -> int:
