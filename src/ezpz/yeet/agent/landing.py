@@ -3,12 +3,10 @@
 The launching host and every node run this same code, so that a version is never half there on any of them.
 """
 
-import ctypes
 import errno
 import json
 import os
 import re
-import shutil
 import stat
 import threading
 import time
@@ -66,14 +64,7 @@ class Landing:
         """
         avoid = request.get("avoid")
         place.refuse_path(self.given, None if avoid is None else os.fsencode(avoid))
-        tools = {tool: shutil.which(tool) for tool in request.get("tools", ())}
-        for tool, path in tools.items():
-            if path is None:
-                raise Refusal(
-                    "tool-missing",
-                    "'{}' is not installed".format(tool),
-                    "install {0} there, or load the module that has {0}".format(tool),
-                )
+        tools = _found(request["tools"]) if request.get("tools") else {}
         try:
             self._make_parents()
             place.refuse_shady_parent(self.parent)
@@ -305,6 +296,23 @@ class Landing:
         self._made_parents = []
 
 
+def _found(tools: List[str]) -> Dict[str, str]:
+    """Where these programs are. Raises Refusal for one that is not here."""
+    import shutil
+
+    found = {}
+    for tool in tools:
+        path = shutil.which(tool)
+        if path is None:
+            raise Refusal(
+                "tool-missing",
+                "'{}' is not installed".format(tool),
+                "install {0} there, or load the module that has {0}".format(tool),
+            )
+        found[tool] = path
+    return found
+
+
 @contextmanager
 def writable(folder: bytes) -> Iterator[None]:
     """Within it the owner may write to a folder; afterwards the mode of what stands there is as it was."""
@@ -358,6 +366,8 @@ def swap(new: bytes, dst: bytes, *, aside: bytes) -> bytes:
 
 def _renameat2(old: bytes, new: bytes, flags: int) -> bool:
     """True when it was done, False when this system cannot do it. Raises OSError."""
+    import ctypes
+
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
         return False

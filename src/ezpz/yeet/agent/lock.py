@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import stat
 import time
 from contextlib import suppress
@@ -26,7 +25,7 @@ class Lock:
         self.path = beside(dst, b".ezpz-lock")
         self.run = run
         self.fd = -1
-        self.host = host = socket.gethostname()
+        self.host = host = os.uname().nodename
         self.content = json.dumps(
             {
                 "run": run,

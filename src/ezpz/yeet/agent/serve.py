@@ -12,9 +12,7 @@ import gc
 import json
 import os
 import queue
-import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -51,7 +49,7 @@ class Agent:
         """Answer until the line ends."""
         threading.Thread(target=self._listen, args=(self.line,), daemon=True).start()
         self.answers.write(b"\n")  # ends whatever a chatty .bashrc left unfinished
-        self._say({"ready": READY, "host": socket.gethostname(), "python": VERSION})
+        self._say({"ready": READY, "host": os.uname().nodename, "python": VERSION})
         try:
             while not self.gone.is_set():
                 request = self.requests.get()
@@ -108,7 +106,7 @@ class Agent:
         line = link.Framed(found, self.part.secret, outgoing="to root", incoming="from root")
         with self._saying:
             self.line = self.answers = line
-        self._say({"ready": READY, "host": socket.gethostname(), "python": VERSION})
+        self._say({"ready": READY, "host": os.uname().nodename, "python": VERSION})
         self._listen(line)
 
     def leave(self) -> None:
@@ -158,6 +156,8 @@ class Agent:
         return self.part
 
     def do_weigh(self, _request: Dict[str, Any]) -> Dict[str, Any]:
+        import shutil
+
         from . import transfer
 
         return {"zstd": transfer.knows_zstd(), "rsync": shutil.which("rsync") is not None}

@@ -1,6 +1,6 @@
 """Standing: what stands at a destination: its receipt, its manifest, and what has become unlike them."""
 
-import base64
+import binascii
 import os
 import stat
 from typing import Any, Callable, Dict, List, Optional
@@ -84,6 +84,6 @@ def read_manifest(dst: bytes, offset: int) -> Dict[str, Any]:
     """A piece of the manifest as it lies there, in base64; an empty one behind its end. Raises OSError."""
     fd = os.open(os.path.join(dst, tree.MANIFEST), OPEN)
     try:
-        return {"piece": base64.b64encode(os.pread(fd, PIECE, offset)).decode()}
+        return {"piece": binascii.b2a_base64(os.pread(fd, PIECE, offset), newline=False).decode()}
     finally:
         os.close(fd)
