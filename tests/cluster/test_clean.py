@@ -204,6 +204,30 @@ def test_a_clean_that_is_killed_leaves_nothing_half_and_the_next_finishes(job: J
     assert all(names(job, host.name) == set() for host in job.lab.hosts)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_the_middle_leaves_nothing_half(job: Job, number: int) -> None:
+    data = job.lab.shared / f"interrupted-{number}"
+    make_tree(data, files=6000, total_bytes=600_000, seed=number)
+    job.report(data)
+    wanted = job.files("n000", place_of(data))
+    cleaning = job.ezpz.popen("yeet", "clean", "--yes", "--hostfile", job.hostfile)
+    assert cleaning.stdout is not None
+    assert any("this would free" in line for line in iter(cleaning.stdout.readline, ""))
+    time.sleep(0.3)
+    cleaning.send_signal(number)
+    _, err = cleaning.communicate(timeout=20)
+    assert (cleaning.returncode, "Traceback" in err) == (128 + number, False), err
+    for host in job.lab.hosts:
+        deadline = time.monotonic() + 10
+        while any("-IS" in argv for _, argv in job.lab.processes(host)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if data.name in names(job, host.name):
+            assert job.files(host.name, place_of(data)) == wanted
+    again = job.yeet("clean", "--yes")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert all(names(job, host.name) == set() for host in job.lab.hosts)
+
+
 def kill_agents(job: Job, host: str) -> None:
     """End what an ssh session has started on a host, as a power cut would."""
     script = (
