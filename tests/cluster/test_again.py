@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from typing import TYPE_CHECKING, ClassVar
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,18 +16,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.fanout.base import ENGINES
+from tests.cluster.conftest import Job
+from tests.contract.node import facts
 from tests.lab.compare import compare_trees
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.cluster.conftest import Job
 
 pytestmark = pytest.mark.cluster
 
 NAMES = ("a", "b", "c.py", "not-utf8-\udcff", "new\nline", "-rf")
 FOLDERS = ("", "f", "f/g", "h")
 SIZES = (0, 1, 100, BLOCK, BLOCK + 1, 3 * BLOCK - 5)
+SIZE = 100_000  # bytes
 MODES = (0o644, 0o755, 0o400)
 
 places = st.builds(os.path.join, st.sampled_from(FOLDERS), st.sampled_from(NAMES))
@@ -116,3 +118,124 @@ def test_whatever_is_changed_here_or_there_all_agree_in_the_end(job: Job) -> Non
             max_examples=6, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+@pytest.fixture
+def source(job: Job) -> Path:
+    """Twenty files of 100 kB, on the disk that all hosts share."""
+    root = job.lab.shared / f"again-{len(list(job.lab.shared.iterdir()))}"
+    (root / "folder").mkdir(parents=True)
+    for number in range(20):
+        (root / "folder" / f"file{number}").write_bytes(random.Random(number).randbytes(SIZE))
+    return root
+
+
+def sent(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """How many files, and bytes, each node was sent."""
+    return {node["node"]: (node["sent_files"], node["sent_bytes"]) for node in report["nodes"]}
+
+
+def all_have(job: Job, source: Path) -> bool:
+    places = (job.lab.path(host, f"/tmp/{source.name}") for host in job.lab.hosts)
+    return all(compare_trees(source, place, but=OWN_FILES) == [] for place in places)
+
+
+@pytest.mark.parametrize("engine", ENGINES.names())
+def test_each_node_gets_what_it_needs_in_one_run(job: Job, source: Path, engine: str) -> None:
+    job.report(source, "--engine", engine)
+    (source / "folder" / "file0").write_bytes(b"0" * SIZE)
+    two = source.with_name(f"{source.name}-hosts")
+    two.write_text("n000\nn001\n")
+    Job(job.lab, job.ezpz, two).report(source, "--engine", engine)
+    (source / "folder" / "file1").write_bytes(b"1" * SIZE)
+    place = f"/tmp/{source.name}"
+    job.sh("n002", f"cd {place}/folder; echo more >> file2; rm file3")
+    job.sh("n003", f"rm -r {place}")
+    report = job.report(source, "--engine", engine)
+    assert all_have(job, source)
+    assert sent(report) == {"n000": (0, 0), "n001": (1, SIZE), "n002": (4, 4 * SIZE), "n003": (20, 20 * SIZE)}
+
+
+@pytest.mark.parametrize("engine", ENGINES.names())
+def test_what_was_renamed_or_copied_is_not_sent(job: Job, source: Path, engine: str) -> None:
+    job.report(source, "--engine", engine)
+    (source / "folder").rename(source / "renamed")
+    shutil.copy(source / "renamed" / "file0", source / "copied")
+    report = job.report(source, "--engine", engine)
+    assert all_have(job, source)
+    assert {size for _, size in sent(report).values()} == {0}
+    places = [job.lab.path(host, f"/tmp/{source.name}") for host in job.lab.hosts]
+    assert {(place / name).stat().st_nlink for place in places for name in ("copied", "renamed/file0")} == {1}
+
+
+def test_a_content_that_hides_behind_size_and_time_is_found_by_reading(job: Job, source: Path) -> None:
+    job.report(source)
+    path = source / "folder" / "file0"
+    times = path.stat()
+    path.write_bytes(b"0" * SIZE)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert all(node["unchanged"] for node in job.report(source)["nodes"])
+    report = job.report(source, "--checksum")
+    assert sent(report) == {"n000": (0, 0), **dict.fromkeys(("n001", "n002", "n003"), (1, SIZE))}
+    assert all_have(job, source)
+    assert all(node["unchanged"] for node in job.report(source, "--checksum")["nodes"])
+
+
+def test_of_an_archive_that_was_made_anew_only_what_is_new_is_sent(job: Job, source: Path) -> None:
+    archive = source.with_name(f"{source.name}.tar.gz")
+
+    def pack() -> None:
+        assert job.ezpz("yeet", "tar", source, "-o", archive).returncode == 0
+
+    pack()
+    job.report(archive, "--dst", f"/tmp/{source.name}")
+    assert all_have(job, source)
+    again = job.report(archive, "--dst", f"/tmp/{source.name}")
+    assert all(node["unchanged"] for node in again["nodes"])
+    assert "stream" not in again["phases"]
+    (source / "folder" / "file0").write_bytes(b"0" * SIZE)
+    (source / "large").write_bytes(random.Random(0).randbytes(3 * BLOCK))
+    pack()
+    report = job.report(archive, "--dst", f"/tmp/{source.name}")
+    assert {size for node, (_, size) in sent(report).items() if node != "n000"} == {SIZE + 3 * BLOCK}
+    (source / "folder" / "file1").unlink()
+    pack()
+    report = job.report(archive, "--dst", f"/tmp/{source.name}")
+    assert {size for _, size in sent(report).values()} == {0}
+    assert all_have(job, source)
+
+
+def test_whatever_is_killed_when_each_node_has_the_old_version_or_the_new(job: Job, source: Path) -> None:
+    rng = random.Random()
+    places = [job.lab.path(host, f"/tmp/{source.name}") for host in job.lab.hosts]
+    job.report(source)
+    for turn in range(8):
+        before = list(map(shown, places))
+        (source / f"new{turn}").write_bytes(rng.randbytes(20 * SIZE))
+        (source / "folder" / f"file{turn}").write_bytes(rng.randbytes(SIZE))
+        running = job.ezpz.popen("yeet", source, "--hostfile", job.hostfile)
+        time.sleep(rng.uniform(0.4, 2.0))
+        victim = rng.choice(job.lab.hosts)
+        job.lab.run(victim, ["pkill", "-KILL", "-f", "import sys,zlib"], check=False)  # its agent
+        if turn % 2:
+            running.kill()
+        running.communicate()
+        for place, was in zip(places, before, strict=True):
+            assert shown(place) in (was, shown(source)), (turn, place)
+    until_free(job)
+    report = job.report(source)
+    assert report["succeeded"] == 4
+    assert all_have(job, source)
+    assert [job.litter(host.name) for host in job.lab.hosts] == [[]] * 4
+
+
+def shown(place: Path) -> dict[bytes, Any]:
+    """All that is in a tree: modes, sizes, times and contents."""
+    return {path: seen[:4] for path, seen in facts(place).items()}  # without the number of names
+
+
+def until_free(job: Job) -> None:
+    """Wait for agents that have lost their launching host."""
+    deadline = time.monotonic() + 20.0
+    while any(job.lab.processes(host) for host in job.lab.hosts[1:]) and time.monotonic() < deadline:
+        time.sleep(0.1)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import all_of, in_thread
@@ -173,7 +174,8 @@ class _Run:
         assert reading is not None
         with self._phase("compare"):
             made_of = await in_thread(reading.settle)
-            self.stock = await take_stock(self.engine, here, self._wanted(), made_of)
+            stock = await take_stock(self.engine, here, self._wanted(), made_of)
+            self.stock = replace(stock, known=None) if self.request.checksum else stock
         for node in self.stock.same:
             self._hear(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
         self._account_for_here()
