@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import manifest
+from ezpz.yeet.archive.formats import FORMATS, GZIP, SQUASHFS
 from ezpz.yeet.archive.write import write_archive
 from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.copy.fill import Fill
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from ezpz.yeet.entry import Entry
 
 DESTINATION = b"/tmp/on-the-node/env"
-OURS, POSIX, GNU, PLAIN = "ezpz yeet tar", "tar --format=posix", "tar --format=gnu", ""
+POSIX, GNU, PLAIN = "tar --format=posix", "tar --format=gnu", ""
+OURS = {f"ezpz yeet tar --format {name}": each for name, each in FORMATS.items()}
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,17 @@ class Way:
 
     @property
     def keeps_nanoseconds(self) -> bool:
-        return self.maker != GNU
+        return self.maker != GNU and OURS.get(self.maker) is not SQUASHFS
 
 
 def ways() -> Iterator[Way]:
     """Every strategy of the registry, the one for archives once for each way to make one."""
     for name in STRATEGIES.names():
-        makers = (OURS, POSIX, GNU) if STRATEGIES.load(name).reads_archives else (PLAIN,)
-        yield from (Way(name, maker) for maker in makers)
+        strategy = STRATEGIES.load(name)
+        ours = tuple(maker for maker, each in OURS.items() if each.strategy == name)
+        others = (POSIX, GNU) if name == GZIP.strategy else ()
+        if all(shutil.which(tool) for tool in strategy.tools):
+            yield from (Way(name, maker) for maker in ((*ours, *others) if strategy.reads_archives else (PLAIN,)))
 
 
 EVERY = tuple(ways())
@@ -84,8 +90,8 @@ class Sources:
     def archive(self, source: Path, maker: str, exclude: tuple[str, ...] = (), *, follow: bool = False) -> Path:
         key = (source, maker, exclude, follow)
         if key not in self._archives:
-            path = self.folder / f"{len(self._archives)}.tar.gz"
-            (self._ours if maker == OURS else self._gnu)(self.scan(source, exclude, follow=follow), path, maker)
+            path = self.folder / f"{len(self._archives)}{OURS.get(maker, GZIP).suffixes[0]}"
+            (self._ours if maker in OURS else self._gnu)(self.scan(source, exclude, follow=follow), path, maker)
             self._archives[key] = path
         return self._archives[key]
 

@@ -33,7 +33,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_registry_has_the_five_ways() -> None:
     assert {"direct", "rsync", "cp", "compress", "tarball"} <= set(STRATEGIES.names())
-    assert [way.strategy for way in ways() if way.maker == OURS] == ["tarball"]
+    assert {way.strategy for way in ways() if way.maker in OURS} <= {"squashfs", "tarball"}
 
 
 @every_way
@@ -294,7 +294,7 @@ arrive(way, sources, venv, work / "venv" / "tree")
 print("/tmp/on-the-node/env/bin/python3" in (work / "venv" / "tree" / "bin" / "tool").read_text())
 tree.remove(os.fsencode(work / "run"))
 tree.remove(os.fsencode(work / "venv"))
-print(sorted(path.suffix for path in work.iterdir() if path.suffix != ".gz"))
+print(sorted(path.suffix for path in work.iterdir() if path.stem.split(".")[0] not in "01"))
 """
 
 

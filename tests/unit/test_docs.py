@@ -201,9 +201,9 @@ def test_a_plan_is_as_its_schema_says(here: Here) -> None:
 def test_an_archive_and_its_plan_are_as_their_schemas_say(here: Here) -> None:
     done, status = here.document("yeet", "tar", "demo")
     assert (done["schema"], status) == ("ezpz/archive/1", 0)
-    plan, _ = here.document("yeet", "demo.tar.gz", "--dry-run", *ME)
+    plan, _ = here.document("yeet", "demo.tar.zst", "--dry-run", *ME)
     assert plan["plan"]["source"]["kind"] == "archive"
-    report, _ = here.document("yeet", "demo.tar.gz", "--dst", str(here.folder / "copy"), *ME)
+    report, _ = here.document("yeet", "demo.tar.zst", "--dst", str(here.folder / "copy"), *ME)
     assert report["kind"] == "tool"
 
 

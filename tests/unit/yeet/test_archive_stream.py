@@ -7,6 +7,7 @@ import io
 import random
 import subprocess
 import threading
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -184,6 +185,7 @@ class TestOrder:
         found = in_order(range(1000), begun.append, threads=2, ahead=4, stop=threading.Event())
         next(found)
         assert len(begun) <= 8
+        assert isinstance(found, Generator)
         found.close()
 
 

@@ -22,16 +22,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ezpz.yeet.agent import manifest, tree
 from ezpz.yeet.agent.names import text
+from ezpz.yeet.archive import header
+from ezpz.yeet.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ezpz.yeet.archive.parcel import Parcel
-    from ezpz.yeet.entry import Entry
 
 NO_DIGEST = "0" * 64
 NUMBER = 20  # digits for what is not known beforehand
 GROWTH = 4  # digits by which a file's size may grow: a path of two bytes becomes one of 4,096 at most
+MODE = 0o644  # of the manifest
 PIECE = 1024  # lines that are hashed at once
 
 
@@ -135,3 +137,9 @@ class Contents:
         facts = {"format": manifest.FORMAT, **self.parcel.about, "inputs": self.inputs, **(known or later)}
         facts["dropped"] = list(dropped)
         return json.dumps(facts, sort_keys=True).encode() + (b"" if known else b" \n")
+
+
+def manifest_member(text: bytes) -> bytes:
+    """The member of an archive that holds a manifest."""
+    entry = Entry(tree.MANIFEST, stat.S_IFREG | MODE, 0, len(text))
+    return header.member(entry) + text + header.padding(len(text))

@@ -31,6 +31,7 @@ TAR = Format("tar", (".tar",), range(0), 0, "tarball", "tar -tf")
 SQUASHFS = Format("squashfs", (".squashfs", ".sqfs"), range(1, 20), 1, "squashfs", "unsquashfs -s")
 FORMATS = {each.name: each for each in (ZSTD, GZIP, TAR, SQUASHFS)}
 DEFAULT = ZSTD
+MAGIC_BYTES = 4
 MAGICS = {b"\x28\xb5\x2f\xfd": ZSTD, b"\x1f\x8b": GZIP, b"hsqs": SQUASHFS}
 ARCHIVE_SUFFIXES = tuple(suffix for each in FORMATS.values() for suffix in each.suffixes)
 
@@ -51,7 +52,11 @@ def format_at(path: str | bytes) -> Format:
     Raises OSError.
     """
     with open(path, "rb") as file:
-        head = file.read(4)
+        return format_by(file.read(MAGIC_BYTES), path)
+
+
+def format_by(head: bytes, path: str | bytes) -> Format:
+    """The same, given how it begins."""
     for magic, kind in MAGICS.items():
         if head.startswith(magic):
             return kind

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ezpz.yeet.entry import Entry
 
 BLOCK = 512  # bytes
-FILE, HARD_LINK, SYMLINK, FOLDER, EXTENDED = b"0", b"1", b"2", b"5", b"x"
+FILE, HARD_LINK, SYMLINK, FOLDER, EXTENDED, LONG_TARGET = b"0", b"1", b"2", b"5", b"x", b"K"
 NAME, PREFIX = 100, 155  # bytes of a name in a header, and of the folders before it
 MOST = 8**11 - 1  # in a field of eleven octal digits
-EXTENDED_NAME = b"././@PaxHeader"
+EXTENDED_NAME, LONG_NAME = b"././@PaxHeader", b"././@LongLink"
 SPARSE_FOLDER = b"./GNUSparseFile.0/"  # what unpacks it and knows nothing of holes does not take it for the file
 NO_OWNER = b"0000000\0" * 2
 END = bytes(2 * BLOCK)
@@ -46,7 +46,7 @@ def sparse_member(entry: Entry, extents: Sequence[Extent]) -> bytes:
     name = b"./" + entry.path
     records = {
         b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0",
-        b"GNU.sparse.name": name, b"GNU.sparse.realsize": b"%d" % entry.size,
+        b"GNU.sparse.name": entry.path, b"GNU.sparse.realsize": b"%d" % entry.size,
     }  # fmt: skip
     stand_in = SPARSE_FOLDER + name.rpartition(b"/")[2][: NAME - len(SPARSE_FOLDER)]
     size = sparse_size(entry, extents)
@@ -88,12 +88,20 @@ def _headers(
     short, prefix = _split(name)
     if short is None:
         records[b"path"] = name
-    if len(target) > NAME:
+    before = b""
+    if len(target) > NAME and target.startswith(b"/"):
+        before = _long_target(target)
+    elif len(target) > NAME:
         records[b"linkpath"] = target
     seconds = seconds if 0 <= seconds <= MOST else 0
     size = size if size <= MOST else 0
     plain = _ustar(name[:NAME] if short is None else short, prefix, kind, mode, size, seconds, target[:NAME])
-    return _extended(records, seconds) + plain if records else plain
+    return before + (_extended(records, seconds) + plain if records else plain)
+
+
+def _long_target(target: bytes) -> bytes:
+    """GNU tar's own header for what a link leads to: mksquashfs cuts the first slash off what an extended one says."""
+    return _ustar(LONG_NAME, b"", LONG_TARGET, 0, len(target) + 1, 0, b"") + target + b"\0" + padding(len(target) + 1)
 
 
 def _time(mtime_ns: int) -> bytes:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 from ezpz import process
 from ezpz.errors import CopyFailed, ToolMissing
 from ezpz.yeet.agent import tree
+from ezpz.yeet.archive.contents import manifest_member
 from ezpz.yeet.archive.pack import Pack
 from ezpz.yeet.archive.part_file import settle
-from ezpz.yeet.archive.write import manifest_member
 from ezpz.yeet.copy.base import demand, local_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ezpz.yeet.archive.contents import Contents, Taken
     from ezpz.yeet.archive.formats import Format
+    from ezpz.yeet.entry import Entry
 
 MAKER, READER = "mksquashfs", "unsquashfs"
 OLDEST = (4, 5)  # that reads a tar from its stdin
@@ -43,7 +44,7 @@ def write_squashfs(
     try:
         with tempfile.TemporaryDirectory(prefix=".ezpz-", suffix=".part", dir=folder) as place:
             part = os.path.join(place, "archive")
-            with _maker(part, level) as stream:
+            with _maker(part, level, contents.parcel.entries) as stream:
                 taken: dict[int, Taken] = {}
                 dropped: list[int] = []
                 for block in Pack(contents.parcel, bytes, stop).blocks(ended=False):
@@ -59,11 +60,17 @@ def write_squashfs(
 
 
 @contextmanager
-def _maker(part: str, level: int) -> Iterator[process.Running]:
-    """A mksquashfs that is fed a tar; at the end it must have succeeded."""
-    options = ("-noappend", "-all-root", "-no-progress", "-quiet", "-mkfs-time", "0", "-no-xattrs")
+def _maker(part: str, level: int, entries: Sequence[Entry]) -> Iterator[process.Running]:
+    """A mksquashfs that is fed a tar; at the end it must have succeeded.
+
+    The top of the image has the time of what is newest in it: mksquashfs 4.5 has no other way to give it one.
+    """
+    options = ["-noappend", "-all-root", "-no-progress", "-quiet", "-no-xattrs"]
+    options += ["-root-mode", f"{entries[0].permissions:o}"]
+    newest = max(0, *(entry.mtime_ns // 10**9 for entry in entries))  # later times would be made this one
     argv = [MAKER, "-", part, "-tar", *options, "-comp", "zstd", "-Xcompression-level", str(level)]
-    running = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=None)
+    environ = {**os.environ, "SOURCE_DATE_EPOCH": str(newest)}
+    running = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environ)
     assert running.stdin is not None
     errors = running.stderr
     assert errors is not None
@@ -71,13 +78,15 @@ def _maker(part: str, level: int) -> Iterator[process.Running]:
     listening = threading.Thread(target=lambda: said.append(errors.read()), daemon=True)
     listening.start()
     try:
-        with suppress(BrokenPipeError):  # what it says tells more
-            yield running
-        with suppress(BrokenPipeError):
-            running.stdin.close()
+        yield running
+        running.stdin.close()
         running.wait()
         listening.join()
         demand(process.Completed(tuple(argv), running.returncode, b"", b"".join(said)), MAKER)
+    except BrokenPipeError:
+        running.wait()
+        listening.join()
+        demand(process.Completed(tuple(argv), running.returncode or 1, b"", b"".join(said)), MAKER)
     finally:
         process.end_tree(running)
         with suppress(BrokenPipeError):

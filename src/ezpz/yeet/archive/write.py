@@ -6,34 +6,30 @@ Room is left for the manifest, whose length is known from the beginning, and whi
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.agent import tree
-from ezpz.yeet.archive import header
 from ezpz.yeet.archive.compress import packing_of
-from ezpz.yeet.archive.contents import Contents, Taken
-from ezpz.yeet.archive.formats import Format, level_of, split_name
+from ezpz.yeet.archive.contents import Contents, Taken, manifest_member
+from ezpz.yeet.archive.formats import SQUASHFS, Format, level_of, split_name
 from ezpz.yeet.archive.pack import Pack
 from ezpz.yeet.archive.parcel import parcel_of
 from ezpz.yeet.archive.part_file import part_file
+from ezpz.yeet.archive.squashfs import write_squashfs
 from ezpz.yeet.copy.base import local_failure
-from ezpz.yeet.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ezpz.yeet.scan import Scan
 
-MODE = 0o644  # of the manifest
-
 
 def write_archive(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
     """Write all that a scan has found to `path`, in the format of its name; see `write`."""
     found = split_name(path)
     assert found is not None
-    return write(Contents(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, threading.Event())
+    writing = write_squashfs if found[1] is SQUASHFS else write
+    return writing(Contents(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, threading.Event())
 
 
 def write(
@@ -62,9 +58,3 @@ def write(
     except OSError as e:
         raise local_failure(e) from e
     return os.path.getsize(path)
-
-
-def manifest_member(text: bytes) -> bytes:
-    """The member that holds a manifest."""
-    entry = Entry(tree.MANIFEST, stat.S_IFREG | MODE, 0, len(text))
-    return header.member(entry) + text + header.padding(len(text))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 from ezpz import process
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.formats import SQUASHFS
 from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
-from ezpz.yeet.copy.base import demand, local_failure
+from ezpz.yeet.copy.base import demand, local_failure, open_source
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 LISTED = re.compile(rb"^([-bcdlps])[-rwxsStT]{9} \d+/\d+ +([\d, ]+) \d{4}-", re.MULTILINE)
 SPECIAL = b"bcps"
 SET_ID = stat.S_ISUID | stat.S_ISGID
-NO_ROOM = ("No space left on device", "Disk quota exceeded")
+OF_THE_DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 
 
 class Squashfs:
@@ -35,10 +36,13 @@ class Squashfs:
 
     def fill(self, job: Job) -> None:
         refuse_old(READER, SAFE)
+        os.close(open_source(job.root)[0])
+        if job.stop.is_set():
+            raise process.Stopped
         self._judge(job)
         argv: list[str | bytes] = [READER, "-force", "-no-progress", "-no-xattrs", "-dest", job.staging, job.root]
         done = process.run(argv, stop=job.stop)
-        if done.returncode and any(sign in done.err for sign in NO_ROOM):
+        if done.returncode and any(sign in done.err for sign in OF_THE_DISK):
             demand(done, READER)
         if done.returncode:
             raise _corrupt(job, done)
@@ -72,16 +76,22 @@ class Squashfs:
     @staticmethod
     def _tidy(job: Job) -> int:
         """Drop what no yeet carries, and let all of it be ours; the bytes of its files. Raises OSError."""
-        for name in tree.OWN_FILES:
-            tree.remove(os.path.join(job.staging, name))
+        top = os.stat(job.staging)
+        with writable(job.staging):
+            for name in tree.OWN_FILES:
+                tree.remove(os.path.join(job.staging, name))
+        os.utime(job.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
         size = entries = 0
+        counted: set[int] = set()  # files of several names
         for path, status in tree.walk(job.staging):
             entries += 1
             full = os.path.join(job.staging, path)
             if status.st_uid != os.geteuid():
                 os.chown(full, os.geteuid(), os.getegid(), follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
-                size += status.st_size
+                size += 0 if status.st_ino in counted else status.st_size
+                if status.st_nlink > 1:
+                    counted.add(status.st_ino)
                 if status.st_mode & SET_ID:
                     job.ledger.notices.note("setuid", path)
                     os.chmod(full, status.st_mode & 0o777)

@@ -13,7 +13,7 @@ from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.archive.formats import format_at
+from ezpz.yeet.archive.formats import MAGIC_BYTES, TAR, format_by
 from ezpz.yeet.archive.members import Member, Members, Type
 from ezpz.yeet.archive.stream import Ahead, pieces_of
 from ezpz.yeet.archive.zstd import Damaged
@@ -52,7 +52,7 @@ class _Unpack:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.label = shown(job.root)
-        self.format = format_at(job.root)
+        self.format = TAR
         self.folders: list[tuple[bytes, int, int]] = []
         self.standing = {b""}
         self.top: bytes | None = None
@@ -67,6 +67,7 @@ class _Unpack:
     def _unpack_all(self) -> None:
         count = 0
         with os.fdopen(open_source(self.job.root)[0], "rb") as file:
+            self.format = format_by(os.pread(file.fileno(), MAGIC_BYTES, 0), self.job.root)
             try:
                 with closing(Ahead(pieces_of(file, self.format))) as pieces:
                     members = Members(pieces)
