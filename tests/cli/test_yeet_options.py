@@ -6,11 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -306,7 +306,7 @@ class TestSources:
         assert (done.returncode, done.stderr) == (0, "")
         document = json.loads(done.stdout)
         assert_valid(document, "archive")
-        archive = yeet.root / "data.tar.gz"
+        archive = yeet.root / "data.tar.zst"
         assert (document["archive"], document["files"]) == (str(archive), 1)
         assert document["bytes"] == archive.stat().st_size
         done = yeet.here(archive, "--dst", yeet.dst)
@@ -736,17 +736,50 @@ class TestOldModule:
         assert pick_source is sources.pick_source
 
 
-def test_a_terminated_tar_leaves_no_half_archive(yeet: Yeet) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_tar_that_is_ended_leaves_no_half_archive(yeet: Yeet, number: int, status: int) -> None:
     (yeet.source / "noise").write_bytes(os.urandom(60_000_000))
+    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", str(yeet.source), "--level", "19"]
     environ = clean_environ(PATH=str(yeet.path))
-    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", str(yeet.source)]
-    running = subprocess.Popen(argv, cwd=yeet.root, env=environ, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 20
-    while not list(yeet.root.glob(".ezpz-*.part")):
-        assert running.poll() is None, "it ended before it could be interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    running.terminate()
-    _, err = running.communicate(timeout=20)
-    assert running.returncode == 143, err
-    assert [path.name for path in yeet.root.iterdir() if "tar.gz" in path.name or "part" in path.name] == []
+    before = sorted(path.name for path in yeet.root.iterdir())
+    with subprocess.Popen(argv, cwd=yeet.root, env=environ, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert any(line.startswith("packing") for line in iter(running.stderr.readline, ""))
+        running.send_signal(number)
+        said = running.stderr.read()
+    assert running.returncode == status, said
+    assert said == ("" if number == signal.SIGKILL else "error: interrupted; no archive was made\n")
+    assert sorted(path.name for path in yeet.root.iterdir()) == before
+
+
+def test_unpack_is_a_yeet_to_this_host(yeet: Yeet) -> None:
+    assert yeet("tar", yeet.source).returncode == 0
+    done = yeet("tar", "--unpack", "data.tar.zst", yeet.dst, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert_valid(document, "yeet-report")
+    assert (document["status"], document["plan"]["destination"]) == ("success", str(yeet.dst))
+    assert (yeet.dst / "file").read_text() == "content"
+    (yeet.root / "theirs").mkdir()
+    refused = yeet("tar", "--unpack", "data.tar.zst", yeet.root / "theirs")
+    assert refused.returncode == 21
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("data", "--unpack", "x.tar.zst", "y"), ("--unpack", "data", "y"), ("--unpack", "x.tar.zst", "y", "-o", "z.tar")],
+    ids=" ".join,
+)
+def test_unpack_goes_with_nothing_else(yeet: Yeet, args: tuple[str, ...]) -> None:
+    done = yeet("tar", *args)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_second_tar_does_nothing_and_a_third_says_what_changed(yeet: Yeet) -> None:
+    assert yeet("tar", yeet.source).returncode == 0
+    again = yeet("tar", yeet.source)
+    assert "is up to date" in again.stdout
+    (yeet.source / "file").write_text("content, and more")
+    third = yeet("tar", yeet.source)
+    assert "out of date: 1 changed (file)" in third.stderr
+    assert third.returncode == 0

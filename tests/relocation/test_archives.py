@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,15 +15,15 @@ import pytest
 
 from tests.lab import conda
 from tests.lab.creators import tools
+from tests.lab.hidden import hidden
 from tests.lab.model import LabUnavailable
 from tests.lab.pythons import python
 from tests.lab.slowfs import CACHE
 from tests.relocation.moves import Ground, naming
+from tests.relocation.support import Landed, Made
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.relocation.support import Landed
 
 KEEP = ("--base", "keep")
 STDLIB = ("3.8", "3.11", "3.12", "3.13")
@@ -100,10 +102,10 @@ def plain(environment: Path) -> Path:
     return archive
 
 
-def ours(environment: Path) -> Path:
-    """What `ezpz yeet tar` makes."""
-    archive = environment.parent / f"{environment.name}-ours.tar.gz"
-    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", str(environment), "-o", str(archive)]
+def ours(environment: Path, base: str, suffix: str = ".tar.zst") -> Path:
+    """What `ezpz yeet tar --base` makes."""
+    archive = environment.parent / f"{environment.name}-{base}{suffix}"
+    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", str(environment), "-o", str(archive), "--base", base]
     subprocess.run(argv, check=True, capture_output=True)
     return archive
 
@@ -142,9 +144,44 @@ def test_an_archive_of_ours_becomes_what_the_environment_becomes(
     """To the bit: it has the same version."""
     environment = environments.made(creator)
     place, first = ground.yeet(environment, "--base", base, "--compile", "never")
-    _, second = ground.yeet(ours(environment), "--base", base, "--compile", "never", "--replace", place=place)
+    _, second = ground.yeet(ours(environment, base), "--base", base, "--compile", "never", "--replace", place=place)
     assert second["version"] == first["version"]
     assert second["files"] == first["files"] > 9
+
+
+@pytest.mark.parametrize("suffix", [".tar.zst", ".tar.gz", ".tar", ".squashfs"])
+@pytest.mark.parametrize("creator", ["venv of 3.12", "virtualenv", "uv"])
+def test_one_with_its_base_is_unpacked_where_neither_is(
+    ground: Ground, environments: Environments, creator: str, suffix: str
+) -> None:
+    if suffix == ".squashfs" and shutil.which("mksquashfs") is None:
+        pytest.skip("mksquashfs is not here")
+    environment = environments.made(creator)
+    archive = ground.node / ours(environment, "embed", suffix).name
+    shutil.move(environment.parent / archive.name, archive)
+    base = Path(os.path.realpath(environment / "bin" / "python")).parents[1]
+    place = ground.node / f"{archive.name}.d" / "env"
+    place.parent.mkdir()
+    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", "--unpack", archive, place, "--json"]
+    own = Path(os.path.realpath(sys.executable)).parents[1]
+    hide = [ground.shared, *([base] if base != own else [])]  # ezpz itself needs its own
+    done = hidden(argv, hide, env={**os.environ, "HOME": str(ground.home)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    landed = Landed(Made(environment, (ground.shared, base)), place, ground.home, json.loads(done.stdout))
+    check(landed, environment)
+    assert landed.says(landed.python, "-c", "import sys; print(sys.base_prefix)") == f"{place}/.python\n"
+    assert landed.report["relocation"]["base"]["mode"] == "none"
+
+
+def test_plain_tar_of_one_with_its_base_starts(ground: Ground, environments: Environments) -> None:
+    """At the place where it was made."""
+    environment = environments.made("venv of 3.12")
+    archive = ground.node / "plain.tar.zst"
+    shutil.move(ours(environment, "embed"), archive)
+    base = Path(os.path.realpath(environment / "bin" / "python")).parents[1]
+    script = f"mkdir -p {environment} && tar -xf {archive} -C {environment} && {environment}/bin/where"
+    done = hidden(["sh", "-ec", f"mount -t tmpfs x {ground.shared} && {script}"], [ground.shared, base])
+    assert (done.stdout, done.returncode) == (f"{environment}\n", 0), done.stderr
 
 
 def test_case_19_an_archive_brings_its_base_along(ground: Ground, environments: Environments) -> None:
