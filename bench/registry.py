@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bench import again, fanout, local, memory, relocation, slow, startup, status, stream
+from bench import again, archive, fanout, local, memory, relocation, slow, startup, status, stream
 
 BENCHMARKS = (
     fanout.BENCHMARK,
     stream.BENCHMARK,
     again.BENCHMARK,
     local.BENCHMARK,
+    archive.BENCHMARK,
     relocation.BENCHMARK,
     slow.BENCHMARK,
     startup.BENCHMARK,

@@ -162,7 +162,7 @@ def test_one_with_its_base_is_unpacked_where_neither_is(
     base = Path(os.path.realpath(environment / "bin" / "python")).parents[1]
     place = ground.node / f"{archive.name}.d" / "env"
     place.parent.mkdir()
-    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", "--unpack", archive, place, "--json"]
+    argv = [sys.executable, "-m", "ezpz", "yeet", "tar", "--unpack", str(archive), str(place), "--json"]
     own = Path(os.path.realpath(sys.executable)).parents[1]
     hide = [ground.shared, *([base] if base != own else [])]  # ezpz itself needs its own
     done = hidden(argv, hide, env={**os.environ, "HOME": str(ground.home)})
