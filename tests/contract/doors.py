@@ -67,8 +67,7 @@ class Imported:
             return self.landing.prepare(request)
 
     def same(self, **made_of: Any) -> bool:
-        same: bool = self.landing.take_stock(made_of)["same"]
-        return same
+        return is_same(self.landing.take_stock(), made_of)
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         with _refusing():
@@ -80,6 +79,12 @@ class Imported:
     def close(self) -> None:
         if self._landing is not None:
             self._landing.close()
+
+
+def is_same(stock: dict[str, Any], made_of: dict[str, Any]) -> bool:
+    """Whether what stands is untouched, and its receipt says all of this."""
+    receipt = stock["receipt"] or {}
+    return bool(stock["untouched"]) and all(receipt.get(name) == value for name, value in made_of.items())
 
 
 class _refusing(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a function
@@ -119,8 +124,7 @@ class Piped:
         return self.ask("prepare", **request)
 
     def same(self, **made_of: Any) -> bool:
-        same: bool = self.ask("stock", made_of=made_of)["same"]
-        return same
+        return is_same(self.ask("stock"), made_of)
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         return self.ask("publish", expected=expected, receipt=receipt, executable=executable)

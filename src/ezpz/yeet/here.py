@@ -107,17 +107,17 @@ class Here:
         self.reading.restore(folder)
         return folder
 
-    def take_stock(self, made_of: dict[str, Any]) -> dict[str, Any]:
-        """What this host has already of a version that is `made_of` these; see `agent.standing`. Raises EzpzError."""
+    def take_stock(self) -> dict[str, Any]:
+        """What this host has of a version in place; see `agent.standing`. Raises EzpzError or Stopped."""
         with _as_ezpz_errors():
-            found = self.landing.take_stock(made_of)
-        if self.is_target and found["same"]:
-            self.unchanged = self.landed = True
-        return found
+            return self.landing.take_stock()
 
-    def standing(self, stock: dict[str, Any]) -> Shipment:
-        """What nodes have already that have the same, given what one of them said."""
-        receipt = stock["receipt"]
+    def keep(self) -> None:
+        """What stands here is all of it already."""
+        self.unchanged = self.landed = True
+
+    def standing(self, receipt: dict[str, Any]) -> Shipment:
+        """What all nodes have already, given the receipt of one of them."""
         facts = (receipt["version"], receipt["files"], receipt["bytes"], receipt)
         return Shipment("", self.plan.destination, *facts, executable=False, trial=self.reading.trial)
 
@@ -201,6 +201,7 @@ class Here:
             "relocation": reading.digest,
             "origins": reading.origins,
             "inputs": reading.inputs,
+            "interpreter": reading.interpreter,
             "contents": taken.contents,
             "manifest": name_of(taken.manifest),
         }

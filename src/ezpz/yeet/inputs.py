@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ezpz.yeet.relocate.interpreter import Interpreter
     from ezpz.yeet.scan import Scan
 
+INPUTS = "inputs"  # in a receipt
+REREAD = "reread"  # in place of that name, which no receipt has
+
 
 def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
     """Of a directory: the facts of every entry that comes along, and the interpreter that compiles it.

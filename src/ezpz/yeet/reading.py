@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
-from ezpz.yeet.agent.standing import INPUTS
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
 from ezpz.yeet.copy.fill import Fill
-from ezpz.yeet.inputs import inputs_of, inputs_of_archive
+from ezpz.yeet.inputs import INPUTS, REREAD, inputs_of, inputs_of_archive
 from ezpz.yeet.notices import Notices
 from ezpz.yeet.refeed import bytecode_in, feed_bytecode, feed_tree, materialise, recall_bytecode
 from ezpz.yeet.relocate.base import FOLDER
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 MOST_COMPILERS = 16  # processes; a login node has more cores, and other users
 EMBEDDED, KEPT, NONE = "embedded", "kept", "none"
-REREAD = "reread"  # in place of the name of what it is made of, which no receipt has
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +119,7 @@ class Reading:
         self.compiled = Compiled(0, 0, 0.0)
         self.restore: Callable[[bytes], None] | None = None  # fills a folder with all that was read, once more
         self.inputs = ""
+        self.trusted = self.interpreter = ""
         self.added = 0  # files of bytecode that were made, less those that were dropped
 
     @property
@@ -167,11 +166,13 @@ class Reading:
         """Whether what is read has to be written here, whoever wants it."""
         return self.plan.source.is_archive or not STRATEGIES.load(self.plan.strategy.name).feeds
 
-    def settle(self) -> dict[str, Any]:
+    def settle(self, interpreter: str = "") -> dict[str, Any]:
         """Decide all that can be decided before it is read, and return what its receipt will say it is made of.
 
-        Asks the nodes when that depends on them. Raises EzpzError.
+        interpreter: that every node has, as their receipts tell; they are asked when that depends on them and this is
+        another. Raises EzpzError.
         """
+        self.trusted = interpreter
         made_of = {"source": self.plan.source.real, "ezpz": __version__}
         if self.plan.source.is_archive:
             self.inputs = inputs_of_archive(self.plan)
@@ -203,13 +204,14 @@ class Reading:
         assert python is not None
         self.base, self.base_reason = KEPT, "asked for"
         if mode == "auto":
-            self.base_reason = self.everywhere(question(python))
+            self.base_reason = "" if self.trusted == named(python) else self.everywhere(question(python))
         if mode == "embed" or (mode == "auto" and self.base_reason):
             self.base = EMBEDDED
             refuse_taken(root, FOLDER, "--base keep")
             self.embedded = environment.base or base_in(root, python, self.environ, self.stop)
         elif mode == "auto":
             self.base_reason = "every node has it"
+            self.interpreter = named(python)
         elif on_shared_filesystem(python.base_prefix):
             self.notices.note("base-kept", python.base_prefix)
 
@@ -343,6 +345,11 @@ def _opened(folder: bytes) -> Iterator[None]:
     yield
     os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
     os.chmod(folder, stat.S_IMODE(status.st_mode))
+
+
+def named(python: Interpreter) -> str:
+    """An interpreter, as receipts tell of it."""
+    return f"{os.fsdecode(python.base_executable)}: {python.version}"
 
 
 def question(python: Interpreter) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ezpz.yeet.leak_count import LeakCount
 from ezpz.yeet.plan import Plan, Request, engine_choice
 from ezpz.yeet.reading import Reading
 from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
-from ezpz.yeet.stock import Stock, take_stock
+from ezpz.yeet.stock import Stock, ask_all, take_stock
 
 if TYPE_CHECKING:
     import random
@@ -173,14 +173,17 @@ class _Run:
         assert here is not None
         assert reading is not None
         with self._phase("compare"):
-            made_of = await in_thread(reading.settle)
-            stock = await take_stock(self.engine, here, self._wanted(), made_of)
+            answers = await ask_all(self.engine, here, self._wanted())
+            made_of = await in_thread(lambda: reading.settle(answers.interpreter))
+            stock = await take_stock(self.engine, here, answers, made_of)
             self.stock = replace(stock, known=None) if self.request.checksum else stock
+        if stock.is_here:
+            here.keep()
         for node in self.stock.same:
             self._hear(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
         self._account_for_here()
-        if not self._wanted() and self._is_served():
-            self.shipment = here.standing(next(iter(self.stock.same.values()), self.stock.here))
+        if not self._wanted() and self._is_served() and stock.receipt is not None:
+            self.shipment = here.standing(stock.receipt)
             self.leaks = await self.leaking.beside(asyncio.ensure_future(asyncio.sleep(0)), self.shipment)
 
     def _is_served(self) -> bool:

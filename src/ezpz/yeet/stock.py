@@ -7,10 +7,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import in_thread
+from ezpz.child import all_of, in_thread
 from ezpz.yeet.agent import manifest, standing
 from ezpz.yeet.agent.names import Malformed, raw
 from ezpz.yeet.fanout.base import Base
+from ezpz.yeet.inputs import INPUTS
 from ezpz.yeet.known import Known
 
 if TYPE_CHECKING:
@@ -21,53 +22,88 @@ if TYPE_CHECKING:
     from ezpz.yeet.fanout.base import Engine
     from ezpz.yeet.here import Here
 
+NOTHING = {"contents": "", "changed": [], "untouched": False, "receipt": None}
 MOST_VERSIONS = 3  # whose manifests are looked at; nodes with any other version get all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What this host and every other node says of the version in place; see `agent.standing.take_stock`."""
+
+    here: dict[str, Any]
+    nodes: Mapping[Node, dict[str, Any]]
+    is_target: bool
+
+    @property
+    def interpreter(self) -> str:
+        """The interpreter that every node was found to have when the untouched version on it was made, "" for none."""
+        told = [*self.nodes.values(), *([self.here] if self.is_target else [])]
+        found = {str((each["receipt"] or {}).get("interpreter", "")) if each["untouched"] else "" for each in told}
+        return found.pop() if len(found) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Stock:
     """What stands where.
 
-    same: the answers of nodes that have all of it; here: this host's; bases: what others have
-    known: what need not be read again
+    same: nodes that have all of it; receipt: of one of them; is_here: whether this host has all of it
+    bases: what other nodes have; known: what need not be read again
     """
 
-    same: Mapping[Node, dict[str, Any]] = field(default_factory=dict)
-    here: dict[str, Any] = field(default_factory=dict)
+    same: tuple[Node, ...] = ()
+    receipt: dict[str, Any] | None = None
+    is_here: bool = False
     bases: Mapping[Node, Base] = field(default_factory=dict)
     known: Known | None = None
 
 
-async def take_stock(engine: Engine, here: Here, nodes: tuple[Node, ...], made_of: dict[str, Any]) -> Stock:
-    """Ask all nodes, and this host, what they have of a version that is `made_of` these."""
-    answers = dict(await engine.ask(nodes, "stock", made_of=made_of))
-    ours = await in_thread(lambda: here.take_stock(made_of))
-    same = {node: answer for node, answer in answers.items() if answer["same"]}
-    if len(same) == len(nodes) and (ours["same"] or not here.is_target):
-        return Stock(same, ours)
+async def ask_all(engine: Engine, here: Here, nodes: tuple[Node, ...]) -> Answers:
+    """Ask all nodes, and this host, what they have. Nodes that give no answer have nothing."""
+    told: list[Any] = await all_of((in_thread(here.take_stock), engine.ask(nodes, "stock")))
+    return Answers(told[0], {node: told[1].get(node, NOTHING) for node in nodes}, here.is_target)
+
+
+async def take_stock(engine: Engine, here: Here, answers: Answers, made_of: dict[str, Any]) -> Stock:
+    """Compare what all have with a version that is `made_of` these."""
+    told, ours = answers.nodes, answers.here
+    same = tuple(node for node, answer in told.items() if _is_same(answer, made_of))
+    is_here = answers.is_target and _is_same(ours, made_of)
+    receipt = told[same[0]]["receipt"] if same else ours["receipt"] if is_here else None
+    if len(same) == len(told) and (is_here or not answers.is_target):
+        return Stock(same, receipt, is_here)
     by_contents: defaultdict[str, list[Node]] = defaultdict(list)
-    for node, answer in answers.items():
+    for node, answer in told.items():
         if answer["contents"] and node not in same:
             by_contents[answer["contents"]].append(node)
     bases: dict[Node, Base] = {}
-    known = _known_here(here, ours)
+    known = _known_here(here, ours) if _is_alike(ours, made_of) else None
     for _, those in sorted(by_contents.items(), key=lambda found: -len(found[1]))[:MOST_VERSIONS]:
-        records = await _manifest(engine, here, ours, those[0], answers[those[0]]["receipt"])
+        records = await _manifest(engine, here, ours, those[0], told[those[0]]["receipt"])
         if records is None:
             continue
-        untouched = [node for node in those if not answers[node]["changed"]]
+        untouched = [node for node in those if not told[node]["changed"]]
         for group in (untouched, [node for node in those if node not in untouched]):
-            changed = {raw(path) for node in group for path in answers[node]["changed"]}
+            changed = {raw(path) for node in group for path in told[node]["changed"]}
             bases.update(dict.fromkeys(group, Base(records, changed)))
-        if known is None and answers[those[0]]["alike"] and not here.is_target:
+        if known is None and _is_alike(told[those[0]], made_of) and not answers.is_target:
             known = Known(records, None)
-    return Stock(same, ours, bases, known)
+    return Stock(same, receipt, is_here, bases, known)
 
 
-def _known_here(here: Here, ours: dict[str, Any]) -> Known | None:
-    """What the version in place on this host tells, if it was made by the same rules."""
-    if not ours["contents"] or not ours["alike"]:
-        return None
+def _is_same(answer: dict[str, Any], made_of: dict[str, Any]) -> bool:
+    """Whether it is exactly what a run that is `made_of` these would bring."""
+    receipt = answer["receipt"] or {}
+    return bool(answer["untouched"]) and all(receipt.get(name) == value for name, value in made_of.items())
+
+
+def _is_alike(answer: dict[str, Any], made_of: dict[str, Any]) -> bool:
+    """Whether it was made of the same source by the same rules, whatever was in the source then."""
+    receipt = answer["receipt"] or {}
+    rules = (item for item in made_of.items() if item[0] != INPUTS)
+    return bool(answer["contents"]) and all(receipt.get(name) == value for name, value in rules)
+
+
+def _known_here(here: Here, ours: dict[str, Any]) -> Known:
     records = standing.records_of(here.landing.dst, ours["receipt"])
     return Known(records, here.landing.dst, (raw(path) for path in ours["changed"]))
 

@@ -153,9 +153,9 @@ class Landing:
             os.replace(part, path)
         return os.fsdecode(path)
 
-    def take_stock(self, made_of: Dict[str, Any]) -> Dict[str, Any]:
+    def take_stock(self) -> Dict[str, Any]:
         """What of the version in place can be used again; see `standing.take_stock`. Raises OSError."""
-        self.stock = standing.take_stock(self.dst, self.receipt, made_of, self.check_on)
+        self.stock = standing.take_stock(self.dst, self.receipt, self.check_on)
         return self.stock
 
     def has(self, receipt: Dict[str, Any]) -> bool:

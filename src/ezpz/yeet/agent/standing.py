@@ -10,7 +10,6 @@ from .manifest import Differences, Record, Unreadable
 from .names import Malformed, text
 
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-INPUTS = "inputs"  # in a receipt: what a version was made of, by one name
 PIECE = 1 << 20  # bytes of a manifest in one answer
 
 
@@ -54,30 +53,19 @@ def differences(
         raise Unreadable(str(e))
 
 
-def take_stock(
-    dst: bytes, receipt: Optional[Dict[str, Any]], made_of: Dict[str, Any], going_on: Callable[[], None]
-) -> Dict[str, Any]:
-    """What of the version in place can be used again: contents ("" for nothing), changed (paths that cannot), and
-    same, whether it is exactly what a receipt that says `made_of` would bring; alike, whether it was made of the same
-    source by the same rules; untouched, whether it is as it was published; and its receipt. Raises OSError.
+def take_stock(dst: bytes, receipt: Optional[Dict[str, Any]], going_on: Callable[[], None]) -> Dict[str, Any]:
+    """What of the version in place can be used again, given its receipt: contents ("" for nothing), changed (paths that
+    cannot), untouched (whether it is as it was published) and the receipt. Raises OSError.
     """
-    nothing = {"contents": "", "changed": [], "same": False, "alike": False, "untouched": False, "receipt": receipt}
+    found = {"contents": "", "changed": [], "untouched": False, "receipt": receipt}
     if receipt is None:
-        return nothing
+        return found
     try:
-        found = differences(dst, receipt, going_on)
+        unlike = differences(dst, receipt, going_on)
     except Unreadable:
-        return nothing
-    alike = all(receipt.get(name) == value for name, value in made_of.items() if name != INPUTS)
-    untouched = not any(found)
-    return {
-        "contents": receipt["contents"],
-        "changed": [text(path) for path in found.changed + found.missing],
-        "same": alike and untouched and receipt.get(INPUTS) == made_of.get(INPUTS),
-        "alike": alike,
-        "untouched": untouched,
-        "receipt": receipt,
-    }
+        return found
+    changed = [text(path) for path in unlike.changed + unlike.missing]
+    return dict(found, contents=receipt["contents"], changed=changed, untouched=not any(unlike))
 
 
 def read_manifest(dst: bytes, offset: int) -> Dict[str, Any]:
