@@ -97,7 +97,7 @@ def test_holes_are_read_as_they_were_written(entry: Entry, holes: tuple[int, Seq
     packed = header.sparse_member(whole, extents) + pieces + header.padding(header.sparse_size(whole, extents))
     members = Members([packed + header.END])
     member = next(iter(members))
-    assert (member.name, member.size, member.extents) == (entry.path, size, list(extents))
+    assert (member.name, member.size, member.extents) == (b"./" + entry.path, size, list(extents))
     assert members.whole(member) == bytes(content)
     settings = {"encoding": "utf-8", "errors": "surrogateescape"}
     with tarfile.open(fileobj=io.BytesIO(packed + header.END), **settings) as archive:  # type: ignore[call-overload]

@@ -6,6 +6,7 @@ seconds, long names and large files. Sparse files are those of GNU tar, version 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def sparse_member(entry: Entry, extents: Sequence[Extent]) -> bytes:
     name = b"./" + entry.path
     records = {
         b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0",
-        b"GNU.sparse.name": entry.path, b"GNU.sparse.realsize": b"%d" % entry.size,
+        b"GNU.sparse.name": name, b"GNU.sparse.realsize": b"%d" % entry.size,
     }  # fmt: skip
     stand_in = SPARSE_FOLDER + name.rpartition(b"/")[2][: NAME - len(SPARSE_FOLDER)]
     size = sparse_size(entry, extents)
@@ -96,7 +97,7 @@ def _headers(
     seconds = seconds if 0 <= seconds <= MOST else 0
     size = size if size <= MOST else 0
     plain = _ustar(name[:NAME] if short is None else short, prefix, kind, mode, size, seconds, target[:NAME])
-    return before + (_extended(records, seconds) + plain if records else plain)
+    return before + (_extended(records) + plain if records else plain)
 
 
 def _long_target(target: bytes) -> bytes:
@@ -119,15 +120,28 @@ def _split(name: bytes) -> tuple[bytes | None, bytes]:
 
 def _ustar(name: bytes, prefix: bytes, kind: bytes, mode: int, size: int, seconds: int, target: bytes) -> bytes:
     before = name.ljust(NAME, b"\0") + b"%07o\0%b%011o\0%011o\0" % (mode, NO_OWNER, size, seconds)
+    after, total = _rest(kind, target, prefix)
+    return before + b"%06o\0 " % (sum(before) + total) + after
+
+
+@lru_cache(maxsize=64)
+def _rest(kind: bytes, target: bytes, prefix: bytes) -> tuple[bytes, int]:
+    """What stands behind the checksum, which is the same for most files, and what all but the beginning sums up to."""
     after = kind + target.ljust(NAME, b"\0") + b"ustar\x0000" + bytes(80) + prefix.ljust(167, b"\0")
-    return before + b"%06o\0 " % (sum(before) + sum(after) + 8 * 32) + after
+    return after, sum(after) + 8 * 32
 
 
-def _extended(records: dict[bytes, bytes], seconds: int) -> bytes:
+@lru_cache(maxsize=64)
+def _before_records(size: int) -> bytes:
+    """The header of an extended one, about which nothing but its length matters."""
+    return _ustar(EXTENDED_NAME, b"", EXTENDED, 0o644, size, 0, b"")
+
+
+def _extended(records: dict[bytes, bytes]) -> bytes:
     text = b"".join(_record(key, value) for key, value in sorted(records.items()))
     if not text.isascii() and not _is_utf8(text):
         text = _record(b"hdrcharset", b"BINARY") + text
-    return _ustar(EXTENDED_NAME, b"", EXTENDED, 0o644, len(text), seconds, b"") + text + padding(len(text))
+    return _before_records(len(text)) + text + padding(len(text))
 
 
 def _record(key: bytes, value: bytes) -> bytes:

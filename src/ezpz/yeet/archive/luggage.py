@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.archive.parcel import Parcel, parcel_of
 from ezpz.yeet.boundary import below, on_shared_filesystem
-from ezpz.yeet.decide import count
-from ezpz.yeet.plan import Request
 from ezpz.yeet.relocate.base import FOLDER
 from ezpz.yeet.relocate.environment import Folder, boundary_of, left_out_of
 from ezpz.yeet.relocate.interpreter import python_of
-from ezpz.yeet.relocate.ledger import Ledger
-from ezpz.yeet.relocate.outfit import refuse_taken, relocation_to
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import Kind
 
@@ -83,6 +79,11 @@ def _is_wanted(root: bytes, kind: Kind) -> bool:
 
 def _with_base(source: Source, exclude: tuple[str, ...], environ: Mapping[str, str], stop: threading.Event) -> Luggage:
     """The luggage of what is to work on another machine: its base and its editable installs come along."""
+    from ezpz.yeet.decide import count
+    from ezpz.yeet.plan import Request
+    from ezpz.yeet.relocate.ledger import Ledger
+    from ezpz.yeet.relocate.outfit import refuse_taken, relocation_to
+
     assert source.kind is not None
     root, place = os.fsencode(source.real), os.fsencode(source.path)
     request = Request(src=source.path, exclude=exclude, base="embed", editable="snapshot")

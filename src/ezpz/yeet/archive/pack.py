@@ -5,8 +5,10 @@ Which entries are in a block depends on their sizes alone, so that the same tree
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 import threading
 from bisect import bisect_right
@@ -20,7 +22,7 @@ from ezpz.yeet.archive import header
 from ezpz.yeet.archive.contents import Taken
 from ezpz.yeet.archive.ordered import in_order
 from ezpz.yeet.blocks import GRAIN, HOLE, blocks_of, filled
-from ezpz.yeet.copy.base import changed, open_source
+from ezpz.yeet.copy.base import changed, open_source, unreadable
 from ezpz.yeet.copy.fill import read_whole
 from ezpz.yeet.relocate.bytecode import CACHED
 from ezpz.yeet.relocate.large import Large
@@ -37,6 +39,7 @@ BATCH_BYTES, BATCH_ENTRIES = 2 << 20, 512
 PIECE = 4 * BLOCK  # bytes of a large file that are packed together
 AHEAD = 2  # blocks for each thread that may wait until those before them are written
 DISK_BLOCK = 512  # bytes; what st_blocks counts
+OPENING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 HOLE_DIGEST = hashlib.sha256(HOLE).digest()
 
 
@@ -53,9 +56,15 @@ Task: TypeAlias = "Callable[[], Packed]"
 
 
 class Pack:
-    """Makes the blocks of a parcel; `block` packs the bytes of one."""
+    """Makes the blocks of a parcel.
 
-    def __init__(self, parcel: Parcel, block: Callable[[bytes], bytes], stop: threading.Event) -> None:
+    block: packs the bytes of one; holes: whether those of sparse files are left out
+    """
+
+    def __init__(
+        self, parcel: Parcel, block: Callable[[bytes], bytes], stop: threading.Event, *, holes: bool = True
+    ) -> None:
+        self.holes = holes
         self.parcel = parcel
         self.block = block
         self.stop = stop
@@ -96,14 +105,20 @@ class Pack:
         each other, and none would pack meanwhile.
         """
         with self._reading:
-            parts, taken, dropped, moved = self._read(begin, end)
+            parts, files, dropped = self._read(begin, end)
+        entries = self.parcel.entries
+        taken = {}
+        for number, data in files:
+            was = entries[number].size
+            taken[number] = Taken(len(data), manifest.digest(data), None if len(data) == was else was)
+        moved = sum(entries[number].size for number in taken)
         return Packed(self.block(b"".join(parts)), taken, dropped, moved)
 
-    def _read(self, begin: int, end: int) -> tuple[list[bytes], dict[int, Taken], tuple[int, ...], int]:
+    def _read(self, begin: int, end: int) -> tuple[list[bytes], list[tuple[int, bytes]], tuple[int, ...]]:
+        """What these entries are in the archive, what is in which of them, and which of them were dropped."""
         parts: list[bytes] = []
-        taken: dict[int, Taken] = {}
+        files: list[tuple[int, bytes]] = []
         dropped = []
-        moved = 0
         for number in range(begin, end):
             entry = self.parcel.entries[number]
             if entry.link or not entry.is_regular:
@@ -115,27 +130,19 @@ class Pack:
                 dropped.append(number)
                 continue
             data, sparse = self._content(entry)
-            was = None if len(data) == entry.size else entry.size
-            taken[number] = Taken(len(data), manifest.digest(data), was)
-            moved += entry.size
-            _add(parts, entry._replace(size=len(data)), data, sparse=sparse)
-        return parts, taken, tuple(dropped), moved
+            files.append((number, data))
+            whole = entry if len(data) == entry.size else entry._replace(size=len(data))
+            _add(parts, whole, data, sparse=sparse)
+        return parts, files, tuple(dropped)
 
     def _content(self, entry: Entry) -> tuple[bytes, bool]:
         """What a file holds, relocated, and whether it has holes."""
         if entry.content is not None:
             return entry.content, False
-        fd, status = open_source(entry.origin) if entry.origin else open_source(self.parcel.root, entry.path)
-        try:
-            data = read_whole(fd, entry.size)
-            _refuse_changed(entry, fd)
-        finally:
-            os.close(fd)
-        if len(data) != entry.size:
-            raise changed(entry.path)
+        data, status = _read_file(entry.origin or self.parcel.root + b"/" + entry.path, entry)
         if self.parcel.ledger is not None:
             data = self.parcel.ledger.content(entry.path, data)
-        return data, _is_sparse(status)
+        return data, self.holes and _is_sparse(status)
 
     def _is_stale(self, entry: Entry) -> bool:
         """Whether it is bytecode of a source that is changed on the way, which may look valid and is not."""
@@ -157,7 +164,7 @@ class Pack:
         """A large file in pieces. It stays open until the last of them is packed."""
         source = _Source(self.parcel, entry, self._go_on)
         whole = entry._replace(size=source.size)
-        extents = list(_extents(source.fd, source.size)) if source.is_sparse else None
+        extents = list(_extents(source.fd, source.size)) if self.holes and source.is_sparse else None
         if extents == [(0, source.size)]:
             extents = None
         if extents is None:
@@ -267,6 +274,28 @@ class _File:
         return {self.number: Taken(self.source.size, digest, was)}
 
 
+def _read_file(path: bytes, entry: Entry) -> tuple[bytes, os.stat_result]:
+    """The content of a file in as few calls as can be: there are many. Raises SourceChanged, SourceUnreadable."""
+    try:
+        fd = os.open(path, OPENING)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            raise changed(entry.path) from e
+        raise unreadable(path, e) from e
+    try:
+        data = os.read(fd, entry.size + 1)
+        if len(data) < entry.size:
+            data += read_whole(fd, entry.size - len(data))
+        status = os.fstat(fd)
+    except (BlockingIOError, IsADirectoryError) as e:
+        raise changed(entry.path) from e
+    finally:
+        os.close(fd)
+    if len(data) != entry.size or not _is_as_counted(entry, status):
+        raise changed(entry.path)
+    return data, status
+
+
 def _do(task: Task) -> Packed:
     return task()
 
@@ -312,6 +341,10 @@ def _is_sparse(status: os.stat_result) -> bool:
 
 def _refuse_changed(entry: Entry, fd: int) -> None:
     """Raise SourceChanged for a file that is not what was counted."""
-    now = os.fstat(fd)
-    if (now.st_size, now.st_mtime_ns) != (entry.size, entry.mtime_ns):
+    if not _is_as_counted(entry, os.fstat(fd)):
         raise changed(entry.path)
+
+
+def _is_as_counted(entry: Entry, status: os.stat_result) -> bool:
+    same = status.st_size == entry.size and status.st_mtime_ns == entry.mtime_ns
+    return same and stat.S_ISREG(status.st_mode)

@@ -47,7 +47,7 @@ def write_squashfs(
             with _maker(part, level, contents.parcel.entries) as stream:
                 taken: dict[int, Taken] = {}
                 dropped: list[int] = []
-                for block in Pack(contents.parcel, bytes, stop).blocks(ended=False):
+                for block in Pack(contents.parcel, bytes, stop, holes=False).blocks(ended=False):
                     _send(stream, block.data)
                     taken.update(block.taken)
                     dropped += block.dropped

@@ -139,12 +139,17 @@ def open_source(root: bytes, path: bytes = b"") -> tuple[int, os.stat_result]:
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             raise changed(path) from e
-        raise SourceUnreadable(f"cannot read '{shown(whole)}': {e.strerror}", hint="are you allowed to read it?") from e
+        raise unreadable(whole, e) from e
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise changed(path)
     return fd, status
+
+
+def unreadable(path: bytes, error: OSError) -> SourceUnreadable:
+    """What a file of the source that cannot be opened means."""
+    return SourceUnreadable(f"cannot read '{shown(path)}': {error.strerror}", hint="are you allowed to read it?")
 
 
 def changed(path: bytes) -> SourceChanged:
