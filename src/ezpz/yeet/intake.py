@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import stat
 import tempfile
@@ -214,7 +215,7 @@ class Intake:
         """The lines that count, and what they say."""
         self._spool.seek(0)
         for number, line in enumerate(self._spool):
-            record = manifest.record_of(line)
+            record = json.loads(line)
             if number >= self._last.get(raw(record[1]), 0):
                 yield line, record
 

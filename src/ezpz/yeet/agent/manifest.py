@@ -27,6 +27,8 @@ FIELDS = {"d": 4, "f": 6, "l": 4, "h": 3}
 KINDS = {"d": (str, int, int), "f": (str, int, int, int, str), "l": (str, int, str), "h": (str, str)}
 GRAINS = (100, 1000, 10**9)  # ns: how exactly filesystems keep times that keep them no better
 
+ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make another one each time
+
 Record = List[Any]
 
 
@@ -59,7 +61,7 @@ def digest_file(fd: int, size: int, going_on: Callable[[], None] = lambda: None)
 
 def line_of(record: Record) -> bytes:
     """An entry as the manifest has it, its line break included."""
-    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    return ENCODE(record).encode() + b"\n"
 
 
 def name_of(packed: bytes) -> str:

@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from . import chunk, frames, names
 from .beside import Beside
@@ -59,6 +59,7 @@ class Writer:
         self.folders: "Dict[bytes, Tuple[int, int]]" = {}
         self.links: "Dict[bytes, bytes]" = {}
         self.large: "Dict[bytes, Tuple[int, int]]" = {}
+        self.written: "Set[int]" = set()  # chunks with content
         self.stopped = False
         self.umask = os.umask(0o077)
         os.umask(self.umask)
@@ -129,6 +130,8 @@ class Writer:
                 kept += self._keep(clone_of(record))
             else:
                 self._make(record, frame.number)
+        if pieces:
+            self.written.add(frame.number)
         if len(self._threads) == 1:
             self._write_chunk(frame.number, pieces, frame.codec, packed, kept)
             return
@@ -266,7 +269,7 @@ class Writer:
 
     def damaged(self, going_on: Callable[[], None]) -> List[int]:
         """The chunks of which something on the disk is not what was sent: every file is read and digested again."""
-        numbers = self.log.numbers()
+        numbers = sorted(self.written)
         found: "List[int]" = []
         shares = [numbers[start :: len(self._threads)] for start in range(len(self._threads))]
         others = [Beside(self._look_at, share, going_on, found) for share in shares[1:]]
