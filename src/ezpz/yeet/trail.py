@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from ezpz.yeet.intake import Intake
 
-THREADS = 4
-WAITING = 64  # files, or blocks of one, that may wait to be packed
+THREADS = 2
+WAITING = 8  # batches that may wait to be packed
+BATCH_FILES, BATCH_BYTES = 64, 1 << 20  # files, or blocks of one, in a batch
 UNPACKED = 0o700  # of a folder that is still being filled
 
 
@@ -36,6 +37,8 @@ class Trail:
         self.root = root
         self.stop = stop
         self.late: set[bytes] = set()
+        self._gathered: list[Callable[[], None]] = []
+        self._size = 0
         self.since = 0  # ns: what has been changed later was not fed as it is
         self._crew = self._hire()
 
@@ -46,12 +49,12 @@ class Trail:
     def file(self, entry: Entry, data: bytes) -> None:
         """A file that holds `data`, at most a block."""
         if entry.path not in self.late:
-            self._crew.give(lambda: self.feed.file(entry, data))
+            self._gather(lambda: self.feed.file(entry, data), len(data))
 
     def block(self, entry: Entry, offset: int, data: bytes) -> None:
         """A block of a large file; see `Intake.block`."""
         if entry.path not in self.late:
-            self._crew.give(lambda: self.feed.block(entry, offset, data))
+            self._gather(lambda: self.feed.block(entry, offset, data), len(data))
 
     def symlink(self, entry: Entry) -> None:
         if entry.path not in self.late:
@@ -63,7 +66,7 @@ class Trail:
 
     def moved_into(self, folder: bytes) -> None:
         """All that stood in the root stands in this folder of it now: what was fed was fed under wrong names."""
-        self._crew.finish()
+        self._finish()
         self.feed.barrier()
         found = list(tree.walk(os.path.join(self.root, folder)))
         for path, _ in reversed(found):  # files before the folders that they are in
@@ -79,7 +82,7 @@ class Trail:
 
     def unpacked(self) -> None:
         """All of it is there, or something went wrong. Raises what did, or Stopped."""
-        self._crew.finish()
+        self._finish()
         self.since = _later(self.root + b".mark")
 
     def settle(self, dropped: Iterable[bytes]) -> None:
@@ -127,8 +130,32 @@ class Trail:
         finally:
             os.close(fd)
 
-    def _hire(self) -> Crew[Callable[[], None]]:
-        return Crew(THREADS, WAITING, lambda task: task(), self.stop)
+    def _gather(self, task: Callable[[], None], size: int) -> None:
+        """Hand on what there is to do, much at once: threads that change with each small file get nothing done."""
+        self._gathered.append(task)
+        self._size += size
+        if len(self._gathered) >= BATCH_FILES or self._size >= BATCH_BYTES:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        self._crew.give(self._gathered)
+        self._gathered, self._size = [], 0
+
+    def _finish(self) -> None:
+        """Wait until all that was gathered is fed. Raises what went wrong, or Stopped."""
+        try:
+            self._hand_on()
+        finally:
+            self._crew.finish()
+
+    def _hire(self) -> Crew[list[Callable[[], None]]]:
+        self._gathered, self._size = [], 0
+        return Crew(THREADS, WAITING, _do_all, self.stop)
+
+
+def _do_all(tasks: list[Callable[[], None]]) -> None:
+    for task in tasks:
+        task()
 
 
 def _later(path: bytes) -> int:

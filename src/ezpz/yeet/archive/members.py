@@ -114,8 +114,7 @@ class Members:
         """The next member, with all that the headers before it say; None at the end."""
         own: Records = []
         while (head := self._take(BLOCK)).strip(b"\0"):
-            if pax.number(head[148:156]) not in (_sum(head), _signed_sum(head)):
-                raise Damaged("a member's header is none")
+            _refuse_damaged(head)
             kind, size = head[156:157], pax.number(head[124:136])
             if size < 0 or kind == VOLUME:
                 raise Damaged("a member of negative size" if size < 0 else "it is one of several volumes")
@@ -224,14 +223,14 @@ class Members:
         self._buffer, self._at = piece, 0
 
 
-def _sum(head: bytes) -> int:
-    """What a header's checksum should be: its own field counts as spaces."""
-    return sum(head) - sum(head[148:156]) + 256
-
-
-def _signed_sum(head: bytes) -> int:
-    """The same as some old programs have counted."""
-    return _sum(head) - 256 * sum(byte > 127 for byte in head[:148] + head[156:])
+def _refuse_damaged(head: bytes) -> None:
+    """Raise Damaged for a header whose checksum is wrong: its own field counts as spaces."""
+    total, told = sum(head) - sum(head[148:156]) + 256, pax.number(head[148:156])
+    if total == told:
+        return
+    signed = total - 256 * sum(byte > 127 for byte in head[:148] + head[156:])  # as some old programs have counted
+    if signed != told:
+        raise Damaged("a member's header is none")
 
 
 def _name(head: bytes) -> bytes:

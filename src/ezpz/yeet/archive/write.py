@@ -9,6 +9,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from ezpz.yeet.agent.codec import keep_memory
 from ezpz.yeet.archive.compress import packing_of
 from ezpz.yeet.archive.contents import Contents, Taken, manifest_member
 from ezpz.yeet.archive.formats import SQUASHFS, Format, level_of, split_name
@@ -39,6 +40,7 @@ def write(
 
     Raises EzpzError, Stopped.
     """
+    keep_memory()
     packing = packing_of(kind, level)
     room = len(packing.stored(manifest_member(bytes(contents.length))))
     try:

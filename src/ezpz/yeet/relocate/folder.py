@@ -6,6 +6,7 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ezpz.process import Stopped
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 THREADS = 4
 AHEAD = 256  # files that may wait for a thread
+TOGETHER = 64  # files that a thread looks at before another one goes on
 SPARE = b".new"  # beside the tree, where it meets no name of the tree's
 
 
@@ -55,7 +57,8 @@ class _Folder:
                         further.append((path, self.first[status.st_ino]))
                     elif entry.is_regular:
                         files.append((path, status))
-                for (path, status), write in zip(files, threads.map(self._changed, files), strict=True):
+                parts = [files[start : start + TOGETHER] for start in range(0, len(files), TOGETHER)]
+                for (path, status), write in zip(files, chain(*threads.map(self._all_changed, parts)), strict=True):
                     if write is not None:
                         self._rewrite(path, write, status)
         for path, first in further:
@@ -76,6 +79,9 @@ class _Folder:
                 os.replace(self.spare, full)
         return new
 
+    def _all_changed(self, files: list[tuple[bytes, os.stat_result]]) -> list[Callable[[int], None] | None]:
+        return [self._changed(file) for file in files]
+
     def _changed(self, file: tuple[bytes, os.stat_result]) -> Callable[[int], None] | None:
         """What writes the new content of a file, or None when it stays."""
         self._go_on()
@@ -84,7 +90,7 @@ class _Folder:
         whole = relocation.examines(path)
         if not whole and not path.endswith(BYTECODE):
             return None
-        with open(os.path.join(self.root, path), "rb") as source:
+        with open(os.path.join(self.root, path), "rb", buffering=0) as source:
             if whole and status.st_size > WHOLE and not relocation.needs_whole(path):
                 outcome = Large(source.fileno(), status, path, relocation, self._go_on).relocate(None)
                 if outcome.changed:
