@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import random
+import stat
 import subprocess
 import threading
+import tracemalloc
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -14,12 +17,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ezpz.errors import NoSpace
 from ezpz.process import Stopped
+from ezpz.yeet.archive import header
 from ezpz.yeet.archive.compress import packing_of
 from ezpz.yeet.archive.formats import FORMATS, GZIP, TAR, ZSTD, Format
+from ezpz.yeet.archive.members import Members
 from ezpz.yeet.archive.ordered import in_order
 from ezpz.yeet.archive.stream import Ahead, pieces_of
 from ezpz.yeet.archive.zstd import Damaged, Library, Program, Zstd
+from ezpz.yeet.copy.base import Job
+from ezpz.yeet.copy.tarball import Tarball
+from ezpz.yeet.entry import Entry
+from ezpz.yeet.relocate.ledger import Ledger
+from ezpz.yeet.relocate.relocation import Relocation
+from ezpz.yeet.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,3 +203,38 @@ class TestOrder:
 
 def test_every_format_is_known_by_its_name() -> None:
     assert {name: each.name for name, each in FORMATS.items()} == {name: name for name in FORMATS}
+
+
+def many(count: int, made: bytes) -> Iterator[bytes]:
+    for _ in range(0, count, 100):
+        yield made * 100
+    yield header.END
+
+
+def test_many_members_take_no_memory() -> None:
+    made = header.member(Entry(b"some/empty file", stat.S_IFREG | 0o644, 1_700_000_000_123_456_789, 0))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in Members(many(30_000, made))) == 30_000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_bomb_is_refused_and_takes_no_room(tmp_path: Path, *, holes: bool) -> None:
+    """A petabyte of zeros, as such or as a hole."""
+    entry = Entry(b"bomb", stat.S_IFREG | 0o644, 0, 1 << 50)
+    packing = packing_of(ZSTD, 1)
+    begin = header.sparse_member(entry, []) + header.END if holes else header.member(entry)
+    (tmp_path / "x.tar.zst").write_bytes(packing.pack(begin) + packing.pack(bytes(4 << 20)) * 8)
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    job = Job(
+        os.fsencode(tmp_path / "x.tar.zst"), Scan(b""), os.fsencode(staging), Ledger(Relocation(b"/tmp/x")),
+        threading.Event(), lambda _: None,
+    )  # fmt: skip
+    with pytest.raises(NoSpace, match="bomb"):
+        Tarball().fill(job)
+    assert (staging / "bomb").stat().st_blocks == 0
+    assert sorted(os.listdir(tmp_path)) == ["staging", "x.tar.zst"]
