@@ -187,7 +187,7 @@ def test_dry_run_runs_nothing(tmp_path: Path) -> None:
 
 def test_dry_run_in_json() -> None:
     document = json.loads(launch("--dry-run", "--json", "true").stdout)
-    assert document["schema"] == "ezpz/launch/1"
+    assert document["schema"] == "ezpz/launch/2"
     assert document["argv"] == ["true"]
     assert "exit_code" not in document
 
@@ -211,7 +211,7 @@ def test_the_environment_gives_options_and_the_line_wins(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        (("-n", "0", "true"), "'-n' / '--nproc' (env var: 'EZPZ_LAUNCH_NPROC'): 0 is not"),
+        (("-n", "0", "true"), "'-n' / '--nproc' / '-np' (env var: 'EZPZ_LAUNCH_NPROC'): 0 is not"),
         (("--ppn", "two", "true"), "'two' is not a valid integer"),
         (("--hostfile", "h", "true"), f"'--hosts {HERE[1]}' and '--hostfile h' exclude each other"),
         (("-n", "4", "--ppn", "3", "true"), "-n 4 does not fit with --ppn 3: 1 nodes x 3 = 3 < 4"),
