@@ -37,6 +37,7 @@ class Job:
 
     options: words for the launcher's own line, the site's first, then the user's
     cpu_bind: in the launcher's own words, or ""
+    program: what the launcher is called here, if it has several names
     """
 
     command: tuple[str, ...]
@@ -47,6 +48,7 @@ class Job:
     options: tuple[str, ...] = ()
     cpu_bind: str = ""
     gpus_per_rank: int | None = None
+    program: str = "mpiexec"
 
     @property
     def scheduler(self) -> str:
@@ -65,10 +67,11 @@ def scheduler_of(allocation: Allocation, environ: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a launcher can start this job here, and in words, why or why not."""
+    """Whether a launcher can start this job here, and in words, why or why not. `program`: by which of its names."""
 
     able: bool
     why: str
+    program: str = "mpiexec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ class Pals:
         return _told_by_version(tools, "PALS")
 
     def invocation(self, job: Job) -> Invocation:
-        argv = ("mpiexec", "-n", str(job.ranks), "--ppn", str(job.ppn), "--hostfile", HOSTFILE, *job.options)
+        argv = (job.program, "-n", str(job.ranks), "--ppn", str(job.ppn), "--hostfile", HOSTFILE, *job.options)
         argv = (*argv, *_bind("--cpu-bind=", job.cpu_bind))
         return Invocation((*argv, *job.command), "".join(f"{node.given}\n" for node in job.allocation.nodes))
 
@@ -202,7 +205,7 @@ class Hydra:
         return _told_by_version(tools, "HYDRA", "Intel(R) MPI")
 
     def invocation(self, job: Job) -> Invocation:
-        argv = ("mpiexec", "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
+        argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
         bind = ("-bind-to", job.cpu_bind) if job.cpu_bind else ()
         lines = (f"{node.address}\n" for node in job.allocation.nodes)
         return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines))
@@ -223,7 +226,7 @@ class OpenMpi:
         return _told_by_version(tools, "Open MPI", "OpenRTE", "open-mpi")
 
     def invocation(self, job: Job) -> Invocation:
-        argv = ("mpiexec", "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
+        argv = (job.program, "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
         bind = ("--bind-to", job.cpu_bind) if job.cpu_bind else ()
         remote = any(not node.is_local for node in job.allocation.nodes)
         names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
@@ -245,14 +248,14 @@ def _is_handed_on(name: str) -> bool:
 
 
 def _told_by_version(tools: Tools, *marks: str) -> Verdict:
-    """A verdict about mpiexec: several programs have that name, and only what they print tells them apart."""
-    path = tools.path("mpiexec")
-    if not path:
-        return Verdict(able=False, why="mpiexec is not on PATH")
-    text = tools.version("mpiexec").strip()
+    """A verdict about mpiexec, or mpirun: several programs have these names, and only what they print tells which."""
+    program = next((name for name in ("mpiexec", "mpirun") if tools.path(name)), "")
+    if not program:
+        return Verdict(able=False, why="neither mpiexec nor mpirun is on PATH")
+    path, text = tools.path(program), tools.version(program).strip()
     for mark in marks:
         if mark.lower() in text.lower():
-            return Verdict(able=True, why=f"{path} --version says {mark}")
+            return Verdict(able=True, why=f"{path} --version says {mark}", program=program)
     said = text.splitlines()[0] if text else "nothing"
     return Verdict(able=False, why=f"{path} --version says {said!r}, not {' or '.join(marks)}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.cluster.hostnames import fold
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch import wrapper
-from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools
+from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools, Verdict
 from ezpz.launch.masking import mask_environment, mask_words
 from ezpz.launch.rendezvous import Rendezvous
 from ezpz.launch.shown import pasteable
@@ -157,7 +157,7 @@ def plan(
     bare = Job(request.command, used, topology.ranks, topology.ppn, environ, gpus_per_rank=request.wish.gpus_per_rank)
     launcher, verdict, passed = _first_able(launchers, bare, tools)
     variables = {"MASTER_ADDR": facts.rendezvous.address, "MASTER_PORT": str(facts.rendezvous.port)}
-    job, warnings = _complete(bare, launcher, request, facts, topology, variables)
+    job, warnings = _complete(replace(bare, program=verdict.program), launcher, request, facts, topology, variables)
     invocation = launcher.invocation(job)
     if launcher.ranks is None:
         invocation = replace(
@@ -165,7 +165,7 @@ def plan(
         )
     return LaunchPlan(
         launcher.name,
-        verdict,
+        verdict.why,
         (*facts.evidence, *facts.per_node.evidence, *topology.evidence, *facts.rendezvous.evidence, *passed),
         invocation,
         job,
@@ -178,13 +178,13 @@ def plan(
     )
 
 
-def _first_able(launchers: Sequence[Launcher], job: Job, tools: Tools) -> tuple[Launcher, str, tuple[str, ...]]:
-    """The first launcher that can, why, and why those before it cannot."""
+def _first_able(launchers: Sequence[Launcher], job: Job, tools: Tools) -> tuple[Launcher, Verdict, tuple[str, ...]]:
+    """The first launcher that can, its verdict, and why those before it cannot."""
     passed: list[str] = []
     for launcher in launchers:
         verdict = launcher.judge(job, tools)
         if verdict.able:
-            return launcher, verdict.why, tuple(passed)
+            return launcher, verdict, tuple(passed)
         passed.append(f"{launcher.name}: {verdict.why}")
     raise LauncherMissing(
         f"nothing here can start ranks on {fold(node.name for node in job.allocation.nodes)}: {'; '.join(passed)}",

@@ -163,7 +163,7 @@ def test_every_launcher_that_was_passed_over_says_why() -> None:
     ("scheduler", "tools", "why"),
     [
         ("slurm", FakeTools(), "srun is not on PATH"),
-        ("pbs", FakeTools(), "mpiexec is not on PATH"),
+        ("pbs", FakeTools(), "neither mpiexec nor mpirun is on PATH"),
         ("hosts", FakeTools({"mpiexec": ""}), "says 'nothing', not HYDRA"),
     ],
 )
@@ -302,6 +302,11 @@ def test_spares_are_named() -> None:
     assert [node.name for node in planned.spares] == ["n002"]
     assert planned.to_dict()["spares"] == ["n002"]
     assert "n[000-001] (2), and n002 in reserve" in planned.to_lines()[0]
+
+
+def test_mpirun_stands_in_for_mpiexec() -> None:
+    assert decide("hosts", FakeTools({"mpirun": OPEN_MPI})).invocation.argv[0] == "mpirun"
+    assert decide("hosts", FakeTools({"mpirun": OPEN_MPI, "mpiexec": HYDRA})).invocation.argv[0] == "mpiexec"
 
 
 def test_no_secret_is_shown() -> None:
