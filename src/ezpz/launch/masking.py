@@ -43,7 +43,7 @@ def shell_line(words: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def _quoted(parts: Sequence[tuple[bool, str]]) -> str:
-    if not any(text for _, text in parts):
+    if all(literal and not text for literal, text in parts):
         return "''"
     return "".join(
         (shlex.quote(text) if text else "") if literal else f'"${{{text}}}"' if text else shlex.quote(MASK)

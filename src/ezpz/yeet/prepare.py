@@ -31,7 +31,7 @@ def prepare(output: Output, args: Sequence[str], *, dry_run: bool) -> Prepared:
         return Prepared(request.dst or default_destination(source), source.path)
     with display.Display(aside, None) as watch:
         report = execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
-    display.show_report(aside, report)
+    display.show_report(aside, report, advise=False)
     failed = tuple(result.node.name for result in report.results if result.outcome is not Outcome.OK)
     plan = report.plan
     return Prepared(plan.destination, plan.source.path, failed, report.exit_code, report.to_dict())
