@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -195,3 +196,16 @@ def test_ranks_know_who_they_are_under_open_mpi(job: Job, openmpi: Path) -> None
     assert [words.split()[:-1] for words in sorted(done.stdout.splitlines())] == expected(7, 2)
     failed = job.ezpz("launch", "--hostfile", job.hostfile, "--", "sh", "-c", "exit 7", env=env)
     assert failed.returncode == 7, failed.stderr
+
+
+@hydra
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_ranks_on_every_host(job: Job, number: signal.Signals, status: int) -> None:
+    """That nothing is left running, the fixture `clean` sees to."""
+    line = ("launch", "--hostfile", str(job.hostfile), "--", "sh", "-c", "echo ready; exec sleep 60")
+    with job.ezpz.popen(*line) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(4)] == ["ready\n"] * 4
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == status, said

@@ -56,6 +56,8 @@ def test_the_line_of_a_dry_run_does_the_same_when_pasted(slurm: Slurm) -> None:
     ("line", "status", "said"),
     [
         ("--ppn 1 -- sh -c 'exit 7'", 7, ""),
+        ("--ppn 1 -- sh -c 'test $RANK = 2 && exit 9; exec sleep 60'", 9, ""),
+        ("--ppn 1 -- sh -c 'test $RANK = 1 && kill -9 $$; exec sleep 60'", 137, ""),
         ("-- no-such-program-anywhere", 51, "'no-such-program-anywhere' is not on n"),
         ("--no-such-option-of-srun -- true", 52, "srun failed with status"),
         ("--nhosts 5 -- true", 53, "--nhosts 5 needs 5 nodes, and there are 4"),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.model import Allocation
 
+SRUN_EXIT = (  # the ranks that it then ends make its own status 143
+    r"error: \S+: tasks? [\d,-]+: "
+    r"(?:Exited with exit code (?P<code>\d+)|(?P<signal>Killed|Aborted|Segmentation fault|Bus error|Terminated))"
+)
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 
 
@@ -80,11 +84,14 @@ class Invocation:
 
     hostfile: the content of the file that HOSTFILE in `argv` stands for
     ranks: what each copy's environment gets, if this host starts the ranks itself; one copy otherwise
+    exit_line: what the launcher prints of a rank that fails, if its own status may be that of a later one; the group
+        `code` is an exit status, or `signal` the signal in words
     """
 
     argv: tuple[str, ...]
     hostfile: str = ""
     ranks: tuple[Mapping[str, str], ...] = field(default=({},))
+    exit_line: str = ""
 
 
 class Launcher(Protocol):
@@ -125,7 +132,7 @@ class Srun:
 
     def invocation(self, job: Job) -> Invocation:
         outside = _slurm_job(job) != job.environ.get("SLURM_JOB_ID")
-        return Invocation((
+        argv = (
             "srun",
             *((f"--jobid={_slurm_job(job)}",) if outside else ()),
             *(("--overlap",) if outside or "SLURM_STEP_ID" in job.environ else ()),
@@ -139,7 +146,8 @@ class Srun:
             *job.options,
             "--",
             *job.command,
-        ))  # fmt: skip
+        )  # fmt: skip
+        return Invocation(argv, exit_line=SRUN_EXIT)
 
 
 def _slurm_job(job: Job) -> str:

@@ -19,6 +19,7 @@ from ezpz.launch.ears import Ears
 from ezpz.launch.launchers import HOSTFILE, Local
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator, Mapping, Sequence
 
     from ezpz.launch.launchers import Invocation
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for instance to write a checkpoint
 PATIENCE = 10.0  # seconds for `mpiexec --version`
+SIGNALS = {"Killed": 9, "Aborted": 6, "Segmentation fault": 11, "Bus error": 7, "Terminated": 15}
 ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
 
 
@@ -95,13 +97,20 @@ def _wrapped(
     """Run a command line whose ranks report, and judge by that whether it was the launcher that failed."""
     run = f"{wrapper.NAME}-{secrets.token_hex(4)}"
     argv[argv.index(wrapper.NAME)] = run
-    ears = Ears(run, 2)
+    ears = Ears(run, 2, plan.invocation.exit_line)
     with ears as stderr:
         status = process.foreground(argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr)
     error = verdict(plan, status, ears.marks, ears.last.decode(errors="replace"))
     if error is not None:
         raise error
-    return status
+    return status if ears.found is None or not status else _status(ears.found, status)
+
+
+def _status(line: re.Match[bytes], otherwise: int) -> int:
+    """The exit status that a line about the first rank that failed tells."""
+    if line["code"]:
+        return int(line["code"]) % 256 or otherwise
+    return 128 + SIGNALS[line["signal"].decode()]
 
 
 def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> EzpzError | None:

@@ -22,7 +22,8 @@ NAME = "ezpz"
 STARTED, ABSENT, HOMELESS = "started", "absent", "homeless"
 NOT_FOUND = 51  # exit status: `errors.CommandNotFound`
 
-_MARK = re.compile(rb"\x1e(?P<name>ezpz-[0-9a-f]+) (?P<what>[a-z]+) (?P<rank>\d+) (?P<host>[^ \x1e\n]*)\x1e\n?")
+_LABEL = rb"(?:(?m:^)\[?\d+(?:,\d+)?\]?(?:<stderr>)?:? ?)?"  # what launchers put before a line when asked for labels
+_MARK = re.compile(_LABEL + rb"\x1e(?P<name>ezpz-[0-9a-f]+) (?P<what>[a-z]+) (?P<rank>\d+) (?P<host>[^ \x1e\n]*)\x1e\n")
 
 
 @dataclass(frozen=True, slots=True)

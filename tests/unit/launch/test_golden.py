@@ -46,7 +46,7 @@ def missing(argv: Sequence[str], *, timeout: float | None = None) -> process.Com
     raise ToolMissing(f"{argv[0]} is not here")
 
 
-def planned(where: str, environ: Mapping[str, str] | None = None, **question: str) -> LaunchPlan:
+def planned(where: str, environ: Mapping[str, str] | None = None, site: str | None = None) -> LaunchPlan:
     """The plan for two nodes of a site, made on the first of them."""
     host, tools, names, variables = SITES[where]
     if names:
@@ -61,7 +61,7 @@ def planned(where: str, environ: Mapping[str, str] | None = None, **question: st
     sight = Sight(lambda: "", lambda: (), lambda: 4)
     world = World(tools, system, sight, random.Random(0), lambda _: False, lambda: host)
     everything = {"HOME": "/nonexistent", "MASTER_PORT": "29500", **variables, **(environ or {})}
-    return decide(LaunchRequest(("python3", "train.py")), Question(hsn="off", **question), everything, world)
+    return decide(LaunchRequest(("python3", "train.py")), Question(hsn="off", site=site), everything, world)
 
 
 def test_the_line_of_every_site_is_as_recorded() -> None:
