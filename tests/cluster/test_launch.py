@@ -25,7 +25,9 @@ RANK_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK
 SHOW = "echo $(uname -n) " + " ".join(f"${name}" for name in RANK_NAMES)
 WHERE = """\
 import os, sys
-print(os.uname().nodename, sys.prefix, os.environ["VIRTUAL_ENV"], "numba_cache_dir" in os.environ["NUMBA_CACHE_DIR"])
+cached = "numba_cache_dir" in os.environ["NUMBA_CACHE_DIR"]
+line = f"{os.uname().nodename} {sys.prefix} {os.environ['VIRTUAL_ENV']} {cached}\\n"
+os.write(1, line.encode())  # at once, so that the lines of two ranks do not mix
 """
 ALLREDUCE = """\
 import os, socket
