@@ -42,7 +42,11 @@ EzpzError
 │   └── SchedulerError        42
 ├── launch
 │   ├── LauncherMissing       50
-│   └── CommandNotFound       51
+│   ├── CommandNotFound       51   here, or on a node
+│   ├── LauncherFailed        52   srun or mpiexec itself, before any rank ran
+│   ├── NotEnoughNodes        53   more was asked for than there is
+│   ├── NodesOutside          54   --hosts or a hostfile names nodes that are not the job's
+│   └── SiteFileError         55   a file about a site is broken, with its line
 └── Interrupted          130/143   Ctrl-C or SIGTERM
 
 A bug in ezpz itself exits with 70. A node's failure is the same `code`, kept as data in `NodeResult`.
@@ -212,6 +216,22 @@ class LauncherMissing(EzpzError):
 
 class CommandNotFound(EzpzError):
     code, exit_code = "command-not-found", 51
+
+
+class LauncherFailed(EzpzError):
+    code, exit_code = "launcher-failed", 52
+
+
+class NotEnoughNodes(EzpzError):
+    code, exit_code = "not-enough-nodes", 53
+
+
+class NodesOutside(EzpzError):
+    code, exit_code = "nodes-outside", 54
+
+
+class SiteFileError(EzpzError):
+    code, exit_code = "site-file", 55
 
 
 class Interrupted(EzpzError):

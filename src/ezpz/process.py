@@ -199,15 +199,20 @@ _PASSED_ON = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 
 
 def foreground(
-    argv: Sequence[Argument], *, envs: Sequence[Mapping[str, str]], grace: float, stdout: int | None = None
+    argv: Sequence[Argument],
+    *,
+    envs: Sequence[Mapping[str, str]],
+    grace: float,
+    stdout: int | None = None,
+    stderr: int | None = None,
 ) -> int:
     """Run `argv` once for each environment, all at once, on our own stdio; return the exit status as a shell would.
 
     The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to the
     whole tree of each; `grace` seconds after one that asks to end, or at the second one, what is left is ended. The
     status is never 0 after such a signal N, but 128 + N: MPICH's mpiexec answers Ctrl-C with 0.
-    `stdout`: a descriptor to take the place of ours. For the main thread only. Raises ToolMissing, and OSError for a
-    file that is no program.
+    `stdout`, `stderr`: descriptors to take the place of ours. For the main thread only. Raises ToolMissing, and OSError
+    for a file that is no program.
     """
     processes: list[Running] = []
     failed: Running | None = None
@@ -215,7 +220,7 @@ def foreground(
     with _signals(_PASSED_ON) as came_within:
         try:
             for env in envs:
-                processes.append(start(argv, stdin=None, stdout=stdout, stderr=None, env=env))  # noqa: PERF401 - each is ended below
+                processes.append(start(argv, stdin=None, stdout=stdout, stderr=stderr, env=env))  # noqa: PERF401 - each is ended below
             while running := [process for process in processes if process.poll() is None]:
                 failed = failed or _failed(processes)
                 left = deadline - time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from tests.cli.support import clean_environ, ezpz
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCRIPTS = {"ezpz-yeet-env": "yeet_env", "ezpz-tar-env": "tar_env"}
+SCRIPTS = {"ezpz-yeet-env": "yeet_env", "ezpz-tar-env": "tar_env", "ezpz-launch": "launch"}
 
 
 def old(script: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +57,9 @@ def test_one_stray_token_is_tolerated(args: list[str], strays: tuple[str, ...], 
 
 
 @pytest.mark.parametrize(
-    ("script", "new"), [("ezpz-yeet-env", "ezpz yeet"), ("ezpz-tar-env", "ezpz yeet tar")], ids=SCRIPTS
+    ("script", "new"),
+    [("ezpz-yeet-env", "ezpz yeet"), ("ezpz-tar-env", "ezpz yeet tar"), ("ezpz-launch", "ezpz launch")],
+    ids=SCRIPTS,
 )
 def test_one_line_says_the_new_name(script: str, new: str) -> None:
     done = old(script, "--help")
@@ -129,3 +132,11 @@ class TestOldModulePath:
         from ezpz.utils.yeet_env import pick_source
 
         assert callable(pick_source)
+
+
+def test_ezpz_launch_is_launch() -> None:
+    here = ("--hosts", socket.gethostname())
+    for line in (here, ("launch", *here)):
+        done = old("ezpz-launch", *line, "-n", "1", "sh", "-c", "echo $RANK; exit 4")
+        assert (done.stdout, done.returncode) == ("0\n", 4)
+        assert done.stderr == "warning: 'ezpz-launch' is deprecated: use 'ezpz launch'\n"

@@ -187,7 +187,7 @@ def test_dry_run_runs_nothing(tmp_path: Path) -> None:
 
 def test_dry_run_in_json() -> None:
     document = json.loads(launch("--dry-run", "--json", "true").stdout)
-    assert document["schema"] == "ezpz/launch/1"
+    assert document["schema"] == "ezpz/launch/2"
     assert document["argv"] == ["true"]
     assert "exit_code" not in document
 
@@ -211,7 +211,7 @@ def test_the_environment_gives_options_and_the_line_wins(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        (("-n", "0", "true"), "'-n' / '--nproc' (env var: 'EZPZ_LAUNCH_NPROC'): 0 is not"),
+        (("-n", "0", "true"), "'-n' / '--nproc' / '-np' (env var: 'EZPZ_LAUNCH_NPROC'): 0 is not"),
         (("--ppn", "two", "true"), "'two' is not a valid integer"),
         (("--hostfile", "h", "true"), f"'--hosts {HERE[1]}' and '--hostfile h' exclude each other"),
         (("-n", "4", "--ppn", "3", "true"), "-n 4 does not fit with --ppn 3: 1 nodes x 3 = 3 < 4"),
@@ -252,3 +252,87 @@ def test_a_stub_launcher_gets_the_command_and_the_hosts(tmp_path: Path, schedule
     done = ezpz("launch", "--hsn", "off", "sh", "-c", "echo ran; exit 3", variables={"PATH": path, **variables})
     assert done.returncode == 3, done.stderr
     assert done.stdout == {"slurm": "ran\n", "pbs": "n1\nn2\n600\nran\n"}[scheduler]
+
+
+def test_ranks_here_know_where_to_meet_and_which_accelerators_are_theirs() -> None:
+    done = launch("-n", "2", "--gpus-per-rank", "2", "sh", "-c", "echo $NODE_RANK $MASTER_ADDR $CUDA_VISIBLE_DEVICES")
+    assert sorted(done.stdout.splitlines()) == ["0 127.0.0.1 0,1", "0 127.0.0.1 2,3"]
+    ports = launch("-n", "2", "sh", "-c", "echo $MASTER_PORT").stdout.split()
+    assert len(set(ports)) == 1
+    assert ports[0].isdigit()
+
+
+def test_the_line_of_a_dry_run_does_the_same_when_pasted() -> None:
+    line = json.loads(launch("-n", "2", "--json", "--dry-run", "sh", "-c", "echo $RANK of $WORLD_SIZE").stdout)["line"]
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert sorted(done.stdout.splitlines()) == ["0 of 2", "1 of 2"]
+
+
+@pytest.mark.parametrize("option", ["-np", "--nproc", "-ppn", "--ppn", "--nproc_per_node"])
+def test_the_spellings_of_other_peoples_scripts(option: str) -> None:
+    assert launch(option, "2", "sh", "-c", "echo $WORLD_SIZE").stdout == "2\n2\n"
+
+
+@pytest.mark.parametrize("option", ["-nh", "--nhosts", "--nnodes"])
+def test_more_nodes_than_there_are(option: str) -> None:
+    done = launch(option, "2", "true")
+    assert done.returncode == 53
+    assert "--nhosts 2 needs 2 nodes, and there is 1" in done.stderr
+    assert launch(option, "1:4", "true").returncode == 0
+    assert launch(option, "2:1", "true").returncode == 2
+
+
+def test_a_hostfile_that_names_nodes_outside_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "nodefile").write_text("n1\nn2\n")
+    (tmp_path / "mine").write_text("n2\nn3\n")
+    variables = {"PBS_NODEFILE": str(tmp_path / "nodefile"), "PBS_JOBID": "7.server"}
+    done = ezpz("launch", "--hostfile", str(tmp_path / "mine"), "--hsn", "off", "true", variables=variables)
+    assert done.returncode == 54
+    assert (
+        f"the hostfile {tmp_path}/mine names n3, which is not among the 2 nodes of job 7.server: n[1-2]" in done.stderr
+    )
+
+
+def test_a_file_about_a_site_in_the_home_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "ezpz" / "sites"
+    folder.mkdir(parents=True)
+    (folder / "mine.toml").write_text(f'accelerators = 3\n[[match]]\nhosts = ["{socket.gethostname()}"]\n')
+    done = launch("sh", "-c", "echo $WORLD_SIZE", XDG_CONFIG_HOME=str(tmp_path))
+    assert done.stdout == "3\n3\n3\n"
+    (folder / "mine.toml").write_text("accelerators = 3\n\nnoise = 4\n")
+    done = launch("true", XDG_CONFIG_HOME=str(tmp_path))
+    assert done.returncode == 55
+    assert f"{folder}/mine.toml:3: noise must be a list" in done.stderr
+
+
+def test_yeet_here_and_run_from_the_copy(tmp_path: Path) -> None:
+    source, place = tmp_path / "env", tmp_path / "copy"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", source], check=True)
+    line = ("--yeet", "--env", str(place), "--", "python3", "-c", "import sys; print(sys.prefix)")
+    dry = launch("--dry-run", *line, VIRTUAL_ENV=str(source))
+    assert f"python    {place} on every node" in dry.stdout
+    assert not place.exists()
+    done = launch(*line, VIRTUAL_ENV=str(source))
+    assert (done.stdout, done.returncode) == (f"{place}\n", 0), done.stderr
+    assert f"{place} (venv" in done.stderr
+    assert "next:" not in done.stderr
+    failed = launch("--yeet", "--", "true", VIRTUAL_ENV=str(tmp_path / "none"))
+    assert failed.returncode == 10
+
+
+def test_secrets_are_not_shown() -> None:
+    done = launch("--dry-run", "--json", "-v", "--", "app", "--auth", "hf_0123456789", HF_TOKEN="hf_0123456789")
+    assert "hf_0123456789" not in done.stdout + done.stderr
+    assert json.loads(done.stdout)["argv"] == ["app", "--auth", "***"]
+
+
+def test_the_python_api() -> None:
+    code = (
+        "from ezpz.launch.api import plan, run\n"
+        f"planned = plan(['sh', '-c', 'echo $RANK; exit 3'], nproc=2, hosts={HERE[1]!r})\n"
+        "print(planned.topology.ranks, planned.launcher, flush=True)\n"
+        "raise SystemExit(run(planned))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environ(), capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.splitlines()[0] == "2 local"

@@ -74,7 +74,7 @@ def declared(path: tuple[str, ...]) -> dict[frozenset[str], frozenset[str]]:
 def documented(path: tuple[str, ...]) -> dict[frozenset[str], frozenset[str]]:
     found = {}
     for cells in rows(section(page("reference/cli.md"), f"ezpz {' '.join(path)}")):
-        names = frozenset(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cells[0]))
+        names = frozenset(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", cells[0]))
         if names:
             found[names] = frozenset(re.findall(r"EZPZ_[A-Z_]+", cells[2]))
     return found
@@ -246,10 +246,10 @@ def test_an_error_is_as_its_schema_says(here: Here, arguments: tuple[str, ...]) 
 
 def test_a_launch_is_as_its_schema_says(here: Here) -> None:
     done = here.run("launch", "--json", *ME, "true")
-    here.validate(json.loads(done.stdout), "ezpz/launch/1")
+    here.validate(json.loads(done.stdout), "ezpz/launch/2")
     assert json.loads(done.stdout)["exit_code"] == 0
     planned = here.run("launch", "--json", "--dry-run", *ME, "true")
-    here.validate(json.loads(planned.stdout), "ezpz/launch/1")
+    here.validate(json.loads(planned.stdout), "ezpz/launch/2")
 
 
 def test_a_receipt_is_as_its_schema_says(here: Here) -> None:

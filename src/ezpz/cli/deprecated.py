@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 YEET_STRAYS = ("yeet-env", "yeet")
 TAR_STRAYS = ("tar-env", "yeet tar", "tar")
+LAUNCH_STRAYS = ("launch",)
 
 
 def yeet_env() -> NoReturn:
@@ -21,6 +22,11 @@ def yeet_env() -> NoReturn:
 def tar_env() -> NoReturn:
     """`ezpz-tar-env`: now `ezpz yeet tar`."""
     _forward("ezpz-tar-env", "ezpz yeet tar", ["yeet", "tar", *without_stray(sys.argv[1:], TAR_STRAYS)])
+
+
+def launch() -> NoReturn:
+    """`ezpz-launch`: now `ezpz launch`."""
+    _forward("ezpz-launch", "ezpz launch", ["launch", *without_stray(sys.argv[1:], LAUNCH_STRAYS)])
 
 
 def deprecation(old: str, new: str) -> str:

@@ -1,8 +1,7 @@
-"""`ezpz launch`: options -> LaunchRequest; everything else is elsewhere."""
+"""`ezpz launch`: options -> LaunchRequest and Question; everything else is elsewhere."""
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,53 +10,46 @@ import click
 
 from ezpz.cli.options import node_options
 from ezpz.cli.output import Output, output_options
+from ezpz.launch.options import PREFIX, LaunchCommand, option, place_options, theirs, topology_options
 
 if TYPE_CHECKING:
+    from ezpz.cli.preparation import Prepared
     from ezpz.launch.plan import LaunchPlan
-
-PREFIX = "EZPZ_LAUNCH"
-_option = functools.partial(click.option, show_envvar=True)
-_AT_LEAST_ONE = click.IntRange(min=1)
 
 
 @click.command(
+    cls=LaunchCommand,
     context_settings={"allow_interspersed_args": False},
     short_help="Run a command on every node of the job.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARGS]...")
-@_option(
-    "-n",
-    "--nproc",
-    metavar="N",
-    type=_AT_LEAST_ONE,
-    envvar=f"{PREFIX}_NPROC",
-    help="Ranks in all.  [default: nodes x ppn]",
-)
-@_option(
-    "--ppn",
-    metavar="N",
-    type=_AT_LEAST_ONE,
-    envvar=f"{PREFIX}_PPN",
-    help="Ranks a node.  [default: 1, or what -n makes of it]",
-)
+@topology_options
 @node_options(PREFIX)
-@_option("--dry-run", is_flag=True, envvar=f"{PREFIX}_DRY_RUN", help="Show what would be run, and run nothing.")
+@place_options
+@option("--dry-run", is_flag=True, envvar=f"{PREFIX}_DRY_RUN", help="Show what would be run, and run nothing.")
 @output_options(PREFIX)
 @click.pass_context
 def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, **options: Any) -> None:
     """Run COMMAND on every node of the job, through srun, PALS, MPICH or Open MPI, or right here without a scheduler.
 
     Its exit status is COMMAND's. With --json the document comes when COMMAND has ended, and what COMMAND prints goes to
-    stderr. What stands after COMMAND is COMMAND's, also what looks like an option of ours.
+    stderr. What stands after COMMAND is COMMAND's, also what looks like an option of ours. An option that ezpz does not
+    know goes to the launcher, if `--` stands before COMMAND.
 
     \b
     Examples:
-      ezpz launch hostname                       one rank on every node
-      ezpz launch --ppn 12 python train.py       twelve on every node
+      ezpz launch python train.py                one rank for each accelerator
+      ezpz launch --yeet -- python3 -m my_app.train
       ezpz launch -n 4 --hosts n[1-2] -- ./a.out --verbose
-      ezpz launch --dry-run python train.py      which launcher, and why
+      ezpz launch --ppn 4 --no-vni --depth 8 -- ./a.out
+      ezpz launch --dry-run python train.py      which line, and why
     """
-    planned = _plan(command, options)
+    prepared = _prepare(output, options) if options["yeet_first"] else None
+    if prepared is not None and prepared.exit_code:
+        output.note("nothing was launched")
+        output.document(prepared.document or {})
+        ctx.exit(prepared.exit_code)
+    planned = _plan(command, theirs(ctx), options, prepared)
     _tell(planned, output)
     if options["dry_run"]:
         for line in planned.to_lines():
@@ -71,18 +63,54 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
     ctx.exit(status)
 
 
-def _plan(command: tuple[str, ...], options: dict[str, Any]) -> LaunchPlan:
-    from ezpz.cluster.detect import detect
-    from ezpz.launch.plan import LaunchRequest, plan
-    from ezpz.launch.run import PathTools
+def _prepare(output: Output, options: dict[str, Any]) -> Prepared:
+    """Yeet first. The nodes are those of the launch; all else is as the variables of `ezpz yeet` say."""
+    from ezpz.cli.preparation import PREPARATIONS
 
-    allocation = detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn=options["hsn"], environ=os.environ)
-    request = LaunchRequest(command, options["nproc"], options["ppn"])
-    return plan(request, allocation, PathTools(), environ=os.environ)
+    args = [f"--hsn={options['hsn']}"]
+    if options["env"] is not None:
+        args.append(f"--dst={options['env']}")
+    if options["exclude"]:
+        args.append(f"--hosts={_hosts(options)}")
+    else:
+        args += [f"--{name}={options[name]}" for name in ("hosts", "hostfile") if options[name] is not None]
+    return PREPARATIONS.load("yeet")(output, args, dry_run=options["dry_run"])
+
+
+def _hosts(options: dict[str, Any]) -> str:
+    """The nodes without those that are excluded, as a nodeset."""
+    from ezpz.cluster.detect import detect
+    from ezpz.launch.roster import choose
+
+    allocation = detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn="off", environ=os.environ)
+    left = choose(allocation, exclude=options["exclude"])
+    return ",".join(node.given for node in left.allocation.nodes)
+
+
+def _plan(
+    command: tuple[str, ...], launchers: tuple[str, ...], options: dict[str, Any], prepared: Prepared | None
+) -> LaunchPlan:
+    from ezpz.launch.look import Question, decide
+    from ezpz.launch.plan import LaunchRequest
+    from ezpz.launch.topology import Wish
+
+    wish = Wish(options["nproc"], options["ppn"], options["nhosts"], gpus_per_rank=options["gpus_per_rank"])
+    request = LaunchRequest(command, wish, options["cpu_bind"], launchers)
+    question = Question(
+        options["hosts"],
+        options["hostfile"],
+        options["hsn"],
+        options["exclude"],
+        prepared.destination if prepared else options["env"],
+        original=prepared.original if prepared else "",
+        failed=prepared.failed if prepared and not options["dry_run"] else None,
+        site=options["site"],
+    )
+    return decide(request, question, os.environ)
 
 
 def _tell(planned: LaunchPlan, output: Output) -> None:
-    for warning in planned.job.allocation.warnings:
+    for warning in (*planned.job.allocation.warnings, *planned.warnings):
         output.warn(warning)
     for line in (*planned.job.allocation.evidence, *planned.evidence, f"{planned.launcher}: {planned.reason}"):
         output.detail(line)

@@ -5,16 +5,23 @@ They are asked in the order of LAUNCHERS; the first that can is the one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+import shlex
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.cluster.hostnames import fold
+from ezpz.launch.wrapper import RankNames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ezpz.cluster.model import Allocation
 
+SRUN_EXIT = (  # the ranks that it then ends make its own status 143
+    r"error: \S+: tasks? [\d,-]+: "
+    r"(?:Exited with exit code (?P<code>\d+)|(?P<signal>Killed|Aborted|Segmentation fault|Bus error|Terminated))"
+)
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 
 
@@ -30,30 +37,45 @@ class Tools(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be started: `ranks` copies of `command`, `ppn` a node, on the nodes of `allocation` and no others."""
+    """What is to be started: `ranks` copies of `command`, `ppn` a node, on the nodes of `allocation` and no others.
+
+    options: words for the launcher's own line, the site's first, then the user's
+    cpu_bind: in the launcher's own words, or ""
+    program: what the launcher is called here, if it has several names
+    """
 
     command: tuple[str, ...]
     allocation: Allocation
     ranks: int
     ppn: int
     environ: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    cpu_bind: str = ""
+    gpus_per_rank: int | None = None
+    program: str = "mpiexec"
 
     @property
     def scheduler(self) -> str:
         """Whose job we are in: "slurm", "pbs" or "" - also when --hosts or --hostfile chose among its nodes."""
-        if self.allocation.scheduler in ("slurm", "pbs"):
-            return self.allocation.scheduler
-        if self.allocation.scheduler not in ("hosts", "hostfile"):
-            return ""
-        return "slurm" if self.environ.get("SLURM_JOB_ID") else "pbs" if self.environ.get("PBS_JOBID") else ""
+        return scheduler_of(self.allocation, self.environ)
+
+
+def scheduler_of(allocation: Allocation, environ: Mapping[str, str]) -> str:
+    """Whose job these nodes belong to: "slurm", "pbs" or ""."""
+    if allocation.scheduler in ("slurm", "pbs"):
+        return allocation.scheduler
+    if allocation.scheduler not in ("hosts", "hostfile"):
+        return ""
+    return "slurm" if environ.get("SLURM_JOB_ID") else "pbs" if environ.get("PBS_JOBID") else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a launcher can start this job here, and in words, why or why not."""
+    """Whether a launcher can start this job here, and in words, why or why not. `program`: by which of its names."""
 
     able: bool
     why: str
+    program: str = "mpiexec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +84,44 @@ class Invocation:
 
     hostfile: the content of the file that HOSTFILE in `argv` stands for
     ranks: what each copy's environment gets, if this host starts the ranks itself; one copy otherwise
+    exit_line: what the launcher prints of a rank that fails, if its own status may be that of a later one; the group
+        `code` is an exit status, or `signal` the signal in words
     """
 
     argv: tuple[str, ...]
     hostfile: str = ""
-    ranks: tuple[Mapping[str, str], ...] = ({},)
+    ranks: tuple[Mapping[str, str], ...] = field(default=({},))
+    exit_line: str = ""
 
 
 class Launcher(Protocol):
-    """One way to start ranks. `name` is what users call it."""
+    """One way to start ranks. `name` is what users call it.
+
+    ranks: the variables by which its ranks know who they are; None if they need no wrapper for that
+    """
 
     name: str
+    ranks: RankNames | None
 
     def judge(self, job: Job, tools: Tools, /) -> Verdict:
         """Whether it can start this job here."""
 
     def invocation(self, job: Job) -> Invocation:
-        """The command line that does."""
+        """The command line that does; `command` is already the wrapped one."""
 
 
 class Srun:
     """Slurm's own; it also reaches into a job from outside, and out of a step that already runs."""
 
     name = "srun"
+    ranks: RankNames | None = RankNames(
+        "SLURM_PROCID",
+        "SLURM_NTASKS",
+        "SLURM_LOCALID",
+        node_rank="SLURM_NODEID",
+        tasks="SLURM_STEP_TASKS_PER_NODE",
+        has_devices=True,
+    )
 
     def judge(self, job: Job, tools: Tools, /) -> Verdict:
         if job.scheduler != "slurm":
@@ -95,7 +132,7 @@ class Srun:
 
     def invocation(self, job: Job) -> Invocation:
         outside = _slurm_job(job) != job.environ.get("SLURM_JOB_ID")
-        return Invocation((
+        argv = (
             "srun",
             *((f"--jobid={_slurm_job(job)}",) if outside else ()),
             *(("--overlap",) if outside or "SLURM_STEP_ID" in job.environ else ()),
@@ -104,19 +141,30 @@ class Srun:
             *("-n", str(job.ranks)),
             f"--ntasks-per-node={job.ppn}",
             *("-w", fold((node.name for node in job.allocation.nodes), one_bracket=True)),
+            *((f"--gpus-per-task={job.gpus_per_rank}",) if job.gpus_per_rank else ()),
+            *_bind("--cpu-bind=", job.cpu_bind),
+            *job.options,
             "--",
             *job.command,
-        ))  # fmt: skip
+        )  # fmt: skip
+        return Invocation(argv, exit_line=SRUN_EXIT)
 
 
 def _slurm_job(job: Job) -> str:
     return job.allocation.job_id or job.environ.get("SLURM_JOB_ID", "")
 
 
+def _bind(option: str, value: str) -> tuple[str, ...]:
+    """A binding as words; "depth --depth=8" brings its own further option along."""
+    first, *more = shlex.split(value) or [""]
+    return (f"{option}{first}", *more) if first else ()
+
+
 class Local:
     """No launcher: this host starts the ranks itself, and tells each which it is."""
 
     name = "local"
+    ranks: RankNames | None = None
 
     def judge(self, job: Job, _tools: Tools, /) -> Verdict:
         if job.scheduler:
@@ -127,12 +175,10 @@ class Local:
 
     def invocation(self, job: Job) -> Invocation:
         size = str(job.ranks)
+        shared = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "NODE_RANK": "0"}
         return Invocation(
             job.command,
-            ranks=tuple(
-                {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-                for rank in range(job.ranks)
-            ),
+            ranks=tuple({"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(job.ranks)),
         )
 
 
@@ -140,6 +186,9 @@ class Pals:
     """HPE's `mpiexec` on PBS systems. It reads a bare list of the names that PBS gave, and knows no `slots=`."""
 
     name = "pals"
+    ranks: RankNames | None = RankNames(
+        "PALS_RANKID", "PMI_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE", "PALS_NODEID"
+    )
 
     def judge(self, job: Job, tools: Tools, /) -> Verdict:
         if job.scheduler != "pbs":
@@ -149,7 +198,8 @@ class Pals:
         return _told_by_version(tools, "PALS")
 
     def invocation(self, job: Job) -> Invocation:
-        argv = ("mpiexec", "-n", str(job.ranks), "--ppn", str(job.ppn), "--hostfile", HOSTFILE, "--envall")
+        argv = (job.program, "-n", str(job.ranks), "--ppn", str(job.ppn), "--hostfile", HOSTFILE, *job.options)
+        argv = (*argv, *_bind("--cpu-bind=", job.cpu_bind))
         return Invocation((*argv, *job.command), "".join(f"{node.given}\n" for node in job.allocation.nodes))
 
 
@@ -157,38 +207,63 @@ class Hydra:
     """The `mpiexec` of MPICH and of what was made from it; it reaches nodes by ssh."""
 
     name = "hydra"
+    ranks: RankNames | None = RankNames("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
 
     def judge(self, _job: Job, tools: Tools, /) -> Verdict:
         return _told_by_version(tools, "HYDRA", "Intel(R) MPI")
 
     def invocation(self, job: Job) -> Invocation:
-        argv = ("mpiexec", "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
-        return Invocation((*argv, *job.command), "".join(f"{node.address}\n" for node in job.allocation.nodes))
+        argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
+        bind = ("-bind-to", job.cpu_bind) if job.cpu_bind else ()
+        lines = (f"{node.address}\n" for node in job.allocation.nodes)
+        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines))
 
 
 class OpenMpi:
-    """The `mpiexec` of Open MPI; its hostfile counts the ranks of each node."""
+    """The `mpiexec` of Open MPI; its hostfile counts the ranks of each node.
+
+    It hands nothing of our environment on to other nodes, so each variable is named.
+    """
 
     name = "openmpi"
+    ranks: RankNames | None = RankNames(
+        "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
+    )
 
     def judge(self, _job: Job, tools: Tools, /) -> Verdict:
         return _told_by_version(tools, "Open MPI", "OpenRTE", "open-mpi")
 
     def invocation(self, job: Job) -> Invocation:
-        argv = ("mpiexec", "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
+        argv = (job.program, "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
+        bind = ("--bind-to", job.cpu_bind) if job.cpu_bind else ()
+        remote = any(not node.is_local for node in job.allocation.nodes)
+        names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
+        handed = (word for name in names for word in ("-x", name))
         lines = (f"{node.address} slots={job.ppn}\n" for node in job.allocation.nodes)
-        return Invocation((*argv, *job.command), "".join(lines))
+        return Invocation((*argv, *bind, *handed, *job.options, *job.command), "".join(lines))
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_OF_THIS_HOST = re.compile(
+    r"_|HOME|HOSTNAME|LOGNAME|LS_COLORS|MAIL|OLDPWD|PWD|SHELL|SHLVL|TERM|TMPDIR|USER|DISPLAY|XAUTHORITY|WINDOWID"
+    r"|(SSH|XDG|DBUS|OMPI|PMIX|PRTE|PMI|BASH_FUNC|SLURM|PBS|TMUX|STY).*"
+)
+
+
+def _is_handed_on(name: str) -> bool:
+    """Whether a variable means the same on another host."""
+    return _VARIABLE.fullmatch(name) is not None and _OF_THIS_HOST.fullmatch(name) is None
 
 
 def _told_by_version(tools: Tools, *marks: str) -> Verdict:
-    """A verdict about mpiexec: several programs have that name, and only what they print tells them apart."""
-    path = tools.path("mpiexec")
-    if not path:
-        return Verdict(able=False, why="mpiexec is not on PATH")
-    text = tools.version("mpiexec").strip()
+    """A verdict about mpiexec, or mpirun: several programs have these names, and only what they print tells which."""
+    program = next((name for name in ("mpiexec", "mpirun") if tools.path(name)), "")
+    if not program:
+        return Verdict(able=False, why="neither mpiexec nor mpirun is on PATH")
+    path, text = tools.path(program), tools.version(program).strip()
     for mark in marks:
         if mark.lower() in text.lower():
-            return Verdict(able=True, why=f"{path} --version says {mark}")
+            return Verdict(able=True, why=f"{path} --version says {mark}", program=program)
     said = text.splitlines()[0] if text else "nothing"
     return Verdict(able=False, why=f"{path} --version says {said!r}, not {' or '.join(marks)}")
 

@@ -1,37 +1,73 @@
-"""Request + Allocation + the programs of this host -> LaunchPlan: decided here, shown by --dry-run, done in run.py."""
+"""Request + Allocation + the facts about this host -> LaunchPlan: decided here, shown by --dry-run, done in run.py."""
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, replace
+import os
+import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.cluster.hostnames import fold
 from ezpz.errors import LauncherMissing, UsageError
-from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools
+from ezpz.launch import wrapper
+from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools, Verdict
+from ezpz.launch.masking import mask_environment, mask_words
+from ezpz.launch.rendezvous import Rendezvous
+from ezpz.launch.shown import pasteable
+from ezpz.launch.site import Site
+from ezpz.launch.topology import PerNode, Topology, Wish, spread
+from ezpz.launch.wrapper import RankNames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from ezpz.cluster.model import Allocation
+    from ezpz.cluster.model import Allocation, Node
+    from ezpz.launch.home import Home
 
-SCHEMA = "ezpz/launch/1"
+SCHEMA = "ezpz/launch/2"
+OURSELVES = RankNames("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
+"""How ranks that this host starts itself know who they are: they were told by the very names."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """What the user asked for; None where nothing was said."""
+    """What the user asked for; None where nothing was said.
+
+    options: words for the launcher itself, in order
+    """
 
     command: tuple[str, ...]
-    nproc: int | None = None
-    ppn: int | None = None
+    wish: Wish = field(default_factory=Wish)
+    cpu_bind: str | None = None
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a plan depends on besides the request and the nodes: looked up once, in `look.py`.
+
+    home: the environment that the command runs in, None for whatever the shell of a rank finds
+    left_out: one line for each reason for which nodes of the job get no ranks
+    exists: whether a path exists on this host
+    """
+
+    site: Site = field(default_factory=Site)
+    per_node: PerNode = field(default_factory=PerNode)
+    rendezvous: Rendezvous = field(default_factory=Rendezvous)
+    home: Home | None = None
+    left_out: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    exists: Callable[[str], bool] = os.path.exists
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
     """What will be run: how many ranks where, by which launcher and why, as which command line.
 
-    evidence: one line for each launcher that was passed over
+    job: what the launcher was given; its command is the wrapped one
+    variables: what every rank gets, beside what tells it who it is
+    spares: nodes that stay idle, in case one that runs fails
+    evidence: one line for each number that was inferred and each launcher that was passed over
     """
 
     launcher: str
@@ -39,33 +75,61 @@ class LaunchPlan:
     evidence: tuple[str, ...]
     invocation: Invocation
     job: Job
+    request: LaunchRequest
+    topology: Topology
+    facts: Facts = field(repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    spares: tuple[Node, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def site(self) -> Site:
+        """What is special about this machine; its noise and failures are for whoever reads the output."""
+        return self.facts.site
+
+    @property
+    def line(self) -> str:
+        """A line for a shell that does what this plan does, its hostfile included, without secrets."""
+        return pasteable(self.invocation, self.job.environ)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as a JSON document."""
+        """The plan as a JSON document, without secrets."""
         allocation = self.job.allocation
         return {
             "schema": SCHEMA,
             "launcher": self.launcher,
             "reason": self.reason,
-            "argv": list(self.invocation.argv),
+            "command": list(mask_words(self.request.command, self.job.environ)),
+            "argv": list(mask_words(self.invocation.argv, self.job.environ)),
+            "line": self.line,
             "hostfile": self.invocation.hostfile.splitlines(),
-            "ranks": self.job.ranks,
-            "ppn": self.job.ppn,
+            "ranks": self.topology.ranks,
+            "ppn": self.topology.ppn,
+            "gpus_per_rank": self.job.gpus_per_rank,
+            "cpu_bind": self.job.cpu_bind,
             "nodes": [node.name for node in allocation.nodes],
+            "spares": [node.name for node in self.spares],
+            "site": self.site.name,
+            "environment": mask_environment(self.variables),
+            "home": self.facts.home.prefix if self.facts.home else None,
             "scheduler": allocation.scheduler,
             "job_id": allocation.job_id,
             "evidence": [*allocation.evidence, *self.evidence],
-            "warnings": list(allocation.warnings),
+            "warnings": [*allocation.warnings, *self.warnings],
         }
 
     def to_lines(self) -> tuple[str, ...]:
-        """The plan for people."""
+        """The plan for people; the last line can be pasted into a shell."""
         nodes = self.job.allocation.nodes
+        spares = f", and {fold(node.name for node in self.spares)} in reserve" if self.spares else ""
+        home = self.facts.home
         return (
-            f"nodes     {fold(node.name for node in nodes)} ({len(nodes)})",
-            f"ranks     {self.job.ranks}, {self.job.ppn} a node",
+            f"nodes     {fold(node.name for node in nodes)} ({len(nodes)}){spares}",
+            f"ranks     {self.topology.ranks}, {self.topology.ppn} a node",
+            f"site      {self.site.name}: {self.site.why or self.site.description}",
+            *((f"python    {home.prefix}{' on every node' if home.is_copy else ''}",) if home else ()),
             f"launcher  {self.launcher}: {self.reason}",
-            f"command   {shlex.join(self.invocation.argv)}",
+            f"command   {self.line}",
         )
 
 
@@ -75,49 +139,108 @@ def plan(
     tools: Tools,
     *,
     environ: Mapping[str, str],
+    facts: Facts | None = None,
     launchers: Sequence[Launcher] = LAUNCHERS,
 ) -> LaunchPlan:
-    """Decide how to start the command. Raises UsageError for numbers that do not fit, LauncherMissing."""
+    """Decide how to start the command.
+
+    Raises UsageError for numbers that do not fit, NotEnoughNodes and LauncherMissing.
+    """
+    facts = facts or Facts()
     if request.command[0].startswith("-"):
         raise UsageError(
             f"the command {request.command[0]!r} looks like an option", hint="give its path: ./-name, or /dir/-name"
         )
-    ranks, ppn = spread(request, len(allocation.nodes))
-    used = replace(allocation, nodes=allocation.nodes[: -(-ranks // ppn)])
-    job = Job(request.command, used, ranks, ppn, environ)
+    topology = spread(request.wish, len(allocation.nodes), facts.per_node)
+    used = replace(allocation, nodes=allocation.nodes[: topology.nodes])
+    spares = allocation.nodes[topology.nodes : topology.nodes + topology.spares]
+    bare = Job(request.command, used, topology.ranks, topology.ppn, environ, gpus_per_rank=request.wish.gpus_per_rank)
+    launcher, verdict, passed = _first_able(launchers, bare, tools)
+    variables = {"MASTER_ADDR": facts.rendezvous.address, "MASTER_PORT": str(facts.rendezvous.port)}
+    job, warnings = _complete(replace(bare, program=verdict.program), launcher, request, facts, topology, variables)
+    invocation = launcher.invocation(job)
+    if launcher.ranks is None:
+        invocation = replace(
+            invocation, ranks=tuple(_own_variables(own, variables, request, facts) for own in invocation.ranks)
+        )
+    return LaunchPlan(
+        launcher.name,
+        verdict.why,
+        (*facts.evidence, *facts.per_node.evidence, *topology.evidence, *facts.rendezvous.evidence, *passed),
+        invocation,
+        job,
+        request,
+        topology,
+        facts,
+        variables,
+        spares,
+        (*facts.left_out, *warnings),
+    )
+
+
+def _first_able(launchers: Sequence[Launcher], job: Job, tools: Tools) -> tuple[Launcher, Verdict, tuple[str, ...]]:
+    """The first launcher that can, its verdict, and why those before it cannot."""
     passed: list[str] = []
     for launcher in launchers:
         verdict = launcher.judge(job, tools)
         if verdict.able:
-            return LaunchPlan(launcher.name, verdict.why, tuple(passed), launcher.invocation(job), job)
+            return launcher, verdict, tuple(passed)
         passed.append(f"{launcher.name}: {verdict.why}")
     raise LauncherMissing(
-        f"nothing here can start ranks on {fold(node.name for node in used.nodes)}: {'; '.join(passed)}",
+        f"nothing here can start ranks on {fold(node.name for node in job.allocation.nodes)}: {'; '.join(passed)}",
         hint="load the module that has srun or mpiexec, or install MPICH",
     )
 
 
-def spread(request: LaunchRequest, nodes: int) -> tuple[int, int]:
-    """How many ranks, and how many of them a node: one on every node unless -n or --ppn say otherwise.
+def _complete(
+    job: Job,
+    launcher: Launcher,
+    request: LaunchRequest,
+    facts: Facts,
+    topology: Topology,
+    variables: Mapping[str, str],
+) -> tuple[Job, tuple[str, ...]]:
+    """The job as this launcher is given it: its command wrapped, the options of site and user; and warnings."""
+    command = facts.home.resolved(request.command, facts.exists) if facts.home else request.command
+    names = launcher.ranks
+    if names is None:
+        return _here(job, command, request, facts, topology)
+    gpus = request.wish.gpus_per_rank if not names.has_devices else None
+    devices = (facts.site.visible_devices, gpus) if gpus else None
+    wrapped = wrapper.wrap(command, names, topology, variables, home=facts.home, devices=devices)
+    options = (*facts.site.options.get(launcher.name, ()), *request.options)
+    if request.cpu_bind is not None:
+        bind = request.cpu_bind.strip().removeprefix("--cpu-bind").lstrip("= ")
+    else:
+        bind = "" if _binds(request.options) else facts.site.binding(launcher.name, topology.ppn)
+    return replace(job, command=wrapped, options=options, cpu_bind=bind), ()
 
-    Nodes are filled one after another; with -n alone every node gets as many as every other. Raises UsageError.
-    """
-    ranks, ppn = request.nproc, request.ppn
-    if ranks is None:
-        ppn = ppn or 1
-        return nodes * ppn, ppn
-    if ppn is None:
-        if ranks > nodes and ranks % nodes:
-            low = ranks // nodes
-            raise UsageError(
-                f"-n {ranks} cannot be spread evenly: "
-                f"{nodes} nodes x {low} = {nodes * low}, {nodes} nodes x {low + 1} = {nodes * (low + 1)}",
-                hint=f"add --ppn {low + 1} to fill the nodes one after another",
-            )
-        return ranks, max(1, ranks // nodes)
-    if ranks > nodes * ppn:
+
+def _here(
+    job: Job, command: tuple[str, ...], request: LaunchRequest, facts: Facts, topology: Topology
+) -> tuple[Job, tuple[str, ...]]:
+    """The job for ranks that this host starts itself; only a copy of an environment needs the wrapper then."""
+    if request.options:
         raise UsageError(
-            f"-n {ranks} does not fit with --ppn {ppn}: {nodes} nodes x {ppn} = {nodes * ppn} < {ranks}",
-            hint=f"raise --ppn to {-(-ranks // nodes)}, or leave it out",
+            f"{request.options[0]} is no option of ours, and no launcher is needed that could take it",
+            hint="see `ezpz launch --help`; write -- before COMMAND only",
         )
-    return ranks, ppn
+    if facts.home is not None and facts.home.is_copy:
+        command = wrapper.wrap(command, OURSELVES, topology, {}, home=facts.home)
+    ignored = ("--cpu-bind is ignored: no launcher is needed that could bind",) if request.cpu_bind else ()
+    return replace(job, command=command), ignored
+
+
+def _own_variables(
+    own: Mapping[str, str], shared: Mapping[str, str], request: LaunchRequest, facts: Facts
+) -> Mapping[str, str]:
+    """What a rank gets that this host starts itself."""
+    gpus = request.wish.gpus_per_rank
+    first = int(own.get("LOCAL_RANK", "0")) * (gpus or 0)
+    devices = {facts.site.visible_devices: ",".join(map(str, range(first, first + gpus)))} if gpus else {}
+    return {**own, **shared, **devices}
+
+
+def _binds(options: Sequence[str]) -> bool:
+    """Whether the user's own words for the launcher bind ranks already."""
+    return any(re.match(r"--?(cpu-)?bind", word) for word in options)

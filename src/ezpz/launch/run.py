@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import secrets
 import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz import process
-from ezpz.errors import CommandNotFound, EzpzError, LauncherMissing, TimedOut, ToolMissing
-from ezpz.launch.launchers import HOSTFILE
+from ezpz.cluster.hostnames import fold
+from ezpz.errors import CommandNotFound, EzpzError, LauncherFailed, LauncherMissing, TimedOut, ToolMissing
+from ezpz.launch import wrapper
+from ezpz.launch.ears import Ears
+from ezpz.launch.launchers import HOSTFILE, Local
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import re
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from ezpz.launch.launchers import Invocation
     from ezpz.launch.plan import LaunchPlan
+    from ezpz.launch.wrapper import Mark
 
 GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for instance to write a checkpoint
 PATIENCE = 10.0  # seconds for `mpiexec --version`
+SIGNALS = {"Killed": 9, "Aborted": 6, "Segmentation fault": 11, "Bus error": 7, "Terminated": 15}
+ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
 
 
 @dataclass(frozen=True)
@@ -48,27 +58,83 @@ def _version(name: str) -> str:
 def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None = None, grace: float = GRACE) -> int:
     """Run the plan's command to its end, on this terminal, and return its exit status (128 + N for signal N).
 
-    `stdout` is a descriptor for what it prints there. Raises CommandNotFound and LauncherMissing.
+    `stdout` is a descriptor for what it prints there. Raises CommandNotFound, LauncherMissing, and LauncherFailed when
+    the launcher gave up before any rank ran.
     """
-    invocation = plan.invocation
-    envs = [{**environ, **extra} for extra in invocation.ranks]
+    envs = [{**environ, **extra} for extra in plan.invocation.ranks]
     try:
-        if not invocation.hostfile:
-            return process.foreground(invocation.argv, envs=envs, grace=grace, stdout=stdout)
-        with tempfile.NamedTemporaryFile("w", prefix="ezpz-hosts-", encoding="utf-8") as file:  # mode 0600
-            file.write(invocation.hostfile)
-            file.flush()
-            argv = list(invocation.argv)
-            argv[argv.index(HOSTFILE)] = file.name
-            return process.foreground(argv, envs=envs, grace=grace, stdout=stdout)
+        with _argv(plan.invocation) as argv:
+            if wrapper.NAME not in argv:
+                return process.foreground(argv, envs=envs, grace=grace, stdout=stdout)
+            return _wrapped(plan, argv, envs, stdout, grace)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
     except OSError as e:
         raise _not_found(
             plan,
-            f"'{invocation.argv[0]}' cannot be started on this host: {e.strerror}",
+            f"'{plan.invocation.argv[0]}' cannot be started on this host: {e.strerror}",
             "does the script begin with #!?",
         ) from e
+
+
+@contextlib.contextmanager
+def _argv(invocation: Invocation) -> Iterator[list[str]]:
+    """The command line, with a hostfile that lasts as long as the context."""
+    argv = list(invocation.argv)
+    if not invocation.hostfile:
+        yield argv
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="ezpz-hosts-", encoding="utf-8") as file:  # mode 0600
+        file.write(invocation.hostfile)
+        file.flush()
+        argv[argv.index(HOSTFILE)] = file.name
+        yield argv
+
+
+def _wrapped(
+    plan: LaunchPlan, argv: list[str], envs: Sequence[Mapping[str, str]], stdout: int | None, grace: float
+) -> int:
+    """Run a command line whose ranks report, and judge by that whether it was the launcher that failed."""
+    run = f"{wrapper.NAME}-{secrets.token_hex(4)}"
+    argv[argv.index(wrapper.NAME)] = run
+    ears = Ears(run, 2, plan.invocation.exit_line)
+    with ears as stderr:
+        status = process.foreground(argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr)
+    error = verdict(plan, status, ears.marks, ears.last.decode(errors="replace"))
+    if error is not None:
+        raise error
+    return status if ears.found is None or not status else _status(ears.found, status)
+
+
+def _status(line: re.Match[bytes], otherwise: int) -> int:
+    """The exit status that a line about the first rank that failed tells."""
+    if line["code"]:
+        return int(line["code"]) % 256 or otherwise
+    return 128 + SIGNALS[line["signal"].decode()]
+
+
+def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> EzpzError | None:
+    """Pure: why a run failed for which its command is not to blame, None if it is, or if nothing failed.
+
+    marks: what the ranks reported. said: the end of what came on stderr.
+    """
+    absent = sorted({mark.host for mark in marks if mark.what == wrapper.ABSENT})
+    homeless = sorted({mark.host for mark in marks if mark.what == wrapper.HOMELESS})
+    if homeless and plan.facts.home is not None:
+        place = plan.facts.home.prefix
+        return CommandNotFound(f"there is no environment at {place} on {fold(homeless)}", hint="run `ezpz yeet` first")
+    if absent:
+        command = plan.request.command[0]
+        return CommandNotFound(
+            f"'{command}' is not on {fold(absent)}, or is no program there", hint="give its full path, or --env"
+        )
+    if status == 0 or marks or status in ENDED or plan.launcher == Local.name:
+        return None
+    last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+    return LauncherFailed(
+        f"{plan.invocation.argv[0]} failed with status {status} before any rank ran: {last}",
+        hint="nothing of COMMAND has run; `ezpz launch --dry-run` shows the line to try by hand",
+    )
 
 
 def _not_found(plan: LaunchPlan, message: str, hint: str) -> EzpzError:

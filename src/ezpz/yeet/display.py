@@ -136,8 +136,8 @@ def plan_facts(plan: Plan) -> tuple[tuple[str, str], ...]:
     )
 
 
-def show_report(output: Output, report: Report) -> None:
-    """Print what happened and what to do next."""
+def show_report(output: Output, report: Report, *, advise: bool = True) -> None:
+    """Print what happened and, with `advise`, what to do next."""
     output.document(report.to_dict())
     for line in report.plan.allocation.evidence:
         output.detail(line)
@@ -147,7 +147,7 @@ def show_report(output: Output, report: Report) -> None:
     output.line(verdict(report), fg=colour, bold=True)
     for line in (*_changes(report), *relocated(report), *_failures(report)):
         output.line(line)
-    if report.succeeded and not report.interrupted:
+    if advise and report.succeeded and not report.interrupted:
         for line in next_steps(report):
             output.line(line)
 

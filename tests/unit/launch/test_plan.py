@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ezpz.cluster.model import Allocation, Node
 from ezpz.errors import LauncherMissing, UsageError
+from ezpz.launch.home import Home
 from ezpz.launch.launchers import HOSTFILE, Invocation, Job, Tools, Verdict
-from ezpz.launch.plan import LaunchPlan, LaunchRequest, plan, spread
+from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest, plan
+from ezpz.launch.rendezvous import Rendezvous
+from ezpz.launch.site import Site
+from ezpz.launch.topology import NodeCount, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ezpz.launch.wrapper import RankNames
 
 PALS = "mpiexec PALS 1.4.0 revision abc"
 HYDRA = "HYDRA build details:\n    Version: 4.0.2\n"
@@ -52,11 +57,23 @@ def decide(
     job_id: str | None = None,
     environ: Mapping[str, str] | None = None,
     command: tuple[str, ...] = ("app", "-x"),
-    nproc: int | None = None,
-    ppn: int | None = None,
+    options: tuple[str, ...] = (),
+    cpu_bind: str | None = None,
+    facts: Facts | None = None,
+    **wish: Any,
 ) -> LaunchPlan:
     allocation = Allocation(scheduler, job_id, nodes(count, local=local))
-    return plan(LaunchRequest(command, nproc, ppn), allocation, tools, environ=environ or {})
+    request = LaunchRequest(command, Wish(**wish), cpu_bind, options)
+    return plan(request, allocation, tools, environ=environ or {}, facts=facts)
+
+
+def bare(planned: LaunchPlan) -> tuple[str, ...]:
+    """The command line without the wrapper around the command."""
+    argv = planned.invocation.argv
+    at = argv.index("sh")
+    assert argv[at + 1] == "-c"
+    assert argv[at + 3] == "ezpz"
+    return (*argv[:at], *argv[at + 4 :])
 
 
 SRUN = FakeTools({"srun": "slurm 22.05.8", "mpiexec": HYDRA})
@@ -68,7 +85,7 @@ def test_srun_inside_a_slurm_job() -> None:
     assert planned.launcher == "srun"
     assert planned.reason == "the nodes belong to Slurm's job 7"
     line = "srun --quit-on-interrupt -N 4 -n 8 --ntasks-per-node=2 -w n[000-003] -- app -x"
-    assert planned.invocation == Invocation(tuple(line.split()))
+    assert bare(planned) == tuple(line.split())
 
 
 def test_srun_inside_a_step_overlaps_it() -> None:
@@ -101,7 +118,7 @@ def test_only_the_nodes_that_get_ranks_are_named() -> None:
 def test_pals_under_pbs(tools: FakeTools) -> None:
     planned = decide("pbs", tools, job_id="1.server", ppn=12)
     assert planned.launcher == "pals"
-    assert planned.invocation.argv == tuple(f"mpiexec -n 48 --ppn 12 --hostfile {HOSTFILE} --envall app -x".split())
+    assert bare(planned) == tuple(f"mpiexec -n 48 --ppn 12 --hostfile {HOSTFILE} app -x".split())
     assert planned.invocation.hostfile == "n000.site\nn001.site\nn002.site\nn003.site\n"
 
 
@@ -109,14 +126,14 @@ def test_pals_under_pbs(tools: FakeTools) -> None:
 def test_hydra_anywhere(scheduler: str) -> None:
     planned = decide(scheduler, FakeTools({"mpiexec": HYDRA}), count=2)
     assert planned.launcher == "hydra"
-    assert planned.invocation.argv == tuple(f"mpiexec -f {HOSTFILE} -n 2 -ppn 1 app -x".split())
+    assert bare(planned) == tuple(f"mpiexec -f {HOSTFILE} -n 2 -ppn 1 app -x".split())
     assert planned.invocation.hostfile == "n000-hsn0\nn001-hsn0\n"
 
 
 def test_open_mpi_counts_slots() -> None:
     planned = decide("hosts", FakeTools({"mpiexec": OPEN_MPI}), count=2, nproc=8)
     assert planned.launcher == "openmpi"
-    assert planned.invocation.argv == tuple(f"mpiexec --hostfile {HOSTFILE} -n 8 --map-by ppr:4:node app -x".split())
+    assert bare(planned) == tuple(f"mpiexec --hostfile {HOSTFILE} -n 8 --map-by ppr:4:node app -x".split())
     assert planned.invocation.hostfile == "n000-hsn0 slots=4\nn001-hsn0 slots=4\n"
 
 
@@ -133,6 +150,8 @@ def test_this_host_alone_needs_no_launcher(scheduler: str) -> None:
 
 def test_every_launcher_that_was_passed_over_says_why() -> None:
     assert decide("hosts", FakeTools({"mpiexec": OPEN_MPI}), count=2).evidence == (
+        "--ppn 1: one rank a node",
+        "-n 2: 2 nodes x 1",
         "srun: this is no Slurm job",
         "local: not all nodes are this host",
         "pals: this is no PBS job",
@@ -144,7 +163,7 @@ def test_every_launcher_that_was_passed_over_says_why() -> None:
     ("scheduler", "tools", "why"),
     [
         ("slurm", FakeTools(), "srun is not on PATH"),
-        ("pbs", FakeTools(), "mpiexec is not on PATH"),
+        ("pbs", FakeTools(), "neither mpiexec nor mpirun is on PATH"),
         ("hosts", FakeTools({"mpiexec": ""}), "says 'nothing', not HYDRA"),
     ],
 )
@@ -166,48 +185,10 @@ def test_a_command_that_looks_like_the_hostfile_stays_itself() -> None:
     assert argv[-1] == HOSTFILE
 
 
-@pytest.mark.parametrize(
-    ("count", "nproc", "ppn", "spreads"),
-    [
-        (4, None, None, (4, 1)),
-        (4, None, 12, (48, 12)),
-        (4, 8, None, (8, 2)),
-        (4, 2, None, (2, 1)),
-        (4, 10, 3, (10, 3)),
-        (4, 3, 3, (3, 3)),
-        (1, 7, None, (7, 7)),
-    ],
-)
-def test_spread(count: int, nproc: int | None, ppn: int | None, spreads: tuple[int, int]) -> None:
-    assert spread(LaunchRequest(("x",), nproc, ppn), count) == spreads
-
-
-def test_numbers_that_do_not_fit_are_shown_as_a_sum() -> None:
-    with pytest.raises(UsageError, match="-n 10 does not fit with --ppn 2: 4 nodes x 2 = 8 < 10"):
-        spread(LaunchRequest(("x",), 10, 2), 4)
-    with pytest.raises(UsageError, match="4 nodes x 2 = 8, 4 nodes x 3 = 12") as caught:
-        spread(LaunchRequest(("x",), 10), 4)
-    assert caught.value.hint == "add --ppn 3 to fill the nodes one after another"
-
-
-counts = st.integers(1, 5000)
-
-
-@given(count=counts, nproc=st.none() | counts, ppn=st.none() | st.integers(1, 128))
-def test_what_is_spread_always_fits(count: int, nproc: int | None, ppn: int | None) -> None:
-    try:
-        ranks, per_node = spread(LaunchRequest(("x",), nproc, ppn), count)
-    except UsageError:
-        return
-    assert nproc in (None, ranks)
-    assert ppn in (None, per_node)
-    assert per_node >= 1
-    assert ranks <= count * per_node
-
-
 def test_a_launcher_of_ones_own() -> None:
     class Aprun:
         name = "aprun"
+        ranks: RankNames | None = None
 
         def judge(self, job: Job, tools: Tools, /) -> Verdict:
             return Verdict(able=True, why="because")
@@ -223,12 +204,116 @@ def test_a_launcher_of_ones_own() -> None:
 def test_the_document_and_the_lines_say_the_same() -> None:
     planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), ppn=2)
     document = planned.to_dict()
-    assert document["schema"] == "ezpz/launch/1"
+    assert document["schema"] == "ezpz/launch/2"
     assert (document["launcher"], document["ranks"], document["ppn"]) == ("hydra", 8, 2)
     assert document["nodes"] == ["n000", "n001", "n002", "n003"]
-    assert "\n".join(planned.to_lines()) == (
+    assert document["line"] == planned.line
+    *lines, last = planned.to_lines()
+    assert "\n".join(lines) == (
         "nodes     n[000-003] (4)\n"
         "ranks     8, 2 a node\n"
-        "launcher  hydra: /usr/bin/mpiexec --version says HYDRA\n"
-        f"command   mpiexec -f {HOSTFILE} -n 8 -ppn 2 app -x"
+        "site      default: \n"
+        "launcher  hydra: /usr/bin/mpiexec --version says HYDRA"
     )
+    assert last == f"command   {planned.line}"
+    assert planned.line.startswith("hosts=$(mktemp) && printf '%s\\n' n000-hsn0 n001-hsn0 n002-hsn0 n003-hsn0 > ")
+
+
+def test_options_of_the_site_come_before_those_of_the_user() -> None:
+    facts = Facts(Site("s", options={"pals": ("--envall",)}, cpu_bind={"pals": {"2": "depth --depth=8"}}))
+    planned = decide("pbs", FakeTools({"mpiexec": PALS}), ppn=2, options=("--no-vni", "--label"), facts=facts)
+    line = f"mpiexec -n 8 --ppn 2 --hostfile {HOSTFILE} --envall --no-vni --label --cpu-bind=depth --depth=8 app -x"
+    assert bare(planned) == tuple(line.split())
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "tools", "words"),
+    [
+        ("pbs", FakeTools({"mpiexec": PALS}), ("--cpu-bind=cores",)),
+        ("slurm", SRUN, ("--cpu-bind=cores",)),
+        ("hosts", FakeTools({"mpiexec": HYDRA}), ("-bind-to", "cores")),
+        ("hosts", FakeTools({"mpiexec": OPEN_MPI}), ("--bind-to", "cores")),
+    ],
+)
+@pytest.mark.parametrize("given", ["cores", "--cpu-bind=cores", "--cpu-bind cores"])
+def test_a_binding_is_said_in_the_words_of_the_launcher(
+    scheduler: str, tools: FakeTools, words: tuple[str, ...], given: str
+) -> None:
+    site = Site("s", cpu_bind={each: {"default": "none"} for each in ("pals", "srun", "hydra", "openmpi")})
+    planned = decide(scheduler, tools, job_id="7", environ=IN_JOB, cpu_bind=given, facts=Facts(site))
+    assert " ".join(words) in " ".join(bare(planned))
+    assert "none" not in bare(planned)
+
+
+def test_a_binding_of_ones_own_keeps_that_of_the_site_away() -> None:
+    facts = Facts(Site("s", cpu_bind={"hydra": {"default": "core"}}))
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), options=("-bind-to", "none"), facts=facts)
+    assert bare(planned).count("-bind-to") == 1
+
+
+def test_accelerators_are_slurms_to_give_or_ours() -> None:
+    srun = decide("slurm", SRUN, job_id="7", environ=IN_JOB, ppn=2, gpus_per_rank=2)
+    assert "--gpus-per-task=2" in srun.invocation.argv
+    assert "CUDA_VISIBLE_DEVICES" not in " ".join(srun.invocation.argv)
+    pals = decide("pbs", FakeTools({"mpiexec": PALS}), ppn=2, gpus_per_rank=2)
+    assert "CUDA_VISIBLE_DEVICES=$((LOCAL_RANK*2)),$((LOCAL_RANK*2+1))" in " ".join(pals.invocation.argv)
+    local = decide("localhost", FakeTools(), count=1, local=1, nproc=2, gpus_per_rank=2)
+    assert [own["CUDA_VISIBLE_DEVICES"] for own in local.invocation.ranks] == ["0,1", "2,3"]
+
+
+def test_open_mpi_is_told_each_variable_but_those_of_this_host() -> None:
+    environ = {"PYTHONPATH": "/x", "HF_TOKEN": "secret-value", "HOSTNAME": "n", "SSH_TTY": "t", "BASH_FUNC_x%%": "()"}
+    argv = decide("hosts", FakeTools({"mpiexec": OPEN_MPI}), environ=environ).invocation.argv
+    at = argv.index("-x")
+    assert argv[at : at + 5] == ("-x", "HF_TOKEN", "-x", "PYTHONPATH", "sh")
+
+
+def test_where_ranks_meet_is_told_to_all() -> None:
+    facts = Facts(rendezvous=Rendezvous("n000-hsn0", 23456))
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), facts=facts)
+    assert "export MASTER_ADDR=n000-hsn0; export MASTER_PORT=23456" in " ".join(planned.invocation.argv)
+    assert planned.to_dict()["environment"] == {"MASTER_ADDR": "n000-hsn0", "MASTER_PORT": "23456"}
+    local = decide("localhost", FakeTools(), count=1, local=1, facts=facts)
+    assert local.invocation.ranks[0]["MASTER_PORT"] == "23456"
+
+
+def test_python_is_the_environments() -> None:
+    active = Facts(home=Home("/lus/env", "VIRTUAL_ENV"), exists=lambda path: path == "/lus/env/bin/python3")
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), command=("python3", "-m", "x"), facts=active)
+    assert bare(planned)[-3:] == ("/lus/env/bin/python3", "-m", "x")
+    assert "export VIRTUAL_ENV=/lus/env PATH=/lus/env/bin:" in " ".join(planned.invocation.argv)
+    copy = Facts(home=Home("/tmp/env", original="/lus/env"), exists=lambda _: False)
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), command=("/lus/env/bin/tool",), facts=copy)
+    assert bare(planned)[-1] == "/tmp/env/bin/tool"
+    assert ". /tmp/env/env.sh" in " ".join(planned.invocation.argv)
+
+
+def test_ranks_of_this_host_are_wrapped_only_in_a_copy() -> None:
+    facts = Facts(home=Home("/tmp/env"))
+    planned = decide("localhost", FakeTools(), count=1, local=1, command=("python",), facts=facts)
+    assert bare(planned) == ("/tmp/env/bin/python",)
+    with pytest.raises(UsageError, match="--foo is no option of ours"):
+        decide("localhost", FakeTools(), count=1, local=1, options=("--foo",))
+    assert "ignored" in decide("localhost", FakeTools(), count=1, local=1, cpu_bind="core").warnings[0]
+
+
+def test_spares_are_named() -> None:
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), nhosts=NodeCount(2, 3))
+    assert [node.name for node in planned.spares] == ["n002"]
+    assert planned.to_dict()["spares"] == ["n002"]
+    assert "n[000-001] (2), and n002 in reserve" in planned.to_lines()[0]
+
+
+def test_mpirun_stands_in_for_mpiexec() -> None:
+    assert decide("hosts", FakeTools({"mpirun": OPEN_MPI})).invocation.argv[0] == "mpirun"
+    assert decide("hosts", FakeTools({"mpirun": OPEN_MPI, "mpiexec": HYDRA})).invocation.argv[0] == "mpiexec"
+
+
+def test_no_secret_is_shown() -> None:
+    environ = {"HF_TOKEN": "hf_0123456789"}
+    planned = decide(
+        "hosts", FakeTools({"mpiexec": HYDRA}), environ=environ, command=("app", "--auth", "hf_0123456789")
+    )
+    assert "hf_0123456789" in planned.invocation.argv
+    assert "hf_0123456789" not in json.dumps(planned.to_dict())
+    assert planned.line.endswith('app --auth "${HF_TOKEN}"')

@@ -1,0 +1,87 @@
+"""Pure: what may be shown of a command line and an environment; secrets may not."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+MASK = "***"
+SHORTEST = 8  # characters; a shorter value of a secret variable ("true", "1") may stand in a line for other reasons
+
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"-.*(?<![a-z])(token|key|apikey|secret|password|passwd|credentials?)", re.IGNORECASE)
+_ASSIGNMENT = re.compile(r"(?P<name>--?[\w-]+|[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of a variable of this name must not be shown."""
+    return _SECRET.search(name) is not None
+
+
+def mask_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The same variables, the values of secret ones replaced by ***."""
+    return {name: MASK if value and is_secret(name) else value for name, value in environ.items()}
+
+
+def mask_words(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The words of a line with *** for every secret: values of secret variables of `environ`, and NAME=VALUE,
+    --some-token VALUE and -genv NAME VALUE whose name says that they are one.
+    """
+    return tuple("".join(text if literal else MASK for literal, text in parts) for parts in _parts(words, environ))
+
+
+def shell_line(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The words as a line for a shell, that runs when pasted: secrets that stand in `environ` become "$NAME" there.
+
+    A secret that stands nowhere but in the line itself becomes ***, and has to be typed again.
+    """
+    return " ".join(_quoted(parts) for parts in _parts(words, environ))
+
+
+def _quoted(parts: Sequence[tuple[bool, str]]) -> str:
+    if all(literal and not text for literal, text in parts):
+        return "''"
+    return "".join(
+        (shlex.quote(text) if text else "") if literal else f'"${{{text}}}"' if text else shlex.quote(MASK)
+        for literal, text in parts
+    )
+
+
+def _parts(words: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[tuple[bool, str], ...]]:
+    """Each word as parts: literal text, or the name of the variable that holds a secret ("" for none)."""
+    secrets = {value: name for name, value in environ.items() if len(value) >= SHORTEST and is_secret(name)}
+    before = two_before = ""
+    for word in words:
+        parts = _split(word, secrets)
+        hidden = any(not literal for literal, _ in parts)
+        if not hidden and word and (_SECRET_OPTION.fullmatch(before) or (two_before == "-genv" and is_secret(before))):
+            parts = ((False, ""),)
+        assigned = _ASSIGNMENT.fullmatch(word)
+        if not hidden and assigned and assigned["value"] and _names_secret(assigned["name"]):
+            parts = ((True, f"{assigned['name']}="), (False, ""))
+        yield parts
+        two_before, before = before, word
+
+
+def _names_secret(name: str) -> bool:
+    return _SECRET_OPTION.fullmatch(name) is not None if name.startswith("-") else is_secret(name)
+
+
+def _split(word: str, secrets: Mapping[str, str]) -> tuple[tuple[bool, str], ...]:
+    if not secrets:
+        return ((True, word),)
+    pattern = "|".join(re.escape(value) for value in sorted(secrets, key=len, reverse=True))
+    pieces = re.split(f"({pattern})", word)
+    return tuple(
+        (not odd, secrets[piece] if odd else piece) for piece, odd in zip(pieces, _alternating(), strict=False)
+    )
+
+
+def _alternating() -> Iterator[bool]:
+    while True:
+        yield False
+        yield True

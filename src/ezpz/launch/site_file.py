@@ -1,0 +1,159 @@
+"""A site's file: TOML text to checked values, and for whatever is wrong, the line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ezpz.errors import SiteFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+KEYS = ("description", "accelerators", "visible-devices", "noise", "match", "options", "cpu-bind", "failure")
+
+_LINE = re.compile(r"at line (\d+)")
+_HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The values of one file, by key, and where it lies."""
+
+    path: str
+    values: Mapping[str, Any]
+
+
+def parse(text: str, path: str) -> Parsed:
+    """The checked values of a file. Raises SiteFileError that begins with the file and the line."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        found = _LINE.search(str(e))
+        line = int(found[1]) if found else text.rstrip("\n").count("\n") + 1
+        raise SiteFileError(f"{path}:{line}: this is no TOML: {e}", hint="mend the file, or remove it") from e
+    _Check(text, path).all(values)
+    return Parsed(path, values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """Looks at the values of one file, and complains with its lines."""
+
+    text: str
+    path: str
+
+    def all(self, values: Mapping[str, Any]) -> None:
+        checks: dict[str, Callable[[str, Any], None]] = {
+            "description": self.text_of,
+            "accelerators": self.number,
+            "visible-devices": self.text_of,
+            "noise": self.patterns,
+            "match": self.matches,
+            "options": self.options,
+            "cpu-bind": self.bindings,
+            "failure": self.failures,
+        }
+        for key, value in values.items():
+            if key not in checks:
+                self.complain(key, f"nobody knows the key {key!r}", f"the keys are {', '.join(KEYS)}")
+            checks[key](key, value)
+
+    def text_of(self, key: str, value: Any) -> None:
+        if not isinstance(value, str):
+            self.complain(key, f"{_last(key)} must be text, not {value!r}")
+
+    def number(self, key: str, value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            self.complain(key, f"{_last(key)} must be a whole number, not {value!r}")
+
+    def words(self, key: str, value: Any) -> None:
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            self.complain(key, f"{_last(key)} must be a list of texts, not {value!r}")
+
+    def patterns(self, key: str, value: Any) -> None:
+        self.words(key, value)
+        for pattern in value:
+            self.pattern(key, pattern)
+
+    def pattern(self, key: str, value: Any) -> None:
+        self.text_of(key, value)
+        try:
+            re.compile(value)
+        except re.error as e:
+            self.complain(key, f"{value!r} is no regular expression: {e}", within=value)
+
+    def table(self, key: str, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            self.complain(key, f"{_last(key)} must be a table, not {value!r}")
+        return value
+
+    def tables(self, key: str, value: Any, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            self.complain(key, f"{key} must be a list of tables: [[{key}]]")
+        for each in value:
+            for name in needed:
+                if name not in each:
+                    self.complain(key, f"a [[{key}]] has no {name}")
+            for name in each:
+                if name not in allowed:
+                    self.complain(f"{key}.{name}", f"nobody knows the key {name!r}", f"it may be {', '.join(allowed)}")
+
+    def matches(self, key: str, value: Any) -> None:
+        self.tables(key, value, ("hosts",), ("hosts", "variables"))
+        for each in value:
+            self.words(f"{key}.hosts", each["hosts"])
+            for name, pattern in self.table(f"{key}.variables", each.get("variables", {})).items():
+                self.text_of(f"{key}.variables.{name}", pattern)
+
+    def options(self, key: str, value: Any) -> None:
+        for launcher, words in self.table(key, value).items():
+            self.words(f"{key}.{launcher}", words)
+
+    def bindings(self, key: str, value: Any) -> None:
+        for launcher, table in self.table(key, value).items():
+            for ppn, binding in self.table(f"{key}.{launcher}", table).items():
+                where = f"{key}.{launcher}.{ppn}"
+                if ppn != "default" and not ppn.isdigit():
+                    self.complain(where, f"{ppn!r} is neither a number of ranks a node nor 'default'")
+                self.text_of(where, binding)
+
+    def failures(self, key: str, value: Any) -> None:
+        self.tables(key, value, ("pattern", "cause"), ("pattern", "cause", "culprit"))
+        for each in value:
+            self.pattern(f"{key}.pattern", each["pattern"])
+            self.text_of(f"{key}.cause", each["cause"])
+            if not isinstance(each.get("culprit", True), bool):
+                self.complain(f"{key}.culprit", f"culprit must be true or false, not {each['culprit']!r}")
+
+    def complain(self, key: str, what: str, hint: str = "mend the file, or remove it", *, within: str = "") -> NoReturn:
+        raise SiteFileError(f"{self.path}:{line_of(self.text, key, within)}: {what}", hint=hint)
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def line_of(text: str, key: str, within: str = "") -> int:
+    """The line on which a dotted key stands, or `within`, a part of its value; else that of its table, else 1."""
+    table, best, depth = "", 1, 0
+    wanted = key.split(".")
+    for number, line in enumerate(text.splitlines(), 1):
+        if within and (f"'{within}'" in line or f'"{within}"' in line):
+            return number
+        header = _HEADER.fullmatch(line)
+        name = line.partition("=")[0].strip().strip("\"'") if header is None else ""
+        table = header[1].replace('"', "") if header else table
+        path = [*(part for part in table.split(".") if part), *(part.strip().strip("\"'") for part in name.split("."))]
+        path = [part for part in path if part]
+        common = len(path) if path and wanted[: len(path)] == path else 0
+        if common > depth:
+            best, depth = number, common
+    return best

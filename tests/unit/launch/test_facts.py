@@ -1,0 +1,145 @@
+"""What a plan depends on: accelerators, the environment, the nodes that may run, where ranks meet. Ports are fakes."""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ezpz.cluster.model import Allocation, Node
+from ezpz.errors import NodesOutside, NotEnoughNodes, UsageError
+from ezpz.launch.accelerators import Sight, per_node
+from ezpz.launch.home import Home, find_home
+from ezpz.launch.rendezvous import PORTS, port_is_free, rendezvous
+from ezpz.launch.roster import check_inside, choose, read_failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def nodes(*names: str, local: str = "") -> tuple[Node, ...]:
+    return tuple(Node(name, f"{name}-hsn0", f"{name}.site", is_local=name == local) for name in names)
+
+
+HERE = Allocation("pbs", "1", nodes("n1", "n2", local="n1"))
+AWAY = Allocation("pbs", "1", nodes("n1", "n2"))
+GPUS = "GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA A100 (UUID: GPU-2)\n"
+
+
+def sight(nvidia: str = "", dri: tuple[str, ...] = (), cores: int = 16) -> Sight:
+    return Sight(lambda: nvidia, lambda: dri, lambda: cores)
+
+
+@pytest.mark.parametrize(
+    ("found", "site", "allocation", "scheduler", "environ", "seen"),
+    [
+        ((2, 4, "SLURM_NTASKS_PER_NODE is 2"), 0, HERE, "slurm",
+         {"SLURM_NTASKS_PER_NODE": "2", "SLURM_GPUS_ON_NODE": "4"}, sight()),
+        ((4, 4, "SLURM_GPUS_ON_NODE is 4"), 8, HERE, "slurm", {"SLURM_GPUS_ON_NODE": "4"}, sight()),
+        ((12, 12, "site s has 12"), 12, HERE, "pbs", {"SLURM_GPUS_ON_NODE": "4"}, sight(GPUS)),
+        ((2, 2, "nvidia-smi lists 2"), 0, HERE, "", {}, sight(GPUS, ("renderD128",))),
+        ((3, 3, "/dev/dri has 3"), 0, HERE, "", {}, sight("", ("card0", "renderD128", "renderD129", "renderD130"))),
+        ((16, 0, "16 cores here"), 0, HERE, "pbs", {}, sight()),
+        ((64, 0, "the job has 64 CPUs"), 0, AWAY, "slurm", {"SLURM_JOB_CPUS_PER_NODE": "64(x2)"}, sight(GPUS)),
+        ((1, 0, "no accelerator is known"), 0, AWAY, "pbs", {}, sight(GPUS)),
+        ((1, 0, "no accelerator is known"), 0, HERE, "", {}, sight()),
+    ],
+)  # fmt: skip
+def test_ranks_a_node(
+    found: tuple[int, int, str],
+    site: int,
+    allocation: Allocation,
+    scheduler: str,
+    environ: Mapping[str, str],
+    seen: Sight,
+) -> None:
+    answer = per_node(("s", site), allocation, scheduler, environ, seen)
+    assert (answer.ranks, answer.accelerators) == found[:2]
+    assert found[2] in answer.why
+
+
+def test_what_was_looked_at_before_is_evidence() -> None:
+    answer = per_node(("s", 0), AWAY, "pbs", {}, sight())
+    assert any("this host is none of the nodes" in line for line in answer.evidence)
+
+
+def exists(*paths: str) -> Any:
+    return lambda path: path in paths
+
+
+def test_the_active_environment_and_a_copy() -> None:
+    assert find_home({}, None, exists()) is None
+    assert find_home({"VIRTUAL_ENV": "/e"}, None, exists()) == Home("/e", "VIRTUAL_ENV")
+    assert find_home({"CONDA_PREFIX": "/c"}, None, exists()) == Home("/c", "CONDA_PREFIX")
+    assert find_home({"VIRTUAL_ENV": "/e"}, "/tmp/e/", exists()) == Home("/tmp/e", original="/e")
+    yeeted = exists("/tmp/e/.ezpz-yeet-receipt.json", "/tmp/e/env.sh")
+    assert find_home({"VIRTUAL_ENV": "/tmp/e"}, None, yeeted) == Home("/tmp/e")
+    for bad in ("tmp/e", "/tmp/\ne"):
+        with pytest.raises(UsageError):
+            find_home({}, bad, exists())
+
+
+@pytest.mark.parametrize(
+    ("home", "command", "resolved"),
+    [
+        (Home("/e", "VIRTUAL_ENV"), "python3.11", "/e/bin/python3.11"),
+        (Home("/e", "VIRTUAL_ENV"), "python3", "python3"),
+        (Home("/e", "VIRTUAL_ENV"), "/e/bin/tool", "/e/bin/tool"),
+        (Home("/tmp/e"), "python3", "/tmp/e/bin/python3"),
+        (Home("/tmp/e", original="/e"), "/e/bin/tool", "/tmp/e/bin/tool"),
+        (Home("/tmp/e", original="/e"), "/env/bin/tool", "/env/bin/tool"),
+        (Home("/tmp/e", original="/e"), "pythonic", "pythonic"),
+    ],
+)
+def test_the_program_is_the_environments(home: Home, command: str, resolved: str) -> None:
+    assert home.resolved((command, "-x"), exists("/e/bin/python3.11")) == (resolved, "-x")
+
+
+def test_nodes_that_failed_or_are_excluded_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / ".ezpz-yeet-failed-nodes.txt").write_text("N2.site\n\n")
+    failed = read_failed(str(tmp_path))
+    found = choose(
+        Allocation("pbs", "1", nodes("n1", "n2", "n3", "n4")), exclude=("n[3,9]",), failed=failed, place="/t"
+    )
+    assert [node.name for node in found.allocation.nodes] == ["n1", "n4"]
+    assert found.left_out == ("left out n2: the yeet to /t failed there",)
+    assert found.evidence == ("--exclude: left out n3", "--exclude: n9 is none of the nodes")
+    assert read_failed(str(tmp_path / "none")) == ()
+
+
+def test_nobody_left_is_an_error() -> None:
+    with pytest.raises(NotEnoughNodes, match=r"no node is left of n\[1-2\]: left out n2.*--exclude: left out n1"):
+        choose(AWAY, exclude=("n1",), failed=("n2",), place="/t")
+
+
+def test_nodes_outside_of_the_job() -> None:
+    check_inside(nodes("n2"), AWAY, "--hosts")
+    check_inside(nodes("localhost", local="localhost"), HERE, "--hosts")
+    with pytest.raises(NodesOutside, match=r"the hostfile h names n\[7-8\], which are not among the 2 nodes of job 1"):
+        check_inside(nodes("n1", "n7", "n8"), AWAY, "the hostfile h")
+
+
+def meet(allocation: Allocation, environ: Mapping[str, str] | None = None, **ports: Any) -> tuple[str, int]:
+    found = rendezvous(allocation.nodes, environ or {}, random.Random(1), **ports)
+    assert len(found.evidence) == 2
+    return found.address, found.port
+
+
+def test_ranks_meet_on_the_first_node_by_its_fast_name() -> None:
+    assert meet(AWAY)[0] == "n1-hsn0"
+    assert meet(HERE, dial=lambda given, hsn: f"{given}/{hsn}", is_free=lambda _: True)[0] == "n1.site/auto"
+    assert meet(Allocation("localhost", None, nodes("n1", local="n1")))[0] == "127.0.0.1"
+    assert meet(AWAY, {"MASTER_ADDR": "m", "MASTER_PORT": "7"}) == ("m", 7)
+
+
+def test_the_port_is_free_where_that_can_be_known() -> None:
+    free = PORTS[7]
+    found = {meet(HERE, dial=lambda given, _: given, is_free=lambda port: port % 2 == free % 2)[1] for _ in range(5)}
+    assert all(port % 2 == free % 2 and port in PORTS for port in found)
+    with socket.socket() as busy:
+        busy.bind(("", 0))
+        busy.listen()
+        assert not port_is_free(busy.getsockname()[1])

@@ -1,0 +1,110 @@
+"""launch/run.py and ears.py: whose fault a failure is, and what is handed on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ezpz.errors import CommandNotFound, LauncherFailed
+from ezpz.launch.ears import Ears
+from ezpz.launch.home import Home
+from ezpz.launch.launchers import SRUN_EXIT
+from ezpz.launch.plan import Facts, LaunchPlan
+from ezpz.launch.run import verdict
+from ezpz.launch.wrapper import ABSENT, HOMELESS, STARTED, Mark
+from tests.unit.launch.test_plan import HYDRA, FakeTools, decide
+
+SAID = "[mpiexec@n000] bad option\nssh: connect to host n001 port 22: No route to host\n\n"
+
+
+def hydra(**facts: object) -> LaunchPlan:
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}))
+    return replace(planned, facts=replace(Facts(), **facts))  # type: ignore[arg-type]
+
+
+def test_a_launcher_that_fails_before_any_rank_runs_is_to_blame_with_its_last_line() -> None:
+    error = verdict(hydra(), 255, (), SAID)
+    assert isinstance(error, LauncherFailed)
+    assert error.message.startswith("mpiexec failed with status 255 before any rank ran: ssh: connect to host n001")
+
+
+@pytest.mark.parametrize(
+    ("status", "marks"), [(0, ()), (7, (Mark(STARTED, 3, "n001"),)), (130, ()), (143, ()), (0, (Mark(STARTED, 0, ""),))]
+)
+def test_otherwise_the_status_is_the_commands(status: int, marks: tuple[Mark, ...]) -> None:
+    assert verdict(hydra(), status, marks, SAID) is None
+
+
+def test_what_a_node_lacks_is_told_with_the_node() -> None:
+    marks = (Mark(STARTED, 0, "n000"), Mark(ABSENT, 2, "n002"), Mark(ABSENT, 1, "n001"))
+    error = verdict(hydra(), 51, marks, "")
+    assert isinstance(error, CommandNotFound)
+    assert error.message == "'app' is not on n[001-002], or is no program there"
+    error = verdict(hydra(home=Home("/tmp/env")), 51, (Mark(HOMELESS, 0, "n003"),), "")
+    assert isinstance(error, CommandNotFound)
+    assert error.message == "there is no environment at /tmp/env on n003"
+
+
+def heard(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:
+    """What Ears hand on of these chunks, to the end, and the marks."""
+    ours, theirs = os.pipe()
+    ears = Ears("ezpz-1a", theirs)
+    with ears as descriptor:
+        for chunk in chunks:
+            os.write(descriptor, chunk)
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        return pipe.read(), tuple(ears.marks)
+
+
+def fed(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:
+    """The same, of chunks that come exactly so."""
+    ours, theirs = os.pipe()
+    ears = Ears("ezpz-1a", theirs)
+    for chunk in chunks:
+        ears.hear(chunk)
+    ears.end()
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        return pipe.read(), tuple(ears.marks)
+
+
+TEXT = (
+    b"one\n\x1eezpz-1a started 12 n001\x1e\ntwo\x1eezpz-1a started 3 n\x1e\n\n\x1eezpz-2b started 0 n\x1e\n"
+    b"3: \x1eezpz-1a started 4 n\x1e\n\x1b[0mthree \x1e"
+)
+
+
+@given(st.lists(st.integers(0, len(TEXT)), max_size=6))
+def test_marks_are_found_wherever_the_output_is_cut(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(TEXT)]
+    chunks = [TEXT[begin:end] for begin, end in itertools.pairwise(edges) if begin < end]
+    text, marks = fed(chunks)
+    if any(TEXT[:edge].endswith((b"\n3", b"\n3:", b"\n3: ")) for edge in edges):
+        text = text.replace(b"3: \x1b", b"\x1b")  # a label that came alone is handed on
+    assert text == b"one\ntwo\n\x1eezpz-2b started 0 n\x1e\n\x1b[0mthree \x1e"
+    assert marks == (Mark(STARTED, 12, "n001"), Mark(STARTED, 3, "n"), Mark(STARTED, 4, "n"))
+
+
+def test_the_first_rank_that_srun_names_gives_the_status() -> None:
+    ears = Ears("ezpz-1a", os.open(os.devnull, os.O_WRONLY), SRUN_EXIT)
+    for chunk in (
+        b"srun: error: n001: tas",
+        b"ks 1-2: Exited with exit code 7\n",
+        b"srun: error: n000: task 0: Terminated\n",
+    ):
+        ears.hear(chunk)
+    os.close(ears.target)
+    assert ears.found is not None
+    assert ears.found["code"] == b"7"
+
+
+def test_much_output_is_handed_on_whole() -> None:
+    chunk = b"x" * 1000 + b"\n"
+    text, _ = heard([chunk] * 50)
+    assert text == chunk * 50

@@ -1,0 +1,108 @@
+"""launch/topology.py: numbers that fit, and sums for those that do not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ezpz.errors import NotEnoughNodes, UsageError
+from ezpz.launch.topology import NodeCount, PerNode, Topology, Wish, spread
+
+GPUS = PerNode(4, 4, "site x has 4 accelerators a node")
+
+
+@pytest.mark.parametrize(
+    ("count", "nproc", "ppn", "spreads"),
+    [
+        (4, None, None, (4, 4, 1)),
+        (4, None, 12, (4, 48, 12)),
+        (4, 8, None, (4, 8, 2)),
+        (4, 2, None, (2, 2, 1)),
+        (4, 10, 3, (4, 10, 3)),
+        (4, 3, 3, (1, 3, 3)),
+        (1, 7, None, (1, 7, 7)),
+    ],
+)
+def test_spread(count: int, nproc: int | None, ppn: int | None, spreads: tuple[int, int, int]) -> None:
+    found = spread(Wish(nproc, ppn), count)
+    assert (found.nodes, found.ranks, found.ppn) == spreads
+
+
+def test_what_is_left_out_is_inferred_with_its_reason() -> None:
+    found = spread(Wish(), 2, GPUS)
+    assert (found.ranks, found.ppn) == (8, 4)
+    assert found.evidence == ("--ppn 4: site x has 4 accelerators a node", "-n 8: 2 nodes x 4")
+    assert spread(Wish(gpus_per_rank=2), 2, GPUS).ppn == 2
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (Wish(12, 4, NodeCount(2, 2)), "12 ranks != 2 hosts x 4 ranks a host = 8"),
+        (Wish(10, 2), "-n 10 does not fit with --ppn 2: 4 nodes x 2 = 8 < 10"),
+        (Wish(10), "4 nodes x 2 = 8, 4 nodes x 3 = 12"),
+        (Wish(2, nhosts=NodeCount(3, 3)), "2 ranks < 3 hosts"),
+        (Wish(ppn=3, gpus_per_rank=2), "3 ranks a node x 2 accelerators a rank = 6 > 4"),
+        (Wish(gpus_per_rank=5), "--gpus-per-rank 5: a node has 4"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_shown_as_a_sum(wish: Wish, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        spread(wish, 4, GPUS)
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("wish", [Wish(nhosts=NodeCount(5, 6)), Wish(spares=4)])
+def test_more_nodes_than_there_are(wish: Wish) -> None:
+    with pytest.raises(NotEnoughNodes, match="needs 5 nodes, and there are 4"):
+        spread(wish, 4)
+
+
+def test_spares_are_those_behind_the_nodes_that_run_and_never_more_than_there_are() -> None:
+    assert spread(Wish(nhosts=NodeCount(2, 4)), 3) == Topology(2, 2, 1, 1, spread(Wish(), 2).evidence)
+    assert spread(Wish(spares=1), 4).nodes == 3
+    assert spread(Wish(2, spares=1), 4).spares == 1
+
+
+counts = st.integers(1, 5000)
+maybe = st.none() | counts
+few = st.integers(1, 128)
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> Wish:
+    """Any numbers, many of which contradict each other."""
+    least = draw(st.none() | st.integers(1, 64))
+    nhosts = None if least is None else NodeCount(least, least + draw(st.integers(0, 8)))
+    return Wish(
+        draw(maybe), draw(st.none() | few), nhosts, draw(st.integers(0, 4)), draw(st.none() | st.integers(1, 16))
+    )
+
+
+@given(wish=wishes(), count=counts, per_node=st.builds(PerNode, few, st.integers(0, 16)))
+def test_what_is_spread_always_fits(wish: Wish, count: int, per_node: PerNode) -> None:
+    try:
+        found = spread(wish, count, per_node)
+    except (UsageError, NotEnoughNodes):
+        return
+    assert wish.nproc in (None, found.ranks)
+    assert wish.ppn in (None, found.ppn)
+    assert found.nodes + found.spares <= count
+    assert all(1 <= found.ranks_on(node) <= found.ppn for node in range(found.nodes))
+    assert sum(found.ranks_on(node) for node in range(found.nodes)) == found.ranks
+    if wish.nhosts is not None:
+        assert found.nodes <= wish.nhosts.least
+        assert found.nodes == wish.nhosts.least or wish.ppn is not None
+    if wish.gpus_per_rank and per_node.accelerators:
+        assert found.ppn * wish.gpus_per_rank <= per_node.accelerators
+
+
+@given(count=counts, ppn=few)
+def test_numbers_that_agree_are_taken_in_any_combination(count: int, ppn: int) -> None:
+    nhosts = NodeCount(count, count)
+    full = (count, count * ppn, ppn)
+    for wish in (Wish(count * ppn, ppn, nhosts), Wish(count * ppn, None, nhosts), Wish(None, ppn, nhosts)):
+        found = spread(wish, count)
+        assert (found.nodes, found.ranks, found.ppn) == full
