@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 from ezpz.errors import LimitReached, TimedOut, ToolMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Argument: TypeAlias = "str | bytes"
 Running: TypeAlias = "subprocess.Popen[bytes]"
@@ -194,8 +194,8 @@ def _text(argv: Sequence[Argument]) -> str:
     return os.fsdecode(argv[0])
 
 
-_ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
-_PASSED_ON = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
+ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
+PASSED_ON = ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 
 
 def foreground(
@@ -212,7 +212,7 @@ def foreground(
     processes: list[Running] = []
     failed: Running | None = None
     deadline, asked = math.inf, 0
-    with _signals(_PASSED_ON) as came_within:
+    with collected_signals(PASSED_ON) as signals:
         try:
             for env in envs:
                 processes.append(start(argv, stdin=None, stdout=stdout, stderr=None, env=env))  # noqa: PERF401 - each is ended below
@@ -221,10 +221,10 @@ def foreground(
                 left = deadline - time.monotonic()
                 if left <= 0 or (failed and not asked):
                     break
-                for number in came_within(left):
+                for number in signals.within(left):
                     for process in running:
                         signal_group(process.pid, number)
-                    if number in _ENDING:
+                    if number in ENDING:
                         deadline, asked = time.monotonic() + (0.0 if asked else grace), number
         finally:
             for process in processes:
@@ -241,24 +241,35 @@ def _failed(processes: Sequence[Running]) -> Running | None:
     return next((process for process in processes if process.returncode), None)
 
 
+class Signals:
+    """Signals that were collected instead of acted on. `fileno` is readable when there are some, or a child has ended."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+
+    def fileno(self) -> int:
+        """For select and its like."""
+        return self._ours.fileno()
+
+    def within(self, seconds: float) -> Sequence[int]:
+        """Those that came, as soon as one comes or a child ends, or after so many seconds."""
+        ready, _, _ = select.select((self._ours,), (), (), None if seconds == math.inf else max(0.0, seconds))
+        return [number for number in (self._ours.recv(4096) if ready else b"") if number != signal.SIGCHLD]
+
+
 @contextlib.contextmanager
-def _signals(numbers: Iterable[int]) -> Iterator[Callable[[float], Sequence[int]]]:
+def collected_signals(numbers: Iterable[int]) -> Iterator[Signals]:
     """Collect these signals instead of acting on them, but for those that we were started to ignore (nohup).
 
-    Yields a function that returns those that came, as soon as one comes or a child ends, or after so many seconds.
+    For the main thread only.
     """
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda *_: None) for number in (*kept, signal.SIGCHLD)}
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-
-    def came_within(seconds: float) -> Sequence[int]:
-        ready, _, _ = select.select((ours,), (), (), None if seconds == math.inf else max(0.0, seconds))
-        return [number for number in (ours.recv(4096) if ready else b"") if number != signal.SIGCHLD]
-
     try:
-        yield came_within
+        yield Signals(ours)
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
