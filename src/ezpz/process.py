@@ -242,7 +242,7 @@ def _failed(processes: Sequence[Running]) -> Running | None:
 
 
 class Signals:
-    """Signals that were collected instead of acted on. `fileno` is readable when there are some, or a child has ended."""
+    """Signals that were collected instead of acted on; something is readable when one came, or a child ended."""
 
     def __init__(self, ours: socket.socket) -> None:
         self._ours = ours

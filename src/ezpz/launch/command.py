@@ -11,8 +11,10 @@ import click
 
 from ezpz.cli.options import node_options
 from ezpz.cli.output import Output, output_options
+from ezpz.launch.watch_options import watch_options, wish_of
 
 if TYPE_CHECKING:
+    from ezpz.cluster.model import Allocation
     from ezpz.launch.plan import LaunchPlan
 
 PREFIX = "EZPZ_LAUNCH"
@@ -41,6 +43,7 @@ _AT_LEAST_ONE = click.IntRange(min=1)
     help="Ranks a node.  [default: 1, or what -n makes of it]",
 )
 @node_options(PREFIX)
+@watch_options(PREFIX)
 @_option("--dry-run", is_flag=True, envvar=f"{PREFIX}_DRY_RUN", help="Show what would be run, and run nothing.")
 @output_options(PREFIX)
 @click.pass_context
@@ -57,26 +60,40 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
       ezpz launch -n 4 --hosts n[1-2] -- ./a.out --verbose
       ezpz launch --dry-run python train.py      which launcher, and why
     """
-    planned = _plan(command, options)
+    from ezpz.launch.wish import first_nodes
+
+    wish = wish_of(options, command)
+    allocation = _allocation(options)
+    replan = functools.partial(_plan, command, options)
+    planned = replan(first_nodes(wish, allocation))
     _tell(planned, output)
     if options["dry_run"]:
         for line in planned.to_lines():
             output.line(line)
         output.document(planned.to_dict())
         return
+    if not wish.is_plain:
+        from ezpz.launch.supervise import supervise
+
+        ctx.exit(supervise(wish, allocation, replan, planned, output))
     from ezpz.launch.run import execute
 
-    status = execute(planned, environ=os.environ, stdout=sys.stderr.fileno() if output.json else None)
+    stdout = sys.stderr.fileno() if output.json else None
+    status = execute(planned, environ=os.environ, stdout=stdout, grace=wish.watching.grace)
     output.document({**planned.to_dict(), "exit_code": status})
     ctx.exit(status)
 
 
-def _plan(command: tuple[str, ...], options: dict[str, Any]) -> LaunchPlan:
+def _allocation(options: dict[str, Any]) -> Allocation:
     from ezpz.cluster.detect import detect
+
+    return detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn=options["hsn"], environ=os.environ)
+
+
+def _plan(command: tuple[str, ...], options: dict[str, Any], allocation: Allocation) -> LaunchPlan:
     from ezpz.launch.plan import LaunchRequest, plan
     from ezpz.launch.run import PathTools
 
-    allocation = detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn=options["hsn"], environ=os.environ)
     request = LaunchRequest(command, options["nproc"], options["ppn"])
     return plan(request, allocation, PathTools(), environ=os.environ)
 

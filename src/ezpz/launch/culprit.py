@@ -157,6 +157,13 @@ class Witness:
             return [replace(base, rank=where.rank, node=where.node)]
         return [replace(base, node=base.node or self.placement.node_of(rank))]
 
+    def saw(self, rank: int, status: int) -> None:
+        """A rank that this host started itself has ended with this status, as a shell tells it."""
+        signal = status - 128 if status > 128 else None
+        node = self.placement.node_of(rank)
+        kind = EXIT if signal is None else SIGNAL
+        self._findings.append(Finding(kind, "", rank, node, None if signal else status, signal))
+
     def cause(self) -> Cause:
         """The cause, once the attempt has ended."""
         weighed = [replace(finding, weight=self._weight(finding)) for finding in self._findings]

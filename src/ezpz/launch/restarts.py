@@ -75,10 +75,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Do not start again: one of REASONS, and in words."""
+    """Do not start again: one of REASONS, and in words; the signal, if one was the reason."""
 
     reason: str
     why: str
+    signal: int = 0
 
 
 Action: TypeAlias = "Start | Stop"
@@ -132,8 +133,8 @@ def _final(state: State, event: Ended) -> Stop | None:
 def _by_signal(number: int) -> Stop:
     name = signal.Signals(number).name
     if number in _INTERRUPTS:
-        return Stop(INTERRUPTED, f"it was interrupted by {name}")
-    return Stop(WALLTIME, f"{name} came, which is how schedulers tell that the time is over")
+        return Stop(INTERRUPTED, f"it was interrupted by {name}", number)
+    return Stop(WALLTIME, f"{name} came, which is how schedulers tell that the time is over", number)
 
 
 def _replaced(state: State, event: Ended) -> tuple[State, str]:

@@ -14,7 +14,7 @@ from ezpz.errors import CommandNotFound, EzpzError, LauncherMissing, TimedOut, T
 from ezpz.launch.launchers import HOSTFILE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ezpz.launch.plan import LaunchPlan
 
@@ -45,22 +45,30 @@ def _version(name: str) -> str:
     return f"{done.out}\n{done.err}"
 
 
-def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None = None, grace: float = GRACE) -> int:
+def execute(
+    plan: LaunchPlan,
+    *,
+    environ: Mapping[str, str],
+    stdout: int | None = None,
+    grace: float = GRACE,
+    through: Callable[..., int] = process.foreground,
+) -> int:
     """Run the plan's command to its end, on this terminal, and return its exit status (128 + N for signal N).
 
-    `stdout` is a descriptor for what it prints there. Raises CommandNotFound and LauncherMissing.
+    `stdout` is a descriptor for what it prints there. `through`: what runs it, called as `process.foreground` is.
+    Raises CommandNotFound and LauncherMissing.
     """
     invocation = plan.invocation
     envs = [{**environ, **extra} for extra in invocation.ranks]
     try:
         if not invocation.hostfile:
-            return process.foreground(invocation.argv, envs=envs, grace=grace, stdout=stdout)
+            return through(invocation.argv, envs=envs, grace=grace, stdout=stdout)
         with tempfile.NamedTemporaryFile("w", prefix="ezpz-hosts-", encoding="utf-8") as file:  # mode 0600
             file.write(invocation.hostfile)
             file.flush()
             argv = list(invocation.argv)
             argv[argv.index(HOSTFILE)] = file.name
-            return process.foreground(argv, envs=envs, grace=grace, stdout=stdout)
+            return through(argv, envs=envs, grace=grace, stdout=stdout)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
     except OSError as e:

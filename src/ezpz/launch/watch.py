@@ -7,7 +7,7 @@ import os
 import selectors
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.launch.outlet import Outlet
@@ -27,7 +27,9 @@ IDLE_STATUS = 124  # as of timeout(1)
 class Ear(Protocol):
     """Hears the output of an attempt, and decides what of it is shown. `due` is when it wants `settle` to be called."""
 
-    due: float
+    @property
+    def due(self) -> float:
+        """A moment of time.monotonic, infinite for never."""
 
     def hear(self, which: int, name: str, data: bytes, now: float) -> bytes:
         """Output of the command's copy `which` (0 for a launcher) on "stdout" or "stderr"; what of it is shown."""
@@ -53,11 +55,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended: the status as a shell has it, whether because it was idle, and which signals we got."""
+    """How a run ended: the status as a shell has it, whether because it was idle, and which signals we got.
+
+    first: the copy that failed first by itself, if one did
+    """
 
     status: int
     idle: bool = False
     signals: tuple[int, ...] = ()
+    first: int | None = field(default=None, compare=False)
 
 
 def watch(
@@ -102,6 +108,7 @@ class _Run:
         self.asked = False
         self.deadline = math.inf
         self.status = 0
+        self.first: int | None = None
         self.heard = time.monotonic()
 
     def start(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
@@ -221,7 +228,9 @@ class _Run:
 
     def end(self) -> None:
         """End what still runs, and what outlived its leader if it was asked to end."""
-        self.status = next(filter(None, map(exit_status, self.processes)), 0)
+        statuses = [exit_status(process) for process in self.processes]
+        self.status = next(filter(None, statuses), 0)
+        self.first = statuses.index(self.status) if self.status and not self.asked else None
         late = [process for process in self.processes if exit_status(process) is None or self.asked]
         for process in late:
             signal_group(process.pid, signal.SIGTERM)
@@ -260,4 +269,4 @@ class _Run:
             status = -ending[0]
         elif not status and self.asked:
             status = -signal.SIGTERM
-        return Ended(status if status >= 0 else 128 - status, self.idle, tuple(self.got))
+        return Ended(status if status >= 0 else 128 - status, self.idle, tuple(self.got), self.first)
