@@ -127,11 +127,11 @@ class Attempt:
         )
 
     def _through(
-        self, argv: Sequence[str], *, envs: Sequence[Mapping[str, str]], grace: float, stdout: int | None
+        self, argv: Sequence[str], *, envs: Sequence[Mapping[str, str]], grace: float, stdout: int | None, whole: bool
     ) -> int:
         """In the place of `process.foreground`."""
         line = with_labels(self.plan.launcher, argv) if self.watching.labels else argv
-        rules = Rules(grace, self.watching.idle, self.watching.pty)
+        rules = Rules(grace, self.watching.idle, self.watching.pty, whole)
         self.ended = watch(line, envs=envs, ear=self.transcript, rules=rules, stdout=stdout)
         return self.ended.status
 

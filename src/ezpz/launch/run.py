@@ -59,6 +59,7 @@ def execute(
     Raises CommandNotFound and LauncherMissing.
     """
     invocation = plan.invocation
+    through = functools.partial(through, whole=plan.launcher == "local")  # a launcher passes signals on by itself
     envs = [{**environ, **extra} for extra in invocation.ranks]
     try:
         if not invocation.hostfile:

@@ -144,9 +144,13 @@ class Supervisor:
             return state, Stop(restarts.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
         with journal.attempt() if journal else contextlib.nullcontext() as log:
             attempt = Attempt(planned, self.wish.watching, start.attempt, self.run_id, log)
-            record = attempt.run(environ=self.world.environ, stdout=self.world.stdout)
+            record = attempt.run(environ=self._environ(start), stdout=self.world.stdout)
         self._keep(record, journal)
         return restarts.ended(state, self._event(record, state))
+
+    def _environ(self, start: Start) -> Mapping[str, str]:
+        """A step of Slurm's that lost a node holds what it had until Slurm gives the node up: later ones overlap it."""
+        return {**self.world.environ, "SLURM_OVERLAP": "1"} if start.attempt > 1 else self.world.environ
 
     def _keep(self, record: Record, journal: Journal | None) -> None:
         self.records.append(record)

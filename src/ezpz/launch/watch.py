@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ezpz.launch.outlet import Outlet
 from ezpz.launch.terminal import follow_size, open_terminal
-from ezpz.process import ENDING, PASSED_ON, PIPE, collected_signals, end_tree, exit_status, signal_group, start
+from ezpz.process import ENDING, PASSED_ON, PIPE, collected_signals, end_tree, exit_status, pass_on, signal_group, start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,12 +45,13 @@ class Ear(Protocol):
 class Rules:
     """idle: seconds of silence after which it is ended, None for never; grace: seconds to end by itself when asked to.
 
-    pty: stdout and stderr of the command are a terminal
+    pty: stdout and stderr of the command are a terminal; whole: whom signals are passed on to, see `process.pass_on`
     """
 
     grace: float
     idle: float | None = None
     pty: bool = False
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ def watch(
 ) -> Ended:
     """Run `argv` once for each environment, all at once, and pass on what they say; return how it ended.
 
-    The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to the
-    whole tree of each; `rules.grace` seconds after one that asks to end, or at the second one, what is left is ended.
-    Silence is treated like such a signal. `stdout`: a descriptor to take the place of ours. For the main thread only.
+    The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to each;
+    `rules.grace` seconds after one that asks to end, or at the second one, what is left is ended. Silence is treated
+    like such a signal. `stdout`: a descriptor to take the place of ours. For the main thread only.
     Raises ToolMissing, BrokenPipeError when nobody reads what we write, and OSError for a file that is no program.
     """
     with collected_signals(PASSED_ON) as signals:
@@ -170,7 +171,7 @@ class _Run:
     def _ask(self, number: int) -> None:
         """Pass on a signal; one that asks to end gives a grace, the second one none."""
         for process in self._running():
-            signal_group(process.pid, number)
+            pass_on(process, number, whole=self.rules.whole)
         if number == signal.SIGWINCH and self.rules.pty:
             for descriptor in self.sources:
                 follow_size(descriptor)

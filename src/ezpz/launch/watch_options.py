@@ -33,11 +33,12 @@ def node_count(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 def regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
     """The pattern, or patterns, if they are regular expressions; the callback of an option."""
-    for pattern in value if isinstance(value, tuple) else (value,):
-        try:
+    patterns = value if isinstance(value, tuple) else (value,)
+    try:
+        for pattern in patterns:
             re.compile(pattern)
-        except re.error as e:
-            raise click.BadParameter(f"{pattern!r} is no regular expression: {e}.") from e
+    except re.error as e:
+        raise click.BadParameter(f"{pattern!r} is no regular expression: {e}.") from e
     return value
 
 
@@ -65,7 +66,7 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
             "--nhosts",
             metavar="N|MIN:MAX",
             callback=node_count,
-            help="Use so many nodes; the others of the job are spares.",
+            help="Use so many nodes; the others are spares.",
         ),
         option("--spares", metavar="K", type=natural(), default=0, help="Keep K nodes back as spares."),
         option("--check", is_flag=True, help="Look at every node first, and leave out those that fail."),
@@ -116,7 +117,7 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
             metavar="REGEX",
             callback=regex,
             multiple=True,
-            help="Do not show lines that match; logs have them.",
+            help="Do not show what matches; logs have it.",
         ),
         option("--no-filter", is_flag=True, help="Show every line."),
         option("--pty", is_flag=True, help="Give COMMAND a terminal, for colours and progress bars."),
