@@ -128,6 +128,7 @@ async def _ask(argv: tuple[str, ...], request: bytes, within: float, nodes: tupl
     try:
         with contextlib.suppress(ConnectionError):
             child.writer.write(program() + request)
+            child.writer.write_eof()
         try:
             await asyncio.wait_for(_hear(child, asked, nodes, found), CONNECTING + within)
         except asyncio.TimeoutError:
