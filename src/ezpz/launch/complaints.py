@@ -18,6 +18,11 @@ ERROR = re.compile(
     r"|Assertion .*failed|command not found|No such file or directory|Permission denied",
     re.IGNORECASE,
 )
+WORDS = (
+    "error", "exception", "interrupt", "exit", "fatal", "panic", "fault", "illegal", "dumped", "terminate", "memory",
+    "abort", "assert", "not found", "no such", "denied",
+)  # fmt: skip
+"""One of them is in whatever ERROR matches; looking for them first costs less."""
 
 
 class Complaints:
@@ -29,16 +34,18 @@ class Complaints:
 
     def hear(self, line: str, rank: int | None) -> None:
         """A line, without its end, and who said it (None: nobody knows, or the launcher)."""
-        line = line.rstrip()[:WIDEST]
         if rank in self._open:
-            self._go_on(line, rank)
-        elif rank not in self._errors and len(self._errors) < MOST_RANKS and self._begins(line):
-            self._errors[rank] = [line]
+            self._go_on(line.rstrip()[:WIDEST], rank)
+        elif rank not in self._errors and len(self._errors) < MOST_RANKS and self._begins(line[:WIDEST]):
+            self._errors[rank] = [line.rstrip()[:WIDEST]]
             if TRACEBACK in line:
                 self._open.add(rank)
 
     def _begins(self, line: str) -> bool:
-        return TRACEBACK in line or ERROR.search(line) is not None
+        if TRACEBACK in line:
+            return True
+        small = line.lower()
+        return any(word in small for word in WORDS) and ERROR.search(line) is not None
 
     def _go_on(self, line: str, rank: int | None) -> None:
         kept = self._errors[rank]

@@ -104,8 +104,8 @@ class Witness:
     ) -> None:
         self.placement = placement
         self.ranks = ranks
-        self.signs = (*(Sign(FAULT, re.compile(pattern)) for pattern in more), *evidence.SIGNS)
-        self.victim_signs = (*evidence.VICTIMS, *(re.compile(pattern) for pattern in victims))
+        self.signs = (*(Sign(FAULT, "", re.compile(pattern)) for pattern in more), *evidence.SIGNS)
+        self.victim_signs = tuple(re.compile(pattern) for pattern in victims)
         self.node_lost = False
         self._findings: list[Finding] = []
         self._victims: set[int] = set()
@@ -115,14 +115,17 @@ class Witness:
     def hear(self, line: str, rank: int | None = None, node: str | None = None) -> None:
         """A line, and who said it, if that is known."""
         line = line[:LONGEST]
-        if rank is not None and any(pattern.search(line) for pattern in self.victim_signs):
+        if rank is not None and self._is_of_victim(line):
             self._victims.add(rank)
             return
-        for sign in self.signs:
-            match = sign.pattern.search(line) if len(self._findings) < MOST_FINDINGS else None
+        for sign in self.signs if len(self._findings) < MOST_FINDINGS else ():
+            match = sign.match(line)
             if match is not None:
                 self._note(sign, match.groupdict(), line.strip(), rank, node)
                 return
+
+    def _is_of_victim(self, line: str) -> bool:
+        return any(said in line for said in evidence.VICTIMS) or any(sign.search(line) for sign in self.victim_signs)
 
     def _note(self, sign: Sign, groups: dict[str, str | None], line: str, rank: int | None, node: str | None) -> None:
         if sign.kind == TIME:

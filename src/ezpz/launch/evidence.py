@@ -19,16 +19,22 @@ class Sign:
     kind: NODE: a node has gone or cannot be reached. FAULT: its hardware or filesystem failed, as a rank on it says.
     SIGNAL, EXIT: a rank ended so. TIME: the job's time is over. WHERE: the next sign of how a rank ended is about this
     rank or node
+    hint: what a line that matches surely holds; looking for it first is what makes looking at every line affordable
     ended: the number of the signal, where only words tell it
     """
 
     kind: str
+    hint: str
     pattern: re.Pattern[str]
     ended: int | None = None
 
+    def match(self, line: str) -> re.Match[str] | None:
+        """What the line tells, if it does."""
+        return self.pattern.search(line) if self.hint in line else None
 
-def _sign(kind: str, pattern: str, ended: int | None = None) -> Sign:
-    return Sign(kind, re.compile(pattern), ended)
+
+def _sign(kind: str, hint: str, pattern: str = "", ended: int | None = None) -> Sign:
+    return Sign(kind, hint, re.compile(pattern or re.escape(hint)), ended)
 
 
 _NODE = r"(?P<node>[A-Za-z0-9][A-Za-z0-9_.-]*)"
@@ -40,54 +46,72 @@ _SLURM_WORDS = {
 
 SIGNS: tuple[Sign, ...] = (
     # PALS
-    _sign(NODE, rf"{_NODE}: shepherd died from signal \d+"),
-    _sign(NODE, rf"ping RPC timeout from {_NODE} after"),
-    _sign(NODE, rf"launch failed on {_NODE}:"),
-    _sign(SIGNAL, rf"(?:{_NODE}: )?\brank (?P<rank>\d+)\b.*? died from signal (?P<signal>\d+)"),
-    _sign(EXIT, rf"(?:{_NODE}: )?\brank (?P<rank>\d+)\b.*? exited with code (?P<status>\d+)"),
+    _sign(NODE, "shepherd died", rf"{_NODE}: shepherd died from signal \d+"),
+    _sign(NODE, "ping RPC timeout", rf"ping RPC timeout from {_NODE} after"),
+    _sign(NODE, "launch failed on", rf"launch failed on {_NODE}:"),
+    _sign(SIGNAL, "died from signal", rf"(?:{_NODE}: )?\brank (?P<rank>\d+)\b.*? died from signal (?P<signal>\d+)"),
+    _sign(EXIT, "exited with code", rf"(?:{_NODE}: )?\brank (?P<rank>\d+)\b.*? exited with code (?P<status>\d+)"),
     # Slurm
-    _sign(NODE, r"error: Node failure on (?P<nodes>\S+)"),
-    _sign(NODE, r"aborting, io error with slurmstepd on node (?P<index>\d+)"),
-    _sign(NODE, rf"Task launch for StepId=\S+ failed on node {_NODE}:"),
-    _sign(FAULT, rf"slurmstepd-{_NODE}: error: Detected \d+ oom.kill event", 9),
-    _sign(TIME, r"CANCELLED AT \S+ DUE TO (?:TIME LIMIT|PREEMPTION)"),
-    _sign(TIME, r"=>> PBS: job killed: walltime"),
-    _sign(EXIT, _TASKS + r"Exited with exit code (?P<status>\d+)"),
-    *(_sign(SIGNAL, _TASKS + word, number) for word, number in _SLURM_WORDS.items()),
+    _sign(NODE, "Node failure on", r"error: Node failure on (?P<nodes>\S+)"),
+    _sign(NODE, "io error with slurmstepd", r"aborting, io error with slurmstepd on node (?P<index>\d+)"),
+    _sign(NODE, "Task launch for", rf"Task launch for StepId=\S+ failed on node {_NODE}:"),
+    _sign(FAULT, "slurmstepd-", rf"slurmstepd-{_NODE}: error: Detected \d+ oom.kill event", 9),
+    _sign(TIME, "CANCELLED AT", r"CANCELLED AT \S+ DUE TO (?:TIME LIMIT|PREEMPTION)"),
+    _sign(TIME, "=>> PBS: job killed: walltime"),
+    _sign(EXIT, "Exited with exit code", _TASKS + r"Exited with exit code (?P<status>\d+)"),
+    *(_sign(SIGNAL, f": {word}", _TASKS + word, number) for word, number in _SLURM_WORDS.items()),
     # MPICH and Intel MPI
-    _sign(WHERE, rf"^= +(?:RANK (?P<rank>\d+) )?PID \d+ RUNNING AT {_NODE}"),
-    _sign(EXIT, r"^= +EXIT (?:CODE|STATUS): (?P<status>\d+)"),
-    _sign(SIGNAL, r"^= +KILLED BY SIGNAL: (?P<signal>\d+)"),
-    _sign(NODE, rf'unable to connect from "\S+" to "{_NODE}"'),
-    _sign(EXIT, r"application called MPI_Abort\(.*?, (?P<status>-?\d+)\) - process (?P<rank>\d+)"),
-    _sign(EXIT, r"\bAbort\((?P<status>-?\d+)\) on node (?P<rank>\d+)\b"),
+    _sign(WHERE, "RUNNING AT", rf"^= +(?:RANK (?P<rank>\d+) )?PID \d+ RUNNING AT {_NODE}"),
+    _sign(EXIT, " EXIT ", r"^= +EXIT (?:CODE|STATUS): (?P<status>\d+)"),
+    _sign(SIGNAL, "KILLED BY SIGNAL", r"^= +KILLED BY SIGNAL: (?P<signal>\d+)"),
+    _sign(NODE, "unable to connect from", rf'unable to connect from "\S+" to "{_NODE}"'),
+    _sign(EXIT, "MPI_Abort(", r"application called MPI_Abort\(.*?, (?P<status>-?\d+)\) - process (?P<rank>\d+)"),
+    _sign(EXIT, "Abort(", r"\bAbort\((?P<status>-?\d+)\) on node (?P<rank>\d+)\b"),
     # ssh, by which MPICH and Open MPI reach nodes
-    _sign(NODE, rf"ssh: connect to host {_NODE} port \d+:"),
-    _sign(NODE, rf"ssh: Could not resolve hostname {_NODE}:"),
-    _sign(NODE, rf"Connection to {_NODE} closed by remote host"),
-    _sign(NODE, rf"Connection (?:closed|reset) by {_NODE} port \d+"),
-    _sign(NODE, rf"Timeout, server {_NODE} not responding"),
+    _sign(NODE, "ssh: connect to host", rf"ssh: connect to host {_NODE} port \d+:"),
+    _sign(NODE, "ssh: Could not resolve", rf"ssh: Could not resolve hostname {_NODE}:"),
+    _sign(NODE, "closed by remote host", rf"Connection to {_NODE} closed by remote host"),
+    _sign(NODE, "Connection closed by", rf"Connection closed by {_NODE} port \d+"),
+    _sign(NODE, "Connection reset by", rf"Connection reset by {_NODE} port \d+"),
+    _sign(NODE, "Timeout, server", rf"Timeout, server {_NODE} not responding"),
     # Open MPI
-    _sign(SIGNAL, rf"process rank (?P<rank>\d+) with PID \d+ on node {_NODE} exited on signal (?P<signal>\d+)"),
-    _sign(NODE, rf"Remote daemon: \[\S+\] on node {_NODE}"),
-    _sign(WHERE, r"Process name: \[.*,(?P<rank>\d+)\]"),
-    _sign(EXIT, r"^ *Exit code: +(?P<status>\d+)"),
-    _sign(EXIT, r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
+    _sign(
+        SIGNAL,
+        "exited on signal",
+        rf"process rank (?P<rank>\d+) with PID \d+ on node {_NODE} exited on signal (?P<signal>\d+)",
+    ),
+    _sign(NODE, "Remote daemon:", rf"Remote daemon: \[\S+\] on node {_NODE}"),
+    _sign(WHERE, "Process name:", r"Process name: \[.*,(?P<rank>\d+)\]"),
+    _sign(EXIT, "Exit code:", r"^ *Exit code: +(?P<status>\d+)"),
+    _sign(EXIT, "MPI_ABORT was invoked", r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
     # what a rank says of the machine that it runs on
-    _sign(FAULT, r"uncorrectable ECC error|CUDA-capable device\(s\) is/are busy or unavailable|\bNVRM: Xid\b"),
-    _sign(FAULT, r"UR_RESULT_ERROR_DEVICE_LOST|ZE_RESULT_ERROR_DEVICE_LOST|hipErrorNoDevice|cudaErrorNoDevice"),
-    _sign(FAULT, r"No space left on device|Input/output error|Stale file handle|Transport endpoint is not connected"),
+    *(
+        _sign(FAULT, said)
+        for said in (
+            "uncorrectable ECC error",
+            "CUDA-capable device(s) is/are busy or unavailable",
+            "NVRM: Xid",
+            "UR_RESULT_ERROR_DEVICE_LOST",
+            "ZE_RESULT_ERROR_DEVICE_LOST",
+            "hipErrorNoDevice",
+            "cudaErrorNoDevice",
+            "No space left on device",
+            "Input/output error",
+            "Stale file handle",
+            "Transport endpoint is not connected",
+        )
+    ),
 )
 
-VICTIMS: tuple[re.Pattern[str], ...] = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"Connection (?:reset|closed) by (?:remote )?peer",
-        r"remote process exited or there was a network error",
-        r"ncclRemoteError|ncclSystemError",
-        r"Broken pipe",
-        r"Socket Timeout|Timed out waiting \d+ms for",
-    )
+VICTIMS: tuple[str, ...] = (
+    "Connection reset by peer",
+    "Connection closed by peer",
+    "Connection closed by remote peer",
+    "remote process exited or there was a network error",
+    "ncclRemoteError",
+    "ncclSystemError",
+    "Broken pipe",
+    "Socket Timeout",
 )
 """What a rank says that only noticed the end of another."""
 
