@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 from ezpz.errors import LimitReached, TimedOut, ToolMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 Argument: TypeAlias = "str | bytes"
 Running: TypeAlias = "subprocess.Popen[bytes]"
@@ -204,15 +204,15 @@ def foreground(
     envs: Sequence[Mapping[str, str]],
     grace: float,
     stdout: int | None = None,
-    whole: bool = True,
+    pass_on: Callable[[Running, int], None] | None = None,
 ) -> int:
     """Run `argv` once for each environment, all at once, on our own stdio; return the exit status as a shell would.
 
     The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to the
     whole tree of each; `grace` seconds after one that asks to end, or at the second one, what is left is ended. The
     status is never 0 after such a signal N, but 128 + N: MPICH's mpiexec answers Ctrl-C with 0.
-    `stdout`: a descriptor to take the place of ours. `whole`: see `pass_on`. For the main thread only. Raises
-    ToolMissing, and OSError for a file that is no program.
+    `stdout`: a descriptor to take the place of ours. `pass_on`: another way for signals than to the whole tree. For the
+    main thread only. Raises ToolMissing, and OSError for a file that is no program.
     """
     processes: list[Running] = []
     failed: Running | None = None
@@ -228,7 +228,7 @@ def foreground(
                     break
                 for number in signals.within(left):
                     for process in running:
-                        pass_on(process, number, whole=whole)
+                        (pass_on or to_group)(process, number)
                     if number in ENDING:
                         deadline, asked = time.monotonic() + (0.0 if asked else grace), number
         finally:
@@ -242,15 +242,9 @@ def foreground(
     return status if status >= 0 else 128 - status
 
 
-def pass_on(process: Running, number: int, *, whole: bool) -> None:
-    """Send a signal to the whole tree of a process that has not been waited for, or to itself alone.
-
-    To itself alone if it has its own way to pass it on: an mpiexec whose ssh are ended with it can tell ranks nothing.
-    """
-    if whole:
-        signal_group(process.pid, number)
-    else:
-        process.send_signal(number)
+def to_group(process: Running, number: int) -> None:
+    """Send a signal to the whole tree of a process that has not been waited for."""
+    signal_group(process.pid, number)
 
 
 def _failed(processes: Sequence[Running]) -> Running | None:

@@ -17,11 +17,12 @@ from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ezpz.launch.journal import AttemptLog
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.wish import Watching
+    from ezpz.process import Running
 
 LOCAL = "local"  # the launcher whose processes are the ranks themselves
 MARK = "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
@@ -32,6 +33,7 @@ class Record:
     """What became of an attempt.
 
     error: the rank and the lines of the first error of the first rank that failed, if any said one
+    lost: the nodes that did not answer after it
     """
 
     number: int
@@ -47,6 +49,7 @@ class Record:
     error: tuple[int | None, tuple[str, ...]] | None = None
     log: str = ""
     complaint: str = ""
+    lost: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As a part of a JSON document."""
@@ -62,6 +65,7 @@ class Record:
             "progress": self.progressed,
             "cause": str(finding) if finding else None,
             "culprit": finding.node if finding else None,
+            "lost": list(self.lost),
             "failed_ranks": ranks.fold(self.cause.failed),
             "first_error": {"rank": self.error[0], "lines": list(self.error[1])} if self.error else None,
             "log": self.log or None,
@@ -76,6 +80,7 @@ class Record:
             f"attempt {self.number}, {when}: {self.size} ranks on {where}, by {self.launcher}",
             f"  ended   {how}, after {self.seconds:.1f} s{'' if self.progressed else ', without a progress marker'}",
             *((f"  cause   {self.cause.finding}",) if self.cause.finding else ()),
+            *((f"  lost    {fold(self.lost)}",) if self.lost else ()),
             *((f"  failed  {ranks.shown(self.cause.failed)}",) if self.cause.failed else ()),
             *((f"  log     {self.log}",) if self.log else ()),
             *((f"  not shown, but in the log: {self.left_out} lines",) if self.left_out else ()),
@@ -127,11 +132,17 @@ class Attempt:
         )
 
     def _through(
-        self, argv: Sequence[str], *, envs: Sequence[Mapping[str, str]], grace: float, stdout: int | None, whole: bool
+        self,
+        argv: Sequence[str],
+        *,
+        envs: Sequence[Mapping[str, str]],
+        grace: float,
+        stdout: int | None,
+        pass_on: Callable[[Running, int], None],
     ) -> int:
         """In the place of `process.foreground`."""
         line = with_labels(self.plan.launcher, argv) if self.watching.labels else argv
-        rules = Rules(grace, self.watching.idle, self.watching.pty, whole)
+        rules = Rules(grace, self.watching.idle, self.watching.pty, pass_on)
         self.ended = watch(line, envs=envs, ear=self.transcript, rules=rules, stdout=stdout)
         return self.ended.status
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ezpz import process
 from ezpz.errors import CommandNotFound, EzpzError, LauncherMissing, TimedOut, ToolMissing
 from ezpz.launch.launchers import HOSTFILE
+from ezpz.launch.relay import relay_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,7 +60,7 @@ def execute(
     Raises CommandNotFound and LauncherMissing.
     """
     invocation = plan.invocation
-    through = functools.partial(through, whole=plan.launcher == "local")  # a launcher passes signals on by itself
+    through = functools.partial(through, pass_on=relay_of(plan, environ))
     envs = [{**environ, **extra} for extra in invocation.ranks]
     try:
         if not invocation.hostfile:

@@ -145,8 +145,9 @@ class Supervisor:
         with journal.attempt() if journal else contextlib.nullcontext() as log:
             attempt = Attempt(planned, self.wish.watching, start.attempt, self.run_id, log)
             record = attempt.run(environ=self._environ(start), stdout=self.world.stdout)
-        self._keep(record, journal)
-        return restarts.ended(state, self._event(record, state))
+        event = self._event(record, state)
+        self._keep(replace(record, lost=event.lost), journal)
+        return restarts.ended(state, event)
 
     def _environ(self, start: Start) -> Mapping[str, str]:
         """A step of Slurm's that lost a node holds what it had until Slurm gives the node up: later ones overlap it."""
@@ -160,6 +161,8 @@ class Supervisor:
             journal.summarize(record.to_lines())
         if record.ended.status and record.cause.finding:
             self.world.tell(f"attempt {record.number}: {record.cause.finding}")
+        if record.lost:
+            self.world.tell(f"attempt {record.number}: lost {fold(record.lost)}")
 
     def _event(self, record: Record, state: State) -> restarts.Ended:
         """What the attempt means. After a failure the nodes are asked whether they are still there."""
@@ -176,7 +179,8 @@ class Supervisor:
         if event.status == 0 or event.signals:
             return event
         if state.policy.restarts and state.attempt <= state.policy.restarts:
-            return replace(event, lost=(*event.lost, *self._lost((*state.active, *state.spares))))
+            lost = (*event.lost, *self._lost((*state.active, *state.spares)))
+            return replace(event, lost=tuple(dict.fromkeys(lost)))
         if record.ended.idle:
             self._lost(state.active)  # ends what the launcher may have left there
         return event

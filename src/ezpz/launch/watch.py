@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Protocol
 
 from ezpz.launch.outlet import Outlet
 from ezpz.launch.terminal import follow_size, open_terminal
-from ezpz.process import ENDING, PASSED_ON, PIPE, collected_signals, end_tree, exit_status, pass_on, signal_group, start
+from ezpz.process import (
+    ENDING,
+    PASSED_ON,
+    PIPE,
+    collected_signals,
+    end_tree,
+    exit_status,
+    signal_group,
+    start,
+    to_group,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ezpz.process import Running, Signals
 
@@ -45,13 +55,13 @@ class Ear(Protocol):
 class Rules:
     """idle: seconds of silence after which it is ended, None for never; grace: seconds to end by itself when asked to.
 
-    pty: stdout and stderr of the command are a terminal; whole: whom signals are passed on to, see `process.pass_on`
+    pty: stdout and stderr of the command are a terminal; pass_on: how signals get to it
     """
 
     grace: float
     idle: float | None = None
     pty: bool = False
-    whole: bool = True
+    pass_on: Callable[[Running, int], None] = to_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +181,7 @@ class _Run:
     def _ask(self, number: int) -> None:
         """Pass on a signal; one that asks to end gives a grace, the second one none."""
         for process in self._running():
-            pass_on(process, number, whole=self.rules.whole)
+            self.rules.pass_on(process, number)
         if number == signal.SIGWINCH and self.rules.pty:
             for descriptor in self.sources:
                 follow_size(descriptor)
