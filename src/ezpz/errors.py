@@ -46,7 +46,13 @@ EzpzError
 │   ├── LauncherFailed        52   srun or mpiexec itself, before any rank ran
 │   ├── NotEnoughNodes        53   more was asked for than there is
 │   ├── NodesOutside          54   --hosts or a hostfile names nodes that are not the job's
-│   └── SiteFileError         55   a file about a site is broken, with its line
+│   ├── SiteFileError         55   a file about a site is broken, with its line
+│   ├── ChecksFailed          60   too few nodes passed the checks
+│   ├── NoSpares              61   a node is no good, and there is none to take its place
+│   ├── NoProgress            62   started again, and again it got nowhere
+│   ├── RestartsExhausted     63
+│   ├── Walltime              64   the job's time is over
+│   └── IdleTimeout          124   the command said nothing for too long
 └── Interrupted          130/143   Ctrl-C or SIGTERM
 
 A bug in ezpz itself exits with 70. A node's failure is the same `code`, kept as data in `NodeResult`.
@@ -232,6 +238,30 @@ class NodesOutside(EzpzError):
 
 class SiteFileError(EzpzError):
     code, exit_code = "site-file", 55
+
+
+class ChecksFailed(EzpzError):
+    code, exit_code = "checks-failed", 60
+
+
+class NoSpares(EzpzError):
+    code, exit_code = "no-spares", 61
+
+
+class NoProgress(EzpzError):
+    code, exit_code = "no-progress", 62
+
+
+class RestartsExhausted(EzpzError):
+    code, exit_code = "restarts-exhausted", 63
+
+
+class Walltime(EzpzError):
+    code, exit_code = "walltime", 64
+
+
+class IdleTimeout(EzpzError):
+    code, exit_code = "idle-timeout", 124
 
 
 class Interrupted(EzpzError):

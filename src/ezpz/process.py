@@ -194,8 +194,8 @@ def _text(argv: Sequence[Argument]) -> str:
     return os.fsdecode(argv[0])
 
 
-_ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
-_PASSED_ON = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
+ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
+PASSED_ON = ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 
 
 def foreground(
@@ -205,19 +205,20 @@ def foreground(
     grace: float,
     stdout: int | None = None,
     stderr: int | None = None,
+    pass_on: Callable[[Running, int], None] | None = None,
 ) -> int:
     """Run `argv` once for each environment, all at once, on our own stdio; return the exit status as a shell would.
 
     The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to the
     whole tree of each; `grace` seconds after one that asks to end, or at the second one, what is left is ended. The
     status is never 0 after such a signal N, but 128 + N: MPICH's mpiexec answers Ctrl-C with 0.
-    `stdout`, `stderr`: descriptors to take the place of ours. For the main thread only. Raises ToolMissing, and OSError
-    for a file that is no program.
+    `stdout`, `stderr`: descriptors to take the place of ours. `pass_on`: another way for signals than to the whole
+    tree. For the main thread only. Raises ToolMissing, and OSError for a file that is no program.
     """
     processes: list[Running] = []
     failed: Running | None = None
     deadline, asked = math.inf, 0
-    with _signals(_PASSED_ON) as came_within:
+    with collected_signals(PASSED_ON) as signals:
         try:
             for env in envs:
                 processes.append(start(argv, stdin=None, stdout=stdout, stderr=stderr, env=env))  # noqa: PERF401 - each is ended below
@@ -226,10 +227,10 @@ def foreground(
                 left = deadline - time.monotonic()
                 if left <= 0 or (failed and not asked):
                     break
-                for number in came_within(left):
+                for number in signals.within(left):
                     for process in running:
-                        signal_group(process.pid, number)
-                    if number in _ENDING:
+                        (pass_on or to_group)(process, number)
+                    if number in ENDING:
                         deadline, asked = time.monotonic() + (0.0 if asked else grace), number
         finally:
             for process in processes:
@@ -242,28 +243,44 @@ def foreground(
     return status if status >= 0 else 128 - status
 
 
+def to_group(process: Running, number: int) -> None:
+    """Send a signal to the whole tree of a process that has not been waited for."""
+    signal_group(process.pid, number)
+
+
 def _failed(processes: Sequence[Running]) -> Running | None:
     return next((process for process in processes if process.returncode), None)
 
 
+class Signals:
+    """Signals that were collected instead of acted on; something is readable when one came, or a child ended."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+
+    def fileno(self) -> int:
+        """For select and its like."""
+        return self._ours.fileno()
+
+    def within(self, seconds: float) -> Sequence[int]:
+        """Those that came, as soon as one comes or a child ends, or after so many seconds."""
+        ready, _, _ = select.select((self._ours,), (), (), None if seconds == math.inf else max(0.0, seconds))
+        return [number for number in (self._ours.recv(4096) if ready else b"") if number != signal.SIGCHLD]
+
+
 @contextlib.contextmanager
-def _signals(numbers: Iterable[int]) -> Iterator[Callable[[float], Sequence[int]]]:
+def collected_signals(numbers: Iterable[int]) -> Iterator[Signals]:
     """Collect these signals instead of acting on them, but for those that we were started to ignore (nohup).
 
-    Yields a function that returns those that came, as soon as one comes or a child ends, or after so many seconds.
+    For the main thread only.
     """
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda *_: None) for number in (*kept, signal.SIGCHLD)}
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-
-    def came_within(seconds: float) -> Sequence[int]:
-        ready, _, _ = select.select((ours,), (), (), None if seconds == math.inf else max(0.0, seconds))
-        return [number for number in (ours.recv(4096) if ready else b"") if number != signal.SIGCHLD]
-
     try:
-        yield came_within
+        yield Signals(ours)
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():

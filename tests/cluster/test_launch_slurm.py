@@ -40,9 +40,9 @@ def test_ranks_know_who_they_are_under_srun(slurm: Slurm, ranks: int) -> None:
 
 
 def test_what_the_job_asked_for_is_what_a_node_takes(slurm: Slurm) -> None:
-    done = in_job(slurm, f"{EZPZ} launch --json --dry-run --nhosts 2:3 true")
+    done = in_job(slurm, f"{EZPZ} launch --json --dry-run --nhosts 2 true")
     plan = json.loads(done.stdout)
-    assert (plan["ranks"], plan["ppn"], plan["nodes"], plan["spares"]) == (4, 2, ["n000", "n001"], ["n002"])
+    assert (plan["ranks"], plan["ppn"], plan["nodes"], plan["spares"]) == (4, 2, ["n000", "n001"], ["n002", "n003"])
     assert any("SLURM_NTASKS_PER_NODE is 2" in line for line in plan["evidence"])
 
 

@@ -247,6 +247,8 @@ def test_an_error_is_as_its_schema_says(here: Here, arguments: tuple[str, ...]) 
 def test_a_launch_is_as_its_schema_says(here: Here) -> None:
     done = here.run("launch", "--json", *ME, "true")
     here.validate(json.loads(done.stdout), "ezpz/launch/2")
+    watched = here.run("launch", "--json", "--check", "--log-dir", str(here.folder / "logs"), *ME, "sh", "-c", "exit 3")
+    here.validate(json.loads(watched.stdout), "ezpz/launch/2")
     assert json.loads(done.stdout)["exit_code"] == 0
     planned = here.run("launch", "--json", "--dry-run", *ME, "true")
     here.validate(json.loads(planned.stdout), "ezpz/launch/2")

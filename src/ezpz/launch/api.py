@@ -32,6 +32,7 @@ def plan(
     nproc: int | None = None,
     ppn: int | None = None,
     nhosts: int | tuple[int, int] | None = None,
+    spares: int = 0,
     hosts: str | None = None,
     hostfile: str | None = None,
     exclude: Sequence[str] = (),
@@ -50,7 +51,7 @@ def plan(
     """
     least, most = nhosts if isinstance(nhosts, tuple) else (nhosts, nhosts)
     count = None if least is None or most is None else NodeCount(least, most)
-    wish = Wish(nproc, ppn, count, gpus_per_rank=gpus_per_rank)
+    wish = Wish(nproc, ppn, count, spares, gpus_per_rank)
     request = LaunchRequest(tuple(command), wish, cpu_bind, tuple(options))
     question = Question(hosts, hostfile, hsn, tuple(exclude), env, site=site)
     return decide(request, question, os.environ if environ is None else environ)

@@ -1,9 +1,10 @@
-"""`ezpz launch`: options -> LaunchRequest and Question; everything else is elsewhere."""
+"""`ezpz launch`: options -> LaunchRequest, Question and Care; everything else is elsewhere."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +12,12 @@ import click
 from ezpz.cli.options import node_options
 from ezpz.cli.output import Output, output_options
 from ezpz.launch.options import PREFIX, LaunchCommand, option, place_options, theirs, topology_options
+from ezpz.launch.watch_options import care_of, watch_options
 
 if TYPE_CHECKING:
     from ezpz.cli.preparation import Prepared
+    from ezpz.launch.care import Care
+    from ezpz.launch.look import Outlook
     from ezpz.launch.plan import LaunchPlan
 
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 @topology_options
 @node_options(PREFIX)
 @place_options
+@watch_options(PREFIX)
 @option("--dry-run", is_flag=True, envvar=f"{PREFIX}_DRY_RUN", help="Show what would be run, and run nothing.")
 @output_options(PREFIX)
 @click.pass_context
@@ -49,18 +54,30 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
         output.note("nothing was launched")
         output.document(prepared.document or {})
         ctx.exit(prepared.exit_code)
-    planned = _plan(command, theirs(ctx), options, prepared)
+    outlook = _look(command, theirs(ctx), options, prepared)
+    planned = outlook.plan()
     _tell(planned, output)
     if options["dry_run"]:
         for line in planned.to_lines():
             output.line(line)
         output.document(planned.to_dict())
         return
+    ctx.exit(_run(outlook, planned, care_of(options, planned), output))
+
+
+def _run(outlook: Outlook, planned: LaunchPlan, care: Care, output: Output) -> int:
+    """Run it, watched if anything was asked for that needs it; the exit status."""
+    if not care.is_plain:
+        from ezpz.launch.supervise import supervise, surroundings
+
+        outlook = replace(outlook, environ=surroundings(care, outlook.environ))
+        return supervise(care, outlook.allocation, outlook.replan, outlook.plan(), output)
     from ezpz.launch.run import execute
 
-    status = execute(planned, environ=os.environ, stdout=sys.stderr.fileno() if output.json else None)
+    stdout = sys.stderr.fileno() if output.json else None
+    status = execute(planned, environ=os.environ, stdout=stdout, grace=care.watching.grace)
     output.document({**planned.to_dict(), "exit_code": status})
-    ctx.exit(status)
+    return status
 
 
 def _prepare(output: Output, options: dict[str, Any]) -> Prepared:
@@ -87,14 +104,14 @@ def _hosts(options: dict[str, Any]) -> str:
     return ",".join(node.given for node in left.allocation.nodes)
 
 
-def _plan(
+def _look(
     command: tuple[str, ...], launchers: tuple[str, ...], options: dict[str, Any], prepared: Prepared | None
-) -> LaunchPlan:
-    from ezpz.launch.look import Question, decide
+) -> Outlook:
+    from ezpz.launch.look import Question, look
     from ezpz.launch.plan import LaunchRequest
     from ezpz.launch.topology import Wish
 
-    wish = Wish(options["nproc"], options["ppn"], options["nhosts"], gpus_per_rank=options["gpus_per_rank"])
+    wish = Wish(*(options[name] for name in ("nproc", "ppn", "nhosts", "spares", "gpus_per_rank")))
     request = LaunchRequest(command, wish, options["cpu_bind"], launchers)
     question = Question(
         options["hosts"],
@@ -106,7 +123,7 @@ def _plan(
         failed=prepared.failed if prepared and not options["dry_run"] else None,
         site=options["site"],
     )
-    return decide(request, question, os.environ)
+    return look(request, question, os.environ)
 
 
 def _tell(planned: LaunchPlan, output: Output) -> None:

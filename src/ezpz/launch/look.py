@@ -18,7 +18,7 @@ from ezpz.launch.launchers import Tools, scheduler_of
 from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest, plan
 from ezpz.launch.rendezvous import rendezvous
 from ezpz.launch.run import PathTools
-from ezpz.launch.topology import PerNode
+from ezpz.launch.topology import NodeCount, PerNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,27 +58,61 @@ class World:
     hostname: Callable[[], str] = socket.gethostname
 
 
-def decide(
-    request: LaunchRequest, question: Question, environ: Mapping[str, str], world: World | None = None
-) -> LaunchPlan:
-    """Look at what there is, and decide. Raises an EzpzError for whatever does not fit."""
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What was seen once, for any number of plans: the nodes that may run ranks, and the facts about them.
+
+    hsn: as in the question, for the name of whatever node is the first one
+    """
+
+    request: LaunchRequest
+    allocation: Allocation
+    environ: Mapping[str, str]
+    facts: Facts
+    world: World
+    hsn: str = network.AUTO
+
+    def plan(self) -> LaunchPlan:
+        """The plan for all the nodes. Raises an EzpzError for whatever does not fit."""
+        return self._plan(self.request, self.allocation)
+
+    def replan(self, allocation: Allocation) -> LaunchPlan:
+        """The same command for these nodes and no spares: what was said of numbers of nodes is about the job."""
+        wish = self.request.wish
+        count = len(allocation.nodes)
+        nhosts = NodeCount(min(wish.nhosts.least, count), count) if wish.nhosts else None
+        return self._plan(replace(self.request, wish=replace(wish, nhosts=nhosts, spares=0)), allocation)
+
+    def _plan(self, request: LaunchRequest, allocation: Allocation) -> LaunchPlan:
+        meeting = rendezvous(allocation.nodes, self.environ, self.world.chance, hsn=self.hsn)
+        facts = replace(self.facts, rendezvous=meeting)
+        return plan(request, allocation, self.world.tools, environ=self.environ, facts=facts)
+
+
+def look(request: LaunchRequest, question: Question, environ: Mapping[str, str], world: World | None = None) -> Outlook:
+    """Look at what there is. Raises an EzpzError when there are no such nodes, or no such site."""
     world = world or World()
     home = find_home(environ, question.env, world.exists, original=question.original)
     found = find_nodes(question, environ, home, world)
     allocation = found.allocation
     names = tuple(dict.fromkeys((world.hostname(), *(node.given for node in allocation.nodes[:1]))))
     chosen = site.choose(names, environ, wanted=question.site)
-    per_node = _per_node(request.wish, chosen, allocation, environ, world)
     facts = Facts(
         chosen,
-        per_node,
-        rendezvous(allocation.nodes, environ, world.chance, hsn=question.hsn),
-        home,
-        found.left_out,
-        (f"site {chosen.name}: {chosen.why}", *found.evidence),
-        world.exists,
+        _per_node(request.wish, chosen, allocation, environ, world),
+        home=home,
+        left_out=found.left_out,
+        evidence=(f"site {chosen.name}: {chosen.why}", *found.evidence),
+        exists=world.exists,
     )
-    return plan(_with_binding(request, environ), allocation, world.tools, environ=environ, facts=facts)
+    return Outlook(_with_binding(request, environ), allocation, environ, facts, world, question.hsn)
+
+
+def decide(
+    request: LaunchRequest, question: Question, environ: Mapping[str, str], world: World | None = None
+) -> LaunchPlan:
+    """Look at what there is, and decide. Raises an EzpzError for whatever does not fit."""
+    return look(request, question, environ, world).plan()
 
 
 def find_nodes(question: Question, environ: Mapping[str, str], home: Home | None, world: World) -> roster.Roster:

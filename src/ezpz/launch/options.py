@@ -65,7 +65,7 @@ def node_count(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 
 def topology_options(function: F) -> F:
-    """Give a command the options that say how many ranks go where: nproc, ppn, nhosts, gpus_per_rank, cpu_bind."""
+    """Give a command the options that say how many ranks go where: nproc, ppn, nhosts, spares, gpus_per_rank ..."""
     decorated: Any = function
     for each in reversed(_TOPOLOGY):
         decorated = each(decorated)
@@ -96,10 +96,18 @@ _TOPOLOGY = (
         "--nhosts",
         "-nh",
         "--nnodes",
-        metavar="N[:MAX]",
+        metavar="N|MIN:MAX",
         callback=node_count,
         envvar=f"{PREFIX}_NHOSTS",
-        help="Nodes that run ranks, and with MAX, how many with those in reserve.  [default: all]",
+        help="Run on so many nodes; the others are spares.  [default: all]",
+    ),
+    option(
+        "--spares",
+        metavar="K",
+        type=click.IntRange(min=0),
+        default=0,
+        envvar=f"{PREFIX}_SPARES",
+        help="Keep K nodes back as spares.",
     ),
     option(
         "--gpus-per-rank",

@@ -66,7 +66,7 @@ class LaunchPlan:
 
     job: what the launcher was given; its command is the wrapped one
     variables: what every rank gets, beside what tells it who it is
-    spares: nodes that stay idle, in case one that runs fails
+    spares: the nodes that are left; with --max-restarts, they take the place of those that fail
     evidence: one line for each number that was inferred and each launcher that was passed over
     """
 
@@ -121,7 +121,7 @@ class LaunchPlan:
     def to_lines(self) -> tuple[str, ...]:
         """The plan for people; the last line can be pasted into a shell."""
         nodes = self.job.allocation.nodes
-        spares = f", and {fold(node.name for node in self.spares)} in reserve" if self.spares else ""
+        spares = f", spare: {fold(node.name for node in self.spares)}" if self.spares else ""
         home = self.facts.home
         return (
             f"nodes     {fold(node.name for node in nodes)} ({len(nodes)}){spares}",

@@ -17,10 +17,12 @@ from ezpz.errors import CommandNotFound, EzpzError, LauncherFailed, LauncherMiss
 from ezpz.launch import wrapper
 from ezpz.launch.ears import Ears
 from ezpz.launch.launchers import HOSTFILE, Local
+from ezpz.launch.relay import relay_of
+from ezpz.launch.report import Report
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ezpz.launch.launchers import Invocation
     from ezpz.launch.plan import LaunchPlan
@@ -61,12 +63,46 @@ def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None 
     `stdout` is a descriptor for what it prints there. Raises CommandNotFound, LauncherMissing, and LauncherFailed when
     the launcher gave up before any rank ran.
     """
+    ending = carry_out(plan, environ=environ, stdout=stdout, grace=grace)
+    if ending.error is not None:
+        raise ending.error
+    return ending.status
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: the exit status, and why its command is not to blame, if it is not.
+
+    lacking: the hosts on which there is no command, or no environment
+    """
+
+    status: int
+    error: EzpzError | None = None
+    lacking: tuple[str, ...] = ()
+
+
+def carry_out(
+    plan: LaunchPlan,
+    *,
+    environ: Mapping[str, str],
+    stdout: int | None = None,
+    grace: float = GRACE,
+    through: Callable[..., int] | None = None,
+) -> Ending:
+    """Run the plan's command to its end. `through`: what runs it, in the place of `foreground` and called so.
+
+    Raises CommandNotFound and LauncherMissing when nothing can be started here.
+    """
     envs = [{**environ, **extra} for extra in plan.invocation.ranks]
+    run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout)
+    report = Report(f"{wrapper.NAME}-{secrets.token_hex(4)}", plan.invocation.exit_line)
     try:
         with _argv(plan.invocation) as argv:
-            if wrapper.NAME not in argv:
-                return process.foreground(argv, envs=envs, grace=grace, stdout=stdout)
-            return _wrapped(plan, argv, envs, stdout, grace)
+            place = wrapper.place(argv)
+            if place is None:
+                return Ending(run(argv, report=None, pass_on=relay_of(plan, environ)))
+            argv[place] = report.name
+            return judged(plan, run(argv, report=report, pass_on=relay_of(plan, environ)), report)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
     except OSError as e:
@@ -75,6 +111,22 @@ def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None 
             f"'{plan.invocation.argv[0]}' cannot be started on this host: {e.strerror}",
             "does the script begin with #!?",
         ) from e
+
+
+def foreground(
+    argv: Sequence[str],
+    *,
+    envs: Sequence[Mapping[str, str]],
+    grace: float,
+    stdout: int | None,
+    report: Report | None,
+    pass_on: Callable[[process.Running, int], None],
+) -> int:
+    """Run a command line on this terminal, only its stderr goes through us if its ranks `report`."""
+    if report is None:
+        return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
+    with Ears(report, 2) as stderr:
+        return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on)
 
 
 @contextlib.contextmanager
@@ -91,19 +143,12 @@ def _argv(invocation: Invocation) -> Iterator[list[str]]:
         yield argv
 
 
-def _wrapped(
-    plan: LaunchPlan, argv: list[str], envs: Sequence[Mapping[str, str]], stdout: int | None, grace: float
-) -> int:
-    """Run a command line whose ranks report, and judge by that whether it was the launcher that failed."""
-    run = f"{wrapper.NAME}-{secrets.token_hex(4)}"
-    argv[argv.index(wrapper.NAME)] = run
-    ears = Ears(run, 2, plan.invocation.exit_line)
-    with ears as stderr:
-        status = process.foreground(argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr)
-    error = verdict(plan, status, ears.marks, ears.last.decode(errors="replace"))
-    if error is not None:
-        raise error
-    return status if ears.found is None or not status else _status(ears.found, status)
+def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
+    """What the status of a launcher means, as far as its ranks have reported. Pure."""
+    error = verdict(plan, status, report.marks, report.last.decode(errors="replace"))
+    lacking = {mark.host for mark in report.marks if mark.what in (wrapper.ABSENT, wrapper.HOMELESS)}
+    known = error is None and status and report.found is not None
+    return Ending(_status(report.found, status) if known and report.found else status, error, tuple(sorted(lacking)))
 
 
 def _status(line: re.Match[bytes], otherwise: int) -> int:

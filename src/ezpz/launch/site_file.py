@@ -129,6 +129,8 @@ class _Check:
         self.tables(key, value, ("pattern", "cause"), ("pattern", "cause", "culprit"))
         for each in value:
             self.pattern(f"{key}.pattern", each["pattern"])
+            for group in set(re.compile(each["pattern"]).groupindex) - {"host", "rank"}:
+                self.complain(f"{key}.pattern", f"the group {group!r} is neither 'host' nor 'rank'")
             self.text_of(f"{key}.cause", each["cause"])
             if not isinstance(each.get("culprit", True), bool):
                 self.complain(f"{key}.culprit", f"culprit must be true or false, not {each['culprit']!r}")

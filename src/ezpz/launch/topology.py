@@ -9,7 +9,7 @@ from ezpz.errors import NotEnoughNodes, UsageError
 
 @dataclass(frozen=True, slots=True)
 class NodeCount:
-    """--nhosts: so many nodes run ranks; `most` counts the spares too."""
+    """--nhosts: how many nodes run ranks, as many as there are up to `most`. What is left of the nodes are spares."""
 
     least: int
     most: int
@@ -22,7 +22,7 @@ class NodeCount:
 class Wish:
     """The numbers that the user gave; None where nothing was said.
 
-    spares: how many nodes to keep idle, in case one that runs fails
+    spares: how many nodes to keep idle, in case one that runs fails; not together with `nhosts`
     """
 
     nproc: int | None = None
@@ -48,7 +48,7 @@ class PerNode:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The numbers of a run: the first `nodes` nodes are filled one after another with `ppn` ranks, the next are spares.
+    """The numbers of a run: the first `nodes` nodes are filled one after another with `ppn` ranks, the rest are spares.
 
     evidence: one line for each number that nobody gave
     """
@@ -70,7 +70,7 @@ def spread(wish: Wish, available: int, per_node: PerNode = PerNode()) -> Topolog
     With --nproc alone every node gets as many as every other. Raises UsageError for numbers that contradict each other,
     with the sum, and NotEnoughNodes.
     """
-    hosts, spares = _hosts(wish, available)
+    hosts = _hosts(wish, available)
     ppn = wish.ppn
     evidence: tuple[str, ...] = ()
     if ppn is None and wish.nproc is None:
@@ -78,25 +78,35 @@ def spread(wish: Wish, available: int, per_node: PerNode = PerNode()) -> Topolog
         evidence = (f"--ppn {ppn}: {why}",)
     topology = _filled(wish, hosts, ppn)
     _check_gpus(wish, topology.ppn, per_node)
-    spare = min(spares, available - topology.nodes) if spares else 0
-    return Topology(topology.nodes, topology.ranks, topology.ppn, spare, (*evidence, *topology.evidence))
+    spares = available - topology.nodes
+    return Topology(topology.nodes, topology.ranks, topology.ppn, spares, (*evidence, *topology.evidence))
 
 
-def _hosts(wish: Wish, available: int) -> tuple[int, int]:
-    """How many nodes may run ranks, and how many spares were asked for."""
-    if wish.nhosts is not None:
-        least, spares = wish.nhosts.least, max(wish.nhosts.most - wish.nhosts.least, wish.spares)
-        asked = f"--nhosts {wish.nhosts}"
-    else:
-        least, spares = max(1, available - wish.spares), wish.spares
-        asked = f"--spares {wish.spares}"
-    needed = least if wish.nhosts is not None else least + spares
+def _hosts(wish: Wish, available: int) -> int:
+    """How many nodes run ranks, as far as their number was asked for."""
+    if wish.nhosts is not None and wish.spares:
+        raise UsageError(
+            "--nhosts and --spares exclude each other", hint="what --nhosts leaves are the spares; leave out --spares"
+        )
+    asked = f"--nhosts {wish.nhosts}" if wish.nhosts is not None else f"--spares {wish.spares}"
+    needed = wish.nhosts.least if wish.nhosts is not None else wish.spares + 1
     if needed > available:
         raise NotEnoughNodes(
             f"{asked} needs {_count(needed, 'node')}, and there {'is' if available == 1 else 'are'} {available}",
             hint="ask for fewer, or for a larger job",
         )
-    return least, spares
+    return available - wish.spares if wish.nhosts is None else _fitting(wish, min(wish.nhosts.most, available))
+
+
+def _fitting(wish: Wish, most: int) -> int:
+    """Of MIN:MAX, the highest number of nodes that a fixed number of ranks fits on."""
+    assert wish.nhosts is not None
+    if wish.nproc is None:
+        return most
+    each = reversed(range(wish.nhosts.least, most + 1))
+    if wish.ppn is not None:
+        return next((hosts for hosts in each if hosts * wish.ppn == wish.nproc), most)
+    return next((hosts for hosts in each if wish.nproc % hosts == 0), most)
 
 
 def _filled(wish: Wish, hosts: int, ppn: int | None) -> Topology:

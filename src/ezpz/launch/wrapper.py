@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ezpz.launch.home import Home
     from ezpz.launch.topology import Topology
@@ -77,6 +77,11 @@ def wrap(
         'exec "$@"',
     )
     return ("sh", "-c", "; ".join(parts), NAME, *command)
+
+
+def place(argv: Sequence[str]) -> int | None:
+    """Where NAME stands in a command line whose command is wrapped; None in one whose command is not."""
+    return next((at for at in range(2, len(argv)) if argv[at] == NAME and argv[at - 1].startswith(_MARKS)), None)
 
 
 # m WHAT TEXT: to a run that listens, a mark; to whoever pasted the line, the text.

@@ -299,9 +299,9 @@ def test_ranks_of_this_host_are_wrapped_only_in_a_copy() -> None:
 
 def test_spares_are_named() -> None:
     planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), nhosts=NodeCount(2, 3))
-    assert [node.name for node in planned.spares] == ["n002"]
-    assert planned.to_dict()["spares"] == ["n002"]
-    assert "n[000-001] (2), and n002 in reserve" in planned.to_lines()[0]
+    assert [node.name for node in planned.spares] == ["n003"]
+    assert planned.to_dict()["spares"] == ["n003"]
+    assert "n[000-002] (3), spare: n003" in planned.to_lines()[0]
 
 
 def test_mpirun_stands_in_for_mpiexec() -> None:

@@ -15,6 +15,7 @@ from ezpz.launch.ears import Ears
 from ezpz.launch.home import Home
 from ezpz.launch.launchers import SRUN_EXIT
 from ezpz.launch.plan import Facts, LaunchPlan
+from ezpz.launch.report import Report
 from ezpz.launch.run import verdict
 from ezpz.launch.wrapper import ABSENT, HOMELESS, STARTED, Mark
 from tests.unit.launch.test_plan import HYDRA, FakeTools, decide
@@ -53,25 +54,27 @@ def test_what_a_node_lacks_is_told_with_the_node() -> None:
 def heard(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:
     """What Ears hand on of these chunks, to the end, and the marks."""
     ours, theirs = os.pipe()
-    ears = Ears("ezpz-1a", theirs)
+    report = Report("ezpz-1a")
+    ears = Ears(report, theirs)
     with ears as descriptor:
         for chunk in chunks:
             os.write(descriptor, chunk)
     os.close(theirs)
     with open(ours, "rb") as pipe:
-        return pipe.read(), tuple(ears.marks)
+        return pipe.read(), tuple(report.marks)
 
 
 def fed(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:
     """The same, of chunks that come exactly so."""
     ours, theirs = os.pipe()
-    ears = Ears("ezpz-1a", theirs)
+    report = Report("ezpz-1a")
+    ears = Ears(report, theirs)
     for chunk in chunks:
         ears.hear(chunk)
     ears.end()
     os.close(theirs)
     with open(ours, "rb") as pipe:
-        return pipe.read(), tuple(ears.marks)
+        return pipe.read(), tuple(report.marks)
 
 
 TEXT = (
@@ -92,7 +95,8 @@ def test_marks_are_found_wherever_the_output_is_cut(cuts: list[int]) -> None:
 
 
 def test_the_first_rank_that_srun_names_gives_the_status() -> None:
-    ears = Ears("ezpz-1a", os.open(os.devnull, os.O_WRONLY), SRUN_EXIT)
+    report = Report("ezpz-1a", SRUN_EXIT)
+    ears = Ears(report, os.open(os.devnull, os.O_WRONLY))
     for chunk in (
         b"srun: error: n001: tas",
         b"ks 1-2: Exited with exit code 7\n",
@@ -100,8 +104,8 @@ def test_the_first_rank_that_srun_names_gives_the_status() -> None:
     ):
         ears.hear(chunk)
     os.close(ears.target)
-    assert ears.found is not None
-    assert ears.found["code"] == b"7"
+    assert report.found is not None
+    assert report.found["code"] == b"7"
 
 
 def test_much_output_is_handed_on_whole() -> None:

@@ -60,10 +60,28 @@ def test_more_nodes_than_there_are(wish: Wish) -> None:
         spread(wish, 4)
 
 
-def test_spares_are_those_behind_the_nodes_that_run_and_never_more_than_there_are() -> None:
-    assert spread(Wish(nhosts=NodeCount(2, 4)), 3) == Topology(2, 2, 1, 1, spread(Wish(), 2).evidence)
+def test_spares_are_all_behind_the_nodes_that_run() -> None:
+    assert spread(Wish(nhosts=NodeCount(2, 2)), 3) == Topology(2, 2, 1, 1, spread(Wish(), 2).evidence)
     assert spread(Wish(spares=1), 4).nodes == 3
-    assert spread(Wish(2, spares=1), 4).spares == 1
+    assert spread(Wish(2, spares=1), 4).spares == 2
+
+
+@pytest.mark.parametrize(
+    ("wish", "nodes"),
+    [
+        (Wish(nhosts=NodeCount(2, 3)), 3),
+        (Wish(nhosts=NodeCount(2, 9)), 4),
+        (Wish(6, nhosts=NodeCount(2, 4)), 3),
+        (Wish(4, 2, NodeCount(2, 4)), 2),
+    ],
+)
+def test_a_range_takes_as_many_nodes_as_there_are_and_the_ranks_fit_on(wish: Wish, nodes: int) -> None:
+    assert spread(wish, 4).nodes == nodes
+
+
+def test_there_is_one_way_to_ask_for_spares() -> None:
+    with pytest.raises(UsageError, match="exclude each other"):
+        spread(Wish(nhosts=NodeCount(2, 2), spares=1), 4)
 
 
 counts = st.integers(1, 5000)
@@ -89,12 +107,12 @@ def test_what_is_spread_always_fits(wish: Wish, count: int, per_node: PerNode) -
         return
     assert wish.nproc in (None, found.ranks)
     assert wish.ppn in (None, found.ppn)
-    assert found.nodes + found.spares <= count
+    assert found.nodes + found.spares == count
     assert all(1 <= found.ranks_on(node) <= found.ppn for node in range(found.nodes))
     assert sum(found.ranks_on(node) for node in range(found.nodes)) == found.ranks
     if wish.nhosts is not None:
-        assert found.nodes <= wish.nhosts.least
-        assert found.nodes == wish.nhosts.least or wish.ppn is not None
+        assert found.nodes <= wish.nhosts.most
+        assert wish.nhosts.least <= found.nodes
     if wish.gpus_per_rank and per_node.accelerators:
         assert found.ppn * wish.gpus_per_rank <= per_node.accelerators
 

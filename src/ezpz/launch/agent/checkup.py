@@ -1,0 +1,253 @@
+"""Checkup: looks at the host that it runs on, each look in a process of its own, so that what hangs hangs nothing.
+
+One file, the standard library of Python 3.6: it is sent as source, reads a request as a line of JSON, answers with a
+line that begins with MARK, and goes.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, List, Tuple
+
+MARK = "EZPZ-CHECKUP "
+RECEIPT = ".ezpz-yeet-receipt.json"
+RECEIPT_LIMIT = 1 << 20  # bytes
+SAID = 200  # characters of an error that are kept
+NICS = "/sys/class/net"
+TOOLS = (
+    ("nvidia-smi", ("nvidia-smi", "-L"), "GPU "),
+    ("rocm-smi", ("rocm-smi", "--showid"), "Device ID"),
+    ("xpu-smi", ("xpu-smi", "discovery"), "Device ID"),
+)  # program, command line, and what it prints once for each device
+Look = Callable[[], Dict[str, Any]]
+
+
+class Bad(Exception):
+    """What is wrong, in words."""
+
+
+def look_at_path(path: str) -> Dict[str, Any]:
+    """Whether it exists and can be read."""
+    if os.path.isdir(path):
+        os.listdir(path)
+    elif os.path.exists(path):
+        with open(path, "rb") as file:
+            file.read(1)
+    elif os.path.lexists(path):
+        raise Bad("{} leads to nothing".format(path))
+    else:
+        raise Bad("{} does not exist".format(path))
+    return {}
+
+
+def look_at_program(path: str) -> Dict[str, Any]:
+    """Whether it can be executed."""
+    if not os.path.exists(path):
+        raise Bad("{} does not exist".format(path))
+    if not os.access(path, os.X_OK):
+        raise Bad("{} cannot be executed".format(path))
+    return {}
+
+
+def look_at_shared(path: str) -> Dict[str, Any]:
+    """Whether the filesystem answers."""
+    os.statvfs(path)
+    with os.scandir(path) as entries:
+        next(iter(entries), None)
+    return {}
+
+
+def look_at_tmp(path: str, wanted: int) -> Dict[str, Any]:
+    """Whether there is room, and it can be written."""
+    found = os.statvfs(path)
+    free = found.f_bavail * found.f_frsize
+    if free < wanted:
+        raise Bad("{} MB free in {}, {} MB wanted".format(free // 1000000, path, wanted // 1000000))
+    name = os.path.join(path, ".ezpz-checkup-{}-{}".format(socket.gethostname(), os.getpid()))
+    try:
+        with open(name, "wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        if os.path.lexists(name):
+            os.unlink(name)
+    return {"free": free}
+
+
+def look_at_links() -> Dict[str, Any]:
+    """The state of every network interface that is hardware or named like a fast one; and of InfiniBand's ports."""
+    found = {}
+    for name in sorted(os.listdir(NICS)):
+        hardware = os.path.exists(os.path.join(NICS, name, "device"))
+        if name != "lo" and (hardware or name.startswith(("hsn", "ib", "eth", "en"))):
+            found[name] = read(os.path.join(NICS, name, "operstate"))
+    base = "/sys/class/infiniband"
+    for device in sorted(os.listdir(base)) if os.path.isdir(base) else ():
+        for port in sorted(os.listdir(os.path.join(base, device, "ports"))):
+            state = read(os.path.join(base, device, "ports", port, "state"))
+            found["{}/{}".format(device, port)] = "up" if "ACTIVE" in state else "down"
+    return {"links": found}
+
+
+def read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read(100).strip()
+    except OSError:
+        return "unknown"
+
+
+def look_at_devices(argv: Tuple[str, ...], each: str) -> Dict[str, Any]:
+    """How many devices a tool lists. It must succeed."""
+    done = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    text = done.communicate()[0].decode("utf-8", "replace")
+    if done.returncode:
+        last = (text.strip().splitlines() or ["it says nothing"])[-1]
+        raise Bad("{} fails with status {}: {}".format(argv[0], done.returncode, last[:SAID]))
+    return {"devices": text.count(each)}
+
+
+def look_at_receipt(path: str) -> Dict[str, Any]:
+    """The yeet that a path belongs to, if it does: where it stands, and its version, as its receipt has them."""
+    folder = path
+    while os.path.dirname(folder) != folder:
+        receipt = os.path.join(folder, RECEIPT)
+        if os.path.isfile(receipt):
+            with open(receipt, "rb") as file:
+                found = json.loads(file.read(RECEIPT_LIMIT).decode("utf-8", "replace"))
+            return {"dst": folder, "version": str(found.get("version", ""))}
+        folder = os.path.dirname(folder)
+    return {}
+
+
+def looks(request: Dict[str, Any]) -> Dict[str, Look]:
+    """What is looked at, by name."""
+    found: Dict[str, Look] = {}
+    for path in request.get("programs", ()):
+        found["path " + path] = lambda path=path: look_at_program(path)  # type: ignore[misc]
+    for path in request.get("paths", ()):
+        found["path " + path] = lambda path=path: look_at_path(path)  # type: ignore[misc]
+    for path in request.get("shared", ()):
+        found["shared " + path] = lambda path=path: look_at_shared(path)  # type: ignore[misc]
+    for path in dict.fromkeys((*request.get("programs", ()), *request.get("paths", ()))):
+        found["version " + path] = lambda path=path: look_at_receipt(path)  # type: ignore[misc]
+    if "tmp" in request:
+        found["tmp"] = lambda: look_at_tmp(request["tmp"], int(request.get("room", 0)))
+    if request.get("links"):
+        found["links"] = look_at_links
+    for name, argv, each in TOOLS if request.get("devices") else ():
+        if shutil.which(name):
+            found["devices " + name] = lambda argv=argv, each=each: look_at_devices(argv, each)  # type: ignore[misc]
+    return found
+
+
+class Apart:
+    """One look in a process of its own."""
+
+    def __init__(self, look: Look) -> None:
+        self.read, write = os.pipe()
+        self.said = b""
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._child(look, write)
+        os.close(write)
+
+    def _child(self, look: Look, write: int) -> None:
+        """What a hung child holds must be nothing that anybody waits for."""
+        try:
+            os.setpgid(0, 0)
+            os.dup2(write, 3)
+            os.closerange(4, 256)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(nothing, number)
+            os.write(3, json.dumps(attempt(look)).encode())
+        finally:
+            os._exit(0)
+
+    def end(self) -> None:
+        """Kill what has not ended. It may be beyond that, in a call to a filesystem; nobody waits for it then."""
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(self.pid, signal.SIGKILL)
+            except OSError:
+                pass
+        os.close(self.read)
+
+
+def attempt(look: Look) -> Dict[str, Any]:
+    """What a look finds, or why it is bad."""
+    try:
+        return dict(look(), ok=True)
+    except Bad as e:
+        return {"ok": False, "why": str(e)}
+    except OSError as e:
+        where = ": {}".format(e.filename) if e.filename else ""
+        return {"ok": False, "why": "{}{}".format(e.strerror, where)[:SAID]}
+    except Exception as e:  # the boundary of this process: a bug becomes an answer
+        return {"ok": False, "why": "{}: {}".format(type(e).__name__, e)[:SAID]}
+
+
+def check(request: Dict[str, Any]) -> Dict[str, Any]:
+    """All looks at once; one that takes longer than `timeout` seconds is an answer too."""
+    seconds = float(request.get("timeout", 5.0))
+    begun = {name: Apart(look) for name, look in looks(request).items()}
+    open_ends = {apart.read: apart for apart in begun.values()}
+    deadline = time.monotonic() + seconds
+    while open_ends:
+        ready = select.select(list(open_ends), [], [], max(0.0, deadline - time.monotonic()))[0]
+        if not ready:
+            break
+        for end in ready:
+            said = os.read(end, 65536)
+            open_ends[end].said += said
+            if not said:
+                del open_ends[end]
+    found = {name: result(apart.said, seconds) for name, apart in begun.items()}
+    for apart in begun.values():
+        apart.end()
+    return found
+
+
+def result(said: bytes, seconds: float) -> Dict[str, Any]:
+    try:
+        found: Dict[str, Any] = json.loads(said.decode())
+    except ValueError:
+        return {"ok": False, "why": "no answer within {:g} s".format(seconds)}
+    return found
+
+
+def sweep(mark: str) -> List[int]:
+    """Kill every process of this user whose environment holds this setting; return their numbers."""
+    wanted, swept, me = mark.encode(), [], os.getpid()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/{}/environ".format(pid), "rb") as file:
+                settings = file.read().split(b"\0")
+            if wanted in settings and int(pid) != me:
+                os.kill(int(pid), signal.SIGKILL)
+                swept.append(int(pid))
+        except OSError:
+            continue
+    return swept
+
+
+def main() -> None:
+    """Answer one request and go, whatever still hangs."""
+    now = time.time()
+    request = json.loads(sys.stdin.readline())
+    names = (os.environ.get("SLURMD_NODENAME", ""), socket.gethostname())
+    answer: Dict[str, Any] = {"time": now, "host": next(filter(None, names))}
+    if "sweep" in request:
+        answer["swept"] = sweep(request["sweep"])
+    answer["checks"] = check(request)
+    sys.stdout.write("\n" + MARK + json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,140 @@
+"""Which rank says what: how each launcher is asked to label its output, and how that is taken apart again. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HOLD = 0.1  # seconds that the begin of a line may wait for its end, where its end decides what becomes of it
+LONGEST_LABEL = 300  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One launcher's way to label output.
+
+    options: what asks for it, right behind the launcher's name
+    pattern: a label; its group `rank` is the rank, `node`, if there is one, the node
+    opens: what begins a label that can stand anywhere; b"" where labels stand at the begin of lines only
+    """
+
+    options: tuple[str, ...]
+    pattern: re.Pattern[bytes]
+    opens: bytes = b""
+
+
+LABELS: Mapping[str, Label] = {
+    "srun": Label(("--label",), re.compile(rb" *(?P<rank>\d+): ")),
+    "pals": Label(("--label",), re.compile(rb"(?P<node>[A-Za-z0-9_.-]+) (?P<rank>\d+): ")),
+    # Hydra labels whatever it has read at once, also in the middle of a line: hence a label that nobody else writes.
+    "hydra": Label(
+        ("-prepend-pattern", "<|%r@%h|>"), re.compile(rb"<\|(?P<rank>\d+)@(?P<node>[A-Za-z0-9_.-]*)\|>"), b"<|"
+    ),
+    "openmpi": Label(("--tag-output",), re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?")),
+}
+"""By the name of the launcher. One that is not here cannot label: then nothing tells whose a line is."""
+
+
+def with_labels(launcher: str, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line that makes the launcher label what the ranks say; the same one if it cannot."""
+    label = LABELS.get(launcher)
+    return (argv[0], *label.options, *argv[1:]) if label else tuple(argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the output without its label, and who said it: no rank where that is unknown or it is the launcher."""
+
+    text: bytes
+    rank: int | None = None
+    node: str | None = None
+
+
+class Apart:
+    """One stream of labelled output, taken apart. Without a label all of it is `rank`'s."""
+
+    def __init__(self, label: Label | None, rank: int | None = None) -> None:
+        self.label = label
+        self.rank = rank
+        self.due = math.inf
+        self._held = b""
+        self._whose = Piece(b"", rank)
+        self._begun = False
+
+    def feed(self, data: bytes, now: float) -> list[Piece]:
+        """Take output; return what of it is complete enough to know whose it is."""
+        if self.label is None:
+            return [Piece(data, self.rank)] if data else []
+        data, self._held, self.due = self._held + data, b"", math.inf
+        return self._anywhere(data, now) if self.label.opens else self._by_line(data, now)
+
+    def flush(self, now: float) -> list[Piece]:
+        """What was held back, once it has waited long enough; all of it when `now` is infinite."""
+        if not self._held or now < self.due:
+            return []
+        held, self._held, self.due = self._held, b"", math.inf
+        self._begun = True
+        return [self._read(held)]
+
+    def _by_line(self, data: bytes, now: float) -> list[Piece]:
+        pieces = []
+        for line in _lines(data):
+            if self._begun or line.endswith(b"\n"):
+                pieces.append(Piece(line, self._whose.rank, self._whose.node) if self._begun else self._read(line))
+                self._begun = not line.endswith(b"\n")
+            else:
+                self._hold(line, now)
+        return pieces
+
+    def _read(self, line: bytes) -> Piece:
+        assert self.label is not None
+        match = self.label.pattern.match(line)
+        if match is None:
+            if not self.label.opens:
+                self._whose = Piece(b"", self.rank)
+            return Piece(line, self._whose.rank, self._whose.node)
+        self._whose = _whose(match)
+        return Piece(line[match.end() :], self._whose.rank, self._whose.node)
+
+    def _anywhere(self, data: bytes, now: float) -> list[Piece]:
+        assert self.label is not None
+        pieces = []
+        place = 0
+        for match in self.label.pattern.finditer(data):
+            pieces.append(Piece(data[place : match.start()], self._whose.rank, self._whose.node))
+            self._whose, place = _whose(match), match.end()
+        rest = data[place:]
+        cut = _begun_label(rest, self.label.opens)
+        if cut < len(rest):
+            self._hold(rest[cut:], now)
+        pieces.append(Piece(rest[:cut], self._whose.rank, self._whose.node))
+        return [piece for piece in pieces if piece.text]
+
+    def _hold(self, data: bytes, now: float) -> None:
+        self._held = data
+        self.due = now + HOLD
+
+
+def _whose(match: re.Match[bytes]) -> Piece:
+    node = match.groupdict().get("node")
+    return Piece(b"", int(match["rank"]), node.decode() if node else None)
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """The lines with their ends; a carriage return ends none."""
+    *whole, rest = data.split(b"\n")
+    return [line + b"\n" for line in whole] + ([rest] if rest else [])
+
+
+def _begun_label(data: bytes, opens: bytes) -> int:
+    """Where a label begins that has not ended; the length of the data if none does."""
+    place = data.rfind(opens)
+    if place >= 0:
+        begun = len(data) - place < LONGEST_LABEL and b"|>" not in data[place:] and b"\n" not in data[place:]
+        return place if begun else len(data)
+    return len(data) - 1 if data.endswith(opens[:1]) else len(data)

@@ -1,0 +1,45 @@
+"""Sets of ranks, written short: `0-3,7,12-15 (9 ranks)`. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def fold(ranks: Iterable[int]) -> str:
+    """The ranks in order, runs of three and more as `first-last`: "0-3,7,12,13"; "" for none."""
+    pieces: list[str] = []
+    for first, last in runs(ranks):
+        if last - first >= 2:
+            pieces.append(f"{first}-{last}")
+        else:
+            pieces += [str(rank) for rank in range(first, last + 1)]
+    return ",".join(pieces)
+
+
+def unfold(text: str) -> frozenset[int]:
+    """What `fold` was given."""
+    found: set[int] = set()
+    for piece in filter(None, text.split(",")):
+        first, _, last = piece.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def shown(ranks: Iterable[int]) -> str:
+    """The ranks and how many they are: "0-3,7 (5 ranks)", "7 (1 rank)", "no rank"."""
+    each = frozenset(ranks)
+    return f"{fold(each)} ({len(each)} rank{'s' if len(each) != 1 else ''})" if each else "no rank"
+
+
+def runs(ranks: Iterable[int]) -> list[tuple[int, int]]:
+    """The first and the last of each unbroken run, in order."""
+    found: list[tuple[int, int]] = []
+    for rank in sorted(frozenset(ranks)):
+        if found and rank == found[-1][1] + 1:
+            found[-1] = (found[-1][0], rank)
+        else:
+            found.append((rank, rank))
+    return found

@@ -1,0 +1,57 @@
+"""What ranks and their launcher report on stderr as a run starts and ends. Pure: output in, output without it out."""
+
+from __future__ import annotations
+
+import re
+
+from ezpz.launch.wrapper import Mark, find_marks
+
+KEPT = 4096  # bytes of the end, for a message
+
+_BEGUN = re.compile(rb"(?:\[?\d[\d,]*\]?(?:<stderr>)?:? ?)?\x1e[^\x1e\n]{0,512}\x1e?\Z")
+"""The beginning of a mark, perhaps with a label before it, at the end of some output."""
+
+
+class Report:
+    """What has come so far of the run `name`, whose marks are taken out by any number of sieves.
+
+    marks: what ranks have reported; last: the end of what else the launcher has said
+    pattern, found: what to look for in that, "" for nothing, and its first match
+    """
+
+    def __init__(self, name: str, pattern: str = "") -> None:
+        self.name = name
+        self.pattern = re.compile(pattern.encode()) if pattern else None
+        self.found: re.Match[bytes] | None = None
+        self.marks: list[Mark] = []
+        self.last = b""
+
+    def note(self, text: bytes) -> None:
+        """The launcher, or nobody knows who, has said this on stderr."""
+        said = self.last + text
+        if self.pattern is not None and self.found is None:
+            self.found = self.pattern.search(said)
+        self.last = said[-KEPT:]
+
+
+class Sieve:
+    """Takes the marks out of one stream."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Some more of the output, without marks; the beginning of a mark waits for its end."""
+        if not self._rest and b"\x1e" not in chunk:
+            return chunk
+        text, marks = find_marks(self._rest + chunk, self.report.name)
+        self.report.marks += marks
+        begun = _BEGUN.search(text)
+        self._rest = begun[0] if begun else b""
+        return text[: begun.start()] if begun else text
+
+    def flush(self) -> bytes:
+        """Nothing comes any more: what looked like the beginning of a mark was none."""
+        rest, self._rest = self._rest, b""
+        return rest

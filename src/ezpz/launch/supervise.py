@@ -1,0 +1,286 @@
+"""Supervise: checks, attempts, restarts: the small loop that drives the decisions of `restarts.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ezpz import errors
+from ezpz.cluster.hostnames import fold
+from ezpz.errors import (
+    ChecksFailed,
+    CommandNotFound,
+    EzpzError,
+    IdleTimeout,
+    Interrupted,
+    NotEnoughNodes,
+    ToolMissing,
+    UsageError,
+)
+from ezpz.launch import restarts
+from ezpz.launch.attempt import Attempt, Record
+from ezpz.launch.care import Care, asked_for, bounds
+from ezpz.launch.checks import Findings, judge, table
+from ezpz.launch.consult import consult
+from ezpz.launch.journal import Journal
+from ezpz.launch.restarts import Action, Start, State, Stop
+from ezpz.launch.terminal import with_colour
+from ezpz.process import ENDING, collected_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ezpz.cluster.model import Allocation, Node
+    from ezpz.launch.consult import Heard
+    from ezpz.launch.plan import LaunchPlan
+
+LOOKING = 2.0  # seconds that a node may take, once it is reached, to say that it is there
+MARK = "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
+NOTICED = (*ENDING, 10, 12)  # SIGUSR1 and SIGUSR2 are how schedulers warn before the time is over
+
+_ERRORS = {
+    restarts.NO_SPARES: errors.NoSpares,
+    restarts.NO_PROGRESS: errors.NoProgress,
+    restarts.EXHAUSTED: errors.RestartsExhausted,
+    restarts.WALLTIME: errors.Walltime,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it all ended: one of `restarts.REASONS`, in words, the exit status, every attempt; `error` tells users."""
+
+    reason: str
+    why: str
+    status: int
+    attempts: tuple[Record, ...]
+    left_out: tuple[str, ...] = ()
+    error: EzpzError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a part of a JSON document."""
+        return {
+            "outcome": {"reason": self.reason, "why": self.why},
+            "exit_code": self.error.exit_code if self.error else self.status,
+            "left_out": list(self.left_out),
+            "attempts": [attempt.to_dict() for attempt in self.attempts],
+        }
+
+
+@dataclass(frozen=True)
+class World:
+    """The ports. `replan` plans the same command for other nodes; `tell` takes lines for the user."""
+
+    replan: Callable[[Allocation], LaunchPlan]
+    environ: Mapping[str, str]
+    tell: Callable[[str], None]
+    stdout: int | None = None
+    consult: Callable[..., dict[str, Heard]] = consult
+    back_off: float = 1.0  # a factor
+
+
+class Supervisor:
+    """One run of `ezpz launch`, from the checks to its outcome."""
+
+    def __init__(self, care: Care, allocation: Allocation, planned: LaunchPlan, world: World) -> None:
+        """Allocation: all nodes that may run ranks; `planned` is made for them."""
+        self.care = care
+        self.allocation = allocation
+        self.planned = planned
+        self.world = world
+        self.records: list[Record] = []
+        self.left_out: tuple[str, ...] = ()
+        self.nodes = {node.name: node for node in allocation.nodes}
+
+    def run(self) -> Outcome:
+        """All of it. Raises ChecksFailed, UsageError, and what planning and starting raise."""
+        policy = bounds(self.care, self.planned)
+        self.transport = "srun" if self.planned.launcher == "srun" and "SLURM_JOB_ID" in self.world.environ else "ssh"
+        journal = Journal(self.care.log_dir) if self.care.log_dir else None
+        whatever = not asked_for(self.planned)
+        fit = self._checked(1 if whatever else policy.fewest)
+        policy = replace(policy, fewest=len(fit), most=len(fit)) if whatever else policy
+        state, action = restarts.begin(fit, policy)
+        done: Action = action
+        while isinstance(done, Start):
+            state, done = self._attempt(state, done, journal)
+        outcome = self._outcome(done)
+        if journal:
+            journal.summarize([f"outcome: {outcome.reason}: {outcome.why}", ""])
+        return outcome
+
+    # Checks
+
+    def _checked(self, enough: int) -> tuple[str, ...]:
+        """The nodes that pass the checks, if checks were asked for. Raises ChecksFailed."""
+        names = tuple(self.nodes)
+        if self.care.check is None:
+            return names
+        wanted = self.care.check
+        heard = self.world.consult(
+            self.allocation.nodes, wanted.to_request(), transport=self.transport, within=2 * wanted.timeout
+        )
+        findings = judge(heard)
+        for line in (*table(findings, len(names)), *findings.remarks):
+            self.world.tell(line)
+        self.left_out = findings.bad
+        fit = tuple(name for name in names if name not in findings.bad)
+        if len(fit) < enough:
+            raise _too_few(findings, len(fit), enough)
+        if findings.bad:
+            self.world.tell(f"left out: {fold(findings.bad)}; {len(fit)} of {len(names)} nodes remain")
+        return fit
+
+    # Attempts
+
+    def _attempt(self, state: State, start: Start, journal: Journal | None) -> tuple[State, Action]:
+        """Wait, start, watch, find the cause, decide."""
+        if start.attempt > 1:
+            self.world.tell(f"attempt {start.attempt} in {start.after:g} s on {fold(start.nodes)}: {start.why}")
+        number = _rest(start.after * self.world.back_off)
+        if number:
+            return restarts.interrupted(state, number)
+        nodes = tuple(self.nodes[name] for name in start.nodes)
+        try:
+            planned = self._planned(replace(self.allocation, nodes=nodes))
+        except (NotEnoughNodes, UsageError) as e:
+            if start.attempt == 1:
+                raise
+            return state, Stop(restarts.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
+        with journal.attempt() if journal else contextlib.nullcontext() as log:
+            attempt = Attempt(planned, self.care.watching, start.attempt, log)
+            record = attempt.run(environ=self._environ(start), stdout=self.world.stdout)
+        event = self._event(record, state)
+        self._keep(replace(record, lost=event.lost), journal)
+        if isinstance(record.fault, CommandNotFound) and set(record.lacking) in (set(), set(start.nodes)):
+            return state, Stop(restarts.FAILED, "no node is known to have the command")
+        return restarts.ended(state, event)
+
+    def _planned(self, allocation: Allocation) -> LaunchPlan:
+        """The plan for these nodes: the one that was shown, if it is for them."""
+        shown = self.planned.job.allocation.nodes
+        return self.planned if allocation.nodes == shown else self.world.replan(allocation)
+
+    def _environ(self, start: Start) -> Mapping[str, str]:
+        """A step of Slurm's that lost a node holds what it had until Slurm gives the node up: later ones overlap it."""
+        return {**self.world.environ, "SLURM_OVERLAP": "1"} if start.attempt > 1 else self.world.environ
+
+    def _keep(self, record: Record, journal: Journal | None) -> None:
+        self.records.append(record)
+        if record.complaint:
+            self.world.tell(record.complaint)
+        if journal:
+            journal.summarize(record.to_lines())
+        if record.ended.status and record.why:
+            self.world.tell(f"attempt {record.number}: {record.why}")
+        if record.lost:
+            self.world.tell(f"attempt {record.number}: lost {fold(record.lost)}")
+
+    def _event(self, record: Record, state: State) -> restarts.Ended:
+        """What the attempt means. After a failure the nodes are asked whether they are still there."""
+        finding = record.cause.finding
+        named = record.lacking or ((finding.node,) if finding and finding.node else ())
+        event = restarts.Ended(
+            record.ended.status,
+            record.progressed,
+            culprits=named,
+            lost=named if finding and finding.is_node and not record.lacking else (),
+            signals=record.ended.signals,
+            time_over=record.cause.time_over,
+        )
+        if event.status == 0 or event.signals:
+            return event
+        if state.policy.restarts and state.attempt <= state.policy.restarts:
+            lost = (*event.lost, *self._lost((*state.active, *state.spares)))
+            return replace(event, lost=tuple(dict.fromkeys(lost)))
+        if record.ended.idle:
+            self._lost(state.active)  # ends what the launcher may have left there
+        return event
+
+    def _lost(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Which of these nodes do not answer; on those that do, whatever is left of the run is ended."""
+        nodes: tuple[Node, ...] = tuple(self.nodes[name] for name in names)
+        request = {"timeout": LOOKING, "sweep": f"{MARK}={self.world.environ[MARK]}"}
+        heard = self.world.consult(nodes, request, transport=self.transport, within=LOOKING)
+        return tuple(
+            name for name, said in heard.items() if isinstance(said, EzpzError) and not isinstance(said, ToolMissing)
+        )
+
+    # The end
+
+    def _outcome(self, stop: Stop) -> Outcome:
+        last = self.records[-1] if self.records else None
+        status = last.ended.status if last else 1
+        return Outcome(stop.reason, stop.why, status, tuple(self.records), self.left_out, self._error(stop, last))
+
+    def _error(self, stop: Stop, last: Record | None) -> EzpzError | None:
+        """What the last line says, if the status of the command does not say it all."""
+        again = self.care.restarts > 0
+        cause = f"; the last time, {last.why}" if last and last.why else ""
+        where = f"the logs are in {self.care.log_dir}" if self.care.log_dir else ""
+        if last and last.ended.idle and not again:
+            return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}", hint=where)
+        if stop.reason in (restarts.FAILED, restarts.SUCCESS) or not again:
+            return last.fault if last else None
+        if stop.reason == restarts.INTERRUPTED:
+            return Interrupted(stop.why, hint=where, signal=stop.signal)
+        times = f"after {len(self.records)} attempt{'s' if len(self.records) != 1 else ''}"
+        return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}", hint=where)
+
+
+def _too_few(findings: Findings, fit: int, enough: int) -> ChecksFailed:
+    return ChecksFailed(
+        f"{fit} nodes passed the checks, and {enough} are needed; {fold(findings.bad)} did not",
+        hint="the table above says what each failed",
+    )
+
+
+def _rest(seconds: float) -> int:
+    """Wait so long; the number of a signal that asks to end and came meanwhile, else 0."""
+    until = time.monotonic() + seconds
+    with collected_signals(NOTICED) as signals:
+        while (left := until - time.monotonic()) > 0:
+            for number in signals.within(left):
+                return number
+    return 0
+
+
+def surroundings(care: Care, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment that a plan is made with, if it is to be supervised."""
+    marked = {**environ, MARK: secrets.token_hex(8)}
+    return with_colour(marked) if care.watching.pty else marked
+
+
+class Voice(Protocol):
+    """How the command speaks to its user."""
+
+    json: bool
+
+    def note(self, text: str) -> None:
+        """Tell what goes on."""
+
+    def document(self, mapping: Mapping[str, Any]) -> None:
+        """The one JSON document."""
+
+
+def supervise(
+    care: Care,
+    allocation: Allocation,
+    replan: Callable[[Allocation], LaunchPlan],
+    planned: LaunchPlan,
+    output: Voice,
+) -> int:
+    """Do all of it for `ezpz launch`; return its exit status. Raises the EzpzError that says how it ended, if any."""
+    stdout = sys.stderr.fileno() if output.json else None
+    outcome = Supervisor(care, allocation, planned, World(replan, planned.job.environ, output.note, stdout)).run()
+    output.document({**planned.to_dict(), **outcome.to_dict()})
+    if outcome.error is not None:
+        raise outcome.error
+    if care.restarts or (outcome.status and care.log_dir):
+        count = len(outcome.attempts)
+        output.note(f"{outcome.reason} after {count} attempt{'s' if count != 1 else ''}: {outcome.why}")
+    return outcome.status

@@ -1,0 +1,152 @@
+"""Transcript: the ear of an attempt: takes its output apart by rank, shows it, logs it, and has it looked at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from ezpz.launch.complaints import Complaints
+from ezpz.launch.labels import Apart
+from ezpz.launch.report import Sieve
+from ezpz.launch.screen import Lines, Screen
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ezpz.launch.culprit import Witness
+    from ezpz.launch.labels import Label, Piece
+    from ezpz.launch.report import Report
+
+Stream: TypeAlias = "tuple[int, str]"
+Voice: TypeAlias = "tuple[int, str, int | None]"
+
+LOST_GRACE = 15.0  # seconds that a run may go on after a node was lost, before it is ended: MPICH may wait forever
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How output is read and shown.
+
+    label: the launcher's, if it was asked to label; ours: the copies of the command are the ranks themselves
+    noise: what is not shown; progress: what tells that the command gets on
+    end_when_lost: a run that has lost a node is not waited for
+    report: takes what ranks report as they start, which is neither shown nor kept; None if they do not
+    merged: stderr comes on stdout
+    """
+
+    label: Label | None = None
+    ours: bool = False
+    noise: tuple[re.Pattern[bytes], ...] = ()
+    progress: re.Pattern[bytes] | None = None
+    end_when_lost: bool = False
+    report: Report | None = None
+    merged: bool = False
+
+
+class Transcript:
+    """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows)."""
+
+    def __init__(
+        self, manner: Manner, witness: Witness, log: Callable[[int | None, bytes], None] = lambda _rank, _line: None
+    ) -> None:
+        self.manner = manner
+        self.witness = witness
+        self.log = log
+        self.complaints = Complaints()
+        self.progressed = False
+        self._apart: dict[Stream, Apart] = {}
+        self._voices: dict[Voice, tuple[Screen, Lines]] = {}
+        self._sieves: dict[Voice, Sieve] = {}
+        self._waiting: set[Stream | Voice] = set()
+        self._lost_at = math.inf
+
+    @property
+    def due(self) -> float:
+        """When something that is held back has waited long enough, or a run that lost a node has."""
+        return min((self._due(each) for each in self._waiting), default=math.inf)
+
+    def _due(self, each: Stream | Voice) -> float:
+        return self._apart[each].due if len(each) == 2 else self._voices[each][0].due
+
+    @property
+    def left_out(self) -> int:
+        """How many lines were not shown."""
+        return sum(screen.left_out for screen, _ in self._voices.values())
+
+    def hear(self, which: int, name: str, data: bytes, now: float) -> bytes:
+        """Output of one copy's stream; what of it is shown."""
+        apart = self._apart.get((which, name))
+        if apart is None:
+            apart = self._apart[which, name] = Apart(self.manner.label, which if self.manner.ours else None)
+        shown = b"".join(self._say(which, name, piece, now) for piece in apart.feed(data, now))
+        self._wait((which, name), apart.due)
+        return shown
+
+    def _say(self, which: int, name: str, piece: Piece, now: float) -> bytes:
+        voice = (which, name, piece.rank)
+        if voice not in self._voices:
+            self._voices[voice] = (Screen(self.manner.noise), Lines())
+        screen, lines = self._voices[voice]
+        text = self._sifted(voice, piece.text)
+        shown = screen.feed(text, now)
+        self._wait(voice, screen.due)
+        self._lines(lines.feed(text), piece.rank, piece.node, now)
+        return shown
+
+    def _sifted(self, voice: Voice, text: bytes | None) -> bytes:
+        """Some more of a voice, None for its end, without what is a report."""
+        report = self.manner.report
+        if report is None:
+            return text or b""
+        if voice not in self._sieves:
+            self._sieves[voice] = Sieve(report)
+        left = self._sieves[voice].flush() if text is None else self._sieves[voice].feed(text)
+        if voice[2] is None and (voice[1] == "stderr" or self.manner.merged):
+            report.note(left)
+        return left
+
+    def _wait(self, each: Stream | Voice, due: float) -> None:
+        if due < math.inf:
+            self._waiting.add(each)
+        else:
+            self._waiting.discard(each)
+
+    def _lines(self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float) -> None:
+        for line in lines:
+            self.log(rank, line)
+            if self.manner.progress is not None and not self.progressed:
+                self.progressed = self.manner.progress.search(line) is not None
+            text = line.decode(errors="replace")
+            self.witness.hear(text, rank, node)
+            self.complaints.hear(text, rank)
+        if self.witness.node_lost and self._lost_at == math.inf:
+            self._lost_at = now
+
+    def settle(self, now: float) -> Sequence[tuple[str, bytes]]:
+        """What was held back and is shown now, each with its stream; all of it when `now` is infinite."""
+        shown: list[tuple[str, bytes]] = []
+        for stream, apart in self._apart.items() if now == math.inf else self._streams(now):
+            which, name = stream
+            shown += [(name, self._say(which, name, piece, now)) for piece in apart.flush(now)]
+            self._wait(stream, apart.due)
+        voices = list(self._voices) if now == math.inf else [each for each in self._waiting if len(each) == 3]
+        for voice in voices:
+            screen, lines = self._voices[voice]
+            if now == math.inf:
+                rest = self._sifted(voice, None)
+                shown.append((voice[1], screen.feed(rest, now)))
+                self._lines(lines.feed(rest), voice[2], None, now)
+            shown.append((voice[1], screen.flush(now)))
+            self._wait(voice, screen.due)
+            if now == math.inf:
+                self._lines(lines.flush(), voice[2], None, now)
+        return [(name, data) for name, data in shown if data]
+
+    def _streams(self, now: float) -> list[tuple[Stream, Apart]]:
+        return [(each, self._apart[each]) for each in self._waiting if len(each) == 2 and self._apart[each].due <= now]
+
+    def doomed(self, now: float) -> bool:
+        """Whether a node was lost some time ago, and the launcher still waits for it."""
+        return self.manner.end_when_lost and now - self._lost_at >= LOST_GRACE

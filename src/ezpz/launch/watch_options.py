@@ -1,0 +1,146 @@
+"""Options of `ezpz launch` about bad nodes and about watching: click to a `Care`, and nothing else."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ezpz.launch.care import Care
+    from ezpz.launch.checks import Wanted
+    from ezpz.launch.plan import LaunchPlan
+
+F = TypeVar("F", bound="Callable[..., Any]")
+_MOST_RESTARTS = 1000
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+def regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+    """The pattern, or patterns, if they are regular expressions; the callback of an option."""
+    patterns = value if isinstance(value, tuple) else (value,)
+    try:
+        for pattern in patterns:
+            re.compile(pattern)
+    except re.error as e:
+        raise click.BadParameter(f"{pattern!r} is no regular expression: {e}.") from e
+    return value
+
+
+def watch_options(prefix: str) -> Callable[[F], F]:
+    """Give a command these options; `care_of` takes what it gets."""
+
+    def decorate(function: F) -> F:
+        decorated: Any = function
+        for option in reversed(_options(prefix)):
+            decorated = option(decorated)
+        result: F = decorated
+        return result
+
+    return decorate
+
+
+def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
+    def option(*names: str, **settings: Any) -> Callable[[F], F]:
+        variable = f"{prefix}_{names[-1].lstrip('-').upper().replace('-', '_')}"
+        return click.option(*names, envvar=variable, show_envvar=True, **settings)
+
+    natural = functools.partial(click.IntRange, min=0)
+    return (
+        option("--check", is_flag=True, help="Look at every node first, and leave out those that fail."),
+        option("--check-path", metavar="PATH", multiple=True, help="What must exist on every node; implies --check."),
+        option(
+            "--check-room",
+            metavar="MB",
+            type=natural(),
+            default=100,
+            show_default=True,
+            help="What must be free in /tmp, for --check.",
+        ),
+        option(
+            "--check-timeout",
+            metavar="SECONDS",
+            type=_SECONDS,
+            default=5.0,
+            show_default=True,
+            help="How long each look at a node may take.",
+        ),
+        option(
+            "--max-restarts",
+            metavar="N",
+            type=natural(max=_MOST_RESTARTS),
+            default=0,
+            help="Start COMMAND again when it fails, at most N times, without the node that is to blame.",
+        ),
+        option(
+            "--progress-regex",
+            metavar="REGEX",
+            callback=regex,
+            default="step[=:]",
+            show_default=True,
+            help="What COMMAND prints when it gets on; two attempts without it are enough.",
+        ),
+        option("--idle-timeout", metavar="SECONDS", type=_SECONDS, help="End COMMAND when it is silent for so long."),
+        option(
+            "--grace",
+            metavar="SECONDS",
+            type=click.FloatRange(min=0),
+            default=10.0,
+            show_default=True,
+            help="How long COMMAND may take to end when it is asked to.",
+        ),
+        option("--log-dir", metavar="DIR", type=click.Path(), help="Keep a log of every attempt, and a summary."),
+        option(
+            "--filter",
+            metavar="REGEX",
+            callback=regex,
+            multiple=True,
+            help="Do not show what matches; logs have it.",
+        ),
+        option("--no-filter", is_flag=True, help="Show every line."),
+        option("--pty", is_flag=True, help="Give COMMAND a terminal, for colours and progress bars."),
+    )
+
+
+def care_of(options: dict[str, Any], planned: LaunchPlan) -> Care:
+    """What was asked for, and what the site of this plan adds. A terminal of ours is a local command's for itself."""
+    from ezpz.launch.care import Care, Watching
+
+    again = options["max_restarts"] > 0
+    local = planned.launcher == "local" and sys.stdout.isatty()
+    watching = Watching(
+        idle=options["idle_timeout"],
+        grace=options["grace"],
+        pty=options["pty"],
+        labels=again or options["log_dir"] is not None,
+        noise=() if options["no_filter"] else (*(() if local else planned.site.noise), *options["filter"]),
+        progress=options["progress_regex"],
+        failures=planned.site.failures if again else (),
+        end_when_lost=again,
+    )
+    check = _wanted(options, planned) if options["check"] or options["check_path"] else None
+    return Care(watching, options["max_restarts"], check, options["log_dir"])
+
+
+def _wanted(options: dict[str, Any], planned: LaunchPlan) -> Wanted:
+    from ezpz.launch.checks import Wanted, absolute
+
+    home, command = planned.facts.home, planned.request.command
+    program: str | None = (home.resolved(command, planned.facts.exists) if home else command)[0]
+    copy = home.prefix if home and home.is_copy else None
+    if not os.path.isabs(str(program)):
+        program = None if copy else shutil.which(str(program))  # what PATH is in a copy, only the nodes know
+    return Wanted(
+        programs=absolute((program,)),
+        paths=absolute([*map(os.path.abspath, options["check_path"]), copy]),
+        shared=(os.getcwd(),),
+        room=options["check_room"] * 1_000_000,
+        timeout=options["check_timeout"],
+    )

@@ -1,0 +1,339 @@
+"""`ezpz launch` on real hosts that break: restarts on spares, idle timeout, signals with a grace, checks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import clean_environment
+from tests.unit.processes import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.conftest import Job
+    from tests.lab.slurm import Slurm
+
+pytestmark = pytest.mark.cluster
+hydra = pytest.mark.skipif(shutil.which("mpiexec.hydra") is None, reason="MPICH is not installed")
+
+
+def script(job: Job, name: str, text: str) -> Path:
+    """A script on the shared disk, in a folder of its own for what the ranks write down."""
+    folder = job.lab.shared / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    path = folder / "script.sh"
+    path.write_text(f"cd {folder}\nhost=$(hostname)\n{text}")
+    return path
+
+
+def launch(job: Job, *arguments: str | Path, host: str = "n000") -> subprocess.Popen[str]:
+    return job.ezpz.popen("launch", "--hostfile", job.hostfile, *arguments, host=host)
+
+
+def finish(process: subprocess.Popen[str], within: float = 90) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=within)
+    finally:
+        process.kill()
+
+
+def wait_for(folder: Path, *names: str) -> None:
+    wait_until(lambda: all((folder / name).exists() for name in names), within=40)
+
+
+# Every rank says that it is there, and where; on the second attempt it succeeds.
+TWICE = """
+echo "step: 1"
+again=$(test -e broken && echo yes)
+touch ran.$host.$$
+[ -z "$again" ] && sleep 120
+echo "all $host"
+"""
+
+
+@hydra
+def test_a_node_that_dies_in_the_middle_is_replaced_by_the_spare(job: Job) -> None:
+    path = script(job, "dies", TWICE)
+    logs = path.parent.with_name("dies-logs")
+    shutil.rmtree(logs, ignore_errors=True)
+    line = ("--spares", "1", "--max-restarts", "2", "--log-dir", logs, "--", "sh", path)
+    with launch(job, *line) as process:
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 3, within=40)
+        assert not list(path.parent.glob("ran.n003.*"))
+        (path.parent / "broken").touch()
+        job.lab.kill("n001")
+        out, err = finish(process)
+    assert process.returncode == 0, err
+    assert sorted(line for line in out.splitlines() if line.startswith("all ")) == ["all n000", "all n002", "all n003"]
+    assert "n003 takes the place of n001" in err
+    assert "success after 2 attempts" in err
+    assert "  lost    n001\n" in (logs / "summary.txt").read_text()
+    first = (logs / "attempt-1.log").read_text()
+    assert sorted(line for line in first.splitlines() if "step" in line) == [f"{rank}: step: 1" for rank in range(3)]
+    second = (logs / "attempt-2.log").read_text().splitlines()
+    assert sorted(line for line in second if "all" in line) == ["0: all n000", "1: all n003", "2: all n002"]
+
+
+@hydra
+def test_a_node_that_is_dead_from_the_start_is_replaced_too(job: Job) -> None:
+    """MPICH's mpiexec says so, and then waits forever."""
+    path = script(job, "dead", "echo all $host")
+    job.lab.kill("n001")
+    done = job.ezpz(
+        "launch", "--hostfile", job.hostfile, "--spares", "1", "--max-restarts", "1", "--", "sh", path, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()[-3:]) == ["all n000", "all n002", "all n003"]
+
+
+@hydra
+def test_a_node_without_the_command_is_replaced_and_a_command_that_no_node_has_is_not_tried_again(job: Job) -> None:
+    script(job, "lacking", "")
+    for host in ("n000", "n002", "n003"):
+        job.lab.run(
+            host, ["sh", "-ec", f"printf '#!/bin/sh\\necho ran\\n' > /tmp/{host}.tool && chmod +x /tmp/{host}.tool"]
+        )
+        job.lab.run(host, ["mv", f"/tmp/{host}.tool", "/tmp/the-tool"])
+    line = ("--spares", "1", "--max-restarts", "2", "--log-dir", job.lab.shared / "lacking", "--")
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "/tmp/the-tool", timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert "attempt 1: '/tmp/the-tool' is not on n001, or is no program there" in done.stderr
+    assert "n003 takes the place of n001" in done.stderr
+    assert "\x1e" not in (job.lab.shared / "lacking" / "attempt-1.log").read_text()
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "/tmp/no-such-tool", timeout=90)
+    assert done.returncode == 51, done.stderr
+    assert "attempt 2" not in done.stderr
+
+
+@hydra
+def test_a_copy_is_run_from_on_every_attempt(job: Job, bare_venv: Path) -> None:
+    """What the yeet left out stays out, and the check knows the copy."""
+    path = script(job, "copy", "")
+    body = "import os, sys; print(sys.prefix, os.environ['VIRTUAL_ENV']); sys.exit(not os.path.exists('{0}/again'))"
+    assert job.yeet(bare_venv, "--dst", "/tmp/env").returncode == 0
+    code = body.format(path.parent).replace("sys.exit(", "r = int(os.environ['RANK']); sys.exit(r == 1 and ")
+    with launch(
+        job, "--env", "/tmp/env", "--exclude", "n003", "--check", "--spares", "1", "--max-restarts", "1", "--",
+        "python3", "-c", code,
+    ) as process:  # fmt: skip
+        wait_until(lambda: process.stderr is not None and "attempt 2" in process.stderr.readline(), within=60)
+        (path.parent / "again").touch()
+        out, err = finish(process)
+    assert process.returncode == 0, err
+    assert out.splitlines() == ["/tmp/env /tmp/env"] * 4
+    assert "all 3 nodes passed" in err or "success after 2 attempts" in err
+
+
+@hydra
+def test_no_spare_is_left(job: Job) -> None:
+    path = script(job, "nospare", TWICE)
+    with launch(job, "--max-restarts", "3", "--", "sh", path) as process:
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 4, within=40)
+        job.lab.kill("n003")
+        _, err = finish(process)
+    assert process.returncode == 61, err
+    assert "no spare is left" in err.splitlines()[-1]
+    assert "attempt 1: lost n003" in err
+
+
+@hydra
+def test_fewer_nodes_will_do(job: Job) -> None:
+    path = script(job, "fewer", TWICE)
+    with launch(job, "--nhosts", "2:4", "--max-restarts", "1", "--", "sh", path) as process:
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 4, within=40)
+        (path.parent / "broken").touch()
+        job.lab.kill("n002")
+        out, err = finish(process)
+    assert process.returncode == 0, err
+    assert sorted(line for line in out.splitlines() if line.startswith("all ")) == ["all n000", "all n001", "all n003"]
+
+
+@hydra
+def test_a_hung_rank_is_ended_and_nothing_is_left(job: Job) -> None:
+    """The others wait for it; one is deaf to everything but SIGKILL."""
+    path = script(job, "hangs", "echo begun; touch $host; [ $host = n002 ] && trap '' TERM INT; sleep 300; sleep 300")
+    with launch(job, "--idle-timeout", "3", "--grace", "2", "--", "sh", path) as process:
+        out, err = finish(process)
+    assert process.returncode == 124, err
+    assert out.startswith("begun\n" * 4)
+    assert "nothing was said for 3 s" in err
+    assert not _left(job)
+
+
+@hydra
+def test_a_stopped_rank_is_ended_too(job: Job) -> None:
+    path = script(job, "stopped", "echo begun; [ $host = n001 ] && kill -STOP $$; sleep 300")
+    done = job.ezpz(
+        "launch", "--hostfile", job.hostfile, "--idle-timeout", "3", "--grace", "2", "--", "sh", path, timeout=60
+    )
+    assert done.returncode == 124, done.stderr
+    assert not _left(job)
+
+
+def _left(job: Job) -> list[str]:
+    """What of a run is still on some host, a moment later."""
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = [" ".join(argv) for host in job.lab.hosts for _, argv in job.lab.processes(host)]
+        return not found
+
+    deadline = time.monotonic() + 5
+    while not look() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+NODE = "os.environ['SLURMD_NODENAME']"
+SAVES = """
+import os, pathlib, signal, socket, time
+def save(*_):
+    time.sleep(1)
+    pathlib.Path("{folder}", "saved." + socket.gethostname()).touch()
+    os._exit(5)
+signal.signal({number}, save)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@hydra
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_every_rank_which_has_time_for_a_checkpoint(job: Job, number: signal.Signals) -> None:
+    path = script(job, number.name, "").with_name("rank.py")
+    path.write_text(SAVES.format(number=int(number), folder=path.parent))
+    with launch(job, "--grace", "20", "--log-dir", path.parent / "logs", "/usr/bin/python3", path) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(4)] == ["ready\n"] * 4  # by then mpiexec knows its ranks
+        process.send_signal(number)
+        _, err = finish(process)
+    assert process.returncode in (5, 128 + number), (
+        err
+    )  # mpiexec may answer with 0, which an interrupted run never does
+    wait_for(path.parent, *(f"saved.n00{number}" for number in range(4)))
+    assert not _left(job)
+
+
+def check(job: Job, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    line = ("launch", "--hostfile", job.hostfile, "--check", "--check-timeout", "2", *arguments, "--", "hostname")
+    return job.ezpz(*line, timeout=90)
+
+
+@hydra
+def test_checks_leave_bad_nodes_out_and_say_why(job: Job) -> None:
+    """n001's mount hangs, n002's /tmp is full, n003 is dead."""
+    hung = job.lab.shared / "hung"
+    hung.mkdir(exist_ok=True)
+    job.lab.bashrc("n001", "")  # it is altered: a reboot takes the mount away
+    job.lab.run("n001", ["sh", "-ec", f"mount -t tmpfs tmpfs {hung}; mkfifo {hung}/data"])
+    (hung / "data").write_text("fine elsewhere")
+    job.lab.fill("n002", leave_bytes=10_000_000)
+    job.lab.kill("n003")
+    begin = time.monotonic()
+    done = check(job, "--check-path", hung / "data")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begin < 60
+    assert done.stdout == "n000\n"
+    rows = {line.split()[0]: line for line in done.stderr.splitlines() if line[:1] == "n"}
+    assert "path" in rows["n001"]
+    assert "no answer within 2 s" in rows["n001"]
+    assert "MB free in /tmp, 100 MB wanted" in rows["n002"]
+    assert "reached" in rows["n003"]
+    assert "left out: n[001-003]; 1 of 4 nodes remain" in done.stderr
+    assert check(job, "--check-path", hung / "data", "--nhosts", "2:4").returncode == 60
+
+
+@hydra
+def test_checks_compare_versions_and_links(job: Job, bare_venv: Path) -> None:
+    assert job.yeet(bare_venv, "--dst", "/tmp/env").returncode == 0
+    other = json.dumps({"version": "0123456789abcdef"})
+    job.lab.cover("n001", "/tmp/env/.ezpz-yeet-receipt.json", other)
+    job.lab.run("n002", ["sh", "-ec", "mount -t sysfs sysfs /sys; ip link add eth7 type veth peer name peer7"])
+    for host in ("n000", "n001", "n003"):
+        job.lab.run(host, ["sh", "-ec", "mount -t sysfs sysfs /sys; ip link add eth7 type veth peer name peer7"])
+        job.lab.run(host, ["sh", "-ec", "ip link set eth7 up; ip link set peer7 up"])
+        job.lab.bashrc(host, "")
+    job.lab.bashrc("n002", "")
+    done = check(job, "--check-path", "/tmp/env/bin/python")
+    assert done.returncode == 0, done.stderr
+    assert "n001  version  version 0123456789ab at /tmp/env, on most nodes" in done.stderr
+    assert "n002  link     eth7 is down" in done.stderr
+    assert sorted(done.stdout.split()) == ["n000", "n003"]
+    assert job.ezpz("launch", "--hostfile", job.hostfile, "--check", "--", sys.executable, "-V").returncode == 0
+
+
+@hydra
+def test_a_clock_that_is_off(job: Job) -> None:
+    """The node's own python3 is one whose clock is an hour behind."""
+    behind = "import sys, time; real = time.time; time.time = lambda: real() - 3600; exec(sys.argv[-1])"
+    job.lab.cover("n002", "/usr/bin/python3", f'#!/bin/sh\nexec {sys.executable} -c "{behind}" "$@"\n')
+    (job.lab.state / "n002" / "cover-python3").chmod(0o755)
+    done = check(job)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^n002  clock  3\d\d\d s slow$", done.stderr, re.MULTILINE)
+    assert sorted(done.stdout.split()) == ["n000", "n001", "n003"]
+
+
+def in_job(slurm: Slurm, *arguments: str | Path) -> subprocess.Popen[str]:
+    """`ezpz launch` in an allocation that outlives its nodes, on its first node."""
+    line = ["salloc", "--quiet", "--no-kill", "--nodes=4", "--", sys.executable, "-m", "ezpz", "launch"]
+    return slurm.lab.popen(
+        "n000",
+        [*line, *map(str, arguments)],
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.slurm
+def test_srun_passes_signals_on_with_a_grace(slurm: Slurm) -> None:
+    folder = slurm.lab.shared / "srun-signal"
+    folder.mkdir()
+    path = folder / "rank.py"
+    path.write_text(SAVES.format(number=int(signal.SIGTERM), folder=folder).replace("socket.gethostname()", NODE))
+    with in_job(slurm, "--grace", "20", "--log-dir", folder / "logs", "/usr/bin/python3", path) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(4)] == ["ready\n"] * 4
+        launcher = next(pid for pid, argv in slurm.lab.processes("n000") if argv[1:4] == ("-m", "ezpz", "launch"))
+        os.kill(launcher, signal.SIGTERM)
+        _, err = finish(process)
+    assert process.returncode == 5, err
+    assert len(list(folder.glob("saved.*"))) == 4
+
+
+@pytest.mark.slurm
+def test_a_hung_rank_under_srun(slurm: Slurm) -> None:
+    with in_job(slurm, "--idle-timeout", "3", "--grace", "2", "sh", "-c", "trap '' TERM; echo x; sleep 300") as process:
+        _, err = finish(process)
+    assert process.returncode == 124, err
+
+
+@pytest.mark.slurm
+def test_srun_with_a_spare(slurm: Slurm) -> None:
+    folder = slurm.lab.shared / "srun-dies"
+    folder.mkdir()
+    path = folder / "script.sh"
+    path.write_text(f"cd {folder}\nhost=$SLURMD_NODENAME\n{TWICE}")
+    options = ("--spares", "1", "--max-restarts", "2", "--check", "--idle-timeout", "30", "--grace", "2")
+    with in_job(slurm, *options, "--log-dir", folder / "logs", "sh", path) as process:
+        wait_until(lambda: len(list(folder.glob("ran.*"))) == 3, within=40)
+        (folder / "broken").touch()
+        slurm.lab.kill("n001")
+        out, err = finish(process, within=150)
+    assert process.returncode == 0, err
+    assert sorted(line for line in out.splitlines() if line.startswith("all ")) == ["all n000", "all n002", "all n003"]
+    assert "n003 takes the place of n001" in err

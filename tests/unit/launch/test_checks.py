@@ -1,0 +1,162 @@
+"""launch/checks.py: what answers mean; launch/agent/checkup.py and consult.py on this host, by every Python here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ezpz.cluster.model import Node
+from ezpz.errors import NodeLost, ToolMissing
+from ezpz.launch.agent import checkup
+from ezpz.launch.checks import SKEW, Fault, Wanted, absolute, judge, table
+from ezpz.launch.consult import BOOTSTRAP, Heard, Said, consult, program
+
+HERE = Node("here", "here", "here", is_local=True)
+PYTHONS = sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3"))
+
+
+def said(clock: float = 0.0, **checks: dict[str, Any]) -> Said:
+    named = {name.replace("__", " /").replace("_", " "): {"ok": True, **found} for name, found in checks.items()}
+    return Said({"time": 1000.0 + clock, "checks": named}, 1000.0, 1001.0)
+
+
+def faults(**heard: Heard) -> list[tuple[str, str, str]]:
+    return [(fault.node, fault.check, fault.why) for fault in judge(heard).faults]
+
+
+def test_who_does_not_answer_is_out_and_who_has_no_python_is_not() -> None:
+    findings = judge({"n1": NodeLost("n1: gone"), "n2": ToolMissing("n2: python3 is not installed"), "n3": said()})
+    assert findings.faults == (Fault("n1", "reached", "n1: gone"),)
+    assert findings.remarks == ("n2 is not checked: n2: python3 is not installed",)
+
+
+def test_a_check_that_fails_says_what_and_where() -> None:
+    assert faults(
+        n1=said(path__soft={"ok": False, "why": "no answer within 5 s"}, tmp={"ok": False, "why": "full"})
+    ) == [("n1", "path", "/soft: no answer within 5 s"), ("n1", "tmp", "full")]
+
+
+@pytest.mark.parametrize(
+    ("clock", "why"),
+    [(0.5, None), (SKEW, None), (-SKEW, None), (-SKEW - 1, "6 s slow"), (SKEW + 2, "6 s fast"), (3600, "3599 s fast")],
+)
+def test_a_clock_is_off_only_if_no_delay_explains_it(clock: float, why: str | None) -> None:
+    assert [fault[2] for fault in faults(n1=said(clock))] == ([why] if why else [])
+
+
+def test_a_link_is_down_only_if_others_use_it() -> None:
+    up, down = {"links": {"hsn0": "up", "ib1": "down"}}, {"links": {"hsn0": "down", "ib1": "down"}}
+    assert faults(a=said(links=up), b=said(links=down), c=said(links=up)) == [("b", "link", "hsn0 is down")]
+    assert faults(a=said(links=down), b=said(links=down)) == []
+
+
+def test_fewer_devices_than_most() -> None:
+    nodes = {f"n{count}": said(devices_smi={"devices": 4}) for count in range(3)}
+    found = faults(**nodes, bad=said(devices_smi={"devices": 3}))
+    assert found == [("bad", "devices", "smi lists 3, on most nodes 4")]
+
+
+def test_a_version_unlike_the_others() -> None:
+    good, other = ({"dst": "/tmp/e", "version": version * 20} for version in ("a", "b"))
+    found = faults(a=said(version__tmp=good), b=said(version__tmp=other), c=said(version__tmp=good), d=said())
+    usual = "on most nodes aaaaaaaaaaaa"
+    assert found == [
+        ("b", "version", f"version bbbbbbbbbbbb at /tmp/e, {usual}"),
+        ("d", "version", f"no yeet at /tmp/e, {usual}"),
+    ]
+
+
+def test_the_table() -> None:
+    findings = judge({"n1": NodeLost("gone"), "n002": said(tmp={"ok": False, "why": "full"})})
+    assert table(findings, 2) == ("node  check    why", "n1    reached  gone", "n002  tmp      full")
+    assert table(judge({"n1": said()}), 1) == ("the node passed the checks",)
+    assert absolute(["a", None, "/b", "/b"]) == ("/b",)
+
+
+def test_all_looks_on_this_host(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "bin").mkdir(parents=True)
+    (tmp_path / "tree" / ".ezpz-yeet-receipt.json").write_text(json.dumps({"version": "abc"}))
+    (tmp_path / "tree" / "bin" / "run").write_text("")
+    os.mkfifo(tmp_path / "blocks")
+    wanted = Wanted(
+        programs=(sys.executable, str(tmp_path / "tree" / "bin" / "run")),
+        paths=(str(tmp_path), str(tmp_path / "no"), str(tmp_path / "blocks")),
+        shared=(str(tmp_path),),
+        tmp=str(tmp_path),
+        room=0,
+        timeout=1.5,
+    )
+    begin = time.monotonic()
+    heard = consult((HERE,), wanted.to_request(), transport="ssh", within=5)["here"]
+    assert time.monotonic() - begin < 20
+    assert isinstance(heard, Said), heard
+    checks = heard.answer["checks"]
+    assert {name for name, found in checks.items() if not found["ok"]} == {
+        f"path {tmp_path}/tree/bin/run", f"path {tmp_path}/no", f"path {tmp_path}/blocks"
+    }  # fmt: skip
+    assert checks[f"path {tmp_path}/blocks"]["why"] == "no answer within 1.5 s"
+    assert checks[f"version {tmp_path}/tree/bin/run"] == {"ok": True, "dst": f"{tmp_path}/tree", "version": "abc"}
+    assert not [fault for fault in judge({"here": heard}).faults if fault.check != "path"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blocks", "tree"]
+
+
+def test_too_little_room(tmp_path: Path) -> None:
+    with pytest.raises(checkup.Bad, match="MB free in"):
+        checkup.look_at_tmp(str(tmp_path), 1 << 60)
+
+
+def test_what_is_left_of_a_run_is_ended_and_nothing_else() -> None:
+    argv = ["sleep", "60"]
+    with (
+        subprocess.Popen(argv, env={**os.environ, "EZPZ_LAUNCH_ID": "x17"}) as ours,
+        subprocess.Popen(argv, env={**os.environ, "EZPZ_LAUNCH_ID": "x171"}) as other,
+    ):
+        heard = consult((HERE,), {"sweep": "EZPZ_LAUNCH_ID=x17"}, transport="ssh", within=5)["here"]
+        assert isinstance(heard, Said)
+        assert heard.answer["swept"] == [ours.pid]
+        assert ours.wait(10) == -9
+        assert other.poll() is None
+        other.kill()
+
+
+def test_a_node_that_cannot_be_reached_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text(
+        "#!/bin/sh\necho 'ssh: connect to host n1 port 22: Connection refused' >&2\nexit 255\n"
+    )
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    heard = consult((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
+    assert "connection was refused" in str(heard)
+
+
+def test_one_srun_asks_all_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that begins its lines with chatter, and has no answer of one node."""
+    (tmp_path / "srun").write_text(
+        "#!/bin/sh\ncat > $0.in\nfor n in n1 n2; do echo hello from .bashrc; "
+        'SLURMD_NODENAME=$n sh -c \'while [ "$1" != /bin/sh ]; do shift; done; exec "$@"\' x "$@" < $0.in; done\n'
+    )
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    nodes = tuple(Node(name, name, name) for name in ("n1", "n2", "n3"))
+    heard = consult(nodes, {"tmp": str(tmp_path)}, transport="srun", within=5)
+    assert [isinstance(heard[name], Said) for name in ("n1", "n2", "n3")] == [True, True, False]
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids=lambda path: path.parts[-3])
+def test_every_python_can_run_it(python: Path, tmp_path: Path) -> None:
+    request = json.dumps(Wanted(paths=(str(tmp_path),), tmp=str(tmp_path), room=0, timeout=20).to_request()) + "\n"
+    done = subprocess.run(
+        [python, "-IS", "-c", BOOTSTRAP], input=program() + request.encode(), capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.decode().splitlines() if line.startswith(checkup.MARK))
+    checks = json.loads(line[len(checkup.MARK) :])["checks"]
+    assert checks["tmp"]["ok"]
+    assert checks[f"path {tmp_path}"] == {"ok": True}

@@ -1,0 +1,241 @@
+"""launch/labels.py, screen.py, transcript.py, journal.py: output is cut anywhere, and comes out whole."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ezpz.cluster.model import Node
+from ezpz.errors import UsageError
+from ezpz.launch.complaints import Complaints
+from ezpz.launch.culprit import Placement, Witness
+from ezpz.launch.journal import Journal
+from ezpz.launch.labels import HOLD, LABELS, Apart, Piece, with_labels
+from ezpz.launch.report import Report
+from ezpz.launch.screen import LONGEST, Lines, Screen
+from ezpz.launch.transcript import LOST_GRACE, Manner, Transcript
+from ezpz.launch.wrapper import STARTED, Mark
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOISE = (re.compile(rb"^noise"),)
+NODES = tuple(Node(f"n00{number}", f"n00{number}", f"n00{number}") for number in range(4))
+
+
+def cuts(data: bytes, places: list[int]) -> list[bytes]:
+    """The data in pieces."""
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+def taken_apart(name: str | None, pieces: list[bytes]) -> tuple[dict[int | None, bytes], bytes]:
+    apart = Apart(LABELS[name] if name else None)
+    said: dict[int | None, bytes] = {}
+    everything = b""
+    found = [piece for data in pieces for piece in apart.feed(data, 0.0)] + apart.flush(math.inf)
+    for piece in found:
+        said[piece.rank] = said.get(piece.rank, b"") + piece.text
+        everything += piece.text
+    return said, everything
+
+
+# What launchers really print: two ranks say "a", "b", and after a while "c", a carriage return and "d".
+LABELLED = {
+    "srun": (b"1: a\n0: a\n 12: bc\rd\n0: bc\rd\nsrun: error: x\n", {0: b"a\nbc\rd\n", 1: b"a\n", 12: b"bc\rd\n"}),
+    "pals": (
+        b"x3005c0s31b1n0.hsn.cm 1: RuntimeError: CUDA\nx1.hsn 0: 1: two\nx1: rank 0 died from signal 9\n",
+        {1: b"RuntimeError: CUDA\n", 0: b"1: two\n"},
+    ),
+    "hydra": (
+        b"<|0@n000|>a\n<|0@n000|>b<|0@n000|>c\rd\n<|2@n002|>a\n<|2@n002|>b<|1@n001|>a\n<|2@n002|>[1] x<y|>\n",
+        {0: b"a\nbc\rd\n", 2: b"a\nb[1] x<y|>\n", 1: b"a\n"},
+    ),
+    "openmpi": (
+        b"[1,0]<stdout>:a\n[1,3]<stderr>:b\n[prterun-n000-77@1,2]<stdout>: c\nmpirun noticed\n",
+        {0: b"a\n", 3: b"b\n", 2: b"c\n"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@given(places=st.lists(st.integers(0, 1000), max_size=8))
+def test_labels_are_read_wherever_the_output_is_cut(name: str, places: list[int]) -> None:
+    data, expected = LABELLED[name]
+    said, _ = taken_apart(name, cuts(data, places))
+    said.pop(None, None)
+    assert said == expected
+
+
+@given(data=st.binary(max_size=200), places=st.lists(st.integers(0, 300)))
+def test_nothing_is_lost_without_labels(data: bytes, places: list[int]) -> None:
+    assert taken_apart(None, cuts(data, places))[1] == data
+
+
+@given(data=st.text("<|0@n>\n1: x[],", max_size=60), places=st.lists(st.integers(0, 60)))
+def test_cuts_change_nothing(data: str, places: list[int]) -> None:
+    for name in LABELS:
+        assert taken_apart(name, cuts(data.encode(), places)) == taken_apart(name, [data.encode()])
+
+
+def test_labels_are_asked_for_right_behind_the_launcher() -> None:
+    assert with_labels("srun", ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
+    assert with_labels("local", ("a",)) == ("a",)
+
+
+@given(
+    lines=st.lists(st.sampled_from([b"noise 1\n", b"a\n", b"\n", b"10%\r20%\r\n", b"xnoise\n"])),
+    places=st.lists(st.integers(0, 1000)),
+)
+def test_noise_is_left_out_wherever_the_output_is_cut(lines: list[bytes], places: list[int]) -> None:
+    screen = Screen(NOISE)
+    shown = b"".join(screen.feed(piece, 0.0) for piece in cuts(b"".join(lines), places)) + screen.flush(math.inf)
+    assert shown == b"".join(line for line in lines if not line.startswith(b"noise"))
+    assert screen.left_out == sum(line.startswith(b"noise") for line in lines)
+
+
+def test_a_progress_bar_comes_through_at_once() -> None:
+    assert Screen().feed(b"10%", 0.0) == b"10%"
+    screen = Screen(NOISE)
+    assert screen.feed(b"10%\r", 5.0) == b""
+    assert screen.due == 5.0 + HOLD
+    assert screen.flush(5.0) == b""
+    assert screen.flush(5.0 + HOLD) == b"10%\r"
+    assert screen.feed(b"20%\r", 6.0) == b"20%\r"
+    assert screen.feed(b"done\nnoi", 6.0) == b"done\n"
+    assert screen.feed(b"se\nx\n", 6.0) == b"x\n"
+
+
+def test_a_line_that_does_not_end_is_cut() -> None:
+    lines = Lines()
+    assert [len(line) for line in lines.feed(b"x" * (LONGEST + 10))] == [LONGEST]
+    assert lines.flush() == [b"x" * 10]
+    assert lines.flush() == []
+
+
+def transcript(manner: Manner, logged: list[tuple[int | None, bytes]]) -> Transcript:
+    witness = Witness(Placement(NODES, 1), 4)
+    return Transcript(manner, witness, lambda rank, line: logged.append((rank, line)))
+
+
+def test_a_transcript_shows_without_labels_and_logs_with_ranks_and_noise() -> None:
+    logged: list[tuple[int | None, bytes]] = []
+    heard = transcript(Manner(LABELS["hydra"], noise=NOISE, progress=re.compile(rb"step[=:]")), logged)
+    shown = heard.hear(0, "stdout", b"<|0@n000|>a\n<|1@n001|>noise\n<|1@n001|>half", 0.0)
+    assert shown == b"a\n"
+    assert not heard.progressed
+    assert heard.settle(1.0) == [("stdout", b"half")]
+    assert heard.hear(0, "stdout", b"<|1@n001|> a line\n<|2@n002|>step: 4", 1.0) == b" a line\n"
+    assert heard.settle(math.inf) == [("stdout", b"step: 4")]
+    assert logged == [(0, b"a"), (1, b"noise"), (1, b"half a line"), (2, b"step: 4")]
+    assert heard.progressed
+    assert heard.left_out == 1
+    assert heard.due == math.inf
+
+
+REPORTED = {
+    "srun": b"1: \x1eezpz-1a started 1 n001\x1e\n1: hello\nsrun: error: oops\n",
+    "pals": b"n001 1: \x1eezpz-1a started 1 n001\x1e\nn001 1: hello\nsrun: error: oops\n",
+    "hydra": b"srun: error: oops\n<|1@n001|>\x1eezpz-1a star<|2@n002|><|1@n001|>ted 1 n001\x1e\n<|1@n001|>hello\n",
+    "openmpi": b"srun: error: oops\n[7,1]<stderr>: \x1eezpz-1a started 1 n001\x1e\n[7,1]<stderr>: hello\n",
+    "nobody": b"\x1eezpz-1a started 1 n001\x1e\nhello\nsrun: error: oops\n",
+}
+
+
+@pytest.mark.parametrize("launcher", REPORTED)
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_reports_are_neither_shown_nor_logged(launcher: str, piece: int) -> None:
+    logged: list[tuple[int | None, bytes]] = []
+    report = Report("ezpz-1a", "oops")
+    heard = transcript(Manner(LABELS.get(launcher), report=report, noise=NOISE), logged)
+    said = REPORTED[launcher]
+    shown = [heard.hear(0, "stderr", said[at : at + piece], 0.0) for at in range(0, len(said), piece)]
+    shown += [data for _, data in heard.settle(math.inf)]
+    assert sorted(b"".join(shown).splitlines()) == [b"hello", b"srun: error: oops"]
+    rank = None if launcher == "nobody" else 1
+    assert set(logged) == {(rank, b"hello"), (None, b"srun: error: oops")}
+    assert report.marks == [Mark(STARTED, 1, "n001")]
+    assert report.found is not None
+
+
+def test_what_only_begins_like_a_report_is_shown() -> None:
+    logged: list[tuple[int | None, bytes]] = []
+    heard = transcript(Manner(report=Report("ezpz-1a")), logged)
+    assert heard.hear(0, "stderr", b"x\x1eezpz", 0.0) == b"x"
+    assert heard.settle(math.inf) == [("stderr", b"\x1eezpz")]
+    assert logged == [(None, b"x\x1eezpz")]
+
+
+def test_ranks_that_we_start_ourselves_need_no_label() -> None:
+    logged: list[tuple[int | None, bytes]] = []
+    heard = transcript(Manner(ours=True), logged)
+    assert heard.hear(3, "stderr", b"x\n", 0.0) == b"x\n"
+    assert logged == [(3, b"x")]
+
+
+def test_a_launcher_that_waits_for_a_lost_node_is_not_waited_for() -> None:
+    heard = transcript(Manner(end_when_lost=True), [])
+    heard.hear(0, "stderr", b"ssh: connect to host n003 port 22: Connection refused\n", 5.0)
+    assert not heard.doomed(5.0)
+    assert heard.doomed(5.0 + LOST_GRACE)
+    patient = transcript(Manner(), [])
+    patient.hear(0, "stderr", b"ssh: connect to host n003 port 22: Connection refused\n", 5.0)
+    assert not patient.doomed(1e9)
+
+
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "train.py", line 3, in <module>
+    raise ValueError("bad loss")
+ValueError: bad loss
+done with it
+"""
+
+
+def test_the_first_error_of_a_rank_is_its_whole_traceback() -> None:
+    heard = Complaints()
+    for line in ("all is well", *TRACEBACK.splitlines()):
+        heard.hear(line, 2)
+        heard.hear(f"RuntimeError: {line}", 1)
+    assert heard.first_of((2,)) == (2, tuple(TRACEBACK.splitlines()[:4]))
+    assert heard.first_of(()) == (1, ("RuntimeError: all is well",))
+    assert Complaints().first_of((1,)) is None
+
+
+def test_a_journal_overwrites_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        journal = Journal(str(tmp_path / "new" / "logs"))
+        with journal.attempt() as log:
+            log.write(3, b"hello\rworld")
+            log.write(None, b"mpiexec says")
+        journal.summarize(["it went well"])
+    folder = tmp_path / "new" / "logs"
+    assert sorted(path.name for path in folder.iterdir()) == ["attempt-1.log", "attempt-2.log", "summary.txt"]
+    assert (folder / "attempt-2.log").read_bytes() == b"3: hello\rworld\nlauncher: mpiexec says\n"
+    assert (folder / "summary.txt").read_text() == "it went well\n" * 2
+
+
+def test_a_journal_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--log-dir"):
+        Journal(str(tmp_path / "file"))
+
+
+def test_a_full_disk_costs_the_log_and_not_the_run() -> None:
+    from ezpz.launch.journal import AttemptLog
+
+    with AttemptLog("/dev/full", open("/dev/full", "wb", buffering=0)) as log:
+        log.write(1, b"x")
+        assert "No space left" in log.complaint
+        log.write(1, b"x")
+
+
+def test_pieces_know_their_node() -> None:
+    pieces = Apart(LABELS["pals"]).feed(b"x1.hsn.cm 4: hello\n", 0.0)
+    assert pieces == [Piece(b"hello\n", 4, "x1.hsn.cm")]

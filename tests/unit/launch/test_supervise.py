@@ -1,0 +1,180 @@
+"""launch/supervise.py, attempt.py and care.py: the loop, with real commands here and nodes by word of mouth."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ezpz.cluster.model import Allocation, Node
+from ezpz.errors import ChecksFailed, NodeLost, UsageError
+from ezpz.launch.care import Care, Watching, bounds
+from ezpz.launch.checks import Wanted
+from ezpz.launch.consult import Heard, Said
+from ezpz.launch.launchers import Invocation, Job
+from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest
+from ezpz.launch.restarts import Policy
+from ezpz.launch.supervise import MARK, Outcome, Supervisor, World
+from ezpz.launch.topology import NodeCount, Topology, Wish, spread
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = ("n0", "n1", "n2", "n3")
+ENVIRON = {**os.environ, MARK: "1a2b"}
+ALLOCATION = Allocation("hosts", None, tuple(Node(name, name, name) for name in NAMES))
+
+
+ALL = Wish()
+
+
+@dataclass
+class Fake:
+    """A launcher that runs a script here with its nodes as arguments; `dead` nodes do not answer questions."""
+
+    script: str
+    dead: set[str] = field(default_factory=set)
+    told: list[str] = field(default_factory=list)
+    asked: list[tuple[tuple[str, ...], dict[str, Any]]] = field(default_factory=list)
+    fewest: int = 1
+
+    def plan(self, wish: Wish = ALL) -> LaunchPlan:
+        topology = spread(wish, len(ALLOCATION.nodes))
+        used = replace(ALLOCATION, nodes=ALLOCATION.nodes[: topology.nodes])
+        return replace(self.replan(used), request=LaunchRequest(("app",), wish), topology=topology)
+
+    def replan(self, allocation: Allocation) -> LaunchPlan:
+        count = len(allocation.nodes)
+        if count < self.fewest:
+            raise UsageError("-n does not fit")
+        argv = ("sh", "-c", self.script, "fake", *(node.name for node in allocation.nodes))
+        job = Job(("app",), allocation, count, 1, ENVIRON)
+        request, topology = LaunchRequest(("app",)), Topology(count, count, 1)
+        return LaunchPlan("fake", "because", (), Invocation(argv), job, request, topology, Facts())
+
+    def consult(self, nodes: tuple[Node, ...], request: dict[str, Any], **_: object) -> dict[str, Heard]:
+        self.asked.append((tuple(node.name for node in nodes), request))
+        return {
+            node.name: NodeLost(f"{node.name}: gone") if node.name in self.dead else Said({"time": 1.0}, 1.0, 1.0)
+            for node in nodes
+        }
+
+    def run(self, care: Care, wish: Wish = ALL, *, back_off: float = 0.0) -> Outcome:
+        world = World(self.replan, ENVIRON, self.told.append, consult=self.consult, back_off=back_off)
+        return Supervisor(care, ALLOCATION, self.plan(wish), world).run()
+
+
+def care(**settings: Any) -> Care:
+    return Care(Watching(end_when_lost=True, labels=True), **settings)
+
+
+def test_a_culprit_is_replaced_until_it_works() -> None:
+    fake = Fake('echo step: 1; case "$*" in *n1*) echo "x: rank 1 died from signal 9"; exit 1;; esac')
+    outcome = fake.run(care(restarts=3), Wish(spares=1))
+    assert (outcome.reason, outcome.status, outcome.error) == ("success", 0, None)
+    assert [record.nodes for record in outcome.attempts] == [("n0", "n1", "n2"), ("n0", "n3", "n2")]
+    assert fake.told[1] == "attempt 2 in 5 s on n[0,2-3]: n3 takes the place of n1"
+
+
+def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
+    fake = Fake('case "$*" in *n2*) exit 255;; esac', dead={"n2"})
+    outcome = fake.run(care(restarts=3), Wish(spares=1))
+    assert [record.nodes for record in outcome.attempts] == [("n0", "n1", "n2"), ("n0", "n1", "n3")]
+    assert fake.asked[0][0] == NAMES
+    assert fake.asked[0][1]["sweep"] == "EZPZ_LAUNCH_ID=1a2b"
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "dead", "reason", "code"),
+    [
+        ("exit 3", {"restarts": 5}, (), "no-progress", 62),
+        ("echo step=1; exit 3", {"restarts": 2}, (), "restarts-exhausted", 63),
+        ("echo step=1; exit 3", {"restarts": 2}, ("n1",), "no-spares", 61),
+        ("echo CANCELLED AT x DUE TO TIME LIMIT; exit 3", {"restarts": 2}, (), "walltime", 64),
+    ],
+)
+def test_why_it_stops(script: str, settings: dict[str, Any], dead: tuple[str, ...], reason: str, code: int) -> None:
+    outcome = Fake(script, set(dead)).run(care(**settings))
+    assert outcome.reason == reason
+    assert outcome.error is not None
+    assert outcome.error.exit_code == code == outcome.to_dict()["exit_code"]
+
+
+def test_without_restarts_the_status_is_the_commands() -> None:
+    outcome = Fake("exit 3").run(Care(Watching(idle=50)))
+    assert (outcome.reason, outcome.status, outcome.error) == ("failed", 3, None)
+
+
+def test_silence_without_restarts() -> None:
+    fake = Fake("exec sleep 60")
+    outcome = fake.run(Care(Watching(idle=0.3, grace=5)))
+    assert outcome.error is not None
+    assert outcome.error.exit_code == 124
+    assert "sweep" in fake.asked[-1][1]
+
+
+def test_what_remains_is_too_little_for_the_command() -> None:
+    outcome = Fake("echo step=1; exit 1", {"n3"}, fewest=4).run(care(restarts=2), Wish(nhosts=NodeCount(2, 4)))
+    assert outcome.reason == "no-spares"
+    assert "-n does not fit" in outcome.why
+
+
+def test_checks_leave_nodes_out() -> None:
+    fake = Fake("exit 0", {"n1"})
+    outcome = fake.run(Care(check=Wanted()))
+    assert outcome.left_out == ("n1",)
+    assert outcome.attempts[0].nodes == ("n0", "n2", "n3")
+    assert fake.told[-1] == "left out: n1; 3 of 4 nodes remain"
+
+
+def test_spares_fill_up_what_the_checks_take() -> None:
+    outcome = Fake("exit 0", {"n1"}).run(Care(check=Wanted()), Wish(spares=1))
+    assert outcome.attempts[0].nodes == ("n0", "n2", "n3")
+    with pytest.raises(ChecksFailed, match=r"2 nodes passed the checks, and 3 are needed; n\[1,3\] did not"):
+        Fake("exit 0", {"n1", "n3"}).run(Care(check=Wanted()), Wish(spares=1))
+
+
+def test_a_signal_between_attempts_ends_it() -> None:
+    fake = Fake("echo step=1; exit 1")
+    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    outcome = fake.run(care(restarts=3), back_off=10.0)
+    timer.join()
+    assert outcome.reason == "walltime"
+
+
+def test_logs_and_summary(tmp_path: Path) -> None:
+    fake = Fake("echo step: 1; echo 'rank 2 exited with code 7'; echo 'ValueError: no' >&2; exit 7")
+    outcome = fake.run(care(restarts=1, log_dir=str(tmp_path)), Wish(spares=1))
+    assert outcome.error is not None
+    assert outcome.error.hint == f"the logs are in {tmp_path}"
+    assert "launcher: step: 1\n" in (tmp_path / "attempt-2.log").read_text()
+    summary = (tmp_path / "summary.txt").read_text()
+    for words in ("3 ranks on n[0-2] (3), by fake", "cause   rank 2 on n2 exited with 7", "failed  2 (1 rank)"):
+        assert words in summary
+    assert "    ValueError: no\n" in summary
+    assert "outcome: restarts-exhausted: it failed 2 times" in summary
+
+
+@pytest.mark.parametrize(
+    ("wish", "fewest", "most"),
+    [
+        (Wish(), 4, 4),
+        (Wish(2), 2, 2),  # -n needs only two: the others are spares
+        (Wish(spares=1), 3, 3),
+        (Wish(nhosts=NodeCount(2, 2)), 2, 2),
+        (Wish(nhosts=NodeCount(2, 9)), 2, 4),
+    ],
+)
+def test_bounds(wish: Wish, fewest: int, most: int) -> None:
+    assert bounds(Care(restarts=2), Fake("").plan(wish)) == Policy(fewest, most, 2)
+
+
+def test_what_needs_nobody_in_between() -> None:
+    assert Care(Watching(grace=3, progress="x")).is_plain
+    assert not Care(Watching(idle=3)).is_plain
+    assert not Care(restarts=1).is_plain
