@@ -118,21 +118,33 @@ def test_a_node_without_the_command_is_replaced_and_a_command_that_no_node_has_i
 
 @hydra
 def test_a_copy_is_run_from_on_every_attempt(job: Job, bare_venv: Path) -> None:
-    """What the yeet left out stays out, and the check knows the copy."""
-    path = script(job, "copy", "")
-    body = "import os, sys; print(sys.prefix, os.environ['VIRTUAL_ENV']); sys.exit(not os.path.exists('{0}/again'))"
+    """What was excluded stays out, and the check knows the copy."""
+    again = script(job, "copy", "").with_name("again")
     assert job.yeet(bare_venv, "--dst", "/tmp/env").returncode == 0
-    code = body.format(path.parent).replace("sys.exit(", "r = int(os.environ['RANK']); sys.exit(r == 1 and ")
-    with launch(
-        job, "--env", "/tmp/env", "--exclude", "n003", "--check", "--spares", "1", "--max-restarts", "1", "--",
-        "python3", "-c", code,
-    ) as process:  # fmt: skip
-        wait_until(lambda: process.stderr is not None and "attempt 2" in process.stderr.readline(), within=60)
-        (path.parent / "again").touch()
-        out, err = finish(process)
-    assert process.returncode == 0, err
-    assert out.splitlines() == ["/tmp/env /tmp/env"] * 4
-    assert "all 3 nodes passed" in err or "success after 2 attempts" in err
+    code = (
+        "import os, sys; print(sys.prefix, os.environ['VIRTUAL_ENV'], flush=True); "
+        f"fails = os.environ['RANK'] == '1' and not os.path.exists('{again}'); "
+        f"fails and os.mkdir('{again}'); sys.exit(fails)"
+    )
+    line = (
+        "--env",
+        "/tmp/env",
+        "--exclude",
+        "n003",
+        "--check",
+        "--spares",
+        "1",
+        "--max-restarts",
+        "1",
+        "--",
+        "python3",
+    )
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "-c", code, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == {"/tmp/env /tmp/env"}
+    assert "all 3 nodes passed the checks" in done.stderr
+    assert "attempt 2 in 5 s on n[001-002]" in done.stderr
+    assert "success after 2 attempts" in done.stderr
 
 
 @hydra
