@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ezpz.cluster.hostnames import fold
+from ezpz.errors import EzpzError
 from ezpz.launch import ranks
 from ezpz.launch.culprit import Cause, Placement, Witness
 from ezpz.launch.labels import LABELS, with_labels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ezpz.process import Running
 
 LOCAL = "local"  # the launcher whose processes are the ranks themselves
+FAILED_TO_LAUNCH = "launcher-failed"
 MARK = "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
 
 
@@ -112,13 +114,17 @@ class Attempt:
         self.transcript = Transcript(self._manner(), self.witness, *((self.log.write,) if self.log else ()))
         began, start = time.time(), time.monotonic()
         marked = {**environ, MARK: self.run_id}
-        execute(
-            self.plan,
-            environ=with_colour(marked) if self.watching.pty else marked,
-            stdout=stdout,
-            grace=self.watching.grace,
-            through=self._through,
-        )
+        try:
+            execute(
+                self.plan,
+                environ=with_colour(marked) if self.watching.pty else marked,
+                stdout=stdout,
+                grace=self.watching.grace,
+                through=self._through,
+            )
+        except EzpzError as e:
+            if e.code != FAILED_TO_LAUNCH or not self.watching.end_when_lost:
+                raise  # a launcher that fails may be a node's fault: that is an attempt like another
         return self._record(began, time.monotonic() - start)
 
     def _manner(self) -> Manner:
@@ -138,12 +144,13 @@ class Attempt:
         envs: Sequence[Mapping[str, str]],
         grace: float,
         stdout: int | None,
+        stderr: int | None = None,
         pass_on: Callable[[Running, int], None],
     ) -> int:
         """In the place of `process.foreground`."""
         line = with_labels(self.plan.launcher, argv) if self.watching.labels else argv
         rules = Rules(grace, self.watching.idle, self.watching.pty, pass_on)
-        self.ended = watch(line, envs=envs, ear=self.transcript, rules=rules, stdout=stdout)
+        self.ended = watch(line, envs=envs, ear=self.transcript, rules=rules, stdout=stdout, stderr=stderr)
         return self.ended.status
 
     def _record(self, began: float, seconds: float) -> Record:

@@ -141,7 +141,7 @@ class Witness:
     def _found(
         self, sign: Sign, groups: dict[str, str | None], line: str, rank: int | None, node: str | None
     ) -> list[Finding]:
-        said = {name: value for name, value in groups.items() if value is not None}
+        said = {"node" if name == "host" else name: value for name, value in groups.items() if value is not None}
         signal = int(said["signal"]) if "signal" in said else sign.ended
         status = int(said["status"]) if "status" in said else None
         base = Finding(sign.kind, line, rank, self.placement.named(node), status, signal)

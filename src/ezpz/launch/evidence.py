@@ -1,6 +1,6 @@
 """What launchers, ssh and programs print when a rank or a node fails, and what it is worth. Data, and pure.
 
-Each pattern's groups say what is known: `node`, `nodes` (a nodeset), `rank`, `ranks` (as "0-3,7"), `index` (of the node
+Each pattern's groups say what is known: `node` (or `host`), `nodes` (a nodeset), `rank`, `ranks` (as "0-3,7"), `index` (of the node
 among those of the run), `status`, `signal`.
 """
 

@@ -78,17 +78,23 @@ class Ended:
 
 
 def watch(
-    argv: Sequence[str], *, envs: Sequence[Mapping[str, str]], ear: Ear, rules: Rules, stdout: int | None = None
+    argv: Sequence[str],
+    *,
+    envs: Sequence[Mapping[str, str]],
+    ear: Ear,
+    rules: Rules,
+    stdout: int | None = None,
+    stderr: int | None = None,
 ) -> Ended:
     """Run `argv` once for each environment, all at once, and pass on what they say; return how it ended.
 
     The status is the first that is not 0, and then the others are ended. Signals that this process gets go on to each;
     `rules.grace` seconds after one that asks to end, or at the second one, what is left is ended. Silence is treated
-    like such a signal. `stdout`: a descriptor to take the place of ours. For the main thread only.
-    Raises ToolMissing, BrokenPipeError when nobody reads what we write, and OSError for a file that is no program.
+    like such a signal. `stdout`, `stderr`: descriptors to take the place of ours. For the main thread only. Raises
+    ToolMissing, BrokenPipeError when nobody reads what we write, and OSError for a file that is no program.
     """
     with collected_signals(PASSED_ON) as signals:
-        run = _Run(ear, rules, signals, stdout)
+        run = _Run(ear, rules, signals, (1 if stdout is None else stdout, 2 if stderr is None else stderr))
         try:
             try:
                 for env in envs:
@@ -105,11 +111,11 @@ def watch(
 class _Run:
     """The processes of a run, their output, and why they should end."""
 
-    def __init__(self, ear: Ear, rules: Rules, signals: Signals, stdout: int | None) -> None:
+    def __init__(self, ear: Ear, rules: Rules, signals: Signals, outlets: tuple[int, int]) -> None:
         self.ear = ear
         self.rules = rules
         self.signals = signals
-        self.outlets = {"stdout": Outlet(1 if stdout is None else stdout), "stderr": Outlet(2)}
+        self.outlets = {"stdout": Outlet(outlets[0]), "stderr": Outlet(outlets[1])}
         self.selector = selectors.DefaultSelector()
         self.selector.register(signals, selectors.EVENT_READ)
         self.sources: dict[int, tuple[int, str]] = {}

@@ -208,7 +208,7 @@ def test_a_site_has_signs_of_its_own() -> None:
     case = Case(
         "NODEFAIL host=n002 op=gpu\n1| peer has left\nsrun: error: n001: task 1: Exited with exit code 1\n", None
     )
-    cause = heard(case, more=(r"NODEFAIL host=(?P<node>\S+)",), victims=("peer has left",))
+    cause = heard(case, more=(r"NODEFAIL host=(?P<host>\S+)",), victims=("peer has left",))
     assert cause.finding is not None
     assert (cause.finding.node, cause.failed) == ("n002", frozenset())
 
