@@ -1,7 +1,7 @@
 """What launchers, ssh and programs print when a rank or a node fails, and what it is worth. Data, and pure.
 
-Each pattern's groups say what is known: `node` (or `host`), `nodes` (a nodeset), `rank`, `ranks` (as "0-3,7"), `index` (of the node
-among those of the run), `status`, `signal`.
+Each pattern's groups say what is known: `node` (or `host`), `nodes` (a nodeset), `rank`, `ranks` (as "0-3,7"), `index`
+(of the node among those of the run), `status`, `signal`.
 """
 
 from __future__ import annotations
