@@ -21,8 +21,8 @@ REREAD = "reread"  # in place of that name, which no receipt has
 def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
     """Of a directory: the facts of every entry that comes along, and the interpreter that compiles it.
 
-    Contents are known by size and time, as everywhere, but for files that were made for this run. Which of several names
-    of a file was found first does not matter: threads find them.
+    Contents are known by size and time, as everywhere, but for files that were made for this run. Which of several
+    names of a file was found first does not matter: threads find them.
     """
     total = 0
     groups: dict[bytes, list[bytes]] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.inputs import inputs_of
 from ezpz.yeet.scan import Scan
+
+if TYPE_CHECKING:
+    import random
 
 PLAIN = [Entry(b"folder", 0o40755, 1, 0), Entry(b"folder/link", 0o120777, 1, 0, b"a"), Entry(b"a", 0o100644, 1, 5)]
 
