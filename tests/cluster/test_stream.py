@@ -355,13 +355,13 @@ class TestWays:
         assert job.files("n003", f"/tmp/{data.name}") == job.files("n000", str(data))
 
     def test_one_file_that_is_larger_than_many_chunks(self, job: Job) -> None:
-        root = job.lab.shared / "one"
+        root = job.lab.shared / "one-large"
         if not root.exists():
             root.mkdir()
             (root / "model").write_bytes(os.urandom(16_000_000))
         report = job.report(root)
         assert report["succeeded"] == 4
-        assert job.files("n003", "/tmp/one") == job.files("n000", str(root))
+        assert job.files("n003", "/tmp/one-large") == job.files("n000", str(root))
 
     def test_many_small_files(self, job: Job) -> None:
         root = job.lab.shared / "many"

@@ -21,9 +21,17 @@ REREAD = "reread"  # in place of that name, which no receipt has
 def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
     """Of a directory: the facts of every entry that comes along, and the interpreter that compiles it.
 
-    Contents are known by size and time, as everywhere, but for files that were made for this run.
+    Contents are known by size and time, as everywhere, but for files that were made for this run. Which of several
+    names of a file was found first does not matter: threads find them.
     """
-    total = sum(_digest(repr(tuple(entry))) for batch in scanned.batches() for entry in batch)
+    total = 0
+    groups: dict[bytes, list[bytes]] = {}
+    for batch in scanned.batches():
+        for entry in batch:
+            if entry.link:
+                groups.setdefault(entry.link, [entry.link]).append(entry.path)
+            total += _digest(repr(tuple(entry._replace(link=b""))))
+    total += sum(_digest(repr(sorted(names))) for names in groups.values())
     return version_of(total + (_digest(repr((python.version, python.tag, python.magic))) if python is not None else 0))
 
 
