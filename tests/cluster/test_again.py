@@ -117,7 +117,7 @@ def test_whatever_is_changed_here_or_there_all_agree_in_the_end(job: Job) -> Non
     run_state_machine_as_test(
         Meddling,
         settings=settings(
-            max_examples=6, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=4, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

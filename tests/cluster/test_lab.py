@@ -57,13 +57,19 @@ def test_hosts_reach_one_another_by_every_name(lab4: FaultyLab) -> None:
 def test_a_second_interface_has_its_own_names_and_rate() -> None:
     with make_lab(2, rate="20mbit", hsn=True, hsn_rate="500mbit") as lab:
         (lab.shared / "data").write_bytes(os.urandom(2_000_000))
-        seconds = {}
-        for name in ("n001", "n001-hsn0", "n001-hsn0.lab.ezpz"):
-            started = time.monotonic()
-            lab.run("n000", ["sh", "-c", f"{' '.join(SSH)} {name} 'cat > /tmp/data' < data"])
-            seconds[name] = time.monotonic() - started
-        assert seconds["n001"] > 0.7
-        assert seconds["n001-hsn0"] < 0.6 > seconds["n001-hsn0.lab.ezpz"]
+
+        def seconds(name: str, attempts: int = 10) -> float:
+            """The best of some, since other tests may keep the processors busy."""
+            taken: list[float] = []
+            while len(taken) < attempts and min(taken, default=1.0) > 0.6:
+                started = time.monotonic()
+                lab.run("n000", ["sh", "-c", f"{' '.join(SSH)} {name} 'cat > /tmp/data' < data"])
+                taken.append(time.monotonic() - started)
+            return min(taken)
+
+        assert seconds("n001", attempts=2) > 0.7
+        assert seconds("n001-hsn0") < 0.6
+        assert seconds("n001-hsn0.lab.ezpz") < 0.6
         lab.cut("n001", "eth0")
         assert lab.run("n000", [*SSH, "n001-hsn0", "true"]).returncode == 0
         assert lab.run("n000", [*SSH, "n001", "true"], check=False).returncode == 255

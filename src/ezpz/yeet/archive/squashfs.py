@@ -29,7 +29,7 @@ MAKER, READER = "mksquashfs", "unsquashfs"
 OLDEST = (4, 5)  # that reads a tar from its stdin
 SAFE = (4, 5, 1)  # that cannot be led out of the folder it unpacks to (CVE-2021-40153, CVE-2021-41072)
 VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
-MANIFEST_LIMIT = 1 << 30  # bytes
+WITHIN, READ_WITHIN = 10.0, 120.0  # seconds for a tool to tell its version, and for it to find the manifest
 
 
 def write_squashfs(
@@ -39,7 +39,7 @@ def write_squashfs(
 
     Raises EzpzError, Stopped.
     """
-    refuse_old(MAKER, OLDEST)
+    refuse_old(MAKER, OLDEST, stop)
     folder = os.path.dirname(path)
     try:
         with tempfile.TemporaryDirectory(prefix=".ezpz-", suffix=".part", dir=folder) as place:
@@ -103,16 +103,16 @@ def _send(running: process.Running, data: bytes) -> None:
 def manifest_in(path: str) -> bytes:
     """The text of the manifest in a squashfs. Raises EzpzError."""
     refuse_old(READER, SAFE)
-    done = process.run([READER, "-cat", path, os.fsdecode(tree.MANIFEST)])
+    done = process.run([READER, "-cat", path, os.fsdecode(tree.MANIFEST)], timeout=READ_WITHIN)
     if done.returncode:
         raise CopyFailed(f"{READER} finds no manifest: {done.err}")
     return done.stdout
 
 
-def refuse_old(tool: str, oldest: tuple[int, ...]) -> None:
-    """Raise ToolMissing when a tool is not here, or is older than it may be."""
+def refuse_old(tool: str, oldest: tuple[int, ...], stop: threading.Event | None = None) -> None:
+    """Raise ToolMissing when a tool is not here, or is older than it may be; TimedOut when it hangs, Stopped."""
     process.find(tool)
-    found = VERSION.search(process.run([tool, "-version"]).out)
+    found = VERSION.search(process.run([tool, "-version"], timeout=WITHIN, stop=stop).out)
     version = tuple(int(part or 0) for part in found.groups()) if found else (0,)
     if version < oldest:
         needed = ".".join(map(str, oldest))

@@ -35,7 +35,7 @@ class Squashfs:
     tools: ClassVar[tuple[str, ...]] = (READER,)
 
     def fill(self, job: Job) -> None:
-        refuse_old(READER, SAFE)
+        refuse_old(READER, SAFE, job.stop)
         os.close(open_source(job.root)[0])
         if job.stop.is_set():
             raise process.Stopped
