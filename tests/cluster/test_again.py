@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -156,6 +157,38 @@ def test_each_node_gets_what_it_needs_in_one_run(job: Job, source: Path, engine:
     report = job.report(source, "--engine", engine)
     assert all_have(job, source)
     assert sent(report) == {"n000": (0, 0), "n001": (1, SIZE), "n002": (4, 4 * SIZE), "n003": (20, 20 * SIZE)}
+
+
+@pytest.mark.parametrize("engine", ENGINES.names())
+def test_where_nothing_has_changed_no_python_is_started(job: Job, source: Path, engine: str) -> None:
+    job.report(source, "--engine", engine)
+    place = f"/tmp/{source.name}"
+    for host in ("n001", "n002"):
+        job.lab.without(host, "python3")
+    done = job.yeet(source, "--engine", engine, "--json")
+    assert all(node["unchanged"] for node in json.loads(done.stdout)["nodes"])
+    assert "no python3" not in done.stderr
+    job.sh("n002", f"rm {place}/folder/file0")
+    done = job.yeet(source, "--engine", engine, "--json")
+    unchanged = {node["node"]: node["unchanged"] for node in json.loads(done.stdout)["nodes"]}
+    assert unchanged == {"n000": True, "n001": True, "n002": False, "n003": True}
+    assert "n002 has no python3: rsync serves it from this host" in done.stderr
+    assert "n001" not in done.stderr
+    assert all_have(job, source)
+
+
+@pytest.mark.parametrize("engine", ENGINES.names())
+def test_a_node_that_nobody_can_read_from_gets_what_the_manifest_of_another_tells(
+    job: Job, source: Path, engine: str
+) -> None:
+    """Their trees are as they were, which a shell sees; what it does not look at is the manifest."""
+    job.report(source, "--engine", engine)
+    for host in ("n000", "n001"):
+        job.sh(host, f"truncate -s 50 /tmp/{source.name}/.ezpz-yeet-manifest")
+    (source / "folder" / "file0").write_bytes(b"0" * SIZE)
+    report = job.report(source, "--engine", engine)
+    assert report["succeeded"] == 4
+    assert all_have(job, source)
 
 
 @pytest.mark.parametrize("engine", ENGINES.names())

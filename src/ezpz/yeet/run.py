@@ -22,7 +22,7 @@ from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment, Start
 from ezpz.yeet.here import Here
 from ezpz.yeet.intake import Intake
 from ezpz.yeet.leak_count import LeakCount
-from ezpz.yeet.plan import Plan, Request, engine_choice
+from ezpz.yeet.plan import Plan, Request, destination_of, engine_choice
 from ezpz.yeet.reading import Reading
 from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
 from ezpz.yeet.stock import Stock, ask_all, take_stock
@@ -94,8 +94,7 @@ class _Run:
         with self._signals():
             try:
                 await self._reach_and_scan()
-                if await self._check():
-                    await self._take_stock()
+                if await self._check() and await self._take_stock():
                     if self._wanted() or not self._is_served():
                         await self._move()
                     await self._note_failed()
@@ -117,10 +116,11 @@ class _Run:
     async def _reach_and_scan(self) -> None:
         """Open the sessions while the source is counted: both take their time, and neither moves anything."""
         remote = tuple(node for node in self.sight.allocation.nodes if not node.is_local)
+        destination = "" if self.request.checksum else destination_of(self.request, self.sight.source)
         counting = asyncio.ensure_future(in_thread(self._decide))
         with self._phase("reach"):
             try:
-                lost = await self.engine.reach(remote)
+                lost = await self.engine.reach(remote, destination)
             finally:
                 counted = await asyncio.gather(counting, return_exceptions=True)
         if isinstance(counted[0], BaseException):
@@ -160,21 +160,27 @@ class _Run:
                 if local is None:
                     raise
                 self._lose({local: Failure.of(e)})
-            self._lose(await self.engine.check(self._wanted(), self.here.request))
+            seen = self.engine.seen()
+            unseen = tuple(node for node in self._wanted() if node not in seen)
+            self._lose(await self.engine.check(unseen, self.here.request))
         if not self._worth_it():
             return False
         if local is not None and local in self.results:
             await in_thread(self.here.prepare_elsewhere)
         return True
 
-    async def _take_stock(self) -> None:
-        """Find out who has what of it; those who have it all are done."""
+    async def _take_stock(self) -> bool:
+        """Find out who has what of it; those who have it all are done. Whether there is any point in going on."""
         here, reading = self.here, self.reading
         assert here is not None
         assert reading is not None
         with self._phase("compare"):
             answers = await ask_all(self.engine, here, self._wanted())
             made_of = await in_thread(lambda: reading.settle(answers.interpreter))
+            late = answers.seen_otherwise(made_of)
+            if late:
+                self._lose(await self.engine.check(late, here.request))
+                answers = await answers.asked_again(self.engine, tuple(node for node in late if node in self._wanted()))
             stock = await take_stock(self.engine, here, answers, made_of)
             self.stock = replace(stock, known=None) if self.request.checksum else stock
         if stock.is_here:
@@ -185,6 +191,7 @@ class _Run:
         if not self._wanted() and self._is_served() and stock.receipt is not None:
             self.shipment = here.standing(stock.receipt)
             self.leaks = await self.leaking.beside(asyncio.ensure_future(asyncio.sleep(0)), self.shipment)
+        return self._worth_it()
 
     def _is_served(self) -> bool:
         """Whether this host has what it is to have."""
@@ -194,11 +201,11 @@ class _Run:
     def _worth_it(self) -> bool:
         """Whether to move anything: nobody refused the destination, or enough nodes are left for the threshold."""
         nodes = self.plan.allocation.nodes
-        left = len(nodes) - len(self.results)
+        failures = [result.failure for result in self.results.values() if result.failure is not None]
+        left = len(nodes) - len(failures)
         if self.plan.threshold is not None:
             return judge(left, len(nodes), self.plan.threshold) is not Status.FAILURE
-        failures = (result.failure for result in self.results.values())
-        return left > 0 and not any(failure is not None and failure.code in REFUSALS for failure in failures)
+        return left > 0 and not any(failure.code in REFUSALS for failure in failures)
 
     async def _move(self) -> None:
         """Read, land here and send: all at once if the engine can, else one after the other."""

@@ -10,20 +10,22 @@ import os
 import re
 import time
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ezpz.child import Child
 from ezpz.cluster.remote import ssh_argv
 from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
 from ezpz.process import GRACE
 from ezpz.yeet.agent.serve import READY
+from ezpz.yeet.glance import ANSWER, SEEN, question, receipt_in
 from ezpz.yeet.line import Line, ProcessLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ezpz.cluster.model import Node
 
+T = TypeVar("T")
 PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
 PING_EVERY = 2.0  # seconds
 SILENT = 10.0  # seconds without a word after which an agent is taken for dead
@@ -70,14 +72,17 @@ def bundle(entry: str = "serve", modules: tuple[str, ...] = ()) -> bytes:
 
 
 def bootstrap(pythons: tuple[str, ...] = ()) -> str:
-    """The remote command that starts the agent; the same text for sh, csh and fish as login shells.
+    """The remote command that runs a line of shell, which may be empty, and starts the agent, both from its stdin.
+
+    The text is the same for sh, csh and fish as login shells.
 
     pythons: paths to try when the system has none; a path that any of these shells would take apart is left out
     """
     candidates = " ".join((PYTHONS, *(path for path in pythons if PLAIN.fullmatch(path))))
     there = "command -v $p >/dev/null 2>&1 || continue"
     run = f'$p -IS -c "{BOOTSTRAP}"; s=$?; [ $s = {NO_START} ] || exit $s'
-    return f"exec /bin/sh -c 'for p in {candidates}; do {there}; {run}; done; echo {MISSING} >&2; exit 127'"
+    tries = f"for p in {candidates}; do {there}; {run}; done"
+    return f"exec /bin/sh -c 'IFS= read -r first; eval \"$first\"; {tries}; echo {MISSING} >&2; exit 127'"
 
 
 class NodeSilent(NodeLost):
@@ -85,8 +90,10 @@ class NodeSilent(NodeLost):
 
 
 class Session:
-    """Requests to one node's agent. Every failure is an EzpzError that names the node.
+    """Requests to one node's agent, which is started when there is a first one. Every failure is an EzpzError that
+    names the node.
 
+    seen: the receipt of an untouched version there, when that could be known without an agent
     happened: takes what the agent says without having been asked; gone: is told once when the line ends by itself
     """
 
@@ -105,33 +112,59 @@ class Session:
         self.happened = happened
         self.gone = gone
         self.host: dict[str, Any] = {}
+        self.seen: dict[str, Any] | None = None
+        self._starting = asyncio.Lock()
         self._number = 0
         self._heard = time.monotonic()
         self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], Callable[[dict[str, Any]], None] | None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def open(cls, node: Node, pythons: tuple[str, ...] = ()) -> Session:
-        """Reach a node by its address, and by its plain name if that fails. Raises EzpzError."""
+    async def open(cls, node: Node, pythons: tuple[str, ...] = (), destination: str = "") -> Session:
+        """Reach a node by its address, and by its plain name if that fails. Raises EzpzError.
+
+        destination: what may stand there untouched, and be `seen`; only then no agent is started yet
+        """
         try:
-            return await cls._open(node, node.address, pythons)
+            return await cls._open(node, node.address, pythons, destination)
         except EzpzError:
             if node.address == node.given:
                 raise
-            return await cls._open(node, node.given, pythons)
+            return await cls._open(node, node.given, pythons, destination)
 
     @classmethod
-    async def _open(cls, node: Node, address: str, pythons: tuple[str, ...]) -> Session:
+    async def _open(cls, node: Node, address: str, pythons: tuple[str, ...], destination: str) -> Session:
         child = await Child.start(ssh_argv(address, bootstrap(pythons)))
         session = cls(node, ProcessLine(child, node))
         session.address = address
+        asked = question(destination)
+        child.writer.write(asked + b"\n")
+        if asked:
+            session.seen = await session._in_time(session._glance())
+            if session.seen is not None:
+                return session
+            child.writer.write(b"\n")
         child.writer.write(bundle())
         return await session.started()
 
+    async def wake(self) -> None:
+        """Start the agent, if there is none yet. Raises EzpzError."""
+        async with self._starting:
+            if not self._tasks:
+                with contextlib.suppress(ConnectionError):  # whoever listens finds out why
+                    self.line.write(b"\n" + bundle())
+                await self.started()
+
     async def started(self) -> Session:
         """This session, once its agent has said that it is there. Raises EzpzError."""
+        self.host = await self._in_time(self._ready())
+        self._tasks = [asyncio.ensure_future(task) for task in (self._listen(), self._keep_alive())]
+        return self
+
+    async def _in_time(self, hearing: Coroutine[Any, Any, T]) -> T:
+        """What is heard first; if it is nothing, this session ends. Raises EzpzError."""
         try:
-            self.host = await asyncio.wait_for(self._ready(), READY_WITHIN)
+            return await asyncio.wait_for(hearing, READY_WITHIN)
         except asyncio.TimeoutError:
             await self.line.end(GRACE)
             raise NodeLost(
@@ -141,8 +174,6 @@ class Session:
         except (EzpzError, OSError, asyncio.CancelledError):
             await self.line.end(0.2)
             raise
-        self._tasks = [asyncio.ensure_future(task) for task in (self._listen(), self._keep_alive())]
-        return self
 
     async def ask(
         self,
@@ -159,6 +190,7 @@ class Session:
 
         Raises the EzpzError that the agent answers with, NodeLost when the line ends, TimedOut.
         """
+        await self.wake()
         self._number += 1
         number = self._number
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -194,10 +226,19 @@ class Session:
         await self.line.end(grace)
 
     async def _ready(self) -> dict[str, Any]:
+        line = await self._first(lambda line: _parsed(line).get("ready") == READY)
+        return _parsed(line)
+
+    async def _glance(self) -> dict[str, Any] | None:
+        first = await self._first(lambda line: line.startswith(SEEN))
+        return receipt_in([first, *[await self._line() for _ in range(ANSWER - 1)]])
+
+    async def _first(self, is_it: Callable[[bytes], bool]) -> bytes:
+        """The line that is waited for, whatever a chatty .bashrc prints before it."""
         for _ in range(CHATTER):
-            found = _parsed(await self._line())
-            if found.get("ready") == READY:
-                return found
+            line = await self._line()
+            if is_it(line):
+                return line
         raise NodeLost(
             f"{self.node.given}: its shell printed {CHATTER} lines and started no agent", hint="look at its .bashrc"
         )

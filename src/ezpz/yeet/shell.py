@@ -63,6 +63,7 @@ class ShellSession:
         self.happened: Callable[[dict[str, Any]], None] = lambda _: None
         self.gone: Callable[[EzpzError], None] = lambda _: None
         self.host: dict[str, Any] = {}
+        self.seen: dict[str, Any] | None = None
         self.dst = self.staging = self.run = ""
         self.replaced = ""
         self.standing = ""  # device and inode of what stood at the destination when the run began
@@ -89,6 +90,9 @@ class ShellSession:
     @property
     def is_open(self) -> bool:
         return self.line.is_open
+
+    async def wake(self) -> None:
+        """There is nothing to start."""
 
     async def close(self, grace: float = 3.0) -> None:
         """End the shell: it removes its staging and goes. Never raises."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import all_of, in_thread
@@ -28,11 +28,15 @@ MOST_VERSIONS = 3  # whose manifests are looked at; nodes with any other version
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What this host and every other node says of the version in place; see `agent.standing.take_stock`."""
+    """What this host and every other node says of the version in place; see `agent.standing.take_stock`.
+
+    seen: the nodes for which a shell has spoken, and no agent is prepared
+    """
 
     here: dict[str, Any]
     nodes: Mapping[Node, dict[str, Any]]
     is_target: bool
+    seen: frozenset[Node] = frozenset()
 
     @property
     def interpreter(self) -> str:
@@ -40,6 +44,15 @@ class Answers:
         told = [*self.nodes.values(), *([self.here] if self.is_target else [])]
         found = {str((each["receipt"] or {}).get("interpreter", "")) if each["untouched"] else "" for each in told}
         return found.pop() if len(found) == 1 else ""
+
+    def seen_otherwise(self, made_of: dict[str, Any]) -> tuple[Node, ...]:
+        """Those of `seen` that have something else than a version that is `made_of` these."""
+        return tuple(node for node in self.nodes if node in self.seen and not _is_same(self.nodes[node], made_of))
+
+    async def asked_again(self, engine: Engine, nodes: tuple[Node, ...]) -> Answers:
+        """The same with what the agents of these nodes say."""
+        told = await engine.ask(nodes, "stock")
+        return replace(self, nodes={**self.nodes, **{node: told.get(node, NOTHING) for node in nodes}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +71,19 @@ class Stock:
 
 
 async def ask_all(engine: Engine, here: Here, nodes: tuple[Node, ...]) -> Answers:
-    """Ask all nodes, and this host, what they have. Nodes that give no answer have nothing."""
-    told: list[Any] = await all_of((in_thread(here.take_stock), engine.ask(nodes, "stock")))
-    return Answers(told[0], {node: told[1].get(node, NOTHING) for node in nodes}, here.is_target)
+    """Ask this host and all nodes what they have, but those that were seen to be untouched.
+
+    Nodes that give no answer have nothing.
+    """
+    seen = {
+        node: dict(NOTHING, contents=receipt["contents"], untouched=True, receipt=receipt)
+        for node, receipt in engine.seen().items()
+        if node in nodes
+    }
+    rest = tuple(node for node in nodes if node not in seen)
+    told: list[Any] = await all_of((in_thread(here.take_stock), engine.ask(rest, "stock")))
+    answers = {node: seen.get(node) or told[1].get(node, NOTHING) for node in nodes}
+    return Answers(told[0], answers, here.is_target, frozenset(seen))
 
 
 async def take_stock(engine: Engine, here: Here, answers: Answers, made_of: dict[str, Any]) -> Stock:
@@ -103,8 +126,11 @@ def _is_alike(answer: dict[str, Any], made_of: dict[str, Any]) -> bool:
     return bool(answer["contents"]) and all(receipt.get(name) == value for name, value in rules)
 
 
-def _known_here(here: Here, ours: dict[str, Any]) -> Known:
-    records = standing.records_of(here.landing.dst, ours["receipt"])
+def _known_here(here: Here, ours: dict[str, Any]) -> Known | None:
+    try:
+        records = standing.records_of(here.landing.dst, ours["receipt"])
+    except manifest.Unreadable:
+        return None
     return Known(records, here.landing.dst, (raw(path) for path in ours["changed"]))
 
 

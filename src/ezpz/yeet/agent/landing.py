@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Optional
 
-from . import place, standing, tree
+from . import listing, place, standing, tree
 from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
@@ -47,6 +47,7 @@ class Landing:
         self.receipt: Optional[Dict[str, Any]] = None
         self.standing: Optional[os.stat_result] = None
         self.stock: Dict[str, Any] = {}
+        self.listing = ""
         self._made_parents: List[bytes] = []
 
     def check_on(self) -> None:
@@ -211,18 +212,22 @@ class Landing:
         from .beside import Beside
 
         spellings = (self.given, self.dst)
-        trying = None if trial is None else Beside(smoke.try_out, self.tree, spellings, trial, self.check_on)
+        beside = [] if trial is None else [Beside(smoke.try_out, self.tree, spellings, trial, self.check_on)]
+        beside.append(Beside(self._list))
         try:
             found = tree.survey(self.tree, self.check_on)
         finally:
-            if trying is not None:
-                trying.finish()
+            for each in beside:
+                each.finish()
         for name in ("files", "bytes", "version"):
             want, have = expected.get(name), getattr(found, name)
             if want is not None and want != have:
                 message = "what landed is not what was sent: {} {}, expected {}".format(name, have, want)
                 raise Refusal("verify-failed", message, "was the source changed during the run? run it again")
         return found
+
+    def _list(self) -> None:
+        self.listing = listing.digest(self.tree, self.check_on)
 
     def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> Dict[str, Any]:
         """Add the receipt to what was verified and rename it into place.
@@ -235,7 +240,8 @@ class Landing:
         mode = stat.S_IMODE(os.lstat(self.tree).st_mode)
         times = os.stat(self.tree)
         os.chmod(self.tree, mode | 0o700)
-        self._write_receipt(dict(receipt, files=found.files, bytes=found.bytes, version=found.version))
+        facts = {"files": found.files, "bytes": found.bytes, "version": found.version, "listing": self.listing}
+        self._write_receipt(dict(receipt, **facts))
         os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
         standing = os.path.isdir(self.dst) and not os.path.islink(self.dst)
         removed = tree.count_missing(self.dst, self.tree) if standing else 0

@@ -150,15 +150,31 @@ def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, A
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return None
-        receipt = json.loads(os.read(fd, RECEIPT_LIMIT).decode("utf-8"))
-        if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
-            return None
-        standing = os.path.realpath(os.fsencode(str(receipt.get("destination", ""))))
-    except (OSError, ValueError, RecursionError):
+        receipt = receipt_in(os.read(fd, RECEIPT_LIMIT))
+    except OSError:
         return None
     finally:
         os.close(fd)
-    if standing != os.path.realpath(dst):
+    if receipt is None or not _is_for(receipt, dst):
+        return None
+    return receipt
+
+
+def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
+    """Whether a receipt names this very place."""
+    try:
+        return os.path.realpath(os.fsencode(str(receipt.get("destination", "")))) == os.path.realpath(dst)
+    except (OSError, ValueError):
+        return False
+
+
+def receipt_in(said: bytes) -> Optional[Dict[str, Any]]:
+    """What a receipt says, None for what is none."""
+    try:
+        receipt = json.loads(said.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
         return None
     sound = {name: receipt.get(name) for name in ("files", "bytes", "created")}
     receipt.update((name, value if type(value) is int and value >= 0 else 0) for name, value in sound.items())

@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Any, Callable, Dict, List, Optional
 
-from . import manifest, place, tree
+from . import listing, manifest, place, tree
 from .manifest import Differences, Record, Unreadable
 from .names import Malformed, text
 
@@ -60,6 +60,9 @@ def take_stock(dst: bytes, receipt: Optional[Dict[str, Any]], going_on: Callable
     found = {"contents": "", "changed": [], "untouched": False, "receipt": receipt}
     if receipt is None:
         return found
+    listed = receipt.get("listing")
+    if listed and listed == listing.digest(dst, going_on):
+        return dict(found, contents=receipt.get("contents", ""), untouched=True)
     try:
         unlike = differences(dst, receipt, going_on)
     except Unreadable:

@@ -26,7 +26,7 @@ class Starter:
         """
         program = getattr(__import__("__main__"), "program", b"")
         for agent in request["agents"]:
-            feed = b"%d\n" % len(program) + program + agent["feed"].encode()
+            feed = b"\n%d\n" % len(program) + program + agent["feed"].encode()
             threading.Thread(target=self._start, args=(agent["name"], agent["argv"], feed), daemon=True).start()
 
     def _start(self, name: str, argv: List[str], feed: bytes) -> None:

@@ -55,9 +55,12 @@ class Agents:
         self.request: dict[str, Any] = {}
         self.handshakes = handshakes()
 
-    async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
+    async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
         raise_open_files(len(nodes))
-        return await self.on_each(nodes, self.connect)
+        return await self.on_each(nodes, lambda node: self.connect(node, destination))
+
+    def seen(self) -> Mapping[Node, dict[str, Any]]:
+        return {node: session.seen for node, session in self.sessions.items() if session.seen is not None}
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = dict(request, tools=list(self.needs))
@@ -69,6 +72,8 @@ class Agents:
         return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
 
     async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
+        if node not in self.prepared:
+            await self.prepare(node)
         answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_WITHIN)
         return str(answer["path"])
 
@@ -85,11 +90,11 @@ class Agents:
             await self.connect(node)
             await self.prepare(node)
 
-    async def connect(self, node: Node) -> None:
-        """Open a session to a node. Raises EzpzError."""
+    async def connect(self, node: Node, destination: str = "") -> None:
+        """Open a session to a node, and have it look at the destination, if one is given. Raises EzpzError."""
         try:
             async with self.handshakes:
-                self.sessions[node] = await Session.open(node, self.limits.pythons)
+                self.sessions[node] = await Session.open(node, self.limits.pythons, destination)
         except ToolMissing as e:
             await self.connect_to_shell(node, e)
 
@@ -103,6 +108,10 @@ class Agents:
 
     async def prepare(self, node: Node) -> None:
         """Have a node check its destination, and make its staging. Raises EzpzError."""
+        try:
+            await self.sessions[node].wake()
+        except ToolMissing as e:
+            await self.connect_to_shell(node, e)
         self.prepared[node] = await self.sessions[node].ask("prepare", timeout=ANSWER_WITHIN, **self.request)
 
     async def on_each(

@@ -155,8 +155,14 @@ class Engine(Protocol):
 
     def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None: ...
 
-    async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
-        """Connect to the nodes; the failures by node."""
+    async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
+        """Connect to the nodes, and have them look at the destination, if one is given; the failures by node."""
+
+    def seen(self) -> Mapping[Node, dict[str, Any]]:
+        """Receipts of nodes that were found to have an untouched version; `check` is needed for those that get another.
+
+        None at all is an answer too: what is not seen is asked for.
+        """
 
     async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
         """Ask the agents of all these nodes at once; the answers of those that gave one."""

@@ -46,10 +46,10 @@ class Stream(Agents):
         self.streams: list[Conductor] = []
         self.rate = 0.0
 
-    async def reach(self, nodes: tuple[Node, ...]) -> Mapping[Node, Failure]:
+    async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
         raise_open_files(len(nodes))
         failures, without_python = {}, {}
-        for node, found in (await self.startup.open(nodes)).items():
+        for node, found in (await self.startup.open(nodes, destination)).items():
             if isinstance(found, ToolMissing) and self.limits.transport == "ssh":
                 without_python[node] = found
             elif isinstance(found, EzpzError):

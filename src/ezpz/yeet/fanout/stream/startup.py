@@ -55,7 +55,8 @@ class Startup(Protocol):
 
     where: dict[Node, dict[str, Any]]
 
-    async def open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]: ...
+    async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Session | EzpzError]:
+        """Sessions, by node; where `Session.seen` tells of the destination, no agent has been started yet."""
 
     async def close(self) -> None: ...
 
@@ -73,9 +74,11 @@ class SshStartup:
         self.handshakes = handshakes
         self.fan = fan
         self.where: dict[Node, dict[str, Any]] = {}
+        self._destination = ""
         self._started: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
-    async def open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
+    async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Session | EzpzError]:
+        self._destination = destination if len(nodes) <= self.fan else ""  # else some of them start others
         loop = asyncio.get_running_loop()
         ready: list[asyncio.Future[Session | None]] = [loop.create_future() for _ in nodes]
         results = await all_of(self._open(index, nodes, ready) for index in range(len(nodes)))
@@ -103,7 +106,7 @@ class SshStartup:
 
     async def _by_ssh(self, node: Node) -> Session:
         async with self.handshakes:
-            session = await Session.open(node, self.invitation.pythons)
+            session = await Session.open(node, self.invitation.pythons, self._destination)
         session.happened = self._happened
         return session
 
@@ -146,7 +149,7 @@ class SrunStartup:
         self.where: dict[Node, dict[str, Any]] = {}
         self.children: list[Child] = []
 
-    async def open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
+    async def open(self, nodes: tuple[Node, ...], _destination: str = "") -> Mapping[Node, Session | EzpzError]:
         found = await self._open(nodes)
         dead = {node: error for node, error in found.items() if isinstance(error, _Unlaunched)}
         rest = tuple(node for node in nodes if node not in dead)
@@ -162,7 +165,7 @@ class SrunStartup:
         child = await Child.start(srun_argv(nodes, ("sh", "-c", bootstrap(self.invitation.pythons))))
         self.children.append(child)
         with contextlib.suppress(ConnectionError):
-            child.writer.write(bundle() + self.invitation.to_all(nodes).encode())
+            child.writer.write(b"\n" + bundle() + self.invitation.to_all(nodes).encode())
         by_name = {node.given: node for node in nodes}
         opening: dict[Node, asyncio.Future[Session | EzpzError]] = {}
 
