@@ -153,7 +153,8 @@ def env_command(
     if request.src is None:
         display.point_at_archive(output, os.environ)
     if dry_run:
-        from ezpz.yeet.decide import decide, look
+        from ezpz.yeet.decide import decide
+        from ezpz.yeet.look import look
 
         decision = decide(new_run(), request, look(request, os.environ), os.environ)
         decision.contents.close()

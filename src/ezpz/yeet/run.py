@@ -1,4 +1,7 @@
-"""A yeet from beginning to end: look, decide, reach and check every node, read, publish here, send, judge."""
+"""A yeet from beginning to end: look, decide, reach and check every node, read, publish here, send, judge.
+
+What is needed only once the sessions are opening is imported then: that takes as long as a session.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,11 @@ from ezpz.errors import EzpzError, Interrupted, StaleList
 from ezpz.process import Stopped, find
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES
-from ezpz.yeet.decide import Decision, Sight, decide, look
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
 from ezpz.yeet.fanout.base import ENGINES, Engine, Limits, Shipment, Start
-from ezpz.yeet.here import Here
-from ezpz.yeet.intake import Intake
 from ezpz.yeet.leak_count import LeakCount
+from ezpz.yeet.look import Sight, look
 from ezpz.yeet.plan import Plan, Request, destination_of, engine_choice
-from ezpz.yeet.reading import Reading
 from ezpz.yeet.report import Carried, Failure, NodeResult, Outcome, Report, Status, judge
 from ezpz.yeet.stock import Stock, ask_all, take_stock
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ezpz.cluster.model import Node
+    from ezpz.yeet.decide import Decision
+    from ezpz.yeet.here import Here
+    from ezpz.yeet.intake import Intake
+    from ezpz.yeet.reading import Reading
 
 REFUSALS = ("destination-refused", "destination-not-ours", "destination-busy")
 """What was asked for is wrong, as opposed to a node that is broken, which costs only itself."""
@@ -130,6 +134,8 @@ class _Run:
         self._lose(lost)
 
     def _decide(self) -> Decision:
+        from ezpz.yeet.decide import decide
+
         return decide(self.run, self.request, self.sight, self.environ, self.stop)
 
     def _everywhere(self, question: dict[str, Any]) -> str:
@@ -145,6 +151,9 @@ class _Run:
 
     async def _check(self) -> bool:
         """Check every destination; whether there is any point in moving something."""
+        from ezpz.yeet.here import Here
+        from ezpz.yeet.reading import Reading
+
         assert self.decided is not None
         self.loop = asyncio.get_running_loop()
         self.reading = Reading(
@@ -185,9 +194,9 @@ class _Run:
             self.stock = replace(stock, known=None) if self.request.checksum else stock
         if stock.is_here:
             here.keep()
+        self._account_for_here()  # first: what leaks is quickest found out here
         for node in self.stock.same:
             self._hear(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
-        self._account_for_here()
         if not self._wanted() and self._is_served() and stock.receipt is not None:
             self.shipment = here.standing(stock.receipt)
             self.leaks = await self.leaking.beside(asyncio.ensure_future(asyncio.sleep(0)), self.shipment)
@@ -209,6 +218,8 @@ class _Run:
 
     async def _move(self) -> None:
         """Read, land here and send: all at once if the engine can, else one after the other."""
+        from ezpz.yeet.intake import Intake
+
         here, source = self.here, self.plan.source.real
         assert here is not None
         again = here.begin()

@@ -51,7 +51,8 @@ class Answers:
 
     async def asked_again(self, engine: Engine, nodes: tuple[Node, ...]) -> Answers:
         """The same with what the agents of these nodes say."""
-        told = await engine.ask(nodes, "stock")
+        seen = sorted({self.nodes[node]["receipt"]["listing"] for node in nodes})
+        told = await engine.ask(nodes, "stock", seen=seen)
         return replace(self, nodes={**self.nodes, **{node: told.get(node, NOTHING) for node in nodes}})
 
 

@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Container, Dict, Iterator, List, Optional
 
 from . import listing, place, standing, tree
 from .lock import Lock
@@ -154,9 +154,9 @@ class Landing:
             os.replace(part, path)
         return os.fsdecode(path)
 
-    def take_stock(self) -> Dict[str, Any]:
+    def take_stock(self, seen: Container[str] = ()) -> Dict[str, Any]:
         """What of the version in place can be used again; see `standing.take_stock`. Raises OSError."""
-        self.stock = standing.take_stock(self.dst, self.receipt, self.check_on)
+        self.stock = standing.take_stock(self.dst, self.receipt, self.check_on, seen)
         return self.stock
 
     def has(self, receipt: Dict[str, Any]) -> bool:

@@ -6,7 +6,6 @@ the filesystem tells them, which stays while nothing is added: a digest that dif
 
 import os
 import re
-import subprocess
 from typing import Callable
 
 from .tree import OWN_FILES
@@ -30,6 +29,8 @@ DIGEST = re.compile(rb"([0-9a-f]{64})  -\n")
 
 def digest(root: bytes, going_on: Callable[[], None]) -> str:
     """The listing of a tree by one name, "" where it cannot be had. `going_on` is called often and may raise."""
+    import subprocess  # takes longer than all else of an agent that is never asked for this
+
     try:
         process = subprocess.Popen(
             ["/bin/sh", "-c", COMMAND],

@@ -181,8 +181,8 @@ class Agent:
 
         return transfer.run_rsync(request["argv"], float(request["seconds"]), landed.check_on, progress)
 
-    def do_stock(self, _request: Dict[str, Any]) -> Dict[str, Any]:
-        return self._landed().take_stock()
+    def do_stock(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        return self._landed().take_stock(request.get("seen", ()))
 
     def do_adopt(self, request: Dict[str, Any]) -> Dict[str, Any]:
         return {"files": self._landed().adopt(request["attached"])}

@@ -3,7 +3,7 @@
 import binascii
 import os
 import stat
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Container, Dict, List, Optional
 
 from . import listing, manifest, place, tree
 from .manifest import Differences, Record, Unreadable
@@ -53,15 +53,19 @@ def differences(
         raise Unreadable(str(e))
 
 
-def take_stock(dst: bytes, receipt: Optional[Dict[str, Any]], going_on: Callable[[], None]) -> Dict[str, Any]:
+def take_stock(
+    dst: bytes, receipt: Optional[Dict[str, Any]], going_on: Callable[[], None], seen: Container[str] = ()
+) -> Dict[str, Any]:
     """What of the version in place can be used again, given its receipt: contents ("" for nothing), changed (paths that
     cannot), untouched (whether it is as it was published) and the receipt. Raises OSError.
+
+    seen: listings of which one was taken here a moment ago
     """
     found = {"contents": "", "changed": [], "untouched": False, "receipt": receipt}
     if receipt is None:
         return found
     listed = receipt.get("listing")
-    if listed and listed == listing.digest(dst, going_on):
+    if listed and (listed in seen or listed == listing.digest(dst, going_on)):
         return dict(found, contents=receipt.get("contents", ""), untouched=True)
     try:
         unlike = differences(dst, receipt, going_on)
