@@ -23,6 +23,9 @@ LABS = ("lab4", "lab16", "shaped", "slurm")
 FOREIGN = ("PBS_", "SLURM_", "PMI_", "PALS_", "EZPZ_", "VIRTUAL_ENV", "CONDA_", "PYTHONDONTWRITEBYTECODE")
 
 
+SLOWEST = ("tests/cluster/", "tests/relocation/", "")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the run as Ctrl-C does, so that no lab outlives it; and let what tests start get its signals.
 
@@ -38,7 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests on one worker (pytest-xdist), and a moved environment's: what they share is made once."""
+    """Keep a file's tests on one worker (pytest-xdist), and a moved environment's: what they share is made once.
+
+    What takes long comes first, so that no worker is left with it in the end.
+    """
+    items.sort(key=lambda item: next(at for at, place in enumerate(SLOWEST) if item.nodeid.startswith(place)))
     for item in items:
         case = getattr(item, "callspec", None)
         moved = case is not None and "landed" in case.params
