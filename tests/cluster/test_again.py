@@ -178,17 +178,16 @@ def test_where_nothing_has_changed_no_python_is_started(job: Job, source: Path, 
 
 
 @pytest.mark.parametrize("engine", ENGINES.names())
-def test_a_node_that_nobody_can_read_from_gets_what_the_manifest_of_another_tells(
-    job: Job, source: Path, engine: str
-) -> None:
-    """Their trees are as they were, which a shell sees; what it does not look at is the manifest."""
+def test_who_has_lost_its_manifest_gets_another(job: Job, source: Path, engine: str) -> None:
     job.report(source, "--engine", engine)
     for host in ("n000", "n001"):
         job.sh(host, f"truncate -s 50 /tmp/{source.name}/.ezpz-yeet-manifest")
-    (source / "folder" / "file0").write_bytes(b"0" * SIZE)
     report = job.report(source, "--engine", engine)
-    assert report["succeeded"] == 4
+    assert {node["node"]: node["unchanged"] for node in report["nodes"]} == {
+        "n000": False, "n001": False, "n002": True, "n003": True,
+    }  # fmt: skip
     assert all_have(job, source)
+    assert all(node["unchanged"] for node in job.report(source, "--engine", engine)["nodes"])
 
 
 @pytest.mark.parametrize("engine", ENGINES.names())

@@ -13,7 +13,7 @@ import pytest
 
 from ezpz.yeet.agent import listing
 from ezpz.yeet.agent.landing import Landing
-from ezpz.yeet.agent.tree import FAILED_NODES, RECEIPT
+from ezpz.yeet.agent.tree import FAILED_NODES, MANIFEST, RECEIPT
 from ezpz.yeet.glance import ANSWER, SEEN, question, receipt_in
 
 RUN = "20261129-043000-0123abcd"
@@ -33,6 +33,7 @@ def published(place: Path) -> Path:
     with open(os.fsencode(tree) + b"/\xff", "w"):
         pass
     os.symlink("data", f"{tree}/link")
+    landing.write_manifest(b"")
     landing.publish(landing.verify({}), {"contents": "c", "source": "/source"}, executable=False)
     landing.close()
     return place
@@ -74,6 +75,7 @@ TOUCHED = {
     "a receipt for another place": 'sed -i "s:/env:/other:" env/$receipt',
     "a receipt that is a link": "mv env/$receipt r; ln -s ../r env/$receipt",
     "a receipt that is a fifo": "rm env/$receipt; mkfifo env/$receipt",
+    "another manifest": "echo >env/$manifest",
     "a receipt that is cut short": "truncate -s 20 env/$receipt",
     "failed nodes": "echo n001 >env/$failed",
     "staging beside": "mkdir .env.ezpz-$run",
@@ -86,7 +88,7 @@ TOUCHED = {
 def test_nothing_is_seen_where_something_was_touched(tmp_path: Path, what: str) -> None:
     place = published(tmp_path / "env")
     assert seen(place) is not None
-    names = {"receipt": RECEIPT.decode(), "failed": FAILED_NODES.decode(), "run": RUN}
+    names = {"receipt": RECEIPT.decode(), "failed": FAILED_NODES.decode(), "manifest": MANIFEST.decode(), "run": RUN}
     subprocess.run(["sh", "-ec", TOUCHED[what]], cwd=tmp_path, env={**os.environ, **names}, check=True)
     assert seen(place) is None
 

@@ -1,4 +1,4 @@
-"""Listing: whether a tree is as it was published, by one digest of find's view of it, without a look at its manifest.
+"""Listing: whether a tree is as it was published, by one digest of find's view of it, without reading its manifest.
 
 It is taken by a shell, so that a node can be asked before any python is started there. Names come in whatever order
 the filesystem tells them, which stays while nothing is added: a digest that differs proves nothing, an equal one all.
@@ -8,11 +8,11 @@ import os
 import re
 from typing import Callable
 
-from .tree import OWN_FILES
+from .tree import FAILED_NODES, RECEIPT
 
 WITHIN = 20  # seconds, after which a manifest is the quicker way to find out what is there
 TURN = 0.1  # seconds
-OWN = " -o ".join("-path ./" + os.fsdecode(name) for name in OWN_FILES)
+OWN = " -o ".join("-path ./" + os.fsdecode(name) for name in (RECEIPT, FAILED_NODES))  # the manifest counts
 COMMAND = (
     "{ LC_ALL=C timeout " + str(WITHIN) + " find . -mindepth 1"
     ' -name ".ezpz-yeet-*" \\( ' + OWN + " \\)"
