@@ -142,27 +142,38 @@ def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, A
 
     It proves that when it is a regular file of this user, in our format, and names this very place.
     """
+    own = read_own(os.path.join(dst if at is None else at, RECEIPT), RECEIPT_LIMIT)
+    if own is None:
+        return None
     try:
-        fd = os.open(os.path.join(dst if at is None else at, RECEIPT), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        receipt = json.loads(own[0].decode("utf-8"))
+        if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
+            return None
+        standing = os.path.realpath(os.fsencode(str(receipt.get("destination", ""))))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if standing != os.path.realpath(dst):
+        return None
+    sound = {name: receipt.get(name) for name in ("files", "bytes", "created")}
+    receipt.update((name, value if type(value) is int and value >= 0 else 0) for name, value in sound.items())
+    return receipt
+
+
+def read_own(path: bytes, limit: int) -> Optional[Tuple[bytes, os.stat_result]]:
+    """What a regular file of this user holds, up to `limit` bytes, and its fstat; None for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return None
-        receipt = json.loads(os.read(fd, RECEIPT_LIMIT).decode("utf-8"))
-        if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
-            return None
-        standing = os.path.realpath(os.fsencode(str(receipt.get("destination", ""))))
-    except (OSError, ValueError, RecursionError):
+        return os.read(fd, limit), status
+    except OSError:
         return None
     finally:
         os.close(fd)
-    if standing != os.path.realpath(dst):
-        return None
-    sound = {name: receipt.get(name) for name in ("files", "bytes", "created")}
-    receipt.update((name, value if type(value) is int and value >= 0 else 0) for name, value in sound.items())
-    return receipt
 
 
 def refuse_strangers(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
