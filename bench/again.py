@@ -7,12 +7,10 @@ import sys
 import zipfile
 from typing import TYPE_CHECKING
 
-from bench.fanout import FEW, HOSTS, RATE, Field, pack
+from bench.fanout import RATE, Field, a_field
 from bench.measure import run
 from bench.model import Benchmark, Bound, Result, Row, Settings, Table
 from bench.peers import SESSIONS, floor, without_paths
-from tests.lab.hosts import Lab, why_not
-from tests.lab.model import LabUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,13 +76,8 @@ def wheel(folder: Path, version: str) -> Path:
 
 def again(settings: Settings) -> Result:
     """Measure second runs, rsync's, and the floor on the same hosts, one after the other."""
-    reason = why_not()
-    if reason:
-        raise LabUnavailable(reason)
-    with Lab(FEW if settings.quick else HOSTS, rate=RATE) as lab:
-        settings.say("building the environment")
-        field = Field(lab, pack(lab, small=settings.quick), settings.say)
-        lab.write_hostfile(lab.shared / "hosts")
+    with a_field(settings) as field:
+        lab = field.lab
         field.yeet()
         second = Second(field)
         for turn in range(settings.runs(RUNS)):

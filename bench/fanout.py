@@ -19,7 +19,7 @@ from tests.lab.slowfs import CACHE
 from tests.lab.slurm import Slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 HOSTS, FEW = 17, 5  # the launching host and 16 others; for a rehearsal
@@ -124,8 +124,9 @@ class Field:
         return done
 
 
-def fan_out(settings: Settings) -> Result:
-    """Measure ours, the peers and the floor on the same hosts, one after the other."""
+@contextlib.contextmanager
+def a_field(settings: Settings) -> Iterator[Field]:
+    """Hosts at RATE with the environment to send, fewer and a small one for a rehearsal. Raises LabUnavailable."""
     reason = why_not()
     if reason:
         raise LabUnavailable(reason)
@@ -133,6 +134,13 @@ def fan_out(settings: Settings) -> Result:
         settings.say("building the environment")
         field = Field(lab, pack(lab, small=settings.quick), settings.say)
         lab.write_hostfile(lab.shared / "hosts")
+        yield field
+
+
+def fan_out(settings: Settings) -> Result:
+    """Measure ours, the peers and the floor on the same hosts, one after the other."""
+    with a_field(settings) as field:
+        lab = field.lab
         own, memory = _ours(field, settings.runs(RUNS))
         ground = _floor(field, settings.runs(RUNS))
         rows = [*own, *_peers(field, settings.runs(1)), *ground]

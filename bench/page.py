@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: a section a benchmark, each of which can be replaced without touching the others."""
+"""docs/benchmarks.md: a section a benchmark, each of which can be replaced without touching what is around it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ HEAD = """\
 `make bench` writes this page: ours and its peers beside each other, on one machine and in one run, so that the ratios
 mean something where the seconds do not. `python -m bench --only NAME` renews one section; `--list` names them.
 """
+MARKED = re.compile(r"^<!-- bench:(\w+) -->\n.*?^<!-- /bench -->\n", re.MULTILINE | re.DOTALL)
 
 
 def section(benchmark: Benchmark, result: Result, repeated: str) -> str:
@@ -74,16 +75,24 @@ def number(value: float) -> str:
 
 
 def renew(path: Path, order: Iterable[Benchmark], sections: dict[str, str]) -> None:
-    """Put sections into the page, by the name of their benchmark, and leave the others as they are."""
-    old = dict(_marked(path.read_text())) if path.exists() else {}
-    merged = old | sections
-    body = [
-        f"<!-- bench:{b.name} -->\n\n{merged[b.name].strip()}\n\n<!-- /bench -->\n" for b in order if b.name in merged
-    ]
+    """Put sections into the page, by the name of their benchmark, and leave everything else as it is."""
+    names = [benchmark.name for benchmark in order]
+    text = path.read_text() if path.exists() else HEAD
+    for place, name in enumerate(names):
+        if name in sections:
+            text = _with(text, name, sections[name], names[place + 1 :])
     path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join([HEAD, *body]))
+    path.write_text(text)
 
 
-def _marked(text: str) -> Iterator[tuple[str, str]]:
-    for match in re.finditer(r"^<!-- bench:(\w+) -->$(.*?)^<!-- /bench -->$", text, re.MULTILINE | re.DOTALL):
-        yield match.group(1), match.group(2)
+def _with(text: str, name: str, body: str, following: Sequence[str]) -> str:
+    """Return the page with a section in its place; a new one stands before the first of those that follow it."""
+    block = f"<!-- bench:{name} -->\n\n{body.strip()}\n\n<!-- /bench -->\n"
+    places = {match[1]: match.span() for match in MARKED.finditer(text)}
+    if name in places:
+        start, end = places[name]
+        return text[:start] + block + text[end:]
+    later = [places[each][0] for each in following if each in places]
+    if later:
+        return text[: later[0]] + block + "\n" + text[later[0] :]
+    return f"{text.rstrip()}\n\n{block}"

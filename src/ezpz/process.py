@@ -30,7 +30,7 @@ Running: TypeAlias = "subprocess.Popen[bytes]"
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 STDERR_LINES = 20
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
-PIPE = subprocess.PIPE
+PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -767,12 +767,21 @@ def test_unpack_is_a_yeet_to_this_host(yeet: Yeet) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [("data", "--unpack", "x.tar.zst", "y"), ("--unpack", "data", "y"), ("--unpack", "x.tar.zst", "y", "-o", "z.tar")],
+    [
+        ("data", "--unpack", "x.tar.zst", "y"),
+        ("--unpack", "data", "y"),
+        ("--unpack", "x.tar.zst", "y", "-o", "z.tar"),
+        ("--unpack", "x.tar.zst", "y", "--exclude", "*.pyc"),
+        ("--exclude", "a", "--unpack", "x.tar.zst", "y"),
+        ("--unpack", "x.tar.zst", "y", "--format", "tar"),
+        ("--unpack", "x.tar.zst", "y", "--level", "3"),
+    ],
     ids=" ".join,
 )
 def test_unpack_goes_with_nothing_else(yeet: Yeet, args: tuple[str, ...]) -> None:
     done = yeet("tar", *args)
     assert (done.returncode, done.stdout) == (2, "")
+    assert "exclude each other" in done.stderr or "is no archive" in done.stderr
 
 
 def test_a_second_tar_does_nothing_and_a_third_says_what_changed(yeet: Yeet) -> None:

@@ -90,6 +90,14 @@ def test_what_is_said_to_be_freed_is(job: Job, data: Path) -> None:
         assert before[removal["node"]] - used == pytest.approx(removal["freed"], abs=64 << 10)
 
 
+def test_what_one_node_alone_would_look_for_goes_from_all(job: Job, data: Path) -> None:
+    job.report(data, "--dst", "/tmp/odd/env")
+    job.sh("n001", "ln -s /tmp/odd /dev/shm/$(id -un)")
+    assert job.yeet("status").stdout.splitlines()[0] == f"/tmp/odd/env  from {data}"
+    assert job.yeet("clean", "--yes").returncode == 0
+    assert [job.sh(host.name, "ls -A /tmp/odd") for host in job.lab.hosts] == [""] * 4
+
+
 def test_a_nasty_neighbourhood_stays(job: Job, data: Path) -> None:
     job.report(data)
     before = {}

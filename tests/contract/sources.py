@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import manifest
 from ezpz.yeet.archive.formats import FORMATS, GZIP, SQUASHFS
-from ezpz.yeet.archive.write import write_archive
 from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.copy.fill import Fill
 from ezpz.yeet.intake import Intake
@@ -26,6 +25,7 @@ from ezpz.yeet.relocate.outfit import Snapshot, relocation_to
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import kind_of
+from tests.contract.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ class Sources:
         return self._archives[key]
 
     def _ours(self, scanned: Scan, path: Path, _: str) -> None:
-        write_archive(scanned, str(path), nothing)
+        pack(scanned, str(path), nothing)
 
     def _gnu(self, scanned: Scan, path: Path, maker: str) -> None:
         names = b"./\0" + b"".join(b"./%b\0" % entry.path for batch in scanned.batches() for entry in batch)

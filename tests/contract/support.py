@@ -99,6 +99,25 @@ def on_small_disk(
     return run_code(code, where, *arguments, under=unshare)
 
 
+def on_btrfs(code: str, where: Path, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a mount namespace of its own with a btrfs of 128 MiB, whose path is its first argument."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("mkfs.btrfs") is None:
+        pytest.skip("needs root, unshare and mkfs.btrfs to mount a filesystem that can share blocks")
+    where.mkdir()
+    image = where.with_suffix(".btrfs")
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    subprocess.run(["mkfs.btrfs", "--quiet", image], check=True, capture_output=True)
+    unshare = ["unshare", "-m", "--propagation", "private", "sh", "-c"]
+    mount = 'mount -o loop "$1" "$2"'
+    tried = subprocess.run([*unshare, mount, "sh", image, where], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"no btrfs can be mounted here: {tried.stderr.strip()}")
+    return run_code(
+        code, where, *arguments, under=[*unshare, f'{mount} && shift 2 && exec "$@"', "sh", str(image), str(where)]
+    )
+
+
 def run_code(
     code: str, *arguments: str | os.PathLike[str], under: list[str] | tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from ezpz.errors import DestinationBusy, EzpzError, NodesFailed, UsageError, by_
 from ezpz.yeet.agent.clearing import STALE
 from ezpz.yeet.asking import Asking
 from ezpz.yeet.report import Failure
-from ezpz.yeet.status import ANSWER_WITHIN, State, collect, question, run_in_words
+from ezpz.yeet.status import State, collect, question, run_in_words, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -212,8 +212,8 @@ def look(
 
 
 async def _look(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, keep: int) -> CleanReport:
-    async with Asking(nodes, transport) as asking:
-        answers = await asking.ask(dict.fromkeys(nodes, asked), within=ANSWER_WITHIN)
+    async with Asking(nodes, transport, keep=not asked["wanted"]) as asking:
+        answers = await survey(asking, asked)
     named = "".join(asked["wanted"])
     chosen = choose(collect(answers, named), keep, by_source=not named)
     lost = {node: Failure.of(answer) if isinstance(answer, EzpzError) else None for node, answer in answers.items()}

@@ -106,7 +106,7 @@ def show_outcome(output: Output, report: CleanReport) -> None:
         done = [removal for removal in report.removals if removal.failure is None]
         nodes = len({removal.node for removal in done})
         paths = sum(len(removal.removed) for removal in done)
-        text = f"removed {count(paths, 'directory').replace('directorys', 'directories')} from {count(nodes, 'node')}"
+        text = f"removed {count(paths, 'directory')} from {count(nodes, 'node')}"
         output.line(f"{text}: {human(report.freed)} freed", fg="green" if not report.failures else "yellow", bold=True)
         lost = ((removal.node, removal.failure) for removal in report.removals if removal.failure is not None)
         for line in _failed(lost):

@@ -73,7 +73,7 @@ def since(
             if deadline is not None and time.monotonic() > deadline:
                 return Since(Change.UNKNOWN)
     except (FileNotFoundError, NotADirectoryError):
-        return Since(Change.GONE)
+        return Since(Change.CHANGED if os.path.lexists(root) else Change.GONE)
     except (OSError, ValueError):
         return Since(Change.UNKNOWN)
     return Since(Change.UNCHANGED)

@@ -163,8 +163,16 @@ async def _ask(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, *
 
 
 async def inquire(asking: Asking, asked: dict[str, Any], *, verify: bool = False) -> StatusReport:
-    """Ask every node, and those that told of less than others a second time; look at the sources."""
-    within = None if verify else ANSWER_WITHIN
+    """Ask every node what stands there, and look at the sources."""
+    answers = await survey(asking, asked, within=None if verify else ANSWER_WITHIN)
+    found = collect(answers, "".join(asked["wanted"]))
+    return report_of(await look_at_sources(found, verify=verify), answers)
+
+
+async def survey(
+    asking: Asking, asked: dict[str, Any], within: float | None = ANSWER_WITHIN
+) -> dict[Node, dict[str, Any] | EzpzError]:
+    """Ask every node, and those that told of less than others a second time: a node's own usual places may be fewer."""
     answers = await asking.ask(dict.fromkeys(asking.nodes, asked), within=within)
     missing = places_missing(answers) if not asked["wanted"] else {}
     more = await asking.ask({node: {**asked, "wanted": places} for node, places in missing.items()}, within=within)
@@ -175,8 +183,7 @@ async def inquire(asking: Asking, asked: dict[str, Any], *, verify: bool = False
             if isinstance(answer, EzpzError) or isinstance(first, EzpzError)
             else {"found": [*first["found"], *answer["found"]]}
         )
-    found = collect(answers, "".join(asked["wanted"]))
-    return report_of(await look_at_sources(found, verify=verify), answers)
+    return answers
 
 
 def places_missing(answers: Answers) -> dict[Node, list[str]]:

@@ -45,15 +45,22 @@ SOURCE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(
     type=click.Choice(["auto", "embed", "keep"]),
     default="auto",
     show_default=True,
-    help="The base interpreter of a venv: embed it, keep it where it is, or embed it unless it is the system's own.",
+    help="The base interpreter of a venv: embed it, keep it where it is, or (auto) embed it unless it is below /usr on "
+    "this host's own disk. With --unpack: as in `ezpz yeet env`.",
 )
-@option("--exclude", metavar="GLOB", multiple=True, help="Leave out what matches, as in `ezpz yeet env`.")
+@option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    callback=excludes("unpack"),
+    help="Leave out what matches, as in `ezpz yeet env`.",
+)
 @option(
     "--unpack",
     metavar="FILE DST",
     nargs=2,
     type=click.Path(),
-    callback=excludes("target", "format", "level"),
+    callback=excludes("target", "format", "level", "exclude"),
     help="Unpack FILE to DST on this host, so that it works there.",
 )
 @output_options(PREFIX)

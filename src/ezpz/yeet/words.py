@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def count(number: int, noun: str) -> str:
-    """1 node, 2 nodes."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """1 node, 2 nodes, 2 entries."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else many}"
 
 
 def relocated(report: Report) -> Iterator[str]:

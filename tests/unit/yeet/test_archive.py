@@ -13,10 +13,10 @@ import pytest
 from ezpz.errors import DestinationRefused, SourceChanged, UsageError
 from ezpz.yeet.agent import tree
 from ezpz.yeet.archive.place import archive_path
-from ezpz.yeet.archive.write import write_archive
 from ezpz.yeet.boundary import Boundary
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import inspect
+from tests.contract.packing import pack
 from tests.contract.support import as_ordinary_user, on_small_disk, photograph, powerless
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
@@ -50,7 +50,7 @@ class TestWriting:
         before = photograph(nasty)
         moved: list[int] = []
         found = scanned(nasty)
-        size = write_archive(found, str(tmp_path / "x.tar.gz"), moved.append)
+        size = pack(found, str(tmp_path / "x.tar.gz"), moved.append)
         assert size == (tmp_path / "x.tar.gz").stat().st_size
         assert sum(moved) == found.size
         (tmp_path / "out").mkdir()
@@ -63,7 +63,7 @@ class TestWriting:
         """Which closes a read-only folder as soon as a member comes that is not in it."""
         nasty, work = nasty_tree(tmp_path / "nasty"), tmp_path / "work"
         work.mkdir()
-        write_archive(scanned(nasty), str(work / "x.tar.gz"), nothing)
+        pack(scanned(nasty), str(work / "x.tar.gz"), nothing)
         code = (
             "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.yeet.agent import tree\n"
             "from tests.lab.compare import compare_trees\nos.chdir(sys.argv[1])\nos.mkdir('out')\n"
@@ -75,7 +75,7 @@ class TestWriting:
         assert (done.stdout, done.stderr) == ("0 []\n", "")
 
     def test_what_python_reads_of_it(self, source: Path, tmp_path: Path) -> None:
-        write_archive(scanned(source), str(tmp_path / "x.tar.gz"), nothing)
+        pack(scanned(source), str(tmp_path / "x.tar.gz"), nothing)
         with tarfile.open(tmp_path / "x.tar.gz") as archive:
             members = archive.getmembers()
         manifest = f"./{os.fsdecode(tree.MANIFEST)}"
@@ -95,7 +95,7 @@ class TestWriting:
         root = os.fsencode(source)
         moved: list[int] = []
         found = scan(root, boundary=Boundary((root,)))
-        write_archive(found, str(tmp_path / "x.tar.gz"), moved.append)
+        pack(found, str(tmp_path / "x.tar.gz"), moved.append)
         assert sum(moved) == found.size == len("contentmoreonetool")
         with tarfile.open(tmp_path / "x.tar.gz") as archive:
             kinds = {member.name: (member.type, member.linkname, member.mode) for member in archive.getmembers()}
@@ -111,14 +111,14 @@ class TestWriting:
     def test_the_same_tree_gives_the_same_bytes(self, source: Path, tmp_path: Path) -> None:
         found = scanned(source)
         for name in ("a.tar.gz", "b.tar.gz"):
-            write_archive(found, str(tmp_path / name), nothing)
+            pack(found, str(tmp_path / name), nothing)
         assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
 
     def test_the_same_tree_elsewhere_gives_the_same_content(self, source: Path, tmp_path: Path) -> None:
         subprocess.run(["cp", "-a", source, tmp_path / "copy"], check=True)
         contents = []
         for root in (source, tmp_path / "copy"):
-            write_archive(scanned(root), str(tmp_path / "x.tar.gz"), nothing)
+            pack(scanned(root), str(tmp_path / "x.tar.gz"), nothing)
             contents.append(sorted(gzip.decompress((tmp_path / "x.tar.gz").read_bytes())))
         assert contents[0] == contents[1]
 
@@ -127,7 +127,7 @@ class TestWriting:
         path.write_text("older")
         before = os.umask(0o027)
         try:
-            write_archive(scanned(source), str(path), nothing)
+            pack(scanned(source), str(path), nothing)
         finally:
             os.umask(before)
         assert path.stat().st_mode & 0o777 == 0o640
@@ -139,7 +139,7 @@ class TestWriting:
         (tmp_path / "source").mkdir()
         for number in range(600):
             (tmp_path / "source" / f"{number}").touch()
-        write_archive(scanned(tmp_path / "source"), str(tmp_path / "x.tar.gz"), nothing)
+        pack(scanned(tmp_path / "source"), str(tmp_path / "x.tar.gz"), nothing)
         with tarfile.open(tmp_path / "x.tar.gz") as archive:
             assert len(archive.getnames()) == 602
 
@@ -162,7 +162,7 @@ class TestFailures:
         found = scanned(source)
         (source / "file").write_text("content and more")
         with pytest.raises(SourceChanged, match="'file'"):
-            write_archive(found, str(path), nothing)
+            pack(found, str(path), nothing)
         self.assert_as_before(path)
 
     @pytest.mark.parametrize("becomes", ["nothing", "a link", "a folder", "a FIFO"])
@@ -176,14 +176,14 @@ class TestFailures:
         elif becomes == "a FIFO":
             os.mkfifo(source / "file")
         with pytest.raises(SourceChanged, match="'file'"):
-            write_archive(found, str(path), nothing)
+            pack(found, str(path), nothing)
         self.assert_as_before(path)
 
     CODE = (
-        "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.archive.write import write_archive\n"
+        "import os, sys\nfrom ezpz.errors import EzpzError\nfrom tests.contract.packing import pack\n"
         "from ezpz.yeet.scan import scan\n"
         "found = scan(os.fsencode(sys.argv[2]))\nexec(sys.argv[3])\n"
-        "try:\n    write_archive(found, os.path.join(sys.argv[1], 'x.tar.gz'), lambda _: None)\n"
+        "try:\n    pack(found, os.path.join(sys.argv[1], 'x.tar.gz'), lambda _: None)\n"
         "except EzpzError as e:\n    print(e.code)\nprint(sorted(os.listdir(sys.argv[1])))\n"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 from ezpz.errors import SourceEmpty, UsageError
 from ezpz.yeet.agent import manifest, tree
 from ezpz.yeet.agent.names import raw
-from ezpz.yeet.archive.contents import Contents
+from ezpz.yeet.archive import header as header_of_tar
+from ezpz.yeet.archive.contents import Contents, manifest_member
 from ezpz.yeet.archive.formats import FORMATS, GZIP, SQUASHFS, TAR, ZSTD, Format, chosen, format_at, level_of
 from ezpz.yeet.archive.make import MADE, REPLACED, UNCHANGED, Archive, Wanted, make
 from ezpz.yeet.archive.parcel import parcel_of
@@ -176,6 +178,54 @@ class TestManifest:
     def test_what_has_none_tells_nothing(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "x.tar.zst").write_bytes(content)
         assert told_by(str(tmp_path / "x.tar.zst")) is None
+
+
+HONEST: dict[str, Any] = {
+    "format": manifest.FORMAT, "kind": "data", "prefix": "/lus/env", "base": {"mode": "none"}, "version": "0" * 64,
+    "contents": manifest.contents_of(0), "inputs": "0" * 64, "files": 0, "bytes": 0, "packed": 0, "dropped": [],
+}  # fmt: skip
+
+
+def told_in(path: Path, header: str, *lines: str) -> Path:
+    """An archive with nothing but a manifest."""
+    text = "".join(f"{line}\n" for line in (header, *lines)).encode()
+    path.write_bytes(manifest_member(text) + header_of_tar.END)
+    return path
+
+
+class TestLies:
+    """A manifest may come from anywhere: what makes no sense is no manifest, and never a traceback."""
+
+    def test_an_honest_one(self, tmp_path: Path) -> None:
+        assert told_by(str(told_in(tmp_path / "x.tar", json.dumps(HONEST)))) is not None
+
+    @pytest.mark.parametrize("fact", [fact for fact in HONEST if fact != "base"])
+    @pytest.mark.parametrize("lie", [None, -1, 1.5, True, {}, [1], ["\ud800"], "\ud800", "x" * 10], ids=json.dumps)
+    def test_a_fact_that_is_none(self, tmp_path: Path, fact: str, lie: object) -> None:
+        told = told_by(str(told_in(tmp_path / "x.tar", json.dumps({**HONEST, fact: lie}))))
+        assert (told is not None) == (lie == "x" * 10 and type(HONEST[fact]) is str and fact != "format")
+
+    @pytest.mark.parametrize(
+        "header", ["", "[]", "{}", "[" * 100_000, "null", "{", '{"format": ', "\0", json.dumps({**HONEST, "base": []})]
+    )
+    def test_what_is_no_header(self, tmp_path: Path, header: str) -> None:
+        assert told_by(str(told_in(tmp_path / "x.tar", header))) is None
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '["f","a",420,0,3,"0",7]', '["f","a",420,0,3,"0",[]]', '["f","\\ud800",420,0,3,"0"]',
+            '["f","../a",420,0,3,"0"]', '["h","a","\\ud800"]', '["h","a","/etc"]', '["l","a",0,"\\ud800"]',
+            '["x","a"]', '["d","a"]', "{}", "[]", "nonsense", '["f",1,2,3,4,5]', "[" * 100_000,
+        ],
+    )  # fmt: skip
+    def test_an_archive_that_lies_about_its_entries_is_made_anew(self, bench: Bench, line: str) -> None:
+        path = bench.root / "source.tar"
+        contents = manifest.contents_of(manifest.summed(line.encode() + b"\n"))
+        told_in(path, json.dumps({**HONEST, "contents": contents}), line)
+        made = bench.make(format="tar")
+        assert (made.outcome, made.before is not None) == (REPLACED, True)
+        assert bench.make(format="tar").outcome == UNCHANGED
 
 
 class TestNeed:

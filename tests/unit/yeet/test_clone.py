@@ -22,7 +22,7 @@ from ezpz.yeet.fanout.stream.feed import Feed
 from ezpz.yeet.intake import Intake
 from ezpz.yeet.refeed import Again, feed_tree
 from tests.contract.node import SECRET, Node, facts
-from tests.contract.support import photograph
+from tests.contract.support import on_btrfs, photograph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,6 +141,38 @@ class TestTake:
             copy_content(source.fileno(), sink.fileno(), path.stat().st_size)
         assert (place.new / "sparse").read_bytes() == path.read_bytes()
         assert (place.new / "sparse").stat().st_blocks * 512 < 1 << 20
+
+
+SHARED = """
+import os, sys
+from ezpz.yeet.agent import manifest
+from ezpz.yeet.agent.clone import Clone, Cloner
+os.chdir(sys.argv[1])
+os.mkdir("old"), os.mkdir("new")
+data = os.urandom(30 << 20)
+with open("old/a", "wb") as file:
+    file.write(data)
+os.chmod("old/a", 0o644)
+os.utime("old/a", (1, 1))
+def used():
+    os.sync()
+    room = os.statvfs(".")
+    return (room.f_blocks - room.f_bfree) * room.f_frsize
+before = used()
+cloner = Cloner(os.open("old", os.O_RDONLY), os.open("new", os.O_RDONLY))
+for name, mode in ((b"one", 0o755), (b"two", 0o600)):
+    cloner.take(Clone(name, mode, 2 * 10**9, len(data), manifest.digest(data), b"a", 10**9))
+took = used() - before
+with open("new/one", "r+b") as file:
+    file.write(b"changed")
+found = [open(path, "rb").read() == data for path in ("old/a", "new/one", "new/two")]
+print(took < 1 << 20, found, os.stat("old/a").st_nlink)
+"""
+
+
+def test_where_blocks_can_be_shared_a_copy_takes_no_room_and_is_one_of_its_own(tmp_path: Path) -> None:
+    done = on_btrfs(SHARED, tmp_path / "disk")
+    assert (done.stdout, done.stderr) == ("True [True, False, True] 1\n", "")
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from ezpz.yeet.relocate.env_script import CACHES, environment_script, is_ours
+from tests.contract.support import REPOSITORY
 
 SHELLS = ("sh", "bash", "zsh")
-SHOW = 'printf "%s\\n" "$ACTIVATED"; env | grep -E "_CACHE|_DIR|CONFIGDIR" | sort'
+SHOW = 'printf "%s\\n" "$ACTIVATED"; env | sort'
+SEARCHED = {"PYTHONPATH": "/some/modules"}  # where python looks for modules is the user's business
+OF_A_SHELL = ("LOGNAME", "OLDPWD", "PWD", "SHLVL", "_")
 
 
 def run(folder: Path, shell: str, *, before: str = "", place: Path | None = None) -> dict[str, str]:
-    """What is set once `env.sh` of an environment was read: `ACTIVATED` by its activation, and the caches."""
+    """All that is set once `env.sh` of an environment was read and was not before; `ACTIVATED` by its activation."""
     environment = place or folder / "the env's"
     (environment / "bin").mkdir(parents=True, exist_ok=True)
     (environment / "bin" / "activate").write_text("ACTIVATED=yes\n")
@@ -24,14 +28,17 @@ def run(folder: Path, shell: str, *, before: str = "", place: Path | None = None
     script.write_bytes(environment_script(os.fsencode(environment)))
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
+    given = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "HOME": "/nowhere", **SEARCHED}
     done = subprocess.run(
         [shell, "-euc", f'{before}\n. "$1"\n{SHOW}', shell, script],
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(folder), "HOME": "/nowhere"},
+        env=given,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stderr == ""
     activated, *lines = done.stdout.splitlines()
-    return {"ACTIVATED": activated, **dict(line.split("=", 1) for line in lines)}
+    now = dict(line.split("=", 1) for line in lines)
+    assert {name: now.get(name) for name in given} == given
+    return {"ACTIVATED": activated, **{name: now[name] for name in now.keys() - given.keys() - {*OF_A_SHELL}}}
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -43,6 +50,14 @@ def test_case_30_caches_are_on_this_node(tmp_path: Path, shell: str) -> None:
     assert {Path(path).parent for path in said.values()} == {folder}
     assert len(set(said.values())) == len(CACHES)
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_case_30_the_docs_name_what_is_set() -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "environments.md").read_text()
+    [table] = re.findall(r"^\| It sets \|.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    rows = [row.split("|") for row in table.strip().splitlines()[2:]]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[1])}
+    assert named == {name.decode() for name in CACHES}
 
 
 def test_case_30_a_second_time_it_is_the_same_folder(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ezpz.yeet.agent import attend, clearing, estate
 from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.refusal import Refusal
 from ezpz.yeet.agent.tree import RECEIPT
+from tests.contract.support import on_btrfs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -295,3 +296,22 @@ class TestClearing:
         with pytest.raises(Refusal, match="everybody may write"):
             self.clear(tmp_path / "dst", receipt)
         assert (tmp_path / "dst").exists()
+
+
+ON_BTRFS = """
+import os, sys
+from ezpz.yeet.agent import estate
+from ezpz.yeet.agent.lock import Lock
+lock = Lock(os.path.join(os.fsencode(sys.argv[1]), b"env"), "RUN")
+print(estate.holder(lock.path))
+lock.acquire()
+held = estate.holder(lock.path)
+print(held["run"], held["pid"] == os.getpid())
+os.close(lock.fd)
+print(estate.holder(lock.path))
+"""
+
+
+def test_who_holds_a_lock_where_devices_have_other_numbers_than_files(tmp_path: Path) -> None:
+    done = on_btrfs(ON_BTRFS.replace("RUN", RUN), tmp_path / "disk")
+    assert (done.stdout, done.stderr) == (f"None\n{RUN} True\nNone\n", "")

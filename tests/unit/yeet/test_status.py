@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,17 @@ class TestSince:
         self.old(source)
         (source / "lib" / "a.py").unlink()
         assert self.look(source) == Since(Change.CHANGED, b"lib")
+
+    def test_a_folder_that_goes_while_one_looks_is_a_change(self, source: Path) -> None:
+        (source / "other").mkdir()
+        self.old(source / "lib" / "a.py", source / "lib", source / "other", source)
+
+        def going_on() -> None:
+            for name in ("lib", "other"):
+                shutil.rmtree(source / name, ignore_errors=True)
+
+        found = since(self.receipt(source, time.time() - 1000), "/tmp/dst", going_on, within=60.0)
+        assert found == Since(Change.CHANGED)
 
     def test_bytecode_does_not_count(self, source: Path) -> None:
         cache = source / "lib" / "__pycache__"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import os
 import random
 import subprocess
 import tarfile
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,12 +17,8 @@ from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty
 from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.archive.estimate import estimated_size
-from ezpz.yeet.copy.base import Job
 from ezpz.yeet.copy.tarball import STANDARD_FOLDERS, Tarball
-from ezpz.yeet.relocate.ledger import Ledger
-from ezpz.yeet.relocate.relocation import Relocation
-from ezpz.yeet.scan import Scan
-from tests.contract.support import photograph
+from tests.unit.yeet.unpacking import Bench, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,53 +60,16 @@ def tar(members: Iterable[Member], *, form: int = tarfile.PAX_FORMAT) -> bytes:
     return out.getvalue()
 
 
-class Bench:
-    """A place to unpack in, and a photograph of all around it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.archive = root / "x.tar.gz"
-        self.staging = root / "run" / "tree"
-        self.outside = root / "outside"
-        self.outside.mkdir()
-        (self.outside / "victim").write_text("keep me")
-        self.moved = 0
-        self.stop_after: float = math.inf
-        self.stop = threading.Event()
+class Tars(Bench):
+    """Unpacks tar archives, also ones that are given by their members."""
 
     def unpack(self, content: bytes | Iterable[Member]) -> Path:
-        """Unpack an archive (its bytes, or its members) and return the staging directory; nothing around it changes."""
-        self.archive.write_bytes(content if isinstance(content, bytes) else gzip.compress(tar(content), 1))
-        tree.remove(os.fsencode(self.staging.parent))
-        self.staging.mkdir(parents=True, mode=0o700)
-        before = self._around()
-        job = Job(
-            root=os.fsencode(self.archive), scan=Scan(b""), staging=os.fsencode(self.staging),
-            ledger=Ledger(Relocation(b"/tmp/x")), stop=self.stop, moved=self._move,
-        )  # fmt: skip
-        try:
-            Tarball().fill(job)
-        finally:
-            assert self._around() == before
-        assert [path.name for path in self.staging.parent.iterdir()] == ["tree"]
-        return self.staging
-
-    def _move(self, size: int) -> None:
-        self.moved += size
-        if self.moved >= self.stop_after:
-            self.stop.set()
-
-    def _around(self) -> object:
-        return [photograph(self.outside), sorted(path.name for path in self.root.iterdir()), self.archive.read_bytes()]
+        return super().unpack(content if isinstance(content, bytes) else gzip.compress(tar(content), 1))
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
-
-
-def names(staging: Path) -> list[str]:
-    return sorted(str(path.relative_to(staging)) for path in staging.rglob("*"))
+def bench(tmp_path: Path) -> Tars:
+    return Tars(tmp_path, Tarball(), "x.tar.gz")
 
 
 UP = "../../outside"  # from the root of staging
@@ -148,7 +105,7 @@ ESCAPES: dict[str, tuple[Member, ...]] = {
 
 
 @pytest.mark.parametrize("members", ESCAPES.values(), ids=ESCAPES)
-def test_what_would_land_outside_is_refused(bench: Bench, members: tuple[Member, ...]) -> None:
+def test_what_would_land_outside_is_refused(bench: Tars, members: tuple[Member, ...]) -> None:
     before = set(os.listdir("/"))
     with pytest.raises(ArchiveUnsafe) as caught:
         bench.unpack((Member("innocent"), *members))
@@ -176,12 +133,12 @@ HARMLESS: dict[str, tuple[Member, ...]] = {
 
 
 @pytest.mark.parametrize("members", HARMLESS.values(), ids=HARMLESS)
-def test_of_one_name_twice_the_later_counts(bench: Bench, members: tuple[Member, ...]) -> None:
+def test_of_one_name_twice_the_later_counts(bench: Tars, members: tuple[Member, ...]) -> None:
     staging = bench.unpack((*members, Member("other")))
     assert (staging / "l").read_bytes() == b"new"
 
 
-def test_links_may_point_anywhere_as_long_as_nothing_goes_through_them(bench: Bench) -> None:
+def test_links_may_point_anywhere_as_long_as_nothing_goes_through_them(bench: Tars) -> None:
     staging = bench.unpack((folder("bin"), Member("bin/python", LINK, "/usr/bin/python3"), Member("up", LINK, UP)))
     assert os.readlink(staging / "bin" / "python") == "/usr/bin/python3"
     assert os.readlink(staging / "up") == UP
@@ -199,12 +156,12 @@ def sound() -> bytes:
 class TestDamage:
     """What is damaged is called damaged, and never taken for a smaller tree."""
 
-    def test_cut_short_anywhere(self, bench: Bench, sound: bytes) -> None:
+    def test_cut_short_anywhere(self, bench: Tars, sound: bytes) -> None:
         for cut in [*range(0, len(sound), 97), *range(len(sound) - 20, len(sound))]:
             with pytest.raises(ArchiveCorrupt):
                 bench.unpack(sound[:cut])
 
-    def test_a_flipped_bit_anywhere_is_noticed_or_means_nothing(self, bench: Bench, sound: bytes) -> None:
+    def test_a_flipped_bit_anywhere_is_noticed_or_means_nothing(self, bench: Tars, sound: bytes) -> None:
         right = tree.survey(os.fsencode(bench.unpack(sound)))
         rng = random.Random(11)
         noticed = 0
@@ -232,31 +189,31 @@ class TestDamage:
         ],
         ids=["text", "zip", "xz", "one byte", "two bytes", "a bare tar"],
     )
-    def test_what_is_no_gzip(self, bench: Bench, content: bytes) -> None:
+    def test_what_is_no_gzip(self, bench: Tars, content: bytes) -> None:
         with pytest.raises(ArchiveCorrupt, match="damaged"):
             bench.unpack(content)
 
     @pytest.mark.parametrize("content", [b"text in gzip\n" * 100, bytes(range(256)) * 8], ids=["text", "bytes"])
-    def test_a_gzip_that_holds_no_tar(self, bench: Bench, content: bytes) -> None:
+    def test_a_gzip_that_holds_no_tar(self, bench: Tars, content: bytes) -> None:
         with pytest.raises(ArchiveCorrupt):
             bench.unpack(gzip.compress(content))
 
-    def test_rubbish_behind_the_archive(self, bench: Bench, sound: bytes) -> None:
+    def test_rubbish_behind_the_archive(self, bench: Tars, sound: bytes) -> None:
         with pytest.raises(ArchiveCorrupt):
             bench.unpack(sound + b"rubbish")
 
     @pytest.mark.parametrize("cut", [-1024 - 9000, 512 * 5 + 100, 700])
-    def test_a_tar_that_was_cut_before_it_was_compressed(self, bench: Bench, sound: bytes, cut: int) -> None:
+    def test_a_tar_that_was_cut_before_it_was_compressed(self, bench: Tars, sound: bytes, cut: int) -> None:
         with pytest.raises(ArchiveCorrupt):
             bench.unpack(gzip.compress(gzip.decompress(sound)[:cut]))
 
-    def test_a_damaged_header_in_a_sound_gzip(self, bench: Bench) -> None:
+    def test_a_damaged_header_in_a_sound_gzip(self, bench: Tars) -> None:
         content = bytearray(tar([Member("first"), Member("second"), Member("third")]))
         content[1024 + 150] ^= 1  # in the checksum of the second header
         with pytest.raises(ArchiveCorrupt):
             bench.unpack(gzip.compress(bytes(content)))
 
-    def test_a_size_that_nobody_has(self, bench: Bench) -> None:
+    def test_a_size_that_nobody_has(self, bench: Tars) -> None:
         info = Member("huge").info()
         info.size = 1 << 60
         with pytest.raises(ArchiveCorrupt):
@@ -277,12 +234,12 @@ class TestDamage:
         ],
         ids=lambda members: " ".join(f"{m.name}{'=' + m.to if m.to else ''}" for m in members),
     )
-    def test_members_that_contradict_each_other(self, bench: Bench, members: tuple[Member, ...]) -> None:
+    def test_members_that_contradict_each_other(self, bench: Tars, members: tuple[Member, ...]) -> None:
         with pytest.raises((ArchiveCorrupt, ArchiveUnsafe)):
             bench.unpack((Member("innocent"), Member("other"), *members))
 
     @pytest.mark.parametrize("value", ["x", "", "nan", "inf", "1e400", "1.x", "9" * 30, "-" + "9" * 30, "1.-5", "0x1"])
-    def test_a_time_that_is_none(self, bench: Bench, value: str) -> None:
+    def test_a_time_that_is_none(self, bench: Tars, value: str) -> None:
         try:
             staging = bench.unpack((Member("a", pax={"mtime": value}), folder("b"), Member("c")))
         except EzpzError as e:
@@ -292,7 +249,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("pax", [{"path": "a\0b"}, {"linkpath": "a\0b"}])
     @pytest.mark.parametrize("kind", [FILE, LINK, HARD, FOLDER])
-    def test_a_name_with_a_nul(self, bench: Bench, pax: dict[str, str], kind: bytes) -> None:
+    def test_a_name_with_a_nul(self, bench: Tars, pax: dict[str, str], kind: bytes) -> None:
         try:
             staging = bench.unpack((Member("a"), Member("first", kind, "a", pax=pax), Member("c")))
         except EzpzError as e:
@@ -300,7 +257,7 @@ class TestDamage:
         else:
             assert "c" in names(staging)
 
-    def test_a_name_that_is_too_long(self, bench: Bench) -> None:
+    def test_a_name_that_is_too_long(self, bench: Tars) -> None:
         with pytest.raises(EzpzError):
             bench.unpack((Member("n" * 300), Member("other")))
 
@@ -308,7 +265,7 @@ class TestDamage:
         "content", [gzip.compress(b""), gzip.compress(bytes(10240)), gzip.compress(tar([folder("./")]))],
         ids=["nothing", "no members", "only the root"],
     )  # fmt: skip
-    def test_what_holds_nothing_is_empty(self, bench: Bench, content: bytes) -> None:
+    def test_what_holds_nothing_is_empty(self, bench: Tars, content: bytes) -> None:
         with pytest.raises((SourceEmpty, ArchiveCorrupt)):
             bench.unpack(content)
 
@@ -335,21 +292,21 @@ class TestTopFolder:
         ],
         ids=lambda value: " ".join(m.name for m in value) if isinstance(value, tuple) else "",
     )
-    def test_when_it_is_stripped(self, bench: Bench, members: tuple[Member, ...], left: list[str]) -> None:
+    def test_when_it_is_stripped(self, bench: Tars, members: tuple[Member, ...], left: list[str]) -> None:
         assert names(bench.unpack(members)) == left
 
     @pytest.mark.parametrize("name", [os.fsdecode(name) for name in STANDARD_FOLDERS])
-    def test_a_lone_folder_of_an_environment_is_content(self, bench: Bench, name: str) -> None:
+    def test_a_lone_folder_of_an_environment_is_content(self, bench: Tars, name: str) -> None:
         assert names(bench.unpack((folder(name), Member(f"{name}/x")))) == [name, f"{name}/x"]
 
-    def test_its_mode_and_time_become_those_of_the_tree(self, bench: Bench) -> None:
+    def test_its_mode_and_time_become_those_of_the_tree(self, bench: Tars) -> None:
         top = Member("env", FOLDER, mode=0o555, pax={"mtime": f"{WHEN}.123456789"})
         staging = bench.unpack((top, Member("env/x", mode=0o400)))
         assert staging.stat().st_mode & 0o777 == 0o555
         assert staging.stat().st_mtime_ns == WHEN * 10**9 + 123_456_789
         assert (staging / "x").stat().st_mode & 0o777 == 0o400
 
-    def test_the_receipt_of_an_earlier_yeet_is_not_taken_along(self, bench: Bench) -> None:
+    def test_the_receipt_of_an_earlier_yeet_is_not_taken_along(self, bench: Tars) -> None:
         """`tar czf env.tar.gz env` of what stands on a node."""
         own = [os.fsdecode(name) for name in tree.OWN_FILES]
         receipt = own[0]
@@ -362,7 +319,7 @@ class TestTopFolder:
 class TestOddButSound:
     """What GNU tar and others really write."""
 
-    def test_names_that_are_not_utf8(self, bench: Bench) -> None:
+    def test_names_that_are_not_utf8(self, bench: Tars) -> None:
         raw = [b"caf\xe9", b"\xff\xfe", b"new\nline", "ü".encode()]
         for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT):
             members = [Member(os.fsdecode(name), data=name) for name in raw]
@@ -371,7 +328,7 @@ class TestOddButSound:
             assert sorted(os.listdir(staging)) == sorted([*raw, b"link\x80"])
             assert os.readlink(staging + b"/link\x80") == raw[0]
 
-    def test_twenty_thousand_members(self, bench: Bench) -> None:
+    def test_twenty_thousand_members(self, bench: Tars) -> None:
         count = 20_000
         members = (Member(f"d{n % 100}/{n}", data=b"x") for n in range(count))
         bench.archive.write_bytes(gzip.compress(tar(members), 1))
@@ -379,7 +336,7 @@ class TestOddButSound:
         assert sum(len(files) for _, _, files in os.walk(staging)) == count
         assert bench.moved == count
 
-    def test_sparse_files(self, bench: Bench) -> None:
+    def test_sparse_files(self, bench: Tars) -> None:
         source = bench.root / "source"
         source.mkdir()
         with (source / "holes").open("wb") as file:
@@ -395,34 +352,34 @@ class TestOddButSound:
             for name in ("holes", "plain"):
                 assert (staging / name).read_bytes() == (source / name).read_bytes()
 
-    def test_several_gzip_members_in_a_row(self, bench: Bench) -> None:
+    def test_several_gzip_members_in_a_row(self, bench: Tars) -> None:
         whole = tar([Member("a"), Member("b")])
         staging = bench.unpack(gzip.compress(whole[:700]) + gzip.compress(whole[700:]))
         assert names(staging) == ["a", "b"]
 
-    def test_zeros_behind_the_archive(self, bench: Bench) -> None:
+    def test_zeros_behind_the_archive(self, bench: Tars) -> None:
         assert names(bench.unpack(gzip.compress(tar([Member("a"), Member("b")])) + bytes(512))) == ["a", "b"]
 
-    def test_folders_that_are_not_named_are_made(self, bench: Bench) -> None:
+    def test_folders_that_are_not_named_are_made(self, bench: Tars) -> None:
         assert names(bench.unpack((Member("a/b/c/x"), Member("y")))) == ["a", "a/b", "a/b/c", "a/b/c/x", "y"]
 
-    def test_a_folder_that_comes_after_its_files(self, bench: Bench) -> None:
+    def test_a_folder_that_comes_after_its_files(self, bench: Tars) -> None:
         staging = bench.unpack((Member("a/x"), Member("y"), folder("a", 0o500)))
         assert (staging / "a").stat().st_mode & 0o777 == 0o500
         assert (staging / "a").stat().st_mtime == WHEN
 
     @pytest.mark.parametrize("packed", [0, 1, 1 << 20])
-    def test_the_estimated_size_is_that_of_what_was_packed(self, bench: Bench, packed: int) -> None:
+    def test_the_estimated_size_is_that_of_what_was_packed(self, bench: Tars, packed: int) -> None:
         bench.archive.write_bytes(gzip.compress(bytes(packed)))
         assert estimated_size(str(bench.archive)) == packed
 
-    def test_the_estimate_is_never_less_than_the_file(self, bench: Bench) -> None:
+    def test_the_estimate_is_never_less_than_the_file(self, bench: Tars) -> None:
         content = gzip.compress(random.Random(3).randbytes(5000))
         bench.archive.write_bytes(content[:-4] + (7).to_bytes(4, "little"))
         assert estimated_size(str(bench.archive)) == 7 + (1 << 32)
 
 
-def test_it_stops_between_two_members(bench: Bench) -> None:
+def test_it_stops_between_two_members(bench: Tars) -> None:
     bench.stop_after = 1
     with pytest.raises(Stopped):
         bench.unpack([Member(f"f{n}") for n in range(50)])

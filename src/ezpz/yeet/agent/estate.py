@@ -274,20 +274,14 @@ def holder(path: bytes) -> Optional[Dict[str, Any]]:
 
     The lock is not touched: to take it, even for a moment, would turn away a run that begins right then.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    own = place.read_own(path, LOCK_LIMIT)
+    if own is None:
         return None
+    content, status = own
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return None
-        try:
-            told = json.loads(os.pread(fd, LOCK_LIMIT, 0).decode("utf-8"))
-        except (ValueError, RecursionError):
-            told = {}
-    finally:
-        os.close(fd)
+        told = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        told = {}
     told = told if isinstance(told, dict) else {}
     pid = told.get("pid") if type(told.get("pid")) is int else 0
     if not _is_locked(status, int(pid or 0)):

@@ -12,12 +12,15 @@ def text(path: bytes) -> str:
 
 def raw(path: str) -> bytes:
     """A path as the filesystem has it. Raises Malformed for one that leads out of the tree."""
-    found = path.encode("utf-8", "surrogateescape")
+    found = raw_target(path)
     if found.startswith(b"/") or b"\0" in found or (b".." in found and b".." in found.split(b"/")):
         raise Malformed("a path that leads out: {!r}".format(path))
     return found
 
 
 def raw_target(target: str) -> bytes:
-    """What a symbolic link says, as the filesystem has it."""
-    return target.encode("utf-8", "surrogateescape")
+    """What a symbolic link says, as the filesystem has it. Raises Malformed for what is no text of ours."""
+    try:
+        return target.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise Malformed("a name that nobody can have: {!r}".format(target))

@@ -142,30 +142,9 @@ def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, A
 
     It proves that when it is a regular file of this user, in our format, and names this very place.
     """
-    try:
-        fd = os.open(os.path.join(dst if at is None else at, RECEIPT), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return None
-        receipt = receipt_in(os.read(fd, RECEIPT_LIMIT))
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    if receipt is None or not _is_for(receipt, dst):
-        return None
-    return receipt
-
-
-def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
-    """Whether a receipt names this very place."""
-    try:
-        return os.path.realpath(os.fsencode(str(receipt.get("destination", "")))) == os.path.realpath(dst)
-    except (OSError, ValueError):
-        return False
+    own = read_own(os.path.join(dst if at is None else at, RECEIPT), RECEIPT_LIMIT)
+    receipt = None if own is None else receipt_in(own[0])
+    return receipt if receipt is not None and _is_for(receipt, dst) else None
 
 
 def receipt_in(said: bytes) -> Optional[Dict[str, Any]]:
@@ -179,6 +158,31 @@ def receipt_in(said: bytes) -> Optional[Dict[str, Any]]:
     sound = {name: receipt.get(name) for name in ("files", "bytes", "created")}
     receipt.update((name, value if type(value) is int and value >= 0 else 0) for name, value in sound.items())
     return receipt
+
+
+def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
+    """Whether a receipt names this very place."""
+    try:
+        return os.path.realpath(os.fsencode(str(receipt.get("destination", "")))) == os.path.realpath(dst)
+    except (OSError, ValueError):
+        return False
+
+
+def read_own(path: bytes, limit: int) -> Optional[Tuple[bytes, os.stat_result]]:
+    """What a regular file of this user holds, up to `limit` bytes, and its fstat; None for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return None
+        return os.read(fd, limit), status
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def refuse_strangers(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:

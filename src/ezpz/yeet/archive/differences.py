@@ -67,7 +67,8 @@ def differences(path: str, told: Told | None, parcel: Parcel) -> Differences:
 def _facts(record: Record) -> tuple[object, ...]:
     """What an entry of a manifest is in the source: its size is what it was before it was relocated."""
     if record[0] == "f":
-        was = record[6][0] if len(record) > 6 else record[4]
+        made = record[6] if len(record) > 6 else None
+        was = made[0] if isinstance(made, list) and made else record[4]
         return ("f", record[2], record[3], was)
     if record[0] == "d":
         return ("d", record[2], record[3])

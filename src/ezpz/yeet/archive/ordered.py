@@ -42,6 +42,7 @@ def in_order(
 
     crew = Crew(threads, ahead, work, stop)
     waiting: deque[_Slot[T, R]] = deque()
+    ended = False
     try:
         for thing in things:
             slot: _Slot[T, R] = _Slot(thing)
@@ -51,13 +52,14 @@ def in_order(
                 yield _result(waiting.popleft(), crew)
         while waiting:
             yield _result(waiting.popleft(), crew)
-    except BaseException:
-        stop.set()
-        with suppress(Stopped):
-            crew.finish()
-        if crew.failure is not None:
-            raise crew.failure from None
-        raise
+        ended = True
+    finally:
+        if not ended:
+            stop.set()
+            with suppress(Stopped):
+                crew.finish()
+            if crew.failure is not None:
+                raise crew.failure from None
     crew.finish()
 
 

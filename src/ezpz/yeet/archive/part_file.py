@@ -28,11 +28,11 @@ def part_file(path: str) -> Iterator[BinaryIO]:
             os.fchmod(fd, 0o666 & ~_umask())
             part = part or _named(fd, folder)
         os.replace(part, path)
-    except BaseException:
+        part = ""
+    finally:
         if part:
             with suppress(OSError):
                 os.unlink(part)
-        raise
     _sync_folder(folder)
 
 

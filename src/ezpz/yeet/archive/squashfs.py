@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 import threading
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ezpz import process
 from ezpz.errors import CopyFailed, ToolMissing
+from ezpz.hearing import Hearing
 from ezpz.yeet.agent import tree
 from ezpz.yeet.archive.contents import manifest_member
 from ezpz.yeet.archive.pack import Pack
@@ -70,7 +70,7 @@ def _maker(part: str, level: int, entries: Sequence[Entry]) -> Iterator[process.
     newest = max(0, *(entry.mtime_ns // 10**9 for entry in entries))  # later times would be made this one
     argv = [MAKER, "-", part, "-tar", *options, "-comp", "zstd", "-Xcompression-level", str(level)]
     environ = {**os.environ, "SOURCE_DATE_EPOCH": str(newest)}
-    running = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environ)
+    running = process.start(argv, stdin=process.PIPE, stdout=process.DEVNULL, stderr=process.PIPE, env=environ)
     assert running.stdin is not None
     errors = running.stderr
     assert errors is not None
@@ -100,13 +100,19 @@ def _send(running: process.Running, data: bytes) -> None:
     running.stdin.write(data)
 
 
-def manifest_in(path: str) -> bytes:
-    """The text of the manifest in a squashfs. Raises EzpzError."""
+@contextmanager
+def manifest_in(path: str) -> Iterator[Iterator[bytes]]:
+    """Within it, the text of the manifest in a squashfs, piece by piece. Raises EzpzError."""
     refuse_old(READER, SAFE)
-    done = process.run([READER, "-cat", path, os.fsdecode(tree.MANIFEST)], timeout=READ_WITHIN)
-    if done.returncode:
-        raise CopyFailed(f"{READER} finds no manifest: {done.err}")
-    return done.stdout
+    with Hearing([READER, "-cat", path, os.fsdecode(tree.MANIFEST)], timeout=READ_WITHIN) as hearing:
+        yield _to_its_end(hearing)
+
+
+def _to_its_end(hearing: Hearing) -> Iterator[bytes]:
+    yield from hearing
+    assert hearing.done is not None
+    if hearing.done.returncode:
+        raise CopyFailed(f"{READER} finds no manifest: {hearing.done.err}")
 
 
 def refuse_old(tool: str, oldest: tuple[int, ...], stop: threading.Event | None = None) -> None:

@@ -11,7 +11,7 @@ from ezpz.yeet.archive.formats import GZIP, TAR, ZSTD, Format
 from ezpz.yeet.archive.zstd import INPUT, OUTPUT, Damaged, zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 AHEAD = 8  # pieces that may wait to be read
 PATIENCE = 0.2  # seconds that a piece is offered before it is looked whether anybody still wants it
@@ -56,6 +56,16 @@ OPENERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {TAR.name: plain, G
 def pieces_of(file: IO[bytes], kind: Format) -> Iterator[bytes]:
     """The content of a file of a format. Raises Damaged, OSError, ToolMissing."""
     return OPENERS[kind.name](file)
+
+
+def lines_of(pieces: Iterable[bytes], longest: int) -> Iterator[bytes]:
+    """The lines of what comes in pieces, each without its end. Raises Damaged for one of more bytes than `longest`."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > longest:
+            raise Damaged("a line that is too long")
+        yield from lines
 
 
 class Ahead:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ezpz.errors import EzpzError
 from ezpz.yeet.agent import manifest, tree
 from ezpz.yeet.agent.manifest import Unreadable
+from ezpz.yeet.agent.names import Malformed, raw_target
 from ezpz.yeet.archive.formats import SQUASHFS, format_at
 from ezpz.yeet.archive.members import Members, Type
 from ezpz.yeet.archive.squashfs import manifest_in
-from ezpz.yeet.archive.stream import pieces_of
+from ezpz.yeet.archive.stream import lines_of, pieces_of
 from ezpz.yeet.archive.zstd import Damaged
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def _manifest(path: str) -> Iterator[Iterator[bytes] | None]:
     """Within it, the lines of an archive's manifest, None when its first member is another."""
     kind = format_at(path)
     if kind is SQUASHFS:
-        yield iter(manifest_in(path).splitlines())
+        with manifest_in(path) as text:
+            yield lines_of(text, HEADER_LIMIT)
         return
     with open(path, "rb") as file, closing(_closable(pieces_of(file, kind))) as pieces:
         members = Members(pieces)
@@ -82,21 +84,12 @@ def _manifest(path: str) -> Iterator[Iterator[bytes] | None]:
         if member is None or member.type is not Type.FILE or member.name not in (NAME, tree.MANIFEST):
             yield None
             return
-        yield _lines(members.blocks(member))
+        yield lines_of(members.blocks(member), HEADER_LIMIT)
 
 
 def _closable(pieces: Iterator[bytes]) -> Any:
     """A generator of what an iterator gives: unpacking holds memory until it is closed."""
     yield from pieces
-
-
-def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        if len(rest) > HEADER_LIMIT:
-            raise Unreadable("a line of a manifest that is too long")
-        yield from lines
 
 
 def _told(line: bytes) -> Told:
@@ -107,12 +100,24 @@ def _told(line: bytes) -> Told:
         told = Told(**{name: facts[name] for name in Told.__slots__})
     except (ValueError, KeyError, RecursionError) as e:
         raise Unreadable("the beginning of a manifest that cannot be read") from e
-    texts = (told.kind, told.prefix, told.version, told.contents, told.inputs)
+    texts = [told.kind, told.prefix, told.version, told.contents, told.inputs]
     numbers = (told.files, told.bytes, told.packed)
-    sound = all(type(text) is str for text in texts) and all(type(number) is int and number >= 0 for number in numbers)
-    if not sound or not isinstance(told.base, dict) or not isinstance(facts["dropped"], list):
+    sound = isinstance(told.base, dict) and isinstance(told.dropped, list)
+    sound = sound and all(map(_is_text, [*texts, *told.dropped]))
+    if not sound or not all(type(number) is int and number >= 0 for number in numbers):
         raise Unreadable("a manifest whose beginning contradicts itself")
     return told
+
+
+def _is_text(found: object) -> bool:
+    """Whether it is text, of which the lone surrogates are bytes that are no UTF-8."""
+    if not isinstance(found, str):
+        return False
+    try:
+        raw_target(found)
+    except Malformed:
+        return False
+    return True
 
 
 def is_whole(path: str, told: Told) -> bool:

@@ -6,31 +6,21 @@ Room is left for the manifest, whose length is known from the beginning, and whi
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent.codec import keep_memory
 from ezpz.yeet.archive.compress import packing_of
-from ezpz.yeet.archive.contents import Contents, Taken, manifest_member
-from ezpz.yeet.archive.formats import SQUASHFS, Format, level_of, split_name
+from ezpz.yeet.archive.contents import manifest_member
 from ezpz.yeet.archive.pack import Pack
-from ezpz.yeet.archive.parcel import parcel_of
 from ezpz.yeet.archive.part_file import part_file
-from ezpz.yeet.archive.squashfs import write_squashfs
 from ezpz.yeet.copy.base import local_failure
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
-    from ezpz.yeet.scan import Scan
-
-
-def write_archive(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
-    """Write all that a scan has found to `path`, in the format of its name; see `write`."""
-    found = split_name(path)
-    assert found is not None
-    writing = write_squashfs if found[1] is SQUASHFS else write
-    return writing(Contents(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, threading.Event())
+    from ezpz.yeet.archive.contents import Contents, Taken
+    from ezpz.yeet.archive.formats import Format
 
 
 def write(

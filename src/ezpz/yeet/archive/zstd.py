@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import importlib
 import shutil
-import subprocess
 import threading
 from contextlib import suppress
 from functools import cache
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ezpz import process
 from ezpz.errors import ToolMissing
+from ezpz.hearing import Hearing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,20 +146,11 @@ class Program:
         return done.stdout
 
     def unpack(self, file: IO[bytes]) -> Iterator[bytes]:
-        argv = ["zstd", "-d", "-q", "-c", f"--memory={1 << WINDOW_LOG}"]
-        running = process.start(argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None)
-        assert running.stdout is not None
-        assert running.stderr is not None
-        try:
-            while data := running.stdout.read(OUTPUT):
-                yield data
-            said = running.stderr.read().decode(errors="replace").strip()
-            if running.wait():
-                raise Damaged(said or f"zstd ended with {running.returncode}")
-        finally:
-            process.end_tree(running)
-            running.stdout.close()
-            running.stderr.close()
+        with Hearing(["zstd", "-d", "-q", "-c", f"--memory={1 << WINDOW_LOG}"], stdin=file) as unpacking:
+            yield from unpacking
+            assert unpacking.done is not None
+            if unpacking.done.returncode:
+                raise Damaged(unpacking.done.err.strip() or f"zstd ended with {unpacking.done.returncode}")
 
 
 @cache

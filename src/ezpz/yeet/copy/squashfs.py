@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ezpz import process
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
+from ezpz.hearing import Hearing
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.formats import SQUASHFS
 from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
+from ezpz.yeet.archive.stream import lines_of
+from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.copy.base import demand, local_failure, open_source
+from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
 
-LISTED = re.compile(rb"^([-bcdlps])[-rwxsStT]{9} \d+/\d+ +([\d, ]+) \d{4}-", re.MULTILINE)
+LISTED = re.compile(rb"([-bcdlps])[-rwxsStT]{9} \d+/\d+ +([\d, ]+) \d{4}-")
+LONGEST = 1 << 20  # bytes of a line of the list
 SPECIAL = b"bcps"
 SET_ID = stat.S_ISUID | stat.S_ISGID
 OF_THE_DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system")
@@ -54,24 +59,24 @@ class Squashfs:
 
     def _judge(self, job: Job) -> None:
         """Look at the list of what is in it, before anything is unpacked. Raises EzpzError."""
-        done = process.run([READER, "-lln", job.root], stop=job.stop)
-        if done.returncode:
-            raise _corrupt(job, done)
-        declared = 0
-        for kind, size in LISTED.findall(done.stdout):
-            if kind in SPECIAL:
-                raise ArchiveUnsafe(
-                    f"the archive '{shown(job.root)}' holds a device, FIFO or socket",
-                    hint=f"look at it: {READER} -lln FILE",
-                )
-            declared += int(size) if kind == b"-" else 0
-        room = os.statvfs(job.staging)
-        if declared > room.f_bavail * room.f_frsize:
-            free = human(room.f_bavail * room.f_frsize)
-            raise NoSpace(
-                f"the archive '{shown(job.root)}' holds {human(declared)}, and {free} are free here",
-                hint="free some space, or choose another place with --dst",
-            )
+        declared = entries = 0
+        with Hearing([READER, "-lln", job.root], stop=job.stop) as listing:
+            try:
+                for found in filter(None, map(LISTED.match, lines_of(listing, LONGEST))):
+                    kind, size = found.groups()
+                    if kind in SPECIAL:
+                        raise ArchiveUnsafe(
+                            f"the archive '{shown(job.root)}' holds a device, FIFO or socket",
+                            hint=f"look at it: {READER} -lln FILE",
+                        )
+                    entries += 1
+                    declared += int(size) if kind == b"-" else 0
+            except Damaged as e:
+                raise ArchiveUnsafe(f"the archive '{shown(job.root)}' has a path of over {LONGEST:,} bytes") from e
+        assert listing.done is not None
+        if listing.done.returncode:
+            raise _corrupt(job, listing.done)
+        _refuse_full(job, declared, entries)
 
     @staticmethod
     def _tidy(job: Job) -> int:
@@ -98,6 +103,19 @@ class Squashfs:
         if not entries:
             raise SourceEmpty(f"the archive '{shown(job.root)}' is empty")
         return size
+
+
+def _refuse_full(job: Job, size: int, entries: int) -> None:
+    """Raise NoSpace when there is no room for so many bytes in so many entries."""
+    room = os.statvfs(job.staging)
+    free = room.f_bavail * room.f_frsize
+    if size > free:
+        what = f"holds {human(size)}, and {human(free)} are free here"
+    elif room.f_files and entries > room.f_favail:
+        what = f"holds {count(entries, 'entry')}, and {count(room.f_favail, 'inode')} are free here"
+    else:
+        return
+    raise NoSpace(f"the archive '{shown(job.root)}' {what}", hint="free some space, or choose another place with --dst")
 
 
 def _corrupt(job: Job, done: process.Completed) -> ArchiveCorrupt:

@@ -1,0 +1,67 @@
+"""A place to unpack archives in that come from anywhere: nothing around it changes, however that ends."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from ezpz.yeet.agent import tree
+from ezpz.yeet.copy.base import Job
+from ezpz.yeet.relocate.ledger import Ledger
+from ezpz.yeet.relocate.relocation import Relocation
+from ezpz.yeet.scan import Scan
+from tests.contract.support import photograph
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ezpz.yeet.copy.base import Strategy
+
+
+class Bench:
+    """A staging directory, and a photograph of all around it."""
+
+    def __init__(self, root: Path, strategy: Strategy, name: str) -> None:
+        """`name`: of the archive."""
+        self.root = root
+        self.strategy = strategy
+        self.archive = root / name
+        self.staging = root / "run" / "tree"
+        self.outside = root / "outside"
+        self.outside.mkdir()
+        (self.outside / "victim").write_text("keep me")
+        self.moved = 0
+        self.stop_after: float = math.inf
+        self.stop = threading.Event()
+        self.ledger = Ledger(Relocation(b"/tmp/x"))
+
+    def unpack(self, content: bytes) -> Path:
+        """Unpack an archive and return the staging directory; nothing around it changes."""
+        self.archive.write_bytes(content)
+        tree.remove(os.fsencode(self.staging.parent))
+        self.staging.mkdir(parents=True, mode=0o700)
+        before = self._around()
+        job = Job(
+            root=os.fsencode(self.archive), scan=Scan(b""), staging=os.fsencode(self.staging), ledger=self.ledger,
+            stop=self.stop, moved=self._move,
+        )  # fmt: skip
+        try:
+            self.strategy.fill(job)
+        finally:
+            assert self._around() == before
+        assert [path.name for path in self.staging.parent.iterdir()] == ["tree"]
+        return self.staging
+
+    def _move(self, size: int) -> None:
+        self.moved += size
+        if self.moved >= self.stop_after:
+            self.stop.set()
+
+    def _around(self) -> object:
+        return [photograph(self.outside), sorted(path.name for path in self.root.iterdir()), self.archive.read_bytes()]
+
+
+def names(staging: Path) -> list[str]:
+    return sorted(str(path.relative_to(staging)) for path in staging.rglob("*"))
