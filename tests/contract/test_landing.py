@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent import place, tree
+from ezpz.yeet.agent import own, tree
 from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.intake import Intake
 from ezpz.yeet.refeed import feed_tree
@@ -392,7 +392,7 @@ class TestWhoseItIs:
         assert stands(dst) == "ours"
 
     def receipt(self, dst: Path, **other: Any) -> str:
-        return json.dumps({"format": place.RECEIPT_FORMAT, "destination": str(dst), "source": SOURCE, **other})
+        return json.dumps({"format": own.FORMAT, "destination": str(dst), "source": SOURCE, **other})
 
     @some_doors
     @pytest.mark.parametrize("forgery", ["elsewhere", "format", "link", "stranger", "folder", "FIFO", "text", "list"])

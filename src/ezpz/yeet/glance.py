@@ -10,7 +10,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.agent import listing, place
+from ezpz.yeet.agent import listing, own, place
 from ezpz.yeet.agent.tree import FAILED_NODES, RECEIPT
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def question(destination: str) -> bytes:
 def receipt_in(answer: Sequence[bytes]) -> dict[str, Any] | None:
     """The receipt of an untouched version of ours, from the lines of an answer; None when none is proven."""
     first, path, text = (line.rstrip(b"\n") for line in answer)
-    receipt = place.receipt_in(text)
+    receipt = own.receipt_in(text)
     if receipt is None or not receipt.get("listing") or not receipt.get("contents"):
         return None
     whole = first == SEEN + b" " + str(receipt["listing"]).encode()

@@ -28,7 +28,7 @@ from ezpz.errors import (
     VerifyFailed,
 )
 from ezpz.yeet.agent import place
-from ezpz.yeet.agent.place import RECEIPT_FORMAT
+from ezpz.yeet.agent.own import FORMAT
 from ezpz.yeet.agent.tree import FAILED_NODES, RECEIPT
 from ezpz.yeet.line import ProcessLine
 
@@ -171,7 +171,7 @@ class ShellSession:
             found = json.loads(b"".join(said)) if status == 0 else None
         except ValueError:
             found = None
-        if isinstance(found, dict) and (found.get("format"), found.get("destination")) == (RECEIPT_FORMAT, self.dst):
+        if isinstance(found, dict) and (found.get("format"), found.get("destination")) == (FORMAT, self.dst):
             return found
         if replace:
             status, _ = await self._say(look, timeout)
@@ -196,7 +196,7 @@ class ShellSession:
                 f"{expected['files']} of {expected['bytes']}",
                 hint="was the source changed during the run? run it again",
             )
-        content = dict(receipt, **expected, format=RECEIPT_FORMAT, destination=self.dst, run=self.run)
+        content = dict(receipt, **expected, format=FORMAT, destination=self.dst, run=self.run)
         content["created"] = int(time.time())
         note = _q(f"{tree}/{os.fsdecode(RECEIPT)}")
         dst, tree, old, mark = _q(self.dst), _q(tree), _q(f"{self.staging}/old"), _q(f"{self.staging}/time")

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
-from . import manifest, place, standing, tree
+from . import manifest, own, place, standing, tree
 from .refusal import shown
 
 STAGING = re.compile(rb"\.(.+)\.ezpz-(\d{8}-\d{6}-[0-9a-f]{8})", re.DOTALL)
@@ -65,7 +65,7 @@ def destinations_in(folder: bytes, going_on: Going) -> List[bytes]:
             staged.add(staging.group(1))
         elif not is_folder and lock is not None:
             named[_stem(os.path.join(folder, lock.group(1)))] = lock.group(1)
-        elif is_folder and place.read_receipt(os.path.join(folder, name)) is not None:
+        elif is_folder and own.read_receipt(os.path.join(folder, name)) is not None:
             named[_stem(os.path.join(folder, name))] = name
     found = {*named.values(), *(named.get(stem, stem) for stem in staged)}
     return sorted(os.path.join(folder, name) for name in found)
@@ -126,7 +126,7 @@ def judge(dst: bytes, request: Dict[str, Any], now: float, going_on: Going) -> D
     }  # fmt: skip
     if not os.path.lexists(dst):
         return dict(found, state="absent" if all(each["spent"] for each in staging) else "partial")
-    receipt = place.read_receipt(dst) if _is_our_folder(dst) else None
+    receipt = own.read_receipt(dst) if _is_our_folder(dst) else None
     if receipt is None:
         return dict(found, state="foreign", why=_why_foreign(dst))
     found["receipt"] = receipt
@@ -222,7 +222,7 @@ def _staging_of(dst: bytes, lock: Optional[Dict[str, Any]], now: float, going_on
                 "age": max(0, int(now - weight["changed"])),
                 "live": lock is not None and lock.get("run") == run,
                 "spent": spent(path),
-                "rescue": not os.path.lexists(dst) and place.read_receipt(dst, at=os.path.join(path, OLD)) is not None,
+                "rescue": not os.path.lexists(dst) and own.read_receipt(dst, at=os.path.join(path, OLD)) is not None,
             }
         )
     return found
@@ -274,10 +274,10 @@ def holder(path: bytes) -> Optional[Dict[str, Any]]:
 
     The lock is not touched: to take it, even for a moment, would turn away a run that begins right then.
     """
-    own = place.read_own(path, LOCK_LIMIT)
-    if own is None:
+    found = own.read(path, LOCK_LIMIT)
+    if found is None:
         return None
-    content, status = own
+    content, status = found
     try:
         told = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):

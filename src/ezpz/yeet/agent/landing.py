@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Container, Dict, Iterator, List, Optional
 
-from . import listing, place, standing, tree
+from . import listing, own, place, standing, tree
 from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
@@ -121,7 +121,7 @@ class Landing:
         """Put back what a run moved aside that died before it had put the new version in."""
         for staging in self._leftovers():
             old = os.path.join(staging, OLD)
-            if not os.path.lexists(self.dst) and place.read_receipt(self.dst, at=old) is not None:
+            if not os.path.lexists(self.dst) and own.read_receipt(self.dst, at=old) is not None:
                 os.rename(old, self.dst)
 
     def _remove_leftovers(self) -> None:
@@ -278,7 +278,7 @@ class Landing:
     def _write_receipt(self, receipt: Dict[str, Any]) -> None:
         content = dict(
             receipt,
-            format=place.RECEIPT_FORMAT,
+            format=own.FORMAT,
             destination=os.fsdecode(self.dst),
             run=self.run,
             created=int(time.time()),

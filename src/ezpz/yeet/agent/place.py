@@ -1,17 +1,14 @@
 """The destination on one host: which paths are refused, whose it is, how much room it has."""
 
 import hashlib
-import json
 import os
 import pwd
 import stat
 from typing import Any, Dict, Optional, Tuple
 
+from . import own
 from .refusal import Refusal, from_os_error, shown
-from .tree import RECEIPT
 
-RECEIPT_FORMAT = "ezpz/receipt/1"
-RECEIPT_LIMIT = 1 << 20  # bytes
 PATH_MAX = 4096  # bytes of a path on Linux, its NUL included (limits.h)
 NAME_MAX = 255  # bytes of a file name on Linux
 ST_NOEXEC = 8  # statvfs(3)
@@ -137,54 +134,6 @@ def _holds(outer: bytes, inner: bytes) -> bool:
     return inner == outer or inner.startswith(outer.rstrip(b"/") + b"/")
 
 
-def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, Any]]:
-    """The receipt of the tree at `at` (by default `dst`), or None when nothing proves that it is ours and for `dst`.
-
-    It proves that when it is a regular file of this user, in our format, and names this very place.
-    """
-    own = read_own(os.path.join(dst if at is None else at, RECEIPT), RECEIPT_LIMIT)
-    receipt = None if own is None else receipt_in(own[0])
-    return receipt if receipt is not None and _is_for(receipt, dst) else None
-
-
-def receipt_in(said: bytes) -> Optional[Dict[str, Any]]:
-    """What a receipt says, None for what is none."""
-    try:
-        receipt = json.loads(said.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
-        return None
-    sound = {name: receipt.get(name) for name in ("files", "bytes", "created")}
-    receipt.update((name, value if type(value) is int and value >= 0 else 0) for name, value in sound.items())
-    return receipt
-
-
-def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
-    """Whether a receipt names this very place."""
-    try:
-        return os.path.realpath(os.fsencode(str(receipt.get("destination", "")))) == os.path.realpath(dst)
-    except (OSError, ValueError):
-        return False
-
-
-def read_own(path: bytes, limit: int) -> Optional[Tuple[bytes, os.stat_result]]:
-    """What a regular file of this user holds, up to `limit` bytes, and its fstat; None for anything else."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return None
-        return os.read(fd, limit), status
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-
-
 def refuse_strangers(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
     """The receipt of our own version at `dst`, None when nothing stands there; raise Refusal for anything else."""
     try:
@@ -199,7 +148,7 @@ def refuse_strangers(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
             "'{}' belongs to {}".format(shown(dst), user_name(status.st_uid)),
             "choose another place with --dst",
         )
-    receipt = read_receipt(dst) if stat.S_ISDIR(status.st_mode) else None
+    receipt = own.read_receipt(dst) if stat.S_ISDIR(status.st_mode) else None
     if receipt is None and not replace:
         raise Refusal(
             "destination-not-ours",

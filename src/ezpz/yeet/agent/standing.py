@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Any, Callable, Container, Dict, List, Optional
 
-from . import listing, manifest, place, tree
+from . import listing, manifest, own, tree
 from .manifest import Differences, Record, Unreadable
 from .names import Malformed, text
 
@@ -17,7 +17,7 @@ def look(dst: bytes) -> Optional[Dict[str, Any]]:
     """What stands at a destination: its receipt and state ("receipt", "foreign"), or None when nothing does."""
     if not os.path.lexists(dst):
         return None
-    receipt = place.read_receipt(dst)
+    receipt = own.read_receipt(dst)
     return {"state": "foreign" if receipt is None else "receipt", "receipt": receipt}
 
 
