@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from ezpz.cli.output import Output, output_options
+from ezpz.errors import Interrupted
 from ezpz.yeet.options import PREFIX, excludes, option
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SOURCE = click.argument("src", metavar="[SRC]", required=False, type=click.Path(), envvar=f"{PREFIX}_SRC")
 
@@ -79,9 +78,6 @@ def tar_command(
       ezpz yeet tar --base embed --level 9       for another machine, and small
       ezpz yeet tar --unpack torch.tar.zst /tmp/torch
     """
-    import threading
-
-    from ezpz.errors import Interrupted
     from ezpz.process import Stopped
     from ezpz.yeet import archive_display, display
     from ezpz.yeet.archive.make import Wanted, make
@@ -90,13 +86,12 @@ def tar_command(
         if options["src"] and ctx.get_parameter_source("src") is ParameterSource.COMMANDLINE:
             raise click.UsageError("'SRC' and '--unpack' exclude each other.", ctx)
         ctx.exit(_unpack(output, *unpack, base=options["base"]))
-    for number in _ending():
-        signal.signal(number, _interrupt)
+    ending = _Ending()
     with display.Display(output) as watch:
         try:
-            made = make(Wanted(output=target, **options), os.environ, watch, threading.Event())
+            made = make(Wanted(output=target, **options), os.environ, watch, ending.stop)
         except Stopped:
-            raise Interrupted("interrupted; no archive was made") from None
+            raise ending.error() from None
     archive_display.show_archive(output, made)
 
 
@@ -120,15 +115,24 @@ def _unpack(output: Output, archive: str, destination: str, *, base: str) -> int
     return report.exit_code
 
 
-def _ending() -> Iterator[int]:
-    """The signals that end it, but for one that it was started to ignore (nohup)."""
-    yield signal.SIGTERM
-    yield signal.SIGINT
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        yield signal.SIGHUP
+class _Ending:
+    """Has the signals that end a process set `stop`; the second one ends it at once, in case a filesystem hangs.
 
+    One that the process was started to ignore (nohup) stays ignored.
+    """
 
-def _interrupt(number: int, _frame: object) -> None:
-    from ezpz.errors import Interrupted
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.number = 0
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+                signal.signal(number, self._heard)
 
-    raise Interrupted("interrupted; no archive was made", signal=number)
+    def _heard(self, number: int, _frame: object) -> None:
+        if self.number:
+            raise self.error()
+        self.number = number
+        self.stop.set()
+
+    def error(self) -> Interrupted:
+        return Interrupted("interrupted; no archive was made", signal=self.number or signal.SIGINT)
