@@ -178,6 +178,23 @@ def test_where_nothing_has_changed_no_python_is_started(job: Job, source: Path, 
 
 
 @pytest.mark.parametrize("engine", ENGINES.names())
+def test_the_failed_are_noted_on_a_node_where_nothing_was_to_be_done(job: Job, source: Path, engine: str) -> None:
+    others = source.with_name(f"{source.name}-others")
+    others.write_text("n001\nn002\nn003\n")
+    away = Job(job.lab, job.ezpz, others)
+    away.report(source, "--engine", engine)
+    place = f"/tmp/{source.name}"
+    job.sh("n003", f"rm -r {place}; mkdir {place}")
+    report = away.report(source, "--engine", engine, "--min-success-nodes", "1")
+    assert {node["node"]: node["unchanged"] for node in report["nodes"]} == {"n001": True, "n002": True, "n003": False}
+    assert report["failed_list"] == f"n001:{place}/.ezpz-yeet-failed-nodes.txt"
+    assert job.sh("n001", f"cat {place}/.ezpz-yeet-failed-nodes.txt") == "n003\n"
+    job.sh("n003", f"rmdir {place}")
+    assert away.report(source, "--engine", engine)["succeeded"] == 3
+    assert not job.lab.path("n001", f"{place}/.ezpz-yeet-failed-nodes.txt").exists()
+
+
+@pytest.mark.parametrize("engine", ENGINES.names())
 def test_who_has_lost_its_manifest_gets_another(job: Job, source: Path, engine: str) -> None:
     job.report(source, "--engine", engine)
     for host in ("n000", "n001"):
