@@ -15,7 +15,7 @@ from ezpz.yeet.agent.tree import OWN_FILES
 from tests.conftest import clean_environment
 from tests.lab import make_lab
 from tests.lab.compare import compare_trees
-from tests.lab.environments import make_tree
+from tests.lab.environments import make_tree, make_venv
 from tests.lab.slurm import Slurm
 
 if TYPE_CHECKING:
@@ -164,6 +164,20 @@ class TestWithoutSsh:
         cleaned = in_job(no_ssh, *ezpz("yeet", "clean", "/tmp/told", "--yes"))
         assert cleaned.returncode == 0, cleaned.stderr + cleaned.stdout
         assert "removed 4 directories from 4 nodes" in cleaned.stdout
+        assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+
+    def test_nor_does_looking_for_leaks_on_another_node(self, no_ssh: Slurm) -> None:
+        source = no_ssh.lab.shared / "looked-into"
+        make_venv(source, python=sys.executable, packages=(), cache=source)
+        assert in_job(no_ssh, *ezpz("yeet", source)).returncode == 0
+        script = f'rm -r /tmp/{source.name}; exec "$@"'
+        line = ezpz("yeet", "status", "--leaks", f"/tmp/{source.name}")
+        done = in_job(no_ssh, "sh", "-c", script, "sh", *line)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert re.match(rf"/tmp/{source.name} on n00[123], Python 3", done.stdout)
+        by_ssh = in_job(no_ssh, *line, "--transport", "ssh")
+        assert by_ssh.returncode == 1, by_ssh.stdout
+        assert "3 of them did not answer" in by_ssh.stderr
         assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
 
     def test_a_run_is_followed_from_another_terminal(self, slow: Slurm) -> None:
