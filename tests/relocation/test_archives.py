@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.yeet.archive.told import told_by
 from tests.contract.support import REPOSITORY
 from tests.lab import conda
 from tests.lab.creators import tools
@@ -172,6 +173,24 @@ def test_one_with_its_base_is_unpacked_where_neither_is(
     check(landed, environment)
     assert landed.says(landed.python, "-c", "import sys; print(sys.base_prefix)") == f"{place}/.python\n"
     assert landed.report["relocation"]["base"]["mode"] == "none"
+
+
+@pytest.mark.parametrize(("base", "mode"), [("embed", "embedded"), ("keep", "kept"), ("auto", "embedded")])
+def test_it_tells_which_base_it_has(environments: Environments, base: str, mode: str) -> None:
+    environment = environments.made("venv of 3.12")
+    told = told_by(str(ours(environment, base, ".tar")))
+    assert told is not None
+    assert (told.kind, told.prefix, told.base["mode"]) == ("venv", str(environment), mode)
+    assert "3.12" in told.base["python"]
+    assert told.base["prefix"] == str(Path(os.path.realpath(environment / "bin" / "python")).parents[1])
+
+
+def test_the_systems_own_python_stays_where_it_is_unless_it_shall_come(ground: Ground) -> None:
+    environment = ground.shared / "of-the-system"
+    if subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment]).returncode:
+        pytest.skip("the system has no python with venv")
+    modes = [told_by(str(ours(environment, base, ".tar"))) for base in ("auto", "keep", "embed")]
+    assert [told and told.base["mode"] for told in modes] == ["kept", "kept", "embedded"]
 
 
 MEND = "sed -i 's|^home = .*|home = /local/torch/.python/bin|' /local/torch/pyvenv.cfg"  # as the docs have it
