@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import subprocess
 import tarfile
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from ezpz.yeet.boundary import Boundary
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import inspect
 from tests.contract.packing import pack
-from tests.contract.support import as_ordinary_user, on_small_disk, photograph, powerless
+from tests.contract.support import as_ordinary_user, on_small_disk, photograph, powerless, run_code
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
 
@@ -134,6 +135,26 @@ class TestWriting:
         with tarfile.open(path) as archive:
             assert len(archive.getnames()) == 5
         assert sorted(os.listdir(tmp_path)) == ["source", "x.tar.gz"]
+
+    PACK = (
+        "import os, sys\nfrom ezpz.yeet.scan import scan\nfrom tests.contract.packing import pack\n"
+        "pack(scan(os.fsencode(sys.argv[1])), sys.argv[2], lambda _: None)\n"
+    )
+
+    @pytest.mark.parametrize("name", ["x.tar.gz", "x.squashfs"])
+    def test_it_is_on_the_disk_before_it_has_its_name(self, source: Path, tmp_path: Path, name: str) -> None:
+        if shutil.which("strace") is None or (name == "x.squashfs" and shutil.which("mksquashfs") is None):
+            pytest.skip("strace or mksquashfs is not here")
+        calls = tmp_path / "calls"
+        trace = ["strace", "-y", "-e", "trace=fsync,rename,renameat,renameat2", "-o", str(calls)]
+        done = run_code(self.PACK, source, tmp_path / name, under=trace)
+        assert done.returncode == 0, done.stderr
+        synced, named, folder = [line for line in calls.read_text().splitlines() if str(tmp_path) in line]
+        assert synced.startswith("fsync")
+        assert named.startswith("rename")
+        assert f'"{tmp_path / name}"' in named
+        assert folder.startswith("fsync")
+        assert f"<{tmp_path}>" in folder
 
     def test_a_long_source_of_empty_files(self, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
