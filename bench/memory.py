@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from bench import ours, trees
-from bench.measure import count, in_memory, megabytes
+from bench.measure import count, in_memory, megabytes, run
 from bench.model import Benchmark, Bound, Result, Row, Settings, Table
+from tests.lab.members import write_members
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 LARGE = 4 << 30
 MANY = 300_000
 PER_DIRECTORY = 1000
+MEMBERS = 1_000_000
 LIMIT = 200.0
+ABOUT = """\
+One host, to tmpfs. The mark is VmHWM of the process that was launched, all of its threads included. `ezpz yeet tar`
+holds all entries, since its archive tells first what is in it, and has no bound of its own."""
 
 
 def peaks(settings: Settings) -> Result:
@@ -29,11 +34,19 @@ def peaks(settings: Settings) -> Result:
             file.truncate(int(LARGE * scale))
         rows.append(_yeet(large, "one large (sparse) file", settings))
     with in_memory() as memory:
-        rows.append(_yeet(_many(memory / "many", int(MANY * scale)), "very many files", settings))
+        many = _many(memory / "many", int(MANY * scale))
+        rows.append(_yeet(many, "very many files", settings))
+        packed = _pack(many, memory / "many.tar", settings)
+    with in_memory() as memory:
+        archive, members = memory / "members.tar.zst", int(MEMBERS * scale)
+        write_members(archive, members)
+        settings.say("an archive")
+        done, step = ours.yeet_here(archive, memory / "env")
+        rows.append(Row(f"an archive of very many files: {members:,} files", (done.peak / 1e6,), f"{step:.1f} s"))
     bounds = tuple(Bound(f"peak for {row.way}", row.median, LIMIT, " MB") for row in rows)
     return Result(
-        ("One host, to tmpfs. The mark is VmHWM of the process that was launched, all of its threads included.",),
-        (Table("Peak resident memory", "MB", tuple(rows)),),
+        (ABOUT,),
+        (Table("Peak resident memory", "MB", (*rows, packed)),),
         bounds,
         (("ezpz yeet", "ezpz yeet SRC --dst /dev/shm/X/env --hosts $(hostname) --json"),),
     )
@@ -45,6 +58,14 @@ def _yeet(source: Path, what: str, settings: Settings) -> Row:
     with in_memory() as memory:
         done, step = ours.yeet_here(source, memory / "env")
     return Row(f"{what}: {megabytes(size)}, {files:,} files", (done.peak / 1e6,), f"{step:.1f} s")
+
+
+def _pack(source: Path, target: Path, settings: Settings) -> Row:
+    settings.say("packing very many files")
+    files, size = count(source)
+    done = run(ours.argv("yeet", "tar", source, "-o", target, "-q"), env=ours.environment())
+    way = f"`ezpz yeet tar` of very many files: {megabytes(size)}, {files:,} files"
+    return Row(way, (done.peak / 1e6,), f"{done.seconds:.1f} s")
 
 
 def _many(root: Path, files: int) -> Path:

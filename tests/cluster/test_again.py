@@ -26,6 +26,8 @@ from tests.lab.compare import compare_trees
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.lab import Host
+
 pytestmark = pytest.mark.cluster
 
 NAMES = ("a", "b", "c.py", "not-utf8-\udcff", "new\nline", "-rf")
@@ -256,7 +258,11 @@ def test_of_an_archive_that_was_made_anew_only_what_is_new_is_sent(job: Job, sou
     assert all_have(job, source)
 
 
-def test_whatever_is_killed_when_each_node_has_the_old_version_or_the_new(job: Job, source: Path) -> None:
+VICTIMS = {"stream": ("agent",), "rsync": ("agent", "rsync")}
+
+
+@pytest.mark.parametrize("engine", ENGINES.names())
+def test_whatever_is_killed_when_each_node_has_the_old_version_or_the_new(job: Job, source: Path, engine: str) -> None:
     rng = random.Random()
     places = [job.lab.path(host, f"/tmp/{source.name}") for host in job.lab.hosts]
     job.report(source)
@@ -264,22 +270,28 @@ def test_whatever_is_killed_when_each_node_has_the_old_version_or_the_new(job: J
         before = list(map(shown, places))
         (source / f"new{turn}").write_bytes(rng.randbytes(20 * SIZE))
         (source / "folder" / f"file{turn}").write_bytes(rng.randbytes(SIZE))
-        running = job.ezpz.popen("yeet", source, "--hostfile", job.hostfile)
+        running = job.ezpz.popen("yeet", source, "--engine", engine, "--hostfile", job.hostfile)
         time.sleep(rng.uniform(0.4, 2.0))
-        for pid, argv in job.lab.processes(rng.choice(job.lab.hosts[1:])):
-            if any("import sys,zlib" in word for word in argv):  # its agent
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        kill(job, rng.choice(job.lab.hosts[1:]), rng.choice(VICTIMS[engine]))
         if turn % 2:
             running.kill()
         running.communicate()
         for place, was in zip(places, before, strict=True):
             assert shown(place) in (was, shown(source)), (turn, place)
     until_free(job)
-    report = job.report(source)
+    report = job.report(source, "--engine", engine)
     assert report["succeeded"] == 4
     assert all_have(job, source)
     assert [job.litter(host.name) for host in job.lab.hosts] == [[]] * 4
+
+
+def kill(job: Job, host: Host, victim: str) -> None:
+    """End the agent of a host, or every rsync there, as a power cut would."""
+    sign = {"agent": "import sys,zlib", "rsync": "rsync"}[victim]
+    for pid, argv in job.lab.processes(host):
+        if any(sign in word for word in argv):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def shown(place: Path) -> dict[bytes, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab.members import write_members
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -20,9 +22,10 @@ pytestmark = pytest.mark.cluster
 NODES = ("n001", "n002", "n003")
 MEGABYTE = 10**6
 AGENT_MOST, LAUNCHER_MOST = 128 * MEGABYTE, 256 * MEGABYTE
+MILLION_MOST = 600 * MEGABYTE
 FILES, FILE_SIZE = 8, 16 * MEGABYTE  # more in all than what an agent may take, and twice as much as all buffers
 MANY = 10_000  # enough to see what a file takes, and made and copied in seconds
-WANTED = 100_000  # files
+WANTED, MILLION = 100_000, 1_000_000  # files
 PATIENCE = 100.0  # seconds
 
 
@@ -71,7 +74,7 @@ def test_large_files_are_never_held_as_a_whole(shaped: FaultyLab, job: Job) -> N
 
 def test_a_hundred_thousand_small_files_fit(shaped: FaultyLab, job: Job) -> None:
     """Of which some are measured: what they take more than a few do, times as many as there are more."""
-    found = []
+    found = {}
     for count in (10, MANY):
         tree = shaped.path("n000", f"/tmp/files-{count}")  # files are made there much faster than on the shared disk
         for number in range(count):
@@ -79,7 +82,24 @@ def test_a_hundred_thousand_small_files_fit(shaped: FaultyLab, job: Job) -> None
                 folder = tree / f"folder{number:06d}"
                 folder.mkdir(parents=True)
             (folder / f"a-name-of-some-length-{number}.py").write_text(str(number))
-        found.append(peaks(job, f"/tmp/{tree.name}"))
-    launcher, agent = (least + (most - least) * WANTED // MANY for least, most in zip(*found, strict=True))
+        found[count] = peaks(job, f"/tmp/{tree.name}")
+    launcher, agent = grown(found, WANTED)
     assert agent < AGENT_MOST
     assert launcher < LAUNCHER_MOST
+
+
+def grown(found: dict[int, tuple[int, int]], wanted: int) -> tuple[int, ...]:
+    """What so many files take of the launching process and of an agent, given what few and many take."""
+    (few, least), (many, most) = sorted(found.items())
+    return tuple(low + (high - low) * (wanted - few) // (many - few) for low, high in zip(least, most, strict=True))
+
+
+def test_a_million_members_of_an_archive_take_what_the_docs_say(shaped: FaultyLab, job: Job) -> None:
+    """The same for an archive, which may come from anywhere: `make bench` has one with all of them."""
+    found = {}
+    for count in (MANY, 5 * MANY):
+        archive = shaped.shared / f"members-{count}.tar.zst"
+        write_members(archive, count)
+        found[count] = peaks(job, archive)
+    launcher, agent = grown(found, MILLION)
+    assert max(launcher, agent) < MILLION_MOST

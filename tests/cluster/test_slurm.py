@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,11 +15,10 @@ from ezpz.yeet.agent.tree import OWN_FILES
 from tests.conftest import clean_environment
 from tests.lab import make_lab
 from tests.lab.compare import compare_trees
-from tests.lab.environments import make_tree
+from tests.lab.environments import make_tree, make_venv
 from tests.lab.slurm import Slurm
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -100,9 +101,9 @@ def test_launch_starts_the_yeeted_python_on_every_node(slurm: Slurm) -> None:
     ]
 
 
-def slurm_without_ssh(more: str = "") -> Iterator[Slurm]:
+def slurm_without_ssh(more: str = "", rate: str | None = None) -> Iterator[Slurm]:
     """Slurm on four hosts of its own that have no ssh to call one another with."""
-    with make_lab(4) as lab, Slurm(lab, more=more) as running:
+    with make_lab(4, rate=rate) as lab, Slurm(lab, more=more) as running:
         for host in lab.hosts:
             lab.without(host, "ssh")
             assert lab.run(host, ["sh", "-c", "command -v ssh"], env=clean_environment(), check=False).stdout == ""
@@ -119,6 +120,12 @@ def no_ssh() -> Iterator[Slurm]:
 def frail() -> Iterator[Slurm]:
     """The same for one test, and sooner to believe that a node is dead."""
     yield from slurm_without_ssh("MessageTimeout=5\n")
+
+
+@pytest.fixture
+def slow() -> Iterator[Slurm]:
+    """The same for one test, on cables so slow that a run can be looked at."""
+    yield from slurm_without_ssh(rate="20mbit")
 
 
 def agents(slurm: Slurm, *hosts: str) -> list[int]:
@@ -158,6 +165,39 @@ class TestWithoutSsh:
         assert cleaned.returncode == 0, cleaned.stderr + cleaned.stdout
         assert "removed 4 directories from 4 nodes" in cleaned.stdout
         assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+
+    def test_nor_does_looking_for_leaks_on_another_node(self, no_ssh: Slurm) -> None:
+        source = no_ssh.lab.shared / "looked-into"
+        make_venv(source, python=sys.executable, packages=(), cache=source)
+        assert in_job(no_ssh, *ezpz("yeet", source)).returncode == 0
+        script = f'rm -r /tmp/{source.name}; exec "$@"'
+        line = ezpz("yeet", "status", "--leaks", f"/tmp/{source.name}")
+        done = in_job(no_ssh, "sh", "-c", script, "sh", *line)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert re.match(rf"/tmp/{source.name} on n00[123], Python 3", done.stdout)
+        by_ssh = in_job(no_ssh, *line, "--transport", "ssh")
+        assert by_ssh.returncode == 1, by_ssh.stdout
+        assert "3 of them did not answer" in by_ssh.stderr
+        assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+
+    def test_a_run_is_followed_from_another_terminal(self, slow: Slurm) -> None:
+        lab, tree = slow.lab, slow.lab.shared / "followed"
+        make_tree(tree, files=300, total_bytes=40_000_000, seed=5)
+        yeet = [*ezpz("yeet", tree), "--quiet"]
+        line = ["salloc", "--quiet", "--nodes=4", "--", "sh", "-c", '"$@" </dev/null; echo $?; exec cat', "sh", *yeet]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        run = lab.popen("n000", line, env=clean_environment(), **pipes)
+        begun = "while ! find /tmp/.followed.ezpz-*/tree -type f 2>/dev/null | grep -q .; do sleep 0.05; done"
+        for host in ("n001", "n003"):
+            lab.run(host, ["sh", "-c", begun], timeout=60)
+        [job] = lab.run("n000", ["squeue", "--noheader", "-o", "%A"], env=clean_environment()).stdout.split()
+        terminal = {**clean_environment(), "SLURM_JOB_ID": job}
+        done = lab.run("n000", ezpz("yeet", "status", "--watch"), env=terminal, check=False, timeout=120)
+        assert re.search(r"/tmp/followed: \d of 4 nodes have it, \d writing", done.stderr), done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "    4  n[000-003]  current" in done.stdout
+        assert run.communicate(timeout=60)[0] == "0\n"
+        assert agents(slow, "n000", "n001", "n002", "n003") == []
 
     def test_nothing_could_be_served_by_ssh(self, no_ssh: Slurm) -> None:
         done = in_job(no_ssh, *ezpz("yeet", "/usr/share/doc/bash", "--transport", "ssh", "--json"))

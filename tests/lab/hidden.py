@@ -26,6 +26,28 @@ done
 shift
 exec "$@"
 """
+ELSEWHERE = """
+mount --make-rprivate /
+root=$1; shift
+mount -t tmpfs another "$root"
+mkdir -p "$root/usr/bin" "$root/usr/lib" "$root/usr/lib64" "$root/dev" "$root/proc" "$root/tmp"
+mount --rbind /proc "$root/proc"
+for folder in lib lib64; do
+  ln -s "usr/$folder" "$root/$folder"
+  mount --rbind "/usr/$folder" "$root/usr/$folder"
+done
+for python in "$root"/usr/lib/python*; do [ ! -d "$python" ] || mount -t tmpfs hidden "$python"; done
+ln -s usr/bin "$root/bin"
+for tool in sh env mkdir sed tar zstd; do cp -L "$(command -v $tool)" "$root/bin/"; done
+: >"$root/dev/null"; mount --bind /dev/null "$root/dev/null"
+while [ "$1" != -- ]; do
+  if [ -d "$1" ]; then mkdir -p "$root$1"; else mkdir -p "$root${1%/*}"; : >"$root$1"; fi
+  mount --bind "$1" "$root$1"
+  shift
+done
+shift
+exec chroot "$root" "$@"
+"""
 CALLS = "%file,getdents,getdents64,fchdir"
 # How strace -y spells the directory that a path begins at, a path, and what an open file is.
 CALL = re.compile(r"\d+ +(?P<resumed><\.\.\. )?(?P<name>\w+)")
@@ -67,6 +89,23 @@ def hidden(
         env=env, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="surrogateescape",
         timeout=timeout,
     )  # fmt: skip
+
+
+def elsewhere(
+    argv: Sequence[str | os.PathLike[str]], paths: Iterable[Path], *, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end on another machine: its root has the libraries of this system, sh, env, mkdir, sed,
+    tar and zstd, and these paths. There is no other file, and no python.
+    """
+    reason = why_not() or (None if os.path.islink("/lib") else "/lib is not in /usr")
+    if reason is not None:
+        raise LabUnavailable(reason)
+    with tempfile.TemporaryDirectory() as root:
+        return subprocess.run(
+            [*_enter(), "sh", "-ec", ELSEWHERE, "sh", root, *map(str, paths), "--", *argv],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/", stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:

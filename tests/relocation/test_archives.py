@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.yeet.archive.told import told_by
+from tests.contract.support import REPOSITORY
 from tests.lab import conda
 from tests.lab.creators import tools
-from tests.lab.hidden import hidden
+from tests.lab.hidden import elsewhere, hidden
 from tests.lab.model import LabUnavailable
 from tests.lab.pythons import python
 from tests.lab.slowfs import CACHE
@@ -171,6 +173,60 @@ def test_one_with_its_base_is_unpacked_where_neither_is(
     check(landed, environment)
     assert landed.says(landed.python, "-c", "import sys; print(sys.base_prefix)") == f"{place}/.python\n"
     assert landed.report["relocation"]["base"]["mode"] == "none"
+
+
+@pytest.mark.parametrize(("base", "mode"), [("embed", "embedded"), ("keep", "kept"), ("auto", "embedded")])
+def test_it_tells_which_base_it_has(environments: Environments, base: str, mode: str) -> None:
+    environment = environments.made("venv of 3.12")
+    told = told_by(str(ours(environment, base, ".tar")))
+    assert told is not None
+    assert (told.kind, told.prefix, told.base["mode"]) == ("venv", str(environment), mode)
+    assert "3.12" in told.base["python"]
+    assert told.base["prefix"] == str(Path(os.path.realpath(environment / "bin" / "python")).parents[1])
+
+
+def test_the_systems_own_python_stays_where_it_is_unless_it_shall_come(ground: Ground) -> None:
+    environment = ground.shared / "of-the-system"
+    if subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment]).returncode:
+        pytest.skip("the system has no python with venv")
+    modes = [told_by(str(ours(environment, base, ".tar"))) for base in ("auto", "keep", "embed")]
+    assert [told and told.base["mode"] for told in modes] == ["kept", "kept", "embedded"]
+
+
+MEND = "sed -i 's|^home = .*|home = /local/torch/.python/bin|' /local/torch/pyvenv.cfg"  # as the docs have it
+NEEDS = "import sys, os, where, ssl, ctypes, sqlite3, zlib; print(sys.prefix, sys.base_prefix, os.__file__)"
+
+
+@pytest.mark.parametrize("creator", ["venv of 3.12", "virtualenv", "uv"])
+def test_one_with_its_base_runs_on_a_machine_that_has_no_python(
+    ground: Ground, environments: Environments, creator: str
+) -> None:
+    """But the same C library: unpacked by us, and by tar at a place of its own."""
+    assert f"{MEND}\n" in (REPOSITORY / "docs" / "how-to" / "models-and-archives.md").read_text()
+    environment = environments.made(creator)
+    archive = ours(environment, "embed")
+    place = ground.node / f"{environment.name}-elsewhere" / "env"
+    place.parent.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "ezpz", "yeet", "tar", "--unpack", archive, place, "-q"],
+        check=True, capture_output=True, env={**os.environ, "HOME": str(ground.home)},
+    )  # fmt: skip
+    assert "not found" in elsewhere(["sh", "-c", "python3"], [place]).stderr
+    done = elsewhere([place / "bin" / "where"], [place])
+    assert (done.stdout, done.stderr) == (f"{place}\n", "")
+    for script, paths, root in (
+        ('exec "$0/bin/python" -c "$1"', [place], place),
+        (
+            f'mkdir -p "$0" && tar -xf {archive} -C "$0" && {MEND} && exec "$0/bin/python" -c "$1"',
+            [archive],
+            Path("/local/torch"),
+        ),
+    ):
+        done = elsewhere(["sh", "-ec", script, root, NEEDS], paths)
+        assert done.returncode == 0, done.stderr
+        prefix, base, library = done.stdout.split()
+        assert (prefix, base) == (str(root), f"{root}/.python")
+        assert library.startswith(f"{root}/.python/lib/")
 
 
 def test_plain_tar_of_one_with_its_base_starts(ground: Ground, environments: Environments) -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
+from ezpz.child import all_of
 from ezpz.errors import EzpzError, NodesFailed, by_code
 from ezpz.yeet.agent import leaks
 from ezpz.yeet.agent.refusal import Refusal
 from ezpz.yeet.agent.standing import look
+from ezpz.yeet.asking import STALL, own_pythons
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from ezpz.cluster.model import Allocation, Node
+
+Opener: TypeAlias = "Callable[[Node], Awaitable[Session]]"
 
 SCHEMA = "ezpz/yeet-leaks/1"
 ANSWER_WITHIN = 30.0  # seconds for an agent to look at its disk
@@ -67,10 +73,11 @@ class LeakReport:
         }
 
 
-def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, str]) -> LeakReport:
+def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, str], transport: str) -> LeakReport:
     """Look for leaks on one node that has a version: on this host, else on the first that answers.
 
-    environ: of the job. Raises EzpzError: NodesFailed when no node has one, SmokeFailed, TimedOut.
+    environ: of the job; transport: "ssh" or "srun"
+    Raises EzpzError: NodesFailed when no node has one, SmokeFailed, TimedOut.
     """
     local = allocation.local
     if local is not None:
@@ -78,7 +85,7 @@ def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, s
         if found is not None and found["receipt"] is not None:
             return leaks_here(local, destination, known_to(found["receipt"]), environ, lambda: None)
     remote = tuple(node for node in allocation.nodes if not node.is_local)
-    return asyncio.run(_leaks_elsewhere(remote, destination, environ))
+    return asyncio.run(_leaks_elsewhere(remote, destination, environ, transport))
 
 
 def known_to(receipt: Mapping[str, Any]) -> tuple[str, ...]:
@@ -100,48 +107,89 @@ def leaks_here(
     return _leak_report(destination, node, found)
 
 
-async def _leaks_elsewhere(nodes: tuple[Node, ...], destination: str, environ: Mapping[str, str]) -> LeakReport:
-    node, receipt = await _first_that_has_it(nodes, destination)
-    session = await Session.open(node)
+async def _leaks_elsewhere(
+    nodes: tuple[Node, ...], destination: str, environ: Mapping[str, str], transport: str
+) -> LeakReport:
+    async with _opener(nodes, transport) as opening:
+        session, receipt = await _first_that_has_it(nodes, destination, opening)
+        try:
+            request = leaks_request(known_to(receipt), environ)
+            found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_WITHIN)
+        finally:
+            await session.close()
+    return _leak_report(destination, session.node, found)
+
+
+@contextlib.asynccontextmanager
+async def _opener(nodes: tuple[Node, ...], transport: str) -> AsyncIterator[Opener]:
+    """What opens a session to a node: an ssh for each, some at once; or one srun that has started all agents."""
+    if transport != "srun":
+        raise_open_files(len(nodes))
+        gate = handshakes()
+
+        async def by_ssh(node: Node) -> Session:
+            async with gate:
+                return await Session.open(node)
+
+        yield by_ssh
+        return
+    from ezpz.yeet.fanout.stream.startup import Invitation, SrunStartup
+
+    startup = SrunStartup(Invitation(secrets.token_bytes(32), "this host", STALL, own_pythons()))
+    started: dict[Node, Session | EzpzError] = {}
+
+    async def by_srun(node: Node) -> Session:
+        session = started[node]
+        if isinstance(session, EzpzError):
+            raise session
+        return session
+
     try:
-        request = leaks_request(known_to(receipt), environ)
-        found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_WITHIN)
+        started.update(await startup.open(nodes))
+        yield by_srun
     finally:
-        await session.close()
-    return _leak_report(destination, node, found)
+        await all_of(session.close() for session in started.values() if isinstance(session, Session))
+        await startup.close()
 
 
-async def _first_that_has_it(nodes: tuple[Node, ...], destination: str) -> tuple[Node, dict[str, Any]]:
-    raise_open_files(len(nodes))
-    gate = handshakes()
-    asking = [asyncio.ensure_future(_receipt_on(node, destination, gate)) for node in nodes]
+async def _first_that_has_it(
+    nodes: tuple[Node, ...], destination: str, opening: Opener
+) -> tuple[Session, dict[str, Any]]:
+    """The session to a node that has a version, and its receipt. Raises NodesFailed when there is none."""
+    asking = [asyncio.ensure_future(_receipt_on(node, destination, opening)) for node in nodes]
     lost: list[EzpzError] = []
+    chosen: Session | None = None
     try:
         for answer in asyncio.as_completed(asking):
             try:
-                node, receipt = await answer
+                session, receipt = await answer
             except EzpzError as e:
                 lost.append(e)
                 continue
             if receipt is not None:
-                return node, receipt
+                chosen = session
+                return session, receipt
     finally:
         for each in asking:
             each.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        answered = await asyncio.gather(*asking, return_exceptions=True)
+        others = [each[0] for each in answered if not isinstance(each, BaseException)]
+        await all_of(session.close() for session in others if session is not chosen)
     silent = f" ({len(lost)} of them did not answer: {lost[0].message})" if lost else ""
     raise NodesFailed(f"no node has a version at '{destination}'{silent}", hint="put it there first, with `ezpz yeet`")
 
 
-async def _receipt_on(node: Node, destination: str, gate: asyncio.Semaphore) -> tuple[Node, dict[str, Any] | None]:
-    async with gate:
-        session = await Session.open(node)
+async def _receipt_on(node: Node, destination: str, opening: Opener) -> tuple[Session, dict[str, Any] | None]:
+    """The session to a node, which stays open, and the receipt that it has. Raises EzpzError."""
+    session = await opening(node)
+    answered = False
     try:
-        answer = await session.ask("look", dst=destination, timeout=ANSWER_WITHIN)
+        found = (await session.ask("look", dst=destination, timeout=ANSWER_WITHIN))["standing"]
+        answered = True
     finally:
-        await session.close()
-    found = answer["standing"]
-    return node, None if found is None else found["receipt"]
+        if not answered:
+            await session.close()
+    return session, None if found is None else found["receipt"]
 
 
 def leaks_request(known: Iterable[str], environ: Mapping[str, str]) -> dict[str, Any]:

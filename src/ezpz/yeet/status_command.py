@@ -67,7 +67,7 @@ def status_command(
     transport = where.pop("transport")
     destination = None if dst is None else os.path.abspath(dst)
     if leaks:
-        ctx.exit(_leaks(output, destination, where))
+        ctx.exit(_leaks(output, destination, transport, where))
     signal.signal(signal.SIGTERM, _stop)
     allocation = detect(**where, environ=os.environ)
     status_display.show_allocation(output, allocation)
@@ -86,7 +86,7 @@ def status_command(
     ctx.exit(report.exit_code)
 
 
-def _leaks(output: Output, destination: str | None, where: dict[str, Any]) -> int:
+def _leaks(output: Output, destination: str | None, wanted: str, where: dict[str, Any]) -> int:
     from ezpz.cluster.detect import detect
     from ezpz.yeet import leak_display
     from ezpz.yeet.leak_report import find_leaks
@@ -95,7 +95,7 @@ def _leaks(output: Output, destination: str | None, where: dict[str, Any]) -> in
     place = destination or default_destination(inspect(active_environment(os.environ)))
     allocation = detect(**where, environ=os.environ)
     signal.signal(signal.SIGTERM, _stop)
-    found = find_leaks(allocation, place, os.environ)
+    found = find_leaks(allocation, place, os.environ, transport_of(wanted, allocation))
     leak_display.show_leaks(output, allocation, found)
     return found.exit_code
 

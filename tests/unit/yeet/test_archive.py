@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import subprocess
 import tarfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ezpz.errors import DestinationRefused, SourceChanged, UsageError
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.clearing import STALE
+from ezpz.yeet.archive.part_file import sweep
 from ezpz.yeet.archive.place import archive_path
 from ezpz.yeet.boundary import Boundary
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import inspect
 from tests.contract.packing import pack
-from tests.contract.support import as_ordinary_user, on_small_disk, photograph, powerless
+from tests.contract.support import (
+    NOBODY,
+    as_ordinary_user,
+    needs_root,
+    on_small_disk,
+    photograph,
+    powerless,
+    run_code,
+)
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
 
@@ -135,6 +147,26 @@ class TestWriting:
             assert len(archive.getnames()) == 5
         assert sorted(os.listdir(tmp_path)) == ["source", "x.tar.gz"]
 
+    PACK = (
+        "import os, sys\nfrom ezpz.yeet.scan import scan\nfrom tests.contract.packing import pack\n"
+        "pack(scan(os.fsencode(sys.argv[1])), sys.argv[2], lambda _: None)\n"
+    )
+
+    @pytest.mark.parametrize("name", ["x.tar.gz", "x.squashfs"])
+    def test_it_is_on_the_disk_before_it_has_its_name(self, source: Path, tmp_path: Path, name: str) -> None:
+        if shutil.which("strace") is None or (name == "x.squashfs" and shutil.which("mksquashfs") is None):
+            pytest.skip("strace or mksquashfs is not here")
+        calls = tmp_path / "calls"
+        trace = ["strace", "-y", "-e", "trace=fsync,rename,renameat,renameat2", "-o", str(calls)]
+        done = run_code(self.PACK, source, tmp_path / name, under=trace)
+        assert done.returncode == 0, done.stderr
+        synced, named, folder = [line for line in calls.read_text().splitlines() if str(tmp_path) in line]
+        assert synced.startswith("fsync")
+        assert named.startswith("rename")
+        assert f'"{tmp_path / name}"' in named
+        assert folder.startswith("fsync")
+        assert f"<{tmp_path}>" in folder
+
     def test_a_long_source_of_empty_files(self, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
         for number in range(600):
@@ -205,6 +237,37 @@ class TestFailures:
         done = powerless(self.CODE, path.parent, source, "os.chmod(os.path.join(sys.argv[2], 'file'), 0)")
         assert (done.stdout, done.stderr) == ("source-unreadable\n['x.tar.gz']\n", "")
         self.assert_as_before(path)
+
+
+class TestSweep:
+    """What killed processes left beside an archive goes, once it must be theirs."""
+
+    @pytest.mark.parametrize("name", [".ezpz-a1b2_c3d.part", ".ezpz-4711-0a1b2c3d.part"])
+    @pytest.mark.parametrize("age", [STALE - 60, STALE + 60])
+    def test_a_part_goes_when_it_has_not_changed_for_an_hour(self, tmp_path: Path, name: str, age: float) -> None:
+        (tmp_path / name).write_text("part")
+        (tmp_path / f"{name[:-5]}x.part").mkdir()
+        (tmp_path / f"{name[:-5]}x.part" / "archive").write_text("part")
+        sweep(str(tmp_path), time.time() + age)
+        assert len(list(tmp_path.iterdir())) == (0 if age > STALE else 2)
+
+    @pytest.mark.parametrize("name", ["x.part", ".ezpz-.part", ".ezpz-x.part.tar", ".ezpz-x y.part", "ezpz-x.part"])
+    def test_nothing_else_goes(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("mine")
+        (tmp_path / "target").mkdir()
+        (tmp_path / ".ezpz-link.part").symlink_to("target")
+        sweep(str(tmp_path), time.time() + 2 * STALE)
+        assert sorted(os.listdir(tmp_path)) == sorted([name, "target"])
+
+    @needs_root
+    def test_nor_what_is_somebody_elses(self, tmp_path: Path) -> None:
+        (tmp_path / ".ezpz-theirs.part").write_text("part")
+        os.chown(tmp_path / ".ezpz-theirs.part", NOBODY, NOBODY)
+        sweep(str(tmp_path), time.time() + 2 * STALE)
+        assert os.listdir(tmp_path) == [".ezpz-theirs.part"]
+
+    def test_a_folder_that_is_gone(self, tmp_path: Path) -> None:
+        sweep(str(tmp_path / "gone"), time.time())
 
 
 class TestPlace:

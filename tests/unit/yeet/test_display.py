@@ -88,6 +88,18 @@ class TestPicture:
             assert all(sum(part.cell_length for part in line) <= console.width for line in lines)
         assert heights == {"": {2}, "reach": {2}, "check": {2}, "stream": {3}}
 
+    def test_packing_has_a_rate_and_the_time_that_is_left(self) -> None:
+        tally, console = Tally(), Console(file=io.StringIO(), width=100, color_system=None)
+        made = Picture(tally, console)
+        made.close()
+        made.began = 0
+        for event in (PhaseStarted("count"), PhaseStarted("pack", SIZE), Read(SIZE // 4)):
+            tally.hear(event, 0)
+        said = "".join(part.text for line in console.render_lines(made.render(5), pad=False) for part in line)
+        assert "packing" in said
+        assert "25.0 MB  5.0 MB/s" in said
+        assert "15 s left" in said
+
     def test_it_says_where_each_node_is(self) -> None:
         tally, console = Tally(), Console(file=io.StringIO(), width=100, color_system=None)
         made = Picture(tally, console)

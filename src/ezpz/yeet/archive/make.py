@@ -13,6 +13,7 @@ from ezpz.yeet.archive.contents import Contents
 from ezpz.yeet.archive.differences import Differences, differences
 from ezpz.yeet.archive.formats import Format, chosen, level_of
 from ezpz.yeet.archive.luggage import Luggage, luggage_of
+from ezpz.yeet.archive.part_file import sweep
 from ezpz.yeet.archive.place import archive_path
 from ezpz.yeet.archive.squashfs import write_squashfs
 from ezpz.yeet.archive.told import is_whole, told_by
@@ -123,6 +124,7 @@ def _put(
         if told is not None and told.inputs == contents.inputs and is_whole(path, told):
             return os.path.getsize(path), UNCHANGED, None
         before = differences(path, told, contents.parcel)
+    sweep(os.path.dirname(path), time.time())
     emit(PhaseStarted("pack", contents.parcel.size))
     writing = write_squashfs if kind.strategy == "squashfs" else write
     size = writing(contents, path, kind, level, lambda moved: emit(Read(moved)), stop)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
+from ezpz.yeet.agent import estate, tree
+from ezpz.yeet.agent.clearing import STALE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PART = re.compile(r"\.ezpz-[a-z0-9_-]+\.part")
 
 
 @contextmanager
@@ -46,6 +52,20 @@ def settle(part: str, path: str) -> None:
         os.close(fd)
     os.replace(part, path)
     _sync_folder(os.path.dirname(path))
+
+
+def sweep(folder: str, now: float) -> None:
+    """Remove what killed processes of this user have left in a folder: parts that did not change for an hour.
+
+    now: seconds since 1970. Never raises.
+    """
+    with suppress(OSError):
+        for name in filter(PART.fullmatch, os.listdir(folder)):
+            path = os.fsencode(os.path.join(folder, name))
+            with suppress(OSError):
+                old = now - estate.weigh(path, lambda: None)["changed"] >= STALE
+                if old and os.lstat(path).st_uid == os.geteuid():
+                    tree.remove(path)
 
 
 def _open(folder: str) -> tuple[int, str]:
