@@ -39,6 +39,14 @@ def test_ranks_know_who_they_are_under_srun(slurm: Slurm, ranks: int) -> None:
     assert len({words[-1] for words in shown}) == 1
 
 
+def test_ranks_meet_where_rank_0_is_whatever_the_order_of_the_nodes(slurm: Slurm) -> None:
+    done = in_job(slurm, f'{EZPZ} launch --hosts n003,n001,localhost --ppn 1 -- sh -c "$1"', SHOW)
+    assert done.returncode == 0, done.stderr
+    shown = sorted((line.split() for line in done.stdout.splitlines()), key=lambda words: int(words[1]))
+    assert [words[0] for words in shown] == ["n000", "n001", "n003"]
+    assert {words[6] for words in shown} == {"n000"}
+
+
 def test_what_the_job_asked_for_is_what_a_node_takes(slurm: Slurm) -> None:
     done = in_job(slurm, f"{EZPZ} launch --json --dry-run --nhosts 2 true")
     plan = json.loads(done.stdout)
@@ -47,9 +55,10 @@ def test_what_the_job_asked_for_is_what_a_node_takes(slurm: Slurm) -> None:
 
 
 def test_the_line_of_a_dry_run_does_the_same_when_pasted(slurm: Slurm) -> None:
-    script = f"{EZPZ} launch --dry-run --label -- sh -c 'echo $RANK of $WORLD_SIZE' | sed -n 's/^command *//p' | sh"
+    program = """'echo "$RANK of $WORLD_SIZE" "$@"' "it's" 'a  b' :"""
+    script = f"{EZPZ} launch --dry-run --label -- sh -c {program} | sed -n 's/^command *//p' | sh"
     done = in_job(slurm, script)
-    assert sorted(done.stdout.splitlines()) == [f"{rank}: {rank} of 8" for rank in range(8)]
+    assert sorted(done.stdout.splitlines()) == [f"{rank}: {rank} of 8 a  b :" for rank in range(8)]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The programs that can start ranks on nodes: each judges whether it can, and then is pure argv.
 
-They are asked in the order of LAUNCHERS; the first that can is the one.
+They are asked in the order of LAUNCHERS; the first that can is the one, of those that the user would have.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.cluster.hostnames import fold
+from ezpz.errors import UsageError
 from ezpz.launch.wrapper import RankNames
 
 if TYPE_CHECKING:
@@ -140,9 +141,9 @@ class Srun:
             *("-N", str(len(job.allocation.nodes))),
             *("-n", str(job.ranks)),
             f"--ntasks-per-node={job.ppn}",
-            *("-w", fold((node.name for node in job.allocation.nodes), one_bracket=True)),
+            *("-w", fold((node.given for node in job.allocation.nodes), one_bracket=True)),
             *((f"--gpus-per-task={job.gpus_per_rank}",) if job.gpus_per_rank else ()),
-            *_bind("--cpu-bind=", job.cpu_bind),
+            *_bound("--cpu-bind={}", job.cpu_bind),
             *job.options,
             "--",
             *job.command,
@@ -154,10 +155,23 @@ def _slurm_job(job: Job) -> str:
     return job.allocation.job_id or job.environ.get("SLURM_JOB_ID", "")
 
 
-def _bind(option: str, value: str) -> tuple[str, ...]:
+def binding(text: str, where: str) -> str:
+    """A binding in the launcher's own words, its option's name left out. Raises UsageError for an open quote."""
+    try:
+        words = shlex.split(text)
+    except ValueError as e:
+        raise UsageError(f"{where} {text!r}: {e}", hint="close the quote") from e
+    first = _BIND_OPTION.sub("", words[0]) if words else ""
+    return shlex.join(((first,) if first else ()) + tuple(words[1:]))
+
+
+_BIND_OPTION = re.compile(r"--?(cpu[-_]bind|bind-to)(=|$)")
+
+
+def _bound(option: str, value: str) -> tuple[str, ...]:
     """A binding as words; "depth --depth=8" brings its own further option along."""
     first, *more = shlex.split(value) or [""]
-    return (f"{option}{first}", *more) if first else ()
+    return (*(word.format(first) for word in option.split()), *more) if first else ()
 
 
 class Local:
@@ -166,12 +180,17 @@ class Local:
     name = "local"
     ranks: RankNames | None = None
 
+    def __init__(self, *, in_job: bool = False) -> None:
+        """in_job: also where a scheduler rules, for a job of this host alone that nothing else can start ranks of."""
+        self.in_job = in_job
+
     def judge(self, job: Job, _tools: Tools, /) -> Verdict:
-        if job.scheduler:
+        if job.scheduler and not self.in_job:
             return Verdict(able=False, why=f"this is a {job.scheduler.upper()} job")
         if any(not node.is_local for node in job.allocation.nodes):
             return Verdict(able=False, why="not all nodes are this host")
-        return Verdict(able=True, why="this host is the only node, and no scheduler rules it")
+        rules = "nothing else can start ranks" if self.in_job else "no scheduler rules it"
+        return Verdict(able=True, why=f"this host is the only node, and {rules}")
 
     def invocation(self, job: Job) -> Invocation:
         size = str(job.ranks)
@@ -199,7 +218,7 @@ class Pals:
 
     def invocation(self, job: Job) -> Invocation:
         argv = (job.program, "-n", str(job.ranks), "--ppn", str(job.ppn), "--hostfile", HOSTFILE, *job.options)
-        argv = (*argv, *_bind("--cpu-bind=", job.cpu_bind))
+        argv = (*argv, *_bound("--cpu-bind={}", job.cpu_bind))
         return Invocation((*argv, *job.command), "".join(f"{node.given}\n" for node in job.allocation.nodes))
 
 
@@ -214,7 +233,7 @@ class Hydra:
 
     def invocation(self, job: Job) -> Invocation:
         argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
-        bind = ("-bind-to", job.cpu_bind) if job.cpu_bind else ()
+        bind = _bound("-bind-to {}", job.cpu_bind)
         lines = (f"{node.address}\n" for node in job.allocation.nodes)
         return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines))
 
@@ -235,7 +254,7 @@ class OpenMpi:
 
     def invocation(self, job: Job) -> Invocation:
         argv = (job.program, "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
-        bind = ("--bind-to", job.cpu_bind) if job.cpu_bind else ()
+        bind = _bound("--bind-to {}", job.cpu_bind)
         remote = any(not node.is_local for node in job.allocation.nodes)
         names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
         handed = (word for name in names for word in ("-x", name))
@@ -268,4 +287,4 @@ def _told_by_version(tools: Tools, *marks: str) -> Verdict:
     return Verdict(able=False, why=f"{path} --version says {said!r}, not {' or '.join(marks)}")
 
 
-LAUNCHERS: tuple[Launcher, ...] = (Srun(), Local(), Pals(), Hydra(), OpenMpi())
+LAUNCHERS: tuple[Launcher, ...] = (Srun(), Local(), Pals(), Hydra(), OpenMpi(), Local(in_job=True))

@@ -11,7 +11,7 @@ from ezpz.errors import NodesOutside, NotEnoughNodes
 from ezpz.launch.home import FAILED_NODES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ezpz.cluster.model import Allocation, Node
 
@@ -52,7 +52,8 @@ def choose(
         evidence.append(f"--exclude: {fold(unwanted - known)} is none of the nodes")
     if not left:
         raise NotEnoughNodes(
-            f"no node is left of {fold(known)}: {'; '.join((*left_out, *evidence))}", hint="run `ezpz yeet` again"
+            f"no node is left of {fold(known)}: {'; '.join((*left_out, *evidence))}",
+            hint="run `ezpz yeet` again" if missing else "exclude fewer",
         )
     return Roster(replace(allocation, nodes=left), tuple(left_out), tuple(evidence))
 
@@ -66,15 +67,27 @@ def read_failed(prefix: str) -> tuple[str, ...]:
         return ()
 
 
-def check_inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> None:
-    """Raise NodesOutside unless all chosen nodes are the job's. This host may be called differently in both."""
-    mine = {node.name for node in job.nodes}
-    here = job.local is not None
-    outside = [node.name for node in chosen if node.name not in mine and not (node.is_local and here)]
+def inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node, ...]:
+    """The chosen nodes under the names that the scheduler has for them. Raises NodesOutside unless all are the job's.
+
+    This host may be called differently in both.
+    """
+    mine = {node.name: node for node in job.nodes}
+    found = [(node, mine.get(node.name) or (job.local if node.is_local else None)) for node in chosen]
+    outside = [node.name for node, there in found if there is None]
     if outside:
         of = f"job {job.job_id}" if job.job_id else "the job"
         raise NodesOutside(
             f"{where} names {fold(outside)}, which {'is' if len(outside) == 1 else 'are'} not among the "
             f"{len(job.nodes)} nodes of {of}: {fold(mine)}",
-            hint="name nodes of the job; to leave the job alone, unset PBS_NODEFILE or SLURM_JOB_ID",
+            hint="name nodes of the job, or run it outside of the job",
         )
+    return tuple(
+        there if there.is_local else replace(there, address=node.address) for node, there in found if there is not None
+    )
+
+
+def in_order(nodes: Sequence[Node], job: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes in the order of the job, which is the only one that srun knows: rank 0 is on the first of them."""
+    place = {node.name: number for number, node in enumerate(job)}
+    return tuple(sorted(nodes, key=lambda node: place.get(node.name, len(place))))

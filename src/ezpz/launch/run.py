@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import secrets
@@ -109,7 +110,7 @@ def carry_out(
         raise _not_found(
             plan,
             f"'{plan.invocation.argv[0]}' cannot be started on this host: {e.strerror}",
-            "does the script begin with #!?",
+            "does the script begin with #!?" if e.errno == errno.ENOEXEC else "",
         ) from e
 
 

@@ -64,10 +64,12 @@ def wrap(
     """The words that run `command` as a rank.
 
     variables: set as they are. home: the environment that the command runs in. devices: the variable that names a
-    rank's accelerators, and how many it gets.
+    rank's accelerators, and how many it gets. A word ":" hides in the script: every launcher ends a command there.
     """
+    hidden = ":" in command
     parts = (
         _MARKS,
+        *((f"set -- {shlex.join(command)}",) if hidden else ()),
         *_who(names, topology),
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
         *(home.script() if home else ()),
@@ -76,7 +78,7 @@ def wrap(
         f'm {STARTED} ""',
         'exec "$@"',
     )
-    return ("sh", "-c", "; ".join(parts), NAME, *command)
+    return ("sh", "-c", "; ".join(parts), NAME, *(() if hidden else command))
 
 
 def place(argv: Sequence[str]) -> int | None:

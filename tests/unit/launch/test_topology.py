@@ -84,6 +84,22 @@ def test_there_is_one_way_to_ask_for_spares() -> None:
         spread(Wish(nhosts=NodeCount(2, 2), spares=1), 4)
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(0),
+        Wish(ppn=-1),
+        Wish(gpus_per_rank=0),
+        Wish(spares=-1),
+        Wish(nhosts=NodeCount(0, 2)),
+        Wish(nhosts=NodeCount(3, 2)),
+    ],
+)
+def test_numbers_that_cannot_be(wish: Wish) -> None:
+    with pytest.raises(UsageError, match="must be at least"):
+        spread(wish, 4)
+
+
 counts = st.integers(1, 5000)
 maybe = st.none() | counts
 few = st.integers(1, 128)
