@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.launch.rendezvous import PORTS
 from tests.cluster.conftest import CACHE
 
 if TYPE_CHECKING:
@@ -85,6 +85,12 @@ def openmpi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def open_mpi(folder: Path) -> dict[str, str]:
+    """The environment in which mpiexec is Open MPI's, and does not mind root."""
+    root = dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
+    return {"PATH": f"{folder}:{os.environ['PATH']}", **root}
+
+
 @hydra
 def test_hydra_starts_the_ranks_on_every_host_and_hands_their_status_on(job: Job) -> None:
     plan = job.ezpz("launch", "--hostfile", job.hostfile, "--ppn", "2", "--dry-run", "--", "hostname")
@@ -124,10 +130,66 @@ def test_an_mpi4py_program_over_ssh(job: Job, mpi4py: Path) -> None:
 
 @hydra
 def test_the_line_of_a_dry_run_does_the_same_when_pasted(job: Job) -> None:
-    line = ("launch", "--hostfile", job.hostfile, "--ppn", "2", "--json", "--dry-run", "-prepend-rank", "--")
-    plan = json.loads(job.ezpz(*line, "sh", "-c", 'echo "$RANK  of $WORLD_SIZE"').stdout)
-    pasted = job.lab.run("n000", ["sh", "-c", plan["line"]])
-    assert sorted(pasted.stdout.splitlines()) == [f"[{rank}] {rank}  of 8" for rank in range(8)]
+    line = ("launch", "--hostfile", job.hostfile, "--ppn", "2", "--dry-run", "-prepend-rank", "--")
+    *_, shown = job.ezpz(*line, "sh", "-c", 'echo "$RANK  of $WORLD_SIZE" "$@"', "it's", "a  b", ":").stdout.partition(
+        "command "
+    )
+    pasted = job.lab.run("n000", ["sh", "-c", shown])
+    assert sorted(pasted.stdout.splitlines()) == [f"[{rank}] {rank}  of 8 a  b :" for rank in range(8)]
+
+
+@pytest.mark.parametrize("launcher", ["hydra", "openmpi"])
+def test_ranks_meet_where_rank_0_is_whatever_the_order_of_the_nodes(
+    job: Job, launcher: str, request: pytest.FixtureRequest
+) -> None:
+    """The launching host is the second node. A port is taken on the first one, so that chance cannot hide it."""
+    env = open_mpi(request.getfixturevalue("openmpi")) if launcher == "openmpi" else {}
+    line = ("launch", "--hosts", "n002,n000,n001", "--launcher", launcher, "--ppn", "2", "--", "sh", "-c", SHOW)
+    done = job.ezpz(*line, env=env)
+    assert done.returncode == 0, done.stderr
+    shown = sorted((line.split() for line in done.stdout.splitlines()), key=lambda words: int(words[1]))
+    assert [words[0] for words in shown] == ["n002", "n002", "n000", "n000", "n001", "n001"]
+    assert [words[5] for words in shown] == ["0", "0", "1", "1", "2", "2"]
+    assert {words[6] for words in shown} == {"n002"}
+
+
+@hydra
+def test_a_port_that_is_taken_on_the_first_node_is_not_drawn(job: Job) -> None:
+    """Somebody listens there on all ports but a few, of those that are drawn from."""
+    free = range(PORTS.start, PORTS.start + 2000)
+    script = f"""import socket, sys, time
+held = []
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+for port in range({free.stop}, {PORTS.stop}):
+    held.append(socket.socket())
+    held[-1].bind(("", port))
+    held[-1].listen()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with job.lab.popen("n002", [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        done = job.ezpz("launch", "--hosts", "n002,n001", "--", "sh", "-c", "echo $MASTER_ADDR $MASTER_PORT")
+        assert other.stdin is not None
+        other.stdin.close()
+    (shown,) = set(done.stdout.splitlines())
+    address, port = shown.split()
+    assert address == "n002"
+    assert int(port) in free
+
+
+@hydra
+def test_a_yeet_first_may_fail_on_as_many_nodes_as_there_are_spares(job: Job, bare_venv: Path) -> None:
+    job.sh("n002", "mkdir -p /tmp && touch /tmp/bare")  # in the way: the yeet fails there
+    line = ("launch", "--hostfile", job.hostfile, "--yeet", "--", "sh", "-c", "echo $(uname -n) $VIRTUAL_ENV")
+    env = {"VIRTUAL_ENV": str(bare_venv)}
+    strict = job.ezpz(*line, env=env)
+    assert (strict.returncode, "nothing was launched" in strict.stderr) == (1, True)
+    done = job.ezpz(*line[:1], "--spares", "1", *line[1:], env=env)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"{host} /tmp/bare" for host in ("n000", "n001", "n003")]
 
 
 @hydra
@@ -186,12 +248,7 @@ def test_an_environment_that_a_node_lacks(job: Job) -> None:
 
 
 def test_ranks_know_who_they_are_under_open_mpi(job: Job, openmpi: Path) -> None:
-    env = {
-        "PATH": f"{openmpi}:{os.environ['PATH']}",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "MINE": "handed on",
-    }
+    env = {**open_mpi(openmpi), "MINE": "handed on"}
     line = ("launch", "--hostfile", job.hostfile, "-n", "7", "--ppn", "2", "--", "sh", "-c", f'test -n "$MINE"; {SHOW}')
     done = job.ezpz(*line, env=env)
     assert done.returncode == 0, done.stderr
