@@ -15,6 +15,8 @@ import pytest
 
 from ezpz.launch.rendezvous import PORTS
 from tests.cluster.conftest import CACHE
+from tests.conftest import clean_environment
+from tests.lab import make_lab
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Job
@@ -38,6 +40,14 @@ total = world.allreduce(world.rank + 1)
 seen = world.gather((world.rank, socket.gethostname(), int(os.environ["NODE_RANK"]), os.environ["MASTER_ADDR"]))
 if world.rank == 0:
     print(total, sorted(seen))
+"""
+GLOO = """\
+import os, torch, torch.distributed as dist
+dist.init_process_group("gloo")  # from RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+total = torch.tensor([dist.get_rank() + 1])
+dist.all_reduce(total)
+os.write(1, f"{os.uname().nodename} {dist.get_rank()} {int(total)}\\n".encode())
+dist.destroy_process_group()
 """
 
 
@@ -268,3 +278,37 @@ def test_a_signal_ends_the_ranks_on_every_host(job: Job, number: signal.Signals,
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
         assert process.returncode == status, said
+
+
+@pytest.mark.parametrize("launcher", [pytest.param("hydra", marks=hydra), "openmpi"])
+def test_a_torch_program_over_gloo(job: Job, torch: str, launcher: str, request: pytest.FixtureRequest) -> None:
+    env = open_mpi(request.getfixturevalue("openmpi")) if launcher == "openmpi" else {}
+    program = job.lab.shared / "gloo.py"
+    program.write_text(GLOO)
+    line = ("launch", "--hosts", "n001,n000,n003", "--launcher", launcher, "--ppn", "2", "--", torch, program)
+    done = job.ezpz(*line, env=env)
+    assert done.returncode == 0, done.stderr
+    hosts = ("n001", "n001", "n000", "n000", "n003", "n003")
+    assert sorted(done.stdout.splitlines()) == sorted(f"{host} {rank} 21" for rank, host in enumerate(hosts))
+
+
+@hydra
+def test_ranks_meet_by_the_fast_name_of_the_first_node() -> None:
+    with make_lab(2, hsn=True) as lab:
+        hosts = lab.write_hostfile(lab.shared / "hostfile")
+        for first, order in (("n000", ()), ("n001", ("--hosts", "n001,n000"))):
+            chosen = order or ("--hostfile", str(hosts))
+            argv = [
+                sys.executable,
+                "-m",
+                "ezpz",
+                "launch",
+                *chosen,
+                "--ppn",
+                "1",
+                "--",
+                "sh",
+                "-c",
+                "echo $MASTER_ADDR",
+            ]
+            assert lab.run("n000", argv, env=clean_environment()).stdout == f"{first}-hsn0\n" * 2

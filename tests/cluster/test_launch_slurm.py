@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.test_launch import SHOW, WHERE, expected
+from tests.cluster.test_launch import GLOO, SHOW, WHERE, expected
 from tests.conftest import clean_environment
 
 if TYPE_CHECKING:
@@ -92,3 +92,9 @@ def test_a_yeeted_copy_runs_with_the_original_hidden(slurm: Slurm) -> None:
     again = in_job(slurm, f'{EZPZ} launch --ppn 1 --env /tmp/env -- python3 -c "$1"', WHERE, VIRTUAL_ENV=str(source))
     assert again.returncode == 0, again.stderr
     assert sorted(again.stdout.splitlines()) == shown
+
+
+def test_a_torch_program_over_gloo(slurm: Slurm, torch: str) -> None:
+    done = in_job(slurm, f'{EZPZ} launch --hosts n003,n001 -- {torch} -c "$1"', GLOO)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["n001 0 10", "n001 1 10", "n003 2 10", "n003 3 10"]

@@ -159,12 +159,11 @@ def plan(
         raise UsageError(
             f"the command {request.command[0]!r} looks like an option", hint="give its path: ./-name, or /dir/-name"
         )
-    launchers = _wanted(launchers, request.launcher)
     topology = spread(request.wish, len(allocation.nodes), facts.per_node)
     used = replace(allocation, nodes=allocation.nodes[: topology.nodes])
     spares = allocation.nodes[topology.nodes : topology.nodes + topology.spares]
     bare = Job(request.command, used, topology.ranks, topology.ppn, environ, gpus_per_rank=request.wish.gpus_per_rank)
-    launcher, verdict, passed = _first_able(launchers, bare, tools)
+    launcher, verdict, passed = _first_able(launchers, bare, tools, request.launcher)
     variables = {"MASTER_ADDR": facts.rendezvous.address, "MASTER_PORT": str(facts.rendezvous.port)}
     job, warnings = _complete(replace(bare, program=verdict.program), launcher, request, facts, topology, variables)
     invocation = launcher.invocation(job)
@@ -187,7 +186,7 @@ def plan(
     )
 
 
-def _wanted(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher]:
+def _named(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher]:
     wanted = [launcher for launcher in launchers if name in (None, launcher.name)]
     if not wanted:
         names = dict.fromkeys(launcher.name for launcher in launchers)
@@ -195,17 +194,19 @@ def _wanted(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launche
     return wanted
 
 
-def _first_able(launchers: Sequence[Launcher], job: Job, tools: Tools) -> tuple[Launcher, Verdict, tuple[str, ...]]:
-    """The first launcher that can, its verdict, and why those before it cannot."""
+def _first_able(
+    launchers: Sequence[Launcher], job: Job, tools: Tools, wanted: str | None
+) -> tuple[Launcher, Verdict, tuple[str, ...]]:
+    """The first launcher that can, of those that are `wanted`, its verdict, and why those before it cannot."""
     passed: list[str] = []
-    for launcher in launchers:
+    for launcher in _named(launchers, wanted):
         verdict = launcher.judge(job, tools)
         if verdict.able:
             return launcher, verdict, tuple(passed)
         passed.append(f"{launcher.name}: {verdict.why}")
     raise LauncherMissing(
         f"nothing here can start ranks on {fold(node.name for node in job.allocation.nodes)}: {'; '.join(passed)}",
-        hint="load the module that has srun or mpiexec, or install MPICH",
+        hint="leave out --launcher" if wanted else "load the module that has srun or mpiexec, or install MPICH",
     )
 
 

@@ -48,7 +48,7 @@ def rendezvous(
     master = nodes[0]
     address, evidence = _address(nodes, environ.get("MASTER_ADDR", ""), lambda name: (dial or fast_name)(name, hsn))
     given = environ.get("MASTER_PORT", "")
-    if given.isascii() and given.isdigit():
+    if given.isascii() and given.isdigit() and 0 < int(given) < 65536:
         return Rendezvous(address, int(given), (*evidence, f"MASTER_PORT {given}: as in the environment"))
     ask = (is_free or port_is_free) if master.is_local else functools.partial(is_free_at or port_is_free_at, address)
     port, free = _draw(ask, chance)

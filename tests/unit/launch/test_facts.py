@@ -162,6 +162,11 @@ def test_one_host_alone_may_be_called_anything_that_leads_to_it(given: str, addr
     assert rendezvous(nodes("n1", local="n1"), {"MASTER_ADDR": given}, random.Random(1)).address == address
 
 
+@pytest.mark.parametrize("given", ["", "x", "0", "65536", "-1", "\u0663"])
+def test_what_is_no_port_is_left_aside(given: str) -> None:
+    assert meet(AWAY, {"MASTER_PORT": given})[1] in PORTS
+
+
 def test_a_port_of_another_host_is_asked_of_it() -> None:
     asked: list[tuple[str, int]] = []
 
