@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 hydra = pytest.mark.skipif(shutil.which("mpiexec.hydra") is None, reason="MPICH is not installed")
+launchers = pytest.mark.parametrize("launcher", [pytest.param("hydra", marks=hydra), "openmpi"])
 RANK_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 SHOW = "echo $(uname -n) " + " ".join(f"${name}" for name in RANK_NAMES)
 WHERE = """\
@@ -40,6 +41,17 @@ total = world.allreduce(world.rank + 1)
 seen = world.gather((world.rank, socket.gethostname(), int(os.environ["NODE_RANK"]), os.environ["MASTER_ADDR"]))
 if world.rank == 0:
     print(total, sorted(seen))
+"""
+CMDLINES = """\
+import glob, os
+secret, found = os.environ["HF_TOKEN"].encode(), 0
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        with open(path, "rb") as file:
+            found += secret in file.read()
+    except OSError:
+        pass
+os.write(1, f"{len(secret)} {found}\\n".encode())
 """
 GLOO = """\
 import os, torch, torch.distributed as dist
@@ -148,7 +160,7 @@ def test_the_line_of_a_dry_run_does_the_same_when_pasted(job: Job) -> None:
     assert sorted(pasted.stdout.splitlines()) == [f"[{rank}] {rank}  of 8 a  b :" for rank in range(8)]
 
 
-@pytest.mark.parametrize("launcher", ["hydra", "openmpi"])
+@launchers
 def test_ranks_meet_where_rank_0_is_whatever_the_order_of_the_nodes(
     job: Job, launcher: str, request: pytest.FixtureRequest
 ) -> None:
@@ -280,7 +292,21 @@ def test_a_signal_ends_the_ranks_on_every_host(job: Job, number: signal.Signals,
         assert process.returncode == status, said
 
 
-@pytest.mark.parametrize("launcher", [pytest.param("hydra", marks=hydra), "openmpi"])
+@launchers
+def test_a_secret_of_the_environment_reaches_the_ranks_and_no_command_line(
+    job: Job, launcher: str, request: pytest.FixtureRequest
+) -> None:
+    """The hosts of a lab see each other's processes, those of ssh and of mpiexec's helpers among them."""
+    env = open_mpi(request.getfixturevalue("openmpi")) if launcher == "openmpi" else {}
+    program = job.lab.shared / "lines.py"
+    program.write_text(CMDLINES)
+    line = ("launch", "--hosts", "n001,n000", "--launcher", launcher, "-v", "--", sys.executable, program)
+    done = job.ezpz(*line, env={**env, "HF_TOKEN": "hf_0123456789"})
+    assert done.stdout == "13 0\n13 0\n", done.stderr
+    assert "hf_0123456789" not in done.stderr
+
+
+@launchers
 def test_a_torch_program_over_gloo(job: Job, torch: str, launcher: str, request: pytest.FixtureRequest) -> None:
     env = open_mpi(request.getfixturevalue("openmpi")) if launcher == "openmpi" else {}
     program = job.lab.shared / "gloo.py"

@@ -95,15 +95,24 @@ def carry_out(
     Raises CommandNotFound and LauncherMissing when nothing can be started here.
     """
     envs = [{**environ, **extra} for extra in plan.invocation.ranks]
-    run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout)
+    relay = relay_of(plan, environ)
+    asked: list[int] = []
+
+    def pass_on(running: process.Running, number: int) -> None:
+        if number in process.ENDING:
+            asked.append(number)
+        relay(running, number)
+
+    run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
     report = Report(f"{wrapper.NAME}-{secrets.token_hex(4)}", plan.invocation.exit_line)
     try:
         with _argv(plan.invocation) as argv:
             place = wrapper.place(argv)
             if place is None:
-                return Ending(run(argv, report=None, pass_on=relay_of(plan, environ)))
+                return Ending(run(argv, report=None))
             argv[place] = report.name
-            return judged(plan, run(argv, report=report, pass_on=relay_of(plan, environ)), report)
+            status = run(argv, report=report)
+            return judged(plan, status if plan.launcher == Local.name else asked_to_end(status, asked), report)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
     except OSError as e:
@@ -142,6 +151,11 @@ def _argv(invocation: Invocation) -> Iterator[list[str]]:
         file.flush()
         argv[argv.index(HOSTFILE)] = file.name
         yield argv
+
+
+def asked_to_end(status: int, signals: Sequence[int]) -> int:
+    """The status of a launcher that has got these signals. MPICH's may be the bare number of one, or 255. Pure."""
+    return 128 + signals[-1] if signals and status in (*signals, 255) else status
 
 
 def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:

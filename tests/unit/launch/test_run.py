@@ -16,7 +16,7 @@ from ezpz.launch.home import Home
 from ezpz.launch.launchers import SRUN_EXIT
 from ezpz.launch.plan import Facts, LaunchPlan
 from ezpz.launch.report import Report
-from ezpz.launch.run import verdict
+from ezpz.launch.run import asked_to_end, verdict
 from ezpz.launch.wrapper import ABSENT, HOMELESS, STARTED, Mark
 from tests.unit.launch.test_plan import HYDRA, FakeTools, decide
 
@@ -39,6 +39,22 @@ def test_a_launcher_that_fails_before_any_rank_runs_is_to_blame_with_its_last_li
 )
 def test_otherwise_the_status_is_the_commands(status: int, marks: tuple[Mark, ...]) -> None:
     assert verdict(hydra(), status, marks, SAID) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "signals", "meant"),
+    [
+        (255, [15], 143),
+        (15, [15], 143),
+        (2, [2, 15], 143),
+        (143, [15], 143),
+        (7, [15], 7),
+        (255, [], 255),
+        (15, [], 15),
+    ],
+)
+def test_the_status_of_a_launcher_that_was_asked_to_end(status: int, signals: list[int], meant: int) -> None:
+    assert asked_to_end(status, signals) == meant
 
 
 def test_what_a_node_lacks_is_told_with_the_node() -> None:
