@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.test_launch import GLOO, SHOW, WHERE, expected
+from tests.cluster.test_launch import GLOO, SHOW, WHERE, expected, hydra
 from tests.conftest import clean_environment
 
 if TYPE_CHECKING:
@@ -45,6 +45,15 @@ def test_ranks_meet_where_rank_0_is_whatever_the_order_of_the_nodes(slurm: Slurm
     shown = sorted((line.split() for line in done.stdout.splitlines()), key=lambda words: int(words[1]))
     assert [words[0] for words in shown] == ["n000", "n001", "n003"]
     assert {words[6] for words in shown} == {"n000"}
+
+
+@hydra
+def test_mpich_inside_a_slurm_job(slurm: Slurm) -> None:
+    """It reaches the nodes through srun, which knows them by no names but Slurm's."""
+    done = in_job(slurm, f'{EZPZ} launch --launcher hydra --ppn 2 -- sh -c "$1"', SHOW)
+    assert done.returncode == 0, done.stderr
+    shown = sorted(line.split() for line in done.stdout.splitlines())
+    assert [words[:-1] for words in shown] == expected(8, 2)
 
 
 def test_what_the_job_asked_for_is_what_a_node_takes(slurm: Slurm) -> None:

@@ -60,6 +60,11 @@ class Job:
         """Whose job we are in: "slurm", "pbs" or "" - also when --hosts or --hostfile chose among its nodes."""
         return scheduler_of(self.allocation, self.environ)
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What an mpiexec calls the nodes: in a job as the scheduler does, for it may ask that one; else by address."""
+        return tuple(node.given if self.scheduler else node.address for node in self.allocation.nodes)
+
 
 def scheduler_of(allocation: Allocation, environ: Mapping[str, str]) -> str:
     """Whose job these nodes belong to: "slurm", "pbs" or ""."""
@@ -234,7 +239,7 @@ class Hydra:
     def invocation(self, job: Job) -> Invocation:
         argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
         bind = _bound("-bind-to {}", job.cpu_bind)
-        lines = (f"{node.address}\n" for node in job.allocation.nodes)
+        lines = (f"{host}\n" for host in job.hosts)
         return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines))
 
 
@@ -258,7 +263,7 @@ class OpenMpi:
         remote = any(not node.is_local for node in job.allocation.nodes)
         names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
         handed = (word for name in names for word in ("-x", name))
-        lines = (f"{node.address} slots={job.ppn}\n" for node in job.allocation.nodes)
+        lines = (f"{host} slots={job.ppn}\n" for host in job.hosts)
         return Invocation((*argv, *bind, *handed, *job.options, *job.command), "".join(lines))
 
 

@@ -52,7 +52,7 @@ def test_srun_fills_nodes_in_the_order_of_the_job_whatever_the_user_says() -> No
 
 def test_other_launchers_take_the_order_of_the_user_and_the_names_of_the_job() -> None:
     planned = outlook(PBS, hosts="n3,localhost", local="n1").plan()
-    assert planned.invocation.hostfile == "n3\nn1.site\n"
+    assert planned.invocation.hostfile == "n3.site\nn1.site\n"
     assert shown(planned) == ("n3", ["n3", "n1"])
 
 

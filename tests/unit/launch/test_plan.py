@@ -127,7 +127,14 @@ def test_hydra_anywhere(scheduler: str) -> None:
     planned = decide(scheduler, FakeTools({"mpiexec": HYDRA}), count=2)
     assert planned.launcher == "hydra"
     assert bare(planned) == tuple(f"mpiexec -f {HOSTFILE} -n 2 -ppn 1 app -x".split())
-    assert planned.invocation.hostfile == "n000-hsn0\nn001-hsn0\n"
+    in_job = scheduler in ("pbs", "slurm")
+    assert planned.invocation.hostfile == ("n000.site\nn001.site\n" if in_job else "n000-hsn0\nn001-hsn0\n")
+
+
+def test_open_mpi_inside_a_job_gets_the_names_that_the_job_has() -> None:
+    """With those of another network, an mpiexec that asks the scheduler says that they are not allocated."""
+    planned = decide("hosts", FakeTools({"mpiexec": OPEN_MPI}), count=2, environ={"PBS_JOBID": "7"})
+    assert planned.invocation.hostfile == "n000.site slots=1\nn001.site slots=1\n"
 
 
 def test_open_mpi_counts_slots() -> None:
