@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,6 +201,17 @@ sys.stdin.read()
     address, port = shown.split()
     assert address == "n002"
     assert int(port) in free
+
+
+@hydra
+def test_a_node_that_cannot_be_reached_ends_the_run(job: Job) -> None:
+    """MPICH's mpiexec would wait for it for ever."""
+    job.lab.kill("n002")
+    begun = time.monotonic()
+    done = job.ezpz("launch", "--hostfile", job.hostfile, "--ppn", "1", "--", "sleep", "60")
+    assert done.returncode == 52, done.stderr
+    assert "error: mpiexec cannot reach all nodes: ssh: connect to host n002 port 22: " in done.stderr
+    assert time.monotonic() - begun < 45
 
 
 @hydra

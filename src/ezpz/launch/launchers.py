@@ -23,6 +23,10 @@ SRUN_EXIT = (  # the ranks that it then ends make its own status 143
     r"error: \S+: tasks? [\d,-]+: "
     r"(?:Exited with exit code (?P<code>\d+)|(?P<signal>Killed|Aborted|Segmentation fault|Bus error|Terminated))"
 )
+SSH_LOST = (
+    r"ssh: (?:connect to host|Could not resolve hostname) .*|.*: Permission denied \(.*|Host key verification failed.*"
+    r"|(?:kex_exchange_identification|Connection (?:closed|reset) by \S+ port \d+).*"
+)
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 
 
@@ -92,12 +96,14 @@ class Invocation:
     ranks: what each copy's environment gets, if this host starts the ranks itself; one copy otherwise
     exit_line: what the launcher prints of a rank that fails, if its own status may be that of a later one; the group
         `code` is an exit status, or `signal` the signal in words
+    lost_line: what is printed of a node that cannot be reached, if the launcher may then wait for its ranks for ever
     """
 
     argv: tuple[str, ...]
     hostfile: str = ""
     ranks: tuple[Mapping[str, str], ...] = field(default=({},))
     exit_line: str = ""
+    lost_line: str = ""
 
 
 class Launcher(Protocol):
@@ -240,7 +246,7 @@ class Hydra:
         argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
         bind = _bound("-bind-to {}", job.cpu_bind)
         lines = (f"{host}\n" for host in job.hosts)
-        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines))
+        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines), lost_line=SSH_LOST)
 
 
 class OpenMpi:

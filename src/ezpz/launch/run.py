@@ -104,7 +104,8 @@ def carry_out(
         relay(running, number)
 
     run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
-    report = Report(f"{wrapper.NAME}-{secrets.token_hex(4)}", plan.invocation.exit_line)
+    name = f"{wrapper.NAME}-{secrets.token_hex(4)}"
+    report = Report(name, plan.invocation.exit_line, plan.invocation.lost_line, plan.job.ranks)
     try:
         with _argv(plan.invocation) as argv:
             place = wrapper.place(argv)
@@ -135,8 +136,12 @@ def foreground(
     """Run a command line on this terminal, only its stderr goes through us if its ranks `report`."""
     if report is None:
         return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
-    with Ears(report, 2) as stderr:
-        return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on)
+    ears = Ears(report, 2)
+    hopeless = ears.hopeless if report.lost_line else None
+    with ears as stderr:
+        return process.foreground(
+            argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on, hopeless=hopeless
+        )
 
 
 @contextlib.contextmanager
@@ -161,6 +166,11 @@ def asked_to_end(status: int, signals: Sequence[int]) -> int:
 def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
     """What the status of a launcher means, as far as its ranks have reported. Pure."""
     error = verdict(plan, status, report.marks, report.last.decode(errors="replace"))
+    if report.lost is not None and report.is_starting and (report.given_up or status not in (0, *ENDED)):
+        error = LauncherFailed(
+            f"{plan.invocation.argv[0]} cannot reach all nodes: {report.lost[0].decode(errors='replace').strip()}",
+            hint="leave the node out with --exclude; --check finds such nodes first",
+        )
     lacking = {mark.host for mark in report.marks if mark.what in (wrapper.ABSENT, wrapper.HOMELESS)}
     known = error is None and status and report.found is not None
     return Ending(_status(report.found, status) if known and report.found else status, error, tuple(sorted(lacking)))
