@@ -46,7 +46,7 @@ class Job:
 
     options: words for the launcher's own line, the site's first, then the user's
     cpu_bind: in the launcher's own words, or ""
-    program: what the launcher is called here, if it has several names
+    program: what the launcher is called here, if it has several names; chosen: the user wants no other
     """
 
     command: tuple[str, ...]
@@ -58,6 +58,7 @@ class Job:
     cpu_bind: str = ""
     gpus_per_rank: int | None = None
     program: str = "mpiexec"
+    chosen: bool = False
 
     @property
     def scheduler(self) -> str:
@@ -195,13 +196,17 @@ class Local:
         """in_job: also where a scheduler rules, for a job of this host alone that nothing else can start ranks of."""
         self.in_job = in_job
 
-    def judge(self, job: Job, _tools: Tools, /) -> Verdict:
+    def judge(self, job: Job, tools: Tools, /) -> Verdict:
         if job.scheduler and not self.in_job:
             return Verdict(able=False, why=f"this is a {job.scheduler.upper()} job")
         if any(not node.is_local for node in job.allocation.nodes):
             return Verdict(able=False, why="not all nodes are this host")
-        rules = "nothing else can start ranks" if self.in_job else "no scheduler rules it"
-        return Verdict(able=True, why=f"this host is the only node, and {rules}")
+        if not self.in_job:
+            return Verdict(able=True, why="this host is the only node, and no scheduler rules it")
+        there = next(filter(tools.path, ("srun", "mpiexec", "mpirun")), "")
+        if there and not job.chosen:  # else an MPI program would be so many programs of one rank
+            return Verdict(able=False, why=f"there is {there}, and --launcher does not say local")
+        return Verdict(able=True, why="this host is the only node, and no launcher is needed")
 
     def invocation(self, job: Job) -> Invocation:
         size = str(job.ranks)

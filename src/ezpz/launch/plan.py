@@ -162,7 +162,9 @@ def plan(
     topology = spread(request.wish, len(allocation.nodes), facts.per_node)
     used = replace(allocation, nodes=allocation.nodes[: topology.nodes])
     spares = allocation.nodes[topology.nodes : topology.nodes + topology.spares]
-    bare = Job(request.command, used, topology.ranks, topology.ppn, environ, gpus_per_rank=request.wish.gpus_per_rank)
+    numbers = (topology.ranks, topology.ppn)
+    gpus, chosen = request.wish.gpus_per_rank, request.launcher is not None
+    bare = Job(request.command, used, *numbers, environ, gpus_per_rank=gpus, chosen=chosen)
     launcher, verdict, passed = _first_able(launchers, bare, tools, request.launcher)
     variables = {"MASTER_ADDR": facts.rendezvous.address, "MASTER_PORT": str(facts.rendezvous.port)}
     job, warnings = _complete(replace(bare, program=verdict.program), launcher, request, facts, topology, variables)

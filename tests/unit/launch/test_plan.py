@@ -286,13 +286,15 @@ def test_a_launcher_can_be_chosen() -> None:
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
 def test_a_job_of_this_host_alone_needs_no_launcher(scheduler: str) -> None:
-    """As in a container, in which there is no srun."""
+    """As in a container, in which there is no srun. But an mpiexec that nobody knows is not passed over in silence."""
     planned = decide(scheduler, FakeTools(), count=1, local=1, nproc=2)
-    assert (planned.launcher, planned.reason) == (
-        "local",
-        "this host is the only node, and nothing else can start ranks",
-    )
+    assert (planned.launcher, planned.reason) == ("local", "this host is the only node, and no launcher is needed")
     assert decide(scheduler, FakeTools({"mpiexec": HYDRA}), count=1, local=1).launcher == "hydra"
+    strange = FakeTools({"mpiexec": "What?"})
+    with pytest.raises(LauncherMissing, match="local: there is mpiexec, and --launcher does not say local"):
+        decide(scheduler, strange, count=1, local=1)
+    alone = Allocation(scheduler, "7", nodes(1, local=1))
+    assert plan(LaunchRequest(("app",), launcher="local"), alone, strange, environ={}).launcher == "local"
 
 
 def test_a_lone_colon_is_the_commands_and_no_launcher_sees_it() -> None:
