@@ -350,3 +350,16 @@ def test_ranks_meet_by_the_fast_name_of_the_first_node() -> None:
                 "echo $MASTER_ADDR",
             ]
             assert lab.run("n000", argv, env=clean_environment()).stdout == f"{first}-hsn0\n" * 2
+
+
+@hydra
+def test_nodes_that_a_yeet_from_outside_did_not_reach_are_left_out_from_outside(job: Job, bare_venv: Path) -> None:
+    job.sh("n001", "mkdir -p /tmp && touch /tmp/bare")  # in the way: the yeet fails there
+    env = {"VIRTUAL_ENV": str(bare_venv), "EZPZ_YEET_MIN_SUCCESS_NODES": "2"}
+    nodes = ("--hosts", "n001,n002,n003")
+    yeeted = job.ezpz("yeet", *nodes, env=env)
+    assert "listed in n002:/tmp/bare/" in yeeted.stdout + yeeted.stderr
+    done = job.ezpz("launch", *nodes, "--env", "/tmp/bare", "--ppn", "1", "--", "uname", "-n")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["n002", "n003"]
+    assert "left out n001: the yeet to /tmp/bare failed there" in done.stderr

@@ -131,8 +131,15 @@ def find_nodes(question: Question, environ: Mapping[str, str], home: Home | None
         allocation = _of_job(allocation, question, environ, world)
     failed = question.failed
     if failed is None:
-        failed = roster.read_failed(home.prefix) if home else ()
+        failed = _failed(home, allocation, environ, world) if home else ()
     return roster.choose(allocation, exclude=question.exclude, failed=failed, place=home.prefix if home else "")
+
+
+def _failed(home: Home, allocation: Allocation, environ: Mapping[str, str], world: World) -> tuple[str, ...]:
+    """The nodes that the last yeet to this place did not reach, wherever it has left its list."""
+    if allocation.local is not None or not home.is_copy:
+        return roster.read_failed(home.prefix)
+    return roster.ask_failed(home.prefix, allocation.nodes, world.system.run, srun="SLURM_JOB_ID" in environ)
 
 
 def _of_job(allocation: Allocation, question: Question, environ: Mapping[str, str], world: World) -> Allocation:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.cluster.hostnames import expand, fold, short
-from ezpz.errors import NodesOutside, NotEnoughNodes
+from ezpz.cluster.remote import srun_argv, ssh_argv
+from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, ToolMissing
 from ezpz.launch.home import FAILED_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ezpz.cluster.model import Allocation, Node
+    from ezpz.cluster.steps import Run
 
+ASKED = 3  # nodes
+PATIENCE = 10.0  # seconds for one of them
+_LIST = "EZPZ-FAILED "
 JOB_STEPS = ("PBS_NODEFILE", "PBS spool", "Slurm environment")
 """The steps of discovery that read what the job itself says, and start nothing."""
 
@@ -65,6 +72,27 @@ def read_failed(prefix: str) -> tuple[str, ...]:
             return tuple(name for line in file if (name := line.strip()))
     except OSError:
         return ()
+
+
+def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
+    """The same, of a yeet that came from outside of its nodes: it leaves its list on the first node that it reached.
+
+    Of the first few nodes, the newest list counts: one that the last yeet did not reach may have an older one.
+    """
+    path = shlex.quote(os.path.join(prefix, FAILED_NODES))
+    script = f"[ -f {path} ]||exit 0; echo {_LIST}$(stat -c %Y {path}); cat {path}"
+    found: list[tuple[int, tuple[str, ...]]] = [(0, ())]
+    for node in nodes[:ASKED]:
+        argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, script)
+        with contextlib.suppress(ToolMissing, TimedOut):
+            found.append(_list_in(run(argv, timeout=PATIENCE).out))
+    return max(found)[1]
+
+
+def _list_in(said: str) -> tuple[int, tuple[str, ...]]:
+    """How old a list is, and the names in it; login scripts may have said something before."""
+    when, _, names = said.partition(_LIST)[2].partition("\n")
+    return (int(when), tuple(names.split())) if when.isdigit() else (0, ())
 
 
 def inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node, ...]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.cluster.model import Allocation, Node
-from ezpz.errors import NodesOutside, NotEnoughNodes, UsageError
+from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, UsageError
 from ezpz.launch.accelerators import Sight, per_node
 from ezpz.launch.home import Home, find_home
 from ezpz.launch.rendezvous import PORTS, port_is_free, port_is_free_at, rendezvous
-from ezpz.launch.roster import choose, in_order, inside, read_failed
+from ezpz.launch.roster import ask_failed, choose, in_order, inside, read_failed
+from ezpz.process import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +109,26 @@ def test_nodes_that_failed_or_are_excluded_are_left_out(tmp_path: Path) -> None:
     assert found.left_out == ("left out n2: the yeet to /t failed there",)
     assert found.evidence == ("--exclude: left out n3", "--exclude: n9 is none of the nodes")
     assert read_failed(str(tmp_path / "none")) == ()
+
+
+@pytest.mark.parametrize("srun", [False, True])
+def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(srun: bool) -> None:  # noqa: FBT001
+    said = {
+        "n1": "",
+        "n2": "hello\nEZPZ-FAILED 100\nn9\n",
+        "n3": "EZPZ-FAILED 200\nn1\nn5.site\n",
+        "n4": "EZPZ-FAILED 300\n",
+    }
+
+    def run(argv: Any, *, timeout: float | None = None) -> Completed:
+        assert argv[0] == ("srun" if srun else "ssh")
+        (name,) = (name for name in said if any(name in word for word in argv[:-1]))
+        if name == "n1":
+            raise TimedOut("it hangs")
+        return Completed(argv, 0, said[name].encode(), b"")
+
+    assert ask_failed("/tmp/it's", nodes(*said), run, srun=srun) == ("n1", "n5.site")
+    assert ask_failed("/tmp/it's", nodes("n1"), run, srun=srun) == ()
 
 
 def test_nobody_left_is_an_error() -> None:
