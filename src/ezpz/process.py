@@ -206,6 +206,7 @@ def foreground(
     stdout: int | None = None,
     stderr: int | None = None,
     pass_on: Callable[[Running, int], None] | None = None,
+    hopeless: Callable[[], bool] | None = None,
 ) -> int:
     """Run `argv` once for each environment, all at once, on our own stdio; return the exit status as a shell would.
 
@@ -213,7 +214,8 @@ def foreground(
     whole tree of each; `grace` seconds after one that asks to end, or at the second one, what is left is ended. The
     status is never 0 after such a signal N, but 128 + N: MPICH's mpiexec answers Ctrl-C with 0.
     `stdout`, `stderr`: descriptors to take the place of ours. `pass_on`: another way for signals than to the whole
-    tree. For the main thread only. Raises ToolMissing, and OSError for a file that is no program.
+    tree. `hopeless`: whether to end it all now, asked twice a second. For the main thread only. Raises ToolMissing, and
+    OSError for a file that is no program.
     """
     processes: list[Running] = []
     failed: Running | None = None
@@ -225,9 +227,9 @@ def foreground(
             while running := [process for process in processes if process.poll() is None]:
                 failed = failed or _failed(processes)
                 left = deadline - time.monotonic()
-                if left <= 0 or (failed and not asked):
+                if left <= 0 or (failed and not asked) or (hopeless and hopeless()):
                     break
-                for number in signals.within(left):
+                for number in signals.within(min(left, 0.5) if hopeless else left):
                     for process in running:
                         (pass_on or to_group)(process, number)
                     if number in ENDING:

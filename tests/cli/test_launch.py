@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -211,10 +212,22 @@ def test_the_environment_gives_options_and_the_line_wins(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        (("-n", "0", "true"), "'-n' / '--nproc' / '-np' (env var: 'EZPZ_LAUNCH_NPROC'): 0 is not"),
+        (("-n", "0", "true"), "'-n' / '--nproc' / '-np' / '--np' (env var: 'EZPZ_LAUNCH_NPROC'): 0 is not"),
         (("--ppn", "two", "true"), "'two' is not a valid integer"),
         (("--hostfile", "h", "true"), f"'--hosts {HERE[1]}' and '--hostfile h' exclude each other"),
-        (("-n", "4", "--ppn", "3", "true"), "-n 4 does not fit with --ppn 3: 1 nodes x 3 = 3 < 4"),
+        (("-n", "4", "--ppn", "3", "true"), "-n 4 does not fit with --ppn 3: 1 node x 3 = 3 < 4"),
+        (("--launcher", "jsrun", "true"), "--launcher 'jsrun': there is no such launcher"),
+        (("--launcher", "srun", "--", "true"), "nothing here can start ranks"),
+        (("-np=x", "true"), "'x' is not a valid integer"),
+        (("--nhosts", "many", "true"), "'many' is neither a number of nodes nor MIN:MAX"),
+        (("--spares", "-1", "true"), "-1 is not in the range"),
+        (("--spares", "1", "--nhosts", "1", "true"), "--nhosts and --spares exclude each other"),
+        (("--gpus-per-rank", "0", "true"), "0 is not in the range"),
+        (("--env", "relative", "true"), "--env 'relative' is not an absolute path"),
+        (("--exclude", "n[1", "true"), "is not a nodeset"),
+        (("--hsn", "fast", "true"), "--hsn 'fast' is not a network"),
+        (("--site", "mars", "true"), "--site 'mars': there is no such site"),
+        (("--", "-x"), "the command '-x' looks like an option"),
         (("-q", "-v", "true"), "exclude each other"),
         ((), "Missing argument 'COMMAND"),
         (("--no-such", "true"), "--no-such"),
@@ -222,8 +235,18 @@ def test_the_environment_gives_options_and_the_line_wins(tmp_path: Path) -> None
 )
 def test_a_bad_line_is_a_usage_error(line: tuple[str, ...], named: str) -> None:
     done = launch(*line)
-    assert done.returncode == 2
+    assert done.returncode == (50 if "srun" in line else 2)
     assert named in done.stderr
+    assert "hint:" in done.stderr
+    assert "Traceback" not in done.stderr
+    error = json.loads(launch("--json", *line).stdout)["error"]
+    assert (error["exit_code"], bool(error["hint"])) == (done.returncode, True)
+
+
+def test_a_binding_in_the_environment_that_has_an_open_quote() -> None:
+    done = launch("true", CPU_BIND="list:'1")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "is ignored" in done.stderr
 
 
 def test_other_hosts_without_a_launcher(tmp_path: Path) -> None:
@@ -262,13 +285,38 @@ def test_ranks_here_know_where_to_meet_and_which_accelerators_are_theirs() -> No
     assert ports[0].isdigit()
 
 
-def test_the_line_of_a_dry_run_does_the_same_when_pasted() -> None:
-    line = json.loads(launch("-n", "2", "--json", "--dry-run", "sh", "-c", "echo $RANK of $WORLD_SIZE").stdout)["line"]
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
-    assert sorted(done.stdout.splitlines()) == ["0 of 2", "1 of 2"]
+ODD = ("a b", "it's", '"$HOME"', "$RANK", "*", "\\", "", "new\nline", "tab\t", "\x1b[1m", "é", ":", "&& false")
 
 
-@pytest.mark.parametrize("option", ["-np", "--nproc", "-ppn", "--ppn", "--nproc_per_node"])
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("launcher", ["local", "hydra"])
+def test_the_line_of_a_dry_run_does_the_same_when_pasted(shell: str, launcher: str, tmp_path: Path) -> None:
+    """As it is shown, so with whatever the output makes of odd characters."""
+    if launcher == "hydra" and shutil.which("mpiexec.hydra") is None:
+        pytest.skip("MPICH is not installed")
+    program = tmp_path / "the program's $name"
+    program.write_text('#!/bin/sh\nfor word; do printf "%s/%s\\0" "$RANK" "$word"; done\n')
+    program.chmod(0o755)
+    line = ("-n", "2", "--launcher", launcher, "--", str(program), *ODD)
+    *_, shown = launch("--dry-run", *line).stdout.partition("command   ")
+    pasted = subprocess.run([shell, "-c", shown], capture_output=True, env=clean_environ())
+    words = sorted(f"{rank}/{word}".encode() for rank in range(2) for word in ODD)
+    assert sorted(pasted.stdout.split(b"\0")[:-1]) == words
+    assert sorted(launch(*line).stdout.encode().split(b"\0")[:-1]) == words
+
+
+def test_spares_and_labels_are_in_the_dry_run(tmp_path: Path) -> None:
+    stub = tmp_path / "srun"
+    stub.write_text("#!/bin/sh\n")
+    stub.chmod(0o755)
+    variables = {"PATH": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-4]"}
+    line = ("launch", "--hsn", "off", "--spares", "1", "--dry-run", "--max-restarts", "2", "true")
+    done = ezpz(*line, variables=variables)
+    assert "nodes     n[1-3] (3), spare: n4\n" in done.stdout
+    assert "command   srun --label --quit-on-interrupt" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["-np", "--np", "--nproc", "-ppn", "--ppn", "--nproc_per_node", "--nproc-per-node"])
 def test_the_spellings_of_other_peoples_scripts(option: str) -> None:
     assert launch(option, "2", "sh", "-c", "echo $WORLD_SIZE").stdout == "2\n2\n"
 
@@ -310,7 +358,10 @@ def test_yeet_here_and_run_from_the_copy(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", source], check=True)
     line = ("--yeet", "--env", str(place), "--", "python3", "-c", "import sys; print(sys.prefix)")
     dry = launch("--dry-run", *line, VIRTUAL_ENV=str(source))
+    assert f"first     ezpz yeet env --hsn=auto --dst={place} --hosts={HERE[1]}\n" in dry.stdout
     assert f"python    {place} on every node" in dry.stdout
+    for wrong, status in ((("--nhosts", "2"), 53), (("--site", "mars"), 2), (("-n", "4", "--ppn", "3"), 2)):
+        assert launch(*wrong, *line, VIRTUAL_ENV=str(source)).returncode == status
     assert not place.exists()
     done = launch(*line, VIRTUAL_ENV=str(source))
     assert (done.stdout, done.returncode) == (f"{place}\n", 0), done.stderr
@@ -336,3 +387,21 @@ def test_the_python_api() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=clean_environ(), capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     assert done.stdout.splitlines()[0] == "2 local"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("'python x.py'", "'python x.py' is no command"),
+        ("[]", "[] is no command"),
+        ("['true'], nproc=0", "nproc is 0, and must be at least 1"),
+        ("['true'], nhosts=(2, 1)", "the most of nhosts is 1, and must be at least 2"),
+    ],
+)
+def test_the_python_api_refuses_what_cannot_be(arguments: str, message: str) -> None:
+    code = (
+        "from ezpz.errors import UsageError\nfrom ezpz.launch.api import plan\n"
+        f"try: plan({arguments}, hosts={HERE[1]!r})\nexcept UsageError as e: print(e.message)"
+    ).replace("(, ", "(")
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environ(), capture_output=True, text=True)
+    assert done.stdout == f"{message}\n", done.stderr

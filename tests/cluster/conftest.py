@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tests.lab import FaultyLab
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "wheels"
+TORCH = os.environ.get("EZPZ_TEST_TORCH", sys.executable)
+"""A python that may have torch, on a disk that all hosts share."""
 
 
 @dataclass
@@ -86,3 +89,11 @@ def bare_venv(job: Job) -> Path:
     if not root.exists():
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
     return root
+
+
+@pytest.fixture(scope="session")
+def torch() -> str:
+    """A python that has torch; else the test is skipped, for torch is too large to be installed for one."""
+    if subprocess.run([TORCH, "-c", "import torch.distributed"], capture_output=True).returncode:
+        pytest.skip("torch is not installed; EZPZ_TEST_TORCH may name a python that has it")
+    return TORCH

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.launch.rendezvous import PORTS
 from tests.cluster.conftest import CACHE
+from tests.conftest import clean_environment
+from tests.lab import make_lab
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Job
 
 pytestmark = pytest.mark.cluster
 hydra = pytest.mark.skipif(shutil.which("mpiexec.hydra") is None, reason="MPICH is not installed")
+launchers = pytest.mark.parametrize("launcher", [pytest.param("hydra", marks=hydra), "openmpi"])
 RANK_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 SHOW = "echo $(uname -n) " + " ".join(f"${name}" for name in RANK_NAMES)
 WHERE = """\
@@ -38,6 +42,25 @@ total = world.allreduce(world.rank + 1)
 seen = world.gather((world.rank, socket.gethostname(), int(os.environ["NODE_RANK"]), os.environ["MASTER_ADDR"]))
 if world.rank == 0:
     print(total, sorted(seen))
+"""
+CMDLINES = """\
+import glob, os
+secret, found = os.environ["HF_TOKEN"].encode(), 0
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        with open(path, "rb") as file:
+            found += secret in file.read()
+    except OSError:
+        pass
+os.write(1, f"{len(secret)} {found}\\n".encode())
+"""
+GLOO = """\
+import os, torch, torch.distributed as dist
+dist.init_process_group("gloo")  # from RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+total = torch.tensor([dist.get_rank() + 1])
+dist.all_reduce(total)
+os.write(1, f"{os.uname().nodename} {dist.get_rank()} {int(total)}\\n".encode())
+dist.destroy_process_group()
 """
 
 
@@ -85,6 +108,12 @@ def openmpi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def open_mpi(folder: Path) -> dict[str, str]:
+    """The environment in which mpiexec is Open MPI's, and does not mind root."""
+    root = dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
+    return {"PATH": f"{folder}:{os.environ['PATH']}", **root}
+
+
 @hydra
 def test_hydra_starts_the_ranks_on_every_host_and_hands_their_status_on(job: Job) -> None:
     plan = job.ezpz("launch", "--hostfile", job.hostfile, "--ppn", "2", "--dry-run", "--", "hostname")
@@ -124,10 +153,77 @@ def test_an_mpi4py_program_over_ssh(job: Job, mpi4py: Path) -> None:
 
 @hydra
 def test_the_line_of_a_dry_run_does_the_same_when_pasted(job: Job) -> None:
-    line = ("launch", "--hostfile", job.hostfile, "--ppn", "2", "--json", "--dry-run", "-prepend-rank", "--")
-    plan = json.loads(job.ezpz(*line, "sh", "-c", 'echo "$RANK  of $WORLD_SIZE"').stdout)
-    pasted = job.lab.run("n000", ["sh", "-c", plan["line"]])
-    assert sorted(pasted.stdout.splitlines()) == [f"[{rank}] {rank}  of 8" for rank in range(8)]
+    line = ("launch", "--hostfile", job.hostfile, "--ppn", "2", "--dry-run", "-prepend-rank", "--")
+    *_, shown = job.ezpz(*line, "sh", "-c", 'echo "$RANK  of $WORLD_SIZE" "$@"', "it's", "a  b", ":").stdout.partition(
+        "command "
+    )
+    pasted = job.lab.run("n000", ["sh", "-c", shown])
+    assert sorted(pasted.stdout.splitlines()) == [f"[{rank}] {rank}  of 8 a  b :" for rank in range(8)]
+
+
+@launchers
+def test_ranks_meet_where_rank_0_is_whatever_the_order_of_the_nodes(
+    job: Job, launcher: str, request: pytest.FixtureRequest
+) -> None:
+    """The launching host is the second node. A port is taken on the first one, so that chance cannot hide it."""
+    env = open_mpi(request.getfixturevalue("openmpi")) if launcher == "openmpi" else {}
+    line = ("launch", "--hosts", "n002,n000,n001", "--launcher", launcher, "--ppn", "2", "--", "sh", "-c", SHOW)
+    done = job.ezpz(*line, env=env)
+    assert done.returncode == 0, done.stderr
+    shown = sorted((line.split() for line in done.stdout.splitlines()), key=lambda words: int(words[1]))
+    assert [words[0] for words in shown] == ["n002", "n002", "n000", "n000", "n001", "n001"]
+    assert [words[5] for words in shown] == ["0", "0", "1", "1", "2", "2"]
+    assert {words[6] for words in shown} == {"n002"}
+
+
+@hydra
+def test_a_port_that_is_taken_on_the_first_node_is_not_drawn(job: Job) -> None:
+    """Somebody listens there on all ports but a few, of those that are drawn from."""
+    free = range(PORTS.start, PORTS.start + 2000)
+    script = f"""import socket, sys, time
+held = []
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+for port in range({free.stop}, {PORTS.stop}):
+    held.append(socket.socket())
+    held[-1].bind(("", port))
+    held[-1].listen()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with job.lab.popen("n002", [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        done = job.ezpz("launch", "--hosts", "n002,n001", "--", "sh", "-c", "echo $MASTER_ADDR $MASTER_PORT")
+        assert other.stdin is not None
+        other.stdin.close()
+    (shown,) = set(done.stdout.splitlines())
+    address, port = shown.split()
+    assert address == "n002"
+    assert int(port) in free
+
+
+@hydra
+def test_a_node_that_cannot_be_reached_ends_the_run(job: Job) -> None:
+    """MPICH's mpiexec would wait for it for ever."""
+    job.lab.kill("n002")
+    begun = time.monotonic()
+    done = job.ezpz("launch", "--hostfile", job.hostfile, "--ppn", "1", "--", "sleep", "60")
+    assert done.returncode == 52, done.stderr
+    assert "error: mpiexec cannot reach all nodes: ssh: connect to host n002 port 22: " in done.stderr
+    assert time.monotonic() - begun < 45
+
+
+@hydra
+def test_a_yeet_first_may_fail_on_as_many_nodes_as_there_are_spares(job: Job, bare_venv: Path) -> None:
+    job.sh("n002", "mkdir -p /tmp && touch /tmp/bare")  # in the way: the yeet fails there
+    line = ("launch", "--hostfile", job.hostfile, "--yeet", "--", "sh", "-c", "echo $(uname -n) $VIRTUAL_ENV")
+    env = {"VIRTUAL_ENV": str(bare_venv)}
+    strict = job.ezpz(*line, env=env)
+    assert (strict.returncode, "nothing was launched" in strict.stderr) == (1, True)
+    done = job.ezpz(*line[:1], "--spares", "1", *line[1:], env=env)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"{host} /tmp/bare" for host in ("n000", "n001", "n003")]
 
 
 @hydra
@@ -186,12 +282,7 @@ def test_an_environment_that_a_node_lacks(job: Job) -> None:
 
 
 def test_ranks_know_who_they_are_under_open_mpi(job: Job, openmpi: Path) -> None:
-    env = {
-        "PATH": f"{openmpi}:{os.environ['PATH']}",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "MINE": "handed on",
-    }
+    env = {**open_mpi(openmpi), "MINE": "handed on"}
     line = ("launch", "--hostfile", job.hostfile, "-n", "7", "--ppn", "2", "--", "sh", "-c", f'test -n "$MINE"; {SHOW}')
     done = job.ezpz(*line, env=env)
     assert done.returncode == 0, done.stderr
@@ -211,3 +302,64 @@ def test_a_signal_ends_the_ranks_on_every_host(job: Job, number: signal.Signals,
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
         assert process.returncode == status, said
+
+
+@launchers
+def test_a_secret_of_the_environment_reaches_the_ranks_and_no_command_line(
+    job: Job, launcher: str, request: pytest.FixtureRequest
+) -> None:
+    """The hosts of a lab see each other's processes, those of ssh and of mpiexec's helpers among them."""
+    env = open_mpi(request.getfixturevalue("openmpi")) if launcher == "openmpi" else {}
+    program = job.lab.shared / "lines.py"
+    program.write_text(CMDLINES)
+    line = ("launch", "--hosts", "n001,n000", "--launcher", launcher, "-v", "--", sys.executable, program)
+    done = job.ezpz(*line, env={**env, "HF_TOKEN": "hf_0123456789"})
+    assert done.stdout == "13 0\n13 0\n", done.stderr
+    assert "hf_0123456789" not in done.stderr
+
+
+@launchers
+def test_a_torch_program_over_gloo(job: Job, torch: str, launcher: str, request: pytest.FixtureRequest) -> None:
+    env = open_mpi(request.getfixturevalue("openmpi")) if launcher == "openmpi" else {}
+    program = job.lab.shared / "gloo.py"
+    program.write_text(GLOO)
+    line = ("launch", "--hosts", "n001,n000,n003", "--launcher", launcher, "--ppn", "2", "--", torch, program)
+    done = job.ezpz(*line, env=env)
+    assert done.returncode == 0, done.stderr
+    hosts = ("n001", "n001", "n000", "n000", "n003", "n003")
+    assert sorted(done.stdout.splitlines()) == sorted(f"{host} {rank} 21" for rank, host in enumerate(hosts))
+
+
+@hydra
+def test_ranks_meet_by_the_fast_name_of_the_first_node() -> None:
+    with make_lab(2, hsn=True) as lab:
+        hosts = lab.write_hostfile(lab.shared / "hostfile")
+        for first, order in (("n000", ()), ("n001", ("--hosts", "n001,n000"))):
+            chosen = order or ("--hostfile", str(hosts))
+            argv = [
+                sys.executable,
+                "-m",
+                "ezpz",
+                "launch",
+                *chosen,
+                "--ppn",
+                "1",
+                "--",
+                "sh",
+                "-c",
+                "echo $MASTER_ADDR",
+            ]
+            assert lab.run("n000", argv, env=clean_environment()).stdout == f"{first}-hsn0\n" * 2
+
+
+@hydra
+def test_nodes_that_a_yeet_from_outside_did_not_reach_are_left_out_from_outside(job: Job, bare_venv: Path) -> None:
+    job.sh("n001", "mkdir -p /tmp && touch /tmp/bare")  # in the way: the yeet fails there
+    env = {"VIRTUAL_ENV": str(bare_venv), "EZPZ_YEET_MIN_SUCCESS_NODES": "2"}
+    nodes = ("--hosts", "n001,n002,n003")
+    yeeted = job.ezpz("yeet", *nodes, env=env)
+    assert "listed in n002:/tmp/bare/" in yeeted.stdout + yeeted.stderr
+    done = job.ezpz("launch", *nodes, "--env", "/tmp/bare", "--ppn", "1", "--", "uname", "-n")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["n002", "n003"]
+    assert "left out n001: the yeet to /tmp/bare failed there" in done.stderr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.test_launch import SHOW, WHERE, expected
+from tests.cluster.test_launch import GLOO, SHOW, WHERE, expected, hydra
 from tests.conftest import clean_environment
 
 if TYPE_CHECKING:
@@ -39,6 +39,23 @@ def test_ranks_know_who_they_are_under_srun(slurm: Slurm, ranks: int) -> None:
     assert len({words[-1] for words in shown}) == 1
 
 
+def test_ranks_meet_where_rank_0_is_whatever_the_order_of_the_nodes(slurm: Slurm) -> None:
+    done = in_job(slurm, f'{EZPZ} launch --hosts n003,n001,localhost --ppn 1 -- sh -c "$1"', SHOW)
+    assert done.returncode == 0, done.stderr
+    shown = sorted((line.split() for line in done.stdout.splitlines()), key=lambda words: int(words[1]))
+    assert [words[0] for words in shown] == ["n000", "n001", "n003"]
+    assert {words[6] for words in shown} == {"n000"}
+
+
+@hydra
+def test_mpich_inside_a_slurm_job(slurm: Slurm) -> None:
+    """It reaches the nodes through srun, which knows them by no names but Slurm's."""
+    done = in_job(slurm, f'{EZPZ} launch --launcher hydra --ppn 2 -- sh -c "$1"', SHOW)
+    assert done.returncode == 0, done.stderr
+    shown = sorted(line.split() for line in done.stdout.splitlines())
+    assert [words[:-1] for words in shown] == expected(8, 2)
+
+
 def test_what_the_job_asked_for_is_what_a_node_takes(slurm: Slurm) -> None:
     done = in_job(slurm, f"{EZPZ} launch --json --dry-run --nhosts 2 true")
     plan = json.loads(done.stdout)
@@ -47,9 +64,10 @@ def test_what_the_job_asked_for_is_what_a_node_takes(slurm: Slurm) -> None:
 
 
 def test_the_line_of_a_dry_run_does_the_same_when_pasted(slurm: Slurm) -> None:
-    script = f"{EZPZ} launch --dry-run --label -- sh -c 'echo $RANK of $WORLD_SIZE' | sed -n 's/^command *//p' | sh"
+    program = """'echo "$RANK of $WORLD_SIZE" "$@"' "it's" 'a  b' :"""
+    script = f"{EZPZ} launch --dry-run --label -- sh -c {program} | sed -n 's/^command *//p' | sh"
     done = in_job(slurm, script)
-    assert sorted(done.stdout.splitlines()) == [f"{rank}: {rank} of 8" for rank in range(8)]
+    assert sorted(done.stdout.splitlines()) == [f"{rank}: {rank} of 8 a  b :" for rank in range(8)]
 
 
 @pytest.mark.parametrize(
@@ -83,3 +101,9 @@ def test_a_yeeted_copy_runs_with_the_original_hidden(slurm: Slurm) -> None:
     again = in_job(slurm, f'{EZPZ} launch --ppn 1 --env /tmp/env -- python3 -c "$1"', WHERE, VIRTUAL_ENV=str(source))
     assert again.returncode == 0, again.stderr
     assert sorted(again.stdout.splitlines()) == shown
+
+
+def test_a_torch_program_over_gloo(slurm: Slurm, torch: str) -> None:
+    done = in_job(slurm, f'{EZPZ} launch --hosts n003,n001 -- {torch} -c "$1"', GLOO)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["n001 0 10", "n001 1 10", "n003 2 10", "n003 3 10"]

@@ -22,7 +22,7 @@ def read_hostfile(path: str, read: Callable[[str], bytes]) -> tuple[str, ...]:
         content = read(path)
     except (OSError, ValueError) as e:  # ValueError: a NUL in the path
         reason = e.strerror if isinstance(e, OSError) else e
-        raise HostfileError(f"the hostfile {path!r} cannot be read: {reason}") from e
+        raise HostfileError(f"the hostfile {path!r} cannot be read: {reason}", hint="check the path") from e
     if len(content) >= READ_LIMIT:
         raise HostfileError(f"the hostfile {path!r} is larger than {READ_LIMIT >> 20} MiB; is it a hostfile?")
     names = parse(content.decode("utf-8-sig", errors="backslashreplace"), path if path.isprintable() else repr(path))

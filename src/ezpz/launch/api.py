@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ezpz.errors import UsageError
 from ezpz.launch.look import Question, decide
 from ezpz.launch.plan import LaunchPlan, LaunchRequest
 from ezpz.launch.run import GRACE, execute
@@ -41,6 +42,7 @@ def plan(
     gpus_per_rank: int | None = None,
     env: str | None = None,
     site: str | None = None,
+    launcher: str | None = None,
     options: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> LaunchPlan:
@@ -48,11 +50,14 @@ def plan(
 
     nhosts: a number, or the least and the most. options: words for the launcher itself. environ: in place of this
     process's environment. Nothing is started but what tells about this host (`mpiexec --version`, `nvidia-smi -L`).
+    Raises EzpzError, a UsageError for what is no command, and for numbers that cannot be.
     """
+    if isinstance(command, str) or not command:
+        raise UsageError(f"{command!r} is no command", hint="give a list: the program and its arguments")
     least, most = nhosts if isinstance(nhosts, tuple) else (nhosts, nhosts)
     count = None if least is None or most is None else NodeCount(least, most)
     wish = Wish(nproc, ppn, count, spares, gpus_per_rank)
-    request = LaunchRequest(tuple(command), wish, cpu_bind, tuple(options))
+    request = LaunchRequest(tuple(command), wish, cpu_bind, tuple(options), launcher)
     question = Question(hosts, hostfile, hsn, tuple(exclude), env, site=site)
     return decide(request, question, os.environ if environ is None else environ)
 

@@ -56,10 +56,10 @@ def _values(word: str, options: Mapping[str, int]) -> int | None:
     """How many words behind this one belong to it, or None if it is no option of ours."""
     if word in options:
         return options[word]
-    if word.startswith("--"):
-        name, equals, _ = word.partition("=")
-        return 0 if equals and name in options else None
-    if not word.startswith("-") or len(word) < 3:
+    name, equals, _ = word.partition("=")
+    if equals and len(name) > 2 and name in options:  # --nproc=4, -np=4
+        return 0
+    if not word.startswith("-") or word.startswith("--") or len(word) < 3:
         return None
     letters = [f"-{letter}" for letter in word[1:]]
     if all(options.get(letter) == 0 for letter in letters):  # -vv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -49,20 +50,36 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
       ezpz launch --ppn 4 --no-vni --depth 8 -- ./a.out
       ezpz launch --dry-run python train.py      which line, and why
     """
-    prepared = _prepare(output, options) if options["yeet_first"] else None
-    if prepared is not None and prepared.exit_code:
-        output.note("nothing was launched")
-        output.document(prepared.document or {})
-        ctx.exit(prepared.exit_code)
-    outlook = _look(command, theirs(ctx), options, prepared)
+    yeeting = Yeeting(output, options) if options["yeet_first"] else None
+    outlook = _look(command, theirs(ctx), options, yeeting.planned() if yeeting else None)
     planned = outlook.plan()
+    if yeeting and not options["dry_run"]:
+        prepared = yeeting.done(_fewest(planned))
+        if prepared.exit_code:
+            output.note("nothing was launched")
+            output.document(prepared.document or {})
+            ctx.exit(prepared.exit_code)
+        outlook = _look(command, theirs(ctx), options, prepared)
+        planned = outlook.plan()
     _tell(planned, output)
+    care = care_of(options, planned)
     if options["dry_run"]:
-        for line in planned.to_lines():
-            output.line(line)
-        output.document(planned.to_dict())
+        _show(planned.labelled() if care.watching.labels else planned, output, yeeting)
         return
-    ctx.exit(_run(outlook, planned, care_of(options, planned), output))
+    ctx.exit(_run(outlook, planned, care, output))
+
+
+def _show(planned: LaunchPlan, output: Output, yeeting: Yeeting | None) -> None:
+    """What would be run; a yeet that comes first as the line that does it."""
+    for line in (*((f"first     {yeeting.line}",) if yeeting else ()), *planned.to_lines()):
+        output.line(line)
+    output.document(planned.to_dict())
+
+
+def _fewest(planned: LaunchPlan) -> int:
+    """With how many nodes the run can do."""
+    nhosts = planned.request.wish.nhosts
+    return nhosts.least if nhosts else planned.topology.nodes
 
 
 def _run(outlook: Outlook, planned: LaunchPlan, care: Care, output: Output) -> int:
@@ -80,18 +97,38 @@ def _run(outlook: Outlook, planned: LaunchPlan, care: Care, output: Output) -> i
     return status
 
 
-def _prepare(output: Output, options: dict[str, Any]) -> Prepared:
-    """Yeet first. The nodes are those of the launch; all else is as the variables of `ezpz yeet` say."""
-    from ezpz.cli.preparation import PREPARATIONS
+class Yeeting:
+    """The yeet that comes first. Its nodes are those of the launch; all else is as the variables of `ezpz yeet` say."""
 
-    args = [f"--hsn={options['hsn']}"]
-    if options["env"] is not None:
-        args.append(f"--dst={options['env']}")
-    if options["exclude"]:
-        args.append(f"--hosts={_hosts(options)}")
-    else:
-        args += [f"--{name}={options[name]}" for name in ("hosts", "hostfile") if options[name] is not None]
-    return PREPARATIONS.load("yeet")(output, args, dry_run=options["dry_run"])
+    def __init__(self, output: Output, options: dict[str, Any]) -> None:
+        self.output = output
+        self.args = [f"--hsn={options['hsn']}"]
+        if options["env"] is not None:
+            self.args.append(f"--dst={options['env']}")
+        if options["exclude"]:
+            self.args.append(f"--hosts={_hosts(options)}")
+        else:
+            self.args += [f"--{name}={options[name]}" for name in ("hosts", "hostfile") if options[name] is not None]
+
+    @property
+    def line(self) -> str:
+        """What would be typed."""
+        return shlex.join(("ezpz", "yeet", "env", *self.args))
+
+    def planned(self) -> Prepared:
+        """Where to, and from where; nothing is moved."""
+        return self._prepare(dry_run=True)
+
+    def done(self, fewest: int) -> Prepared:
+        """Yeet. The run can do with `fewest` nodes, so the yeet can as well, unless its own variables say more."""
+        if not any(os.environ.get(f"EZPZ_YEET_MIN_SUCCESS_{kind}") for kind in ("NODES", "FRACTION")):
+            self.args.append(f"--min-success-nodes={fewest}")
+        return self._prepare(dry_run=False)
+
+    def _prepare(self, *, dry_run: bool) -> Prepared:
+        from ezpz.cli.preparation import PREPARATIONS
+
+        return PREPARATIONS.load("yeet")(self.output, self.args, dry_run=dry_run)
 
 
 def _hosts(options: dict[str, Any]) -> str:
@@ -111,8 +148,11 @@ def _look(
     from ezpz.launch.plan import LaunchRequest
     from ezpz.launch.topology import Wish
 
+    failed = prepared.failed if prepared else None
     wish = Wish(*(options[name] for name in ("nproc", "ppn", "nhosts", "spares", "gpus_per_rank")))
-    request = LaunchRequest(command, wish, options["cpu_bind"], launchers)
+    if failed:  # they were spares
+        wish = replace(wish, spares=max(0, wish.spares - len(failed)))
+    request = LaunchRequest(command, wish, options["cpu_bind"], launchers, options["launcher"])
     question = Question(
         options["hosts"],
         options["hostfile"],
@@ -120,7 +160,7 @@ def _look(
         options["exclude"],
         prepared.destination if prepared else options["env"],
         original=prepared.original if prepared else "",
-        failed=prepared.failed if prepared and not options["dry_run"] else None,
+        failed=failed,
         site=options["site"],
     )
     return look(request, question, os.environ)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from typing import TYPE_CHECKING
 
 from ezpz.launch.report import Sieve
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ezpz.launch.report import Report
 
 CHUNK = 1 << 16
+LATE = 5.0  # seconds that ranks on other nodes may take to start when one node has said no
 PATIENCE = 1.0  # seconds to wait for what is still on its way; a process that outlives the run may hold the pipe
 
 
@@ -23,6 +26,7 @@ class Ears:
     def __init__(self, report: Report, target: int) -> None:
         self.report, self.target = report, target
         self._sieve = Sieve(report)
+        self._since = math.inf
 
     def __enter__(self) -> int:
         self._ours, self.descriptor = os.pipe()
@@ -48,6 +52,15 @@ class Ears:
     def end(self) -> None:
         """Nothing comes any more."""
         self._hand_on(self._sieve.flush())
+
+    def hopeless(self) -> bool:
+        """Whether a node cannot be reached, and the ranks that are missing have not come for a while."""
+        if self.report.lost is None or not self.report.is_starting:
+            self._since = math.inf
+            return False
+        self._since = min(self._since, time.monotonic())
+        self.report.given_up = time.monotonic() - self._since > LATE
+        return self.report.given_up
 
     def _hand_on(self, text: bytes) -> None:
         self.report.note(text)

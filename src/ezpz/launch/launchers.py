@@ -1,6 +1,6 @@
 """The programs that can start ranks on nodes: each judges whether it can, and then is pure argv.
 
-They are asked in the order of LAUNCHERS; the first that can is the one.
+They are asked in the order of LAUNCHERS; the first that can is the one, of those that the user would have.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.cluster.hostnames import fold
+from ezpz.errors import UsageError
 from ezpz.launch.wrapper import RankNames
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 SRUN_EXIT = (  # the ranks that it then ends make its own status 143
     r"error: \S+: tasks? [\d,-]+: "
     r"(?:Exited with exit code (?P<code>\d+)|(?P<signal>Killed|Aborted|Segmentation fault|Bus error|Terminated))"
+)
+SSH_LOST = (
+    r"ssh: (?:connect to host|Could not resolve hostname) .*|.*: Permission denied \(.*|Host key verification failed.*"
+    r"|(?:kex_exchange_identification|Connection (?:closed|reset) by \S+ port \d+).*"
 )
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 
@@ -41,7 +46,7 @@ class Job:
 
     options: words for the launcher's own line, the site's first, then the user's
     cpu_bind: in the launcher's own words, or ""
-    program: what the launcher is called here, if it has several names
+    program: what the launcher is called here, if it has several names; chosen: the user wants no other
     """
 
     command: tuple[str, ...]
@@ -53,11 +58,17 @@ class Job:
     cpu_bind: str = ""
     gpus_per_rank: int | None = None
     program: str = "mpiexec"
+    chosen: bool = False
 
     @property
     def scheduler(self) -> str:
         """Whose job we are in: "slurm", "pbs" or "" - also when --hosts or --hostfile chose among its nodes."""
         return scheduler_of(self.allocation, self.environ)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What an mpiexec calls the nodes: in a job as the scheduler does, for it may ask that one; else by address."""
+        return tuple(node.given if self.scheduler else node.address for node in self.allocation.nodes)
 
 
 def scheduler_of(allocation: Allocation, environ: Mapping[str, str]) -> str:
@@ -86,12 +97,14 @@ class Invocation:
     ranks: what each copy's environment gets, if this host starts the ranks itself; one copy otherwise
     exit_line: what the launcher prints of a rank that fails, if its own status may be that of a later one; the group
         `code` is an exit status, or `signal` the signal in words
+    lost_line: what is printed of a node that cannot be reached, if the launcher may then wait for its ranks for ever
     """
 
     argv: tuple[str, ...]
     hostfile: str = ""
     ranks: tuple[Mapping[str, str], ...] = field(default=({},))
     exit_line: str = ""
+    lost_line: str = ""
 
 
 class Launcher(Protocol):
@@ -140,9 +153,9 @@ class Srun:
             *("-N", str(len(job.allocation.nodes))),
             *("-n", str(job.ranks)),
             f"--ntasks-per-node={job.ppn}",
-            *("-w", fold((node.name for node in job.allocation.nodes), one_bracket=True)),
+            *("-w", fold((node.given for node in job.allocation.nodes), one_bracket=True)),
             *((f"--gpus-per-task={job.gpus_per_rank}",) if job.gpus_per_rank else ()),
-            *_bind("--cpu-bind=", job.cpu_bind),
+            *_bound("--cpu-bind={}", job.cpu_bind),
             *job.options,
             "--",
             *job.command,
@@ -154,10 +167,23 @@ def _slurm_job(job: Job) -> str:
     return job.allocation.job_id or job.environ.get("SLURM_JOB_ID", "")
 
 
-def _bind(option: str, value: str) -> tuple[str, ...]:
+def binding(text: str, where: str) -> str:
+    """A binding in the launcher's own words, its option's name left out. Raises UsageError for an open quote."""
+    try:
+        words = shlex.split(text)
+    except ValueError as e:
+        raise UsageError(f"{where} {text!r}: {e}", hint="close the quote") from e
+    first = _BIND_OPTION.sub("", words[0]) if words else ""
+    return shlex.join(((first,) if first else ()) + tuple(words[1:]))
+
+
+_BIND_OPTION = re.compile(r"--?(cpu[-_]bind|bind-to)(=|$)")
+
+
+def _bound(option: str, value: str) -> tuple[str, ...]:
     """A binding as words; "depth --depth=8" brings its own further option along."""
     first, *more = shlex.split(value) or [""]
-    return (f"{option}{first}", *more) if first else ()
+    return (*(word.format(first) for word in option.split()), *more) if first else ()
 
 
 class Local:
@@ -166,12 +192,21 @@ class Local:
     name = "local"
     ranks: RankNames | None = None
 
-    def judge(self, job: Job, _tools: Tools, /) -> Verdict:
-        if job.scheduler:
+    def __init__(self, *, in_job: bool = False) -> None:
+        """in_job: also where a scheduler rules, for a job of this host alone that nothing else can start ranks of."""
+        self.in_job = in_job
+
+    def judge(self, job: Job, tools: Tools, /) -> Verdict:
+        if job.scheduler and not self.in_job:
             return Verdict(able=False, why=f"this is a {job.scheduler.upper()} job")
         if any(not node.is_local for node in job.allocation.nodes):
             return Verdict(able=False, why="not all nodes are this host")
-        return Verdict(able=True, why="this host is the only node, and no scheduler rules it")
+        if not self.in_job:
+            return Verdict(able=True, why="this host is the only node, and no scheduler rules it")
+        there = next(filter(tools.path, ("srun", "mpiexec", "mpirun")), "")
+        if there and not job.chosen:  # else an MPI program would be so many programs of one rank
+            return Verdict(able=False, why=f"there is {there}, and --launcher does not say local")
+        return Verdict(able=True, why="this host is the only node, and no launcher is needed")
 
     def invocation(self, job: Job) -> Invocation:
         size = str(job.ranks)
@@ -199,7 +234,7 @@ class Pals:
 
     def invocation(self, job: Job) -> Invocation:
         argv = (job.program, "-n", str(job.ranks), "--ppn", str(job.ppn), "--hostfile", HOSTFILE, *job.options)
-        argv = (*argv, *_bind("--cpu-bind=", job.cpu_bind))
+        argv = (*argv, *_bound("--cpu-bind={}", job.cpu_bind))
         return Invocation((*argv, *job.command), "".join(f"{node.given}\n" for node in job.allocation.nodes))
 
 
@@ -214,9 +249,9 @@ class Hydra:
 
     def invocation(self, job: Job) -> Invocation:
         argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
-        bind = ("-bind-to", job.cpu_bind) if job.cpu_bind else ()
-        lines = (f"{node.address}\n" for node in job.allocation.nodes)
-        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines))
+        bind = _bound("-bind-to {}", job.cpu_bind)
+        lines = (f"{host}\n" for host in job.hosts)
+        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines), lost_line=SSH_LOST)
 
 
 class OpenMpi:
@@ -235,11 +270,11 @@ class OpenMpi:
 
     def invocation(self, job: Job) -> Invocation:
         argv = (job.program, "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
-        bind = ("--bind-to", job.cpu_bind) if job.cpu_bind else ()
+        bind = _bound("--bind-to {}", job.cpu_bind)
         remote = any(not node.is_local for node in job.allocation.nodes)
         names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
         handed = (word for name in names for word in ("-x", name))
-        lines = (f"{node.address} slots={job.ppn}\n" for node in job.allocation.nodes)
+        lines = (f"{host} slots={job.ppn}\n" for host in job.hosts)
         return Invocation((*argv, *bind, *handed, *job.options, *job.command), "".join(lines))
 
 
@@ -268,4 +303,4 @@ def _told_by_version(tools: Tools, *marks: str) -> Verdict:
     return Verdict(able=False, why=f"{path} --version says {said!r}, not {' or '.join(marks)}")
 
 
-LAUNCHERS: tuple[Launcher, ...] = (Srun(), Local(), Pals(), Hydra(), OpenMpi())
+LAUNCHERS: tuple[Launcher, ...] = (Srun(), Local(), Pals(), Hydra(), OpenMpi(), Local(in_job=True))

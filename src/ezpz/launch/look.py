@@ -23,7 +23,7 @@ from ezpz.launch.topology import NodeCount, PerNode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ezpz.cluster.model import Allocation
+    from ezpz.cluster.model import Allocation, Node
     from ezpz.launch.home import Home
     from ezpz.launch.topology import Wish
 
@@ -74,17 +74,24 @@ class Outlook:
 
     def plan(self) -> LaunchPlan:
         """The plan for all the nodes. Raises an EzpzError for whatever does not fit."""
-        return self._plan(self.request, self.allocation)
+        return self._plan(self.request, self.allocation, self.environ)
 
     def replan(self, allocation: Allocation) -> LaunchPlan:
-        """The same command for these nodes and no spares: what was said of numbers of nodes is about the job."""
-        wish = self.request.wish
-        count = len(allocation.nodes)
-        nhosts = NodeCount(min(wish.nhosts.least, count), count) if wish.nhosts else None
-        return self._plan(replace(self.request, wish=replace(wish, nhosts=nhosts, spares=0)), allocation)
+        """The same command for these nodes and no spares: what was said of numbers of nodes is about the job.
 
-    def _plan(self, request: LaunchRequest, allocation: Allocation) -> LaunchPlan:
-        meeting = rendezvous(allocation.nodes, self.environ, self.world.chance, hsn=self.hsn)
+        A MASTER_ADDR of the environment was about the job's first node.
+        """
+        nodes = _placed(allocation.nodes, self.allocation, scheduler_of(self.allocation, self.environ))
+        allocation = replace(allocation, nodes=nodes)
+        wish = self.request.wish
+        count = len(nodes)
+        nhosts = NodeCount(min(wish.nhosts.least, count), count) if wish.nhosts else None
+        request = replace(self.request, wish=replace(wish, nhosts=nhosts, spares=0))
+        moved = nodes[0] != self.allocation.nodes[0]
+        return self._plan(request, allocation, {**self.environ, "MASTER_ADDR": ""} if moved else self.environ)
+
+    def _plan(self, request: LaunchRequest, allocation: Allocation, where: Mapping[str, str]) -> LaunchPlan:
+        meeting = rendezvous(allocation.nodes, where, self.world.chance, hsn=self.hsn)
         facts = replace(self.facts, rendezvous=meeting)
         return plan(request, allocation, self.world.tools, environ=self.environ, facts=facts)
 
@@ -121,21 +128,35 @@ def find_nodes(question: Question, environ: Mapping[str, str], home: Home | None
         hosts=question.hosts, hostfile=question.hostfile, hsn=question.hsn, environ=environ, system=world.system
     )
     if allocation.scheduler in ("hosts", "hostfile"):
-        _check_inside(allocation, question, environ, world)
+        allocation = _of_job(allocation, question, environ, world)
     failed = question.failed
     if failed is None:
-        failed = roster.read_failed(home.prefix) if home else ()
+        failed = _failed(home, allocation, environ, world) if home else ()
     return roster.choose(allocation, exclude=question.exclude, failed=failed, place=home.prefix if home else "")
 
 
-def _check_inside(allocation: Allocation, question: Question, environ: Mapping[str, str], world: World) -> None:
+def _failed(home: Home, allocation: Allocation, environ: Mapping[str, str], world: World) -> tuple[str, ...]:
+    """The nodes that the last yeet to this place did not reach, wherever it has left its list."""
+    if allocation.local is not None or not home.is_copy:
+        return roster.read_failed(home.prefix)
+    return roster.ask_failed(home.prefix, allocation.nodes, world.system.run, srun="SLURM_JOB_ID" in environ)
+
+
+def _of_job(allocation: Allocation, question: Question, environ: Mapping[str, str], world: World) -> Allocation:
+    """The nodes that the user names, as the job that we are in has them; as they are where there is no job."""
     steps = [step for step in installed_steps([]) if step.label in roster.JOB_STEPS]
     try:
         job = detect(hsn=network.OFF, environ=environ, system=world.system, steps=steps)
     except SchedulerError:
-        return  # there is no job, so nothing is outside of it
+        return allocation
     named = "--hosts" if question.hosts is not None else f"the hostfile {question.hostfile or environ.get('HOSTFILE')}"
-    roster.check_inside(allocation.nodes, job, named)
+    nodes = roster.inside(allocation.nodes, job, named)
+    return replace(allocation, nodes=_placed(nodes, job, job.scheduler))
+
+
+def _placed(nodes: tuple[Node, ...], job: Allocation, scheduler: str) -> tuple[Node, ...]:
+    """The nodes in the order in which ranks fill them: srun has one of its own, the others take ours."""
+    return roster.in_order(nodes, job.nodes) if scheduler == "slurm" else nodes
 
 
 def _per_node(

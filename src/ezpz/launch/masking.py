@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING
@@ -12,9 +14,12 @@ if TYPE_CHECKING:
 MASK = "***"
 SHORTEST = 8  # characters; a shorter value of a secret variable ("true", "1") may stand in a line for other reasons
 
-_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-_SECRET_OPTION = re.compile(r"-.*(?<![a-z])(token|key|apikey|secret|password|passwd|credentials?)", re.IGNORECASE)
-_ASSIGNMENT = re.compile(r"(?P<name>--?[\w-]+|[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS(W|PHRASE|$)|CREDENTIAL|(?<![A-Z])(PAT|AUTH)$", re.IGNORECASE)
+_WORDS = "token|key|apikey|secret|pass|password|passwd|passphrase|credentials?"
+_SECRET_OPTION = re.compile(rf"-.*(?<![a-z])({_WORDS})", re.IGNORECASE)
+_SECRET_NAME = re.compile(rf"(?<![a-z])({_WORDS}|pat|auth)(?![a-z])", re.IGNORECASE)
+_ASSIGNMENT = re.compile(r"(?:.*?[=,])?(?P<name>--?[\w-]+|[A-Za-z_]\w*)=(?P<value>.+)", re.DOTALL)
+_OF_RANKS = re.compile(r"-g?env")  # -genv NAME VALUE, -env NAME VALUE
 
 
 def is_secret(name: str) -> bool:
@@ -46,9 +51,18 @@ def _quoted(parts: Sequence[tuple[bool, str]]) -> str:
     if all(literal and not text for literal, text in parts):
         return "''"
     return "".join(
-        (shlex.quote(text) if text else "") if literal else f'"${{{text}}}"' if text else shlex.quote(MASK)
-        for literal, text in parts
+        _literal(text) if literal else f'"${{{text}}}"' if text else shlex.quote(MASK) for literal, text in parts
     )
+
+
+def _literal(text: str) -> str:
+    """A part of a word for a shell; what a terminal does not show, or a shell does not take from it, is printf's."""
+    runs = ((shown, "".join(run)) for shown, run in itertools.groupby(text, lambda c: c.isprintable() or c == "\n"))
+    return "".join(shlex.quote(run) if shown else f"\"$(printf '{_octal(run)}')\"" for shown, run in runs)
+
+
+def _octal(text: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(text))
 
 
 def _parts(words: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[tuple[bool, str], ...]]:
@@ -57,18 +71,25 @@ def _parts(words: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[t
     before = two_before = ""
     for word in words:
         parts = _split(word, secrets)
-        hidden = any(not literal for literal, _ in parts)
-        if not hidden and word and (_SECRET_OPTION.fullmatch(before) or (two_before == "-genv" and is_secret(before))):
-            parts = ((False, ""),)
-        assigned = _ASSIGNMENT.fullmatch(word)
-        if not hidden and assigned and assigned["value"] and _names_secret(assigned["name"]):
-            parts = ((True, f"{assigned['name']}="), (False, ""))
+        if all(literal for literal, _ in parts):
+            named = _OF_RANKS.fullmatch(two_before) and is_secret(before)
+            parts = ((False, ""),) if word and (named or _SECRET_OPTION.fullmatch(before)) else _assigned(word)
         yield parts
         two_before, before = before, word
 
 
+def _assigned(word: str) -> tuple[tuple[bool, str], ...]:
+    """NAME=VALUE, also behind an option (--env=NAME=VALUE) or another one (--export=ALL,NAME=VALUE)."""
+    start = 0
+    while found := _ASSIGNMENT.match(word, start):
+        if _names_secret(found["name"]):
+            return ((True, word[: found.start("value")]), (False, ""))
+        start = found.start("value")
+    return ((True, word),)
+
+
 def _names_secret(name: str) -> bool:
-    return _SECRET_OPTION.fullmatch(name) is not None if name.startswith("-") else is_secret(name)
+    return (_SECRET_OPTION.fullmatch if name.startswith("-") else _SECRET_NAME.search)(name) is not None
 
 
 def _split(word: str, secrets: Mapping[str, str]) -> tuple[tuple[bool, str], ...]:

@@ -78,6 +78,7 @@ _TOPOLOGY = (
         "-n",
         "--nproc",
         "-np",
+        "--np",
         metavar="N",
         type=AT_LEAST_ONE,
         envvar=f"{PREFIX}_NPROC",
@@ -87,6 +88,7 @@ _TOPOLOGY = (
         "--ppn",
         "-ppn",
         "--nproc_per_node",
+        "--nproc-per-node",
         metavar="N",
         type=AT_LEAST_ONE,
         envvar=f"{PREFIX}_PPN",
@@ -158,4 +160,10 @@ _PLACE = (
         help="Yeet the active environment first, to --env if that is given, and run from the copy.",
     ),
     option("--site", metavar="NAME", envvar=f"{PREFIX}_SITE", help="The machine.  [default: by host name]"),
+    option(
+        "--launcher",
+        metavar="NAME",
+        envvar=f"{PREFIX}_LAUNCHER",
+        help="What starts the ranks: srun, pals, hydra, openmpi or local.  [default: the first of them that can]",
+    ),
 )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ezpz.cluster.hostnames import fold
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch import wrapper
-from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools, Verdict
+from ezpz.launch.labels import with_labels
+from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools, Verdict, binding
 from ezpz.launch.masking import mask_environment, mask_words
 from ezpz.launch.rendezvous import Rendezvous
 from ezpz.launch.shown import pasteable
@@ -34,12 +35,14 @@ class LaunchRequest:
     """What the user asked for; None where nothing was said.
 
     options: words for the launcher itself, in order
+    launcher: its name; any that can
     """
 
     command: tuple[str, ...]
     wish: Wish = field(default_factory=Wish)
     cpu_bind: str | None = None
     options: tuple[str, ...] = ()
+    launcher: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,11 @@ class LaunchPlan:
     def line(self) -> str:
         """A line for a shell that does what this plan does, its hostfile included, without secrets."""
         return pasteable(self.invocation, self.job.environ)
+
+    def labelled(self) -> LaunchPlan:
+        """The same run, the launcher asked to tell which rank says what."""
+        argv = with_labels(self.launcher, self.invocation.argv)
+        return replace(self, invocation=replace(self.invocation, argv=argv))
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as a JSON document, without secrets."""
@@ -144,7 +152,7 @@ def plan(
 ) -> LaunchPlan:
     """Decide how to start the command.
 
-    Raises UsageError for numbers that do not fit, NotEnoughNodes and LauncherMissing.
+    Raises UsageError for numbers that do not fit and an unknown launcher, NotEnoughNodes and LauncherMissing.
     """
     facts = facts or Facts()
     if request.command[0].startswith("-"):
@@ -154,8 +162,10 @@ def plan(
     topology = spread(request.wish, len(allocation.nodes), facts.per_node)
     used = replace(allocation, nodes=allocation.nodes[: topology.nodes])
     spares = allocation.nodes[topology.nodes : topology.nodes + topology.spares]
-    bare = Job(request.command, used, topology.ranks, topology.ppn, environ, gpus_per_rank=request.wish.gpus_per_rank)
-    launcher, verdict, passed = _first_able(launchers, bare, tools)
+    numbers = (topology.ranks, topology.ppn)
+    gpus, chosen = request.wish.gpus_per_rank, request.launcher is not None
+    bare = Job(request.command, used, *numbers, environ, gpus_per_rank=gpus, chosen=chosen)
+    launcher, verdict, passed = _first_able(launchers, bare, tools, request.launcher)
     variables = {"MASTER_ADDR": facts.rendezvous.address, "MASTER_PORT": str(facts.rendezvous.port)}
     job, warnings = _complete(replace(bare, program=verdict.program), launcher, request, facts, topology, variables)
     invocation = launcher.invocation(job)
@@ -178,17 +188,27 @@ def plan(
     )
 
 
-def _first_able(launchers: Sequence[Launcher], job: Job, tools: Tools) -> tuple[Launcher, Verdict, tuple[str, ...]]:
-    """The first launcher that can, its verdict, and why those before it cannot."""
+def _named(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher]:
+    wanted = [launcher for launcher in launchers if name in (None, launcher.name)]
+    if not wanted:
+        names = dict.fromkeys(launcher.name for launcher in launchers)
+        raise UsageError(f"--launcher '{name}': there is no such launcher", hint=f"choose one of: {', '.join(names)}")
+    return wanted
+
+
+def _first_able(
+    launchers: Sequence[Launcher], job: Job, tools: Tools, wanted: str | None
+) -> tuple[Launcher, Verdict, tuple[str, ...]]:
+    """The first launcher that can, of those that are `wanted`, its verdict, and why those before it cannot."""
     passed: list[str] = []
-    for launcher in launchers:
+    for launcher in _named(launchers, wanted):
         verdict = launcher.judge(job, tools)
         if verdict.able:
             return launcher, verdict, tuple(passed)
         passed.append(f"{launcher.name}: {verdict.why}")
     raise LauncherMissing(
         f"nothing here can start ranks on {fold(node.name for node in job.allocation.nodes)}: {'; '.join(passed)}",
-        hint="load the module that has srun or mpiexec, or install MPICH",
+        hint="leave out --launcher" if wanted else "load the module that has srun or mpiexec, or install MPICH",
     )
 
 
@@ -207,10 +227,11 @@ def _complete(
         return _here(job, command, request, facts, topology)
     gpus = request.wish.gpus_per_rank if not names.has_devices else None
     devices = (facts.site.visible_devices, gpus) if gpus else None
+    variables = {**variables, **(facts.site.with_devices if gpus else {})}
     wrapped = wrapper.wrap(command, names, topology, variables, home=facts.home, devices=devices)
     options = (*facts.site.options.get(launcher.name, ()), *request.options)
     if request.cpu_bind is not None:
-        bind = request.cpu_bind.strip().removeprefix("--cpu-bind").lstrip("= ")
+        bind = binding(request.cpu_bind, "--cpu-bind, or CPU_BIND")
     else:
         bind = "" if _binds(request.options) else facts.site.binding(launcher.name, topology.ppn)
     return replace(job, command=wrapped, options=options, cpu_bind=bind), ()
@@ -237,10 +258,12 @@ def _own_variables(
     """What a rank gets that this host starts itself."""
     gpus = request.wish.gpus_per_rank
     first = int(own.get("LOCAL_RANK", "0")) * (gpus or 0)
-    devices = {facts.site.visible_devices: ",".join(map(str, range(first, first + gpus)))} if gpus else {}
-    return {**own, **shared, **devices}
+    if not gpus:
+        return {**own, **shared}
+    devices = ",".join(map(str, range(first, first + gpus)))
+    return {**own, **shared, **facts.site.with_devices, facts.site.visible_devices: devices}
 
 
 def _binds(options: Sequence[str]) -> bool:
     """Whether the user's own words for the launcher bind ranks already."""
-    return any(re.match(r"--?(cpu-)?bind", word) for word in options)
+    return any(re.match(r"--?(cpu[-_])?bind", word) for word in options)

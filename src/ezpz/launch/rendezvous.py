@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz.cluster import network
+from ezpz.cluster.hostnames import is_address, short
 
 if TYPE_CHECKING:
     import random
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20000, 32000)  # below those that Linux gives to outgoing connections
+TRIES = 64
+PATIENCE = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +39,50 @@ def rendezvous(
     hsn: str = network.AUTO,
     dial: Callable[[str, str], str] | None = None,
     is_free: Callable[[int], bool] | None = None,
+    is_free_at: Callable[[str, int], bool | None] | None = None,
 ) -> Rendezvous:
     """Where the ranks on these nodes meet: what MASTER_ADDR and MASTER_PORT say, else the first node.
 
-    A port of this host is known to be free; one of another host is only likely to be.
+    A MASTER_ADDR that names another host is left aside: rank 0 is not there. A port of another host is asked of it.
     """
-    master, free = nodes[0], is_free or port_is_free
-    alone = all(node.is_local for node in nodes)
-    address, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", "")
-    evidence = [f"MASTER_ADDR {address}: as in the environment"] if address else []
-    if not address:
-        address = LOOPBACK if alone else (dial or fast_name)(master.given, hsn) if master.is_local else master.address
-        evidence.append(f"MASTER_ADDR {address}: {'this host is the only node' if alone else 'the first node'}")
-    if port.isascii() and port.isdigit():
-        return Rendezvous(address, int(port), (*evidence, f"MASTER_PORT {port}: as in the environment"))
-    tries = [chance.choice(PORTS) for _ in range(64)]
-    chosen = next((each for each in tries if free(each)), tries[0]) if master.is_local else tries[0]
-    known = "free on this host" if master.is_local else f"drawn, for {master.name} is another host"
-    return Rendezvous(address, chosen, (*evidence, f"MASTER_PORT {chosen}: {known}"))
+    master = nodes[0]
+    address, evidence = _address(nodes, environ.get("MASTER_ADDR", ""), lambda name: (dial or fast_name)(name, hsn))
+    given = environ.get("MASTER_PORT", "")
+    if given.isascii() and given.isdigit() and 0 < int(given) < 65536:
+        return Rendezvous(address, int(given), (*evidence, f"MASTER_PORT {given}: as in the environment"))
+    ask = (is_free or port_is_free) if master.is_local else functools.partial(is_free_at or port_is_free_at, address)
+    port, free = _draw(ask, chance)
+    known = (
+        f"free on {'this host' if master.is_local else master.name}" if free else f"drawn, {master.name} does not tell"
+    )
+    return Rendezvous(address, port, (*evidence, f"MASTER_PORT {port}: {known}"))
+
+
+def _address(nodes: Sequence[Node], given: str, dial: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
+    master, alone = nodes[0], all(node.is_local for node in nodes)
+    if given and _may_be(given, master, alone=alone):
+        return given, (f"MASTER_ADDR {given}: as in the environment",)
+    aside = (f"MASTER_ADDR {given} of the environment is not the first node, {master.name}",) if given else ()
+    address = LOOPBACK if alone else dial(master.given) if master.is_local else master.address
+    return address, (*aside, f"MASTER_ADDR {address}: {'this host is the only node' if alone else 'the first node'}")
+
+
+def _may_be(address: str, node: Node, *, alone: bool) -> bool:
+    """Whether an address that the user has set leads to this node: by its name; of a number we know too little."""
+    host = short(address)
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return alone
+    return is_address(host) or host == node.name or host.startswith(f"{node.name}-")
+
+
+def _draw(ask: Callable[[int], bool | None], chance: random.Random) -> tuple[int, bool]:
+    """A port, and whether it is known to be free; of a host that does not tell, the first is as good as any."""
+    for _ in range(TRIES):
+        port = chance.choice(PORTS)
+        free = ask(port)
+        if free is not False:
+            return port, bool(free)
+    return port, False
 
 
 def fast_name(given: str, hsn: str) -> str:
@@ -70,3 +100,14 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def port_is_free_at(address: str, port: int) -> bool | None:
+    """Whether nobody listens on this port of another host; None if that host, or a firewall, says nothing."""
+    try:
+        socket.create_connection((address, port), PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, UnicodeError):  # UnicodeError: the name is no IDNA name
+        return None
+    return False

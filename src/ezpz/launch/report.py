@@ -17,20 +17,33 @@ class Report:
 
     marks: what ranks have reported; last: the end of what else the launcher has said
     pattern, found: what to look for in that, "" for nothing, and its first match
+    lost_line, lost: the same of a node that cannot be reached, looked for until all `ranks` have reported
+    given_up: the run was ended because of it
     """
 
-    def __init__(self, name: str, pattern: str = "") -> None:
+    def __init__(self, name: str, pattern: str = "", lost_line: str = "", ranks: int = 0) -> None:
         self.name = name
+        self.ranks = ranks
         self.pattern = re.compile(pattern.encode()) if pattern else None
+        self.lost_line = re.compile(rf"^(?:{lost_line})$".encode(), re.MULTILINE) if lost_line else None
+        self.lost: re.Match[bytes] | None = None
+        self.given_up = False
         self.found: re.Match[bytes] | None = None
         self.marks: list[Mark] = []
         self.last = b""
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether there are ranks that have reported nothing yet."""
+        return len(self.marks) < self.ranks
 
     def note(self, text: bytes) -> None:
         """The launcher, or nobody knows who, has said this on stderr."""
         said = self.last + text
         if self.pattern is not None and self.found is None:
             self.found = self.pattern.search(said)
+        if self.lost_line is not None and self.lost is None and self.is_starting:
+            self.lost = self.lost_line.search(said[: said.rfind(b"\n") + 1])
         self.last = said[-KEPT:]
 
 

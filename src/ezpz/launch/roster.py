@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.cluster.hostnames import expand, fold, short
-from ezpz.errors import NodesOutside, NotEnoughNodes
+from ezpz.cluster.remote import srun_argv, ssh_argv
+from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, ToolMissing
 from ezpz.launch.home import FAILED_NODES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ezpz.cluster.model import Allocation, Node
+    from ezpz.cluster.steps import Run
 
+ASKED = 3  # nodes
+PATIENCE = 10.0  # seconds for one of them
+_LIST = "EZPZ-FAILED "
 JOB_STEPS = ("PBS_NODEFILE", "PBS spool", "Slurm environment")
 """The steps of discovery that read what the job itself says, and start nothing."""
 
@@ -52,7 +59,8 @@ def choose(
         evidence.append(f"--exclude: {fold(unwanted - known)} is none of the nodes")
     if not left:
         raise NotEnoughNodes(
-            f"no node is left of {fold(known)}: {'; '.join((*left_out, *evidence))}", hint="run `ezpz yeet` again"
+            f"no node is left of {fold(known)}: {'; '.join((*left_out, *evidence))}",
+            hint="run `ezpz yeet` again" if missing else "exclude fewer",
         )
     return Roster(replace(allocation, nodes=left), tuple(left_out), tuple(evidence))
 
@@ -66,15 +74,48 @@ def read_failed(prefix: str) -> tuple[str, ...]:
         return ()
 
 
-def check_inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> None:
-    """Raise NodesOutside unless all chosen nodes are the job's. This host may be called differently in both."""
-    mine = {node.name for node in job.nodes}
-    here = job.local is not None
-    outside = [node.name for node in chosen if node.name not in mine and not (node.is_local and here)]
+def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
+    """The same, of a yeet that came from outside of its nodes: it leaves its list on the first node that it reached.
+
+    Of the first few nodes, the newest list counts: one that the last yeet did not reach may have an older one.
+    """
+    path = shlex.quote(os.path.join(prefix, FAILED_NODES))
+    script = f"[ -f {path} ]||exit 0; echo {_LIST}$(stat -c %Y {path}); cat {path}"
+    found: list[tuple[int, tuple[str, ...]]] = [(0, ())]
+    for node in nodes[:ASKED]:
+        argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, script)
+        with contextlib.suppress(ToolMissing, TimedOut):
+            found.append(_list_in(run(argv, timeout=PATIENCE).out))
+    return max(found)[1]
+
+
+def _list_in(said: str) -> tuple[int, tuple[str, ...]]:
+    """How old a list is, and the names in it; login scripts may have said something before."""
+    when, _, names = said.partition(_LIST)[2].partition("\n")
+    return (int(when), tuple(names.split())) if when.isdigit() else (0, ())
+
+
+def inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node, ...]:
+    """The chosen nodes under the names that the scheduler has for them. Raises NodesOutside unless all are the job's.
+
+    This host may be called differently in both.
+    """
+    mine = {node.name: node for node in job.nodes}
+    found = [(node, mine.get(node.name) or (job.local if node.is_local else None)) for node in chosen]
+    outside = [node.name for node, there in found if there is None]
     if outside:
         of = f"job {job.job_id}" if job.job_id else "the job"
         raise NodesOutside(
             f"{where} names {fold(outside)}, which {'is' if len(outside) == 1 else 'are'} not among the "
             f"{len(job.nodes)} nodes of {of}: {fold(mine)}",
-            hint="name nodes of the job; to leave the job alone, unset PBS_NODEFILE or SLURM_JOB_ID",
+            hint="name nodes of the job, or run it outside of the job",
         )
+    return tuple(
+        there if there.is_local else replace(there, address=node.address) for node, there in found if there is not None
+    )
+
+
+def in_order(nodes: Sequence[Node], job: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes in the order of the job, which is the only one that srun knows: rank 0 is on the first of them."""
+    place = {node.name: number for number, node in enumerate(job)}
+    return tuple(sorted(nodes, key=lambda node: place.get(node.name, len(place))))

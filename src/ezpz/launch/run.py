@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import secrets
@@ -94,22 +95,32 @@ def carry_out(
     Raises CommandNotFound and LauncherMissing when nothing can be started here.
     """
     envs = [{**environ, **extra} for extra in plan.invocation.ranks]
-    run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout)
-    report = Report(f"{wrapper.NAME}-{secrets.token_hex(4)}", plan.invocation.exit_line)
+    relay = relay_of(plan, environ)
+    asked: list[int] = []
+
+    def pass_on(running: process.Running, number: int) -> None:
+        if number in process.ENDING:
+            asked.append(number)
+        relay(running, number)
+
+    run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
+    name = f"{wrapper.NAME}-{secrets.token_hex(4)}"
+    report = Report(name, plan.invocation.exit_line, plan.invocation.lost_line, plan.job.ranks)
     try:
         with _argv(plan.invocation) as argv:
             place = wrapper.place(argv)
             if place is None:
-                return Ending(run(argv, report=None, pass_on=relay_of(plan, environ)))
+                return Ending(run(argv, report=None))
             argv[place] = report.name
-            return judged(plan, run(argv, report=report, pass_on=relay_of(plan, environ)), report)
+            status = run(argv, report=report)
+            return judged(plan, status if plan.launcher == Local.name else asked_to_end(status, asked), report)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
     except OSError as e:
         raise _not_found(
             plan,
             f"'{plan.invocation.argv[0]}' cannot be started on this host: {e.strerror}",
-            "does the script begin with #!?",
+            "does the script begin with #!?" if e.errno == errno.ENOEXEC else "",
         ) from e
 
 
@@ -125,8 +136,12 @@ def foreground(
     """Run a command line on this terminal, only its stderr goes through us if its ranks `report`."""
     if report is None:
         return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
-    with Ears(report, 2) as stderr:
-        return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on)
+    ears = Ears(report, 2)
+    hopeless = ears.hopeless if report.lost_line else None
+    with ears as stderr:
+        return process.foreground(
+            argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on, hopeless=hopeless
+        )
 
 
 @contextlib.contextmanager
@@ -143,9 +158,19 @@ def _argv(invocation: Invocation) -> Iterator[list[str]]:
         yield argv
 
 
+def asked_to_end(status: int, signals: Sequence[int]) -> int:
+    """The status of a launcher that has got these signals. MPICH's may be the bare number of one, or 255. Pure."""
+    return 128 + signals[-1] if signals and status in (*signals, 255) else status
+
+
 def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
     """What the status of a launcher means, as far as its ranks have reported. Pure."""
     error = verdict(plan, status, report.marks, report.last.decode(errors="replace"))
+    if report.lost is not None and report.is_starting and (report.given_up or status not in (0, *ENDED)):
+        error = LauncherFailed(
+            f"{plan.invocation.argv[0]} cannot reach all nodes: {report.lost[0].decode(errors='replace').strip()}",
+            hint="leave the node out with --exclude; --check finds such nodes first",
+        )
     lacking = {mark.host for mark in report.marks if mark.what in (wrapper.ABSENT, wrapper.HOMELESS)}
     known = error is None and status and report.found is not None
     return Ending(_status(report.found, status) if known and report.found else status, error, tuple(sorted(lacking)))

@@ -52,6 +52,7 @@ class Site:
 
     accelerators: a node, 0 for unknown
     visible_devices: the variable that tells a rank which accelerators are its own
+    with_devices: what else it then needs
     options: what each launcher's line gets besides
     cpu_bind: for each launcher, --cpu-bind by ranks a node ("12"), or "default"
     noise: patterns of lines that say nothing; failures: patterns of lines that say why
@@ -62,6 +63,7 @@ class Site:
     description: str = ""
     accelerators: int = 0
     visible_devices: str = "CUDA_VISIBLE_DEVICES"
+    with_devices: Mapping[str, str] = field(default_factory=dict)
     match: tuple[Match, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cpu_bind: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -105,7 +107,9 @@ def choose(
 
 def user_folder(environ: Mapping[str, str]) -> str:
     """Where users keep their files: $XDG_CONFIG_HOME/ezpz/sites, by default in ~/.config."""
-    base = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(base):  # as the XDG Base Directory Specification has it
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
     return os.path.join(base, "ezpz", "sites")
 
 
@@ -152,6 +156,7 @@ def _site(name: str, ours: Mapping[str, site_file.Parsed], theirs: Mapping[str, 
         merged.get("description", ""),
         merged.get("accelerators", 0),
         merged.get("visible-devices", "CUDA_VISIBLE_DEVICES"),
+        merged.get("with-devices", {}),
         tuple(_match(each) for each in merged.get("match", ()) if name != DEFAULT),
         {launcher: tuple(words) for launcher, words in merged.get("options", {}).items()},
         merged.get("cpu-bind", {}),

@@ -7,12 +7,17 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ezpz.errors import SiteFileError
+from ezpz.errors import SiteFileError, UsageError
+from ezpz.launch.launchers import LAUNCHERS, binding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-KEYS = ("description", "accelerators", "visible-devices", "noise", "match", "options", "cpu-bind", "failure")
+KEYS = (
+    *("description", "accelerators", "visible-devices", "with-devices"),
+    *("noise", "match", "options", "cpu-bind", "failure"),
+)
+NAMES = tuple(dict.fromkeys(launcher.name for launcher in LAUNCHERS if launcher.ranks))
 
 _LINE = re.compile(r"at line (\d+)")
 _HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?")
@@ -55,6 +60,7 @@ class _Check:
             "description": self.text_of,
             "accelerators": self.number,
             "visible-devices": self.text_of,
+            "with-devices": self.variables,
             "noise": self.patterns,
             "match": self.matches,
             "options": self.options,
@@ -110,20 +116,35 @@ class _Check:
         self.tables(key, value, ("hosts",), ("hosts", "variables"))
         for each in value:
             self.words(f"{key}.hosts", each["hosts"])
-            for name, pattern in self.table(f"{key}.variables", each.get("variables", {})).items():
-                self.text_of(f"{key}.variables.{name}", pattern)
+            self.variables(f"{key}.variables", each.get("variables", {}))
+
+    def by_launcher(self, key: str, value: Any) -> Iterator[tuple[str, Any]]:
+        """The entries of a table whose keys are launchers, each with its dotted key."""
+        for launcher, entry in self.table(key, value).items():
+            where = f"{key}.{launcher}"
+            if launcher not in NAMES:
+                self.complain(where, f"there is no launcher {launcher!r}", f"it may be {', '.join(NAMES)}")
+            yield where, entry
 
     def options(self, key: str, value: Any) -> None:
-        for launcher, words in self.table(key, value).items():
-            self.words(f"{key}.{launcher}", words)
+        for where, words in self.by_launcher(key, value):
+            self.words(where, words)
 
     def bindings(self, key: str, value: Any) -> None:
-        for launcher, table in self.table(key, value).items():
-            for ppn, binding in self.table(f"{key}.{launcher}", table).items():
-                where = f"{key}.{launcher}.{ppn}"
+        for table, entries in self.by_launcher(key, value):
+            for ppn, text in self.table(table, entries).items():
+                where = f"{table}.{ppn}"
                 if ppn != "default" and not ppn.isdigit():
                     self.complain(where, f"{ppn!r} is neither a number of ranks a node nor 'default'")
-                self.text_of(where, binding)
+                self.text_of(where, text)
+                try:
+                    binding(text, where)
+                except UsageError as e:
+                    self.complain(where, e.message)
+
+    def variables(self, key: str, value: Any) -> None:
+        for name, text in self.table(key, value).items():
+            self.text_of(f"{key}.{name}", text)
 
     def failures(self, key: str, value: Any) -> None:
         self.tables(key, value, ("pattern", "cause"), ("pattern", "cause", "culprit"))

@@ -70,6 +70,7 @@ def spread(wish: Wish, available: int, per_node: PerNode = PerNode()) -> Topolog
     With --nproc alone every node gets as many as every other. Raises UsageError for numbers that contradict each other,
     with the sum, and NotEnoughNodes.
     """
+    _check_sane(wish)
     hosts = _hosts(wish, available)
     ppn = wish.ppn
     evidence: tuple[str, ...] = ()
@@ -80,6 +81,16 @@ def spread(wish: Wish, available: int, per_node: PerNode = PerNode()) -> Topolog
     _check_gpus(wish, topology.ppn, per_node)
     spares = available - topology.nodes
     return Topology(topology.nodes, topology.ranks, topology.ppn, spares, (*evidence, *topology.evidence))
+
+
+def _check_sane(wish: Wish) -> None:
+    """What the command line cannot say, but a program can."""
+    least, most = (wish.nhosts.least, wish.nhosts.most) if wish.nhosts else (1, 1)
+    several = {"nproc": wish.nproc, "ppn": wish.ppn, "gpus_per_rank": wish.gpus_per_rank, "nhosts": least}
+    numbers = [(name, number, 1) for name, number in several.items()]
+    for name, number, lowest in (*numbers, ("the most of nhosts", most, least), ("spares", wish.spares, 0)):
+        if number is not None and number < lowest:
+            raise UsageError(f"{name} is {number}, and must be at least {lowest}")
 
 
 def _hosts(wish: Wish, available: int) -> int:
@@ -113,7 +124,7 @@ def _filled(wish: Wish, hosts: int, ppn: int | None) -> Topology:
     ranks = wish.nproc
     if ranks is None:
         assert ppn is not None
-        return Topology(hosts, hosts * ppn, ppn, evidence=(f"-n {hosts * ppn}: {hosts} nodes x {ppn}",))
+        return Topology(hosts, hosts * ppn, ppn, evidence=(f"-n {hosts * ppn}: {_count(hosts, 'node')} x {ppn}",))
     if ppn is None:
         ppn = _even(wish, ranks, hosts)
         used = -(-ranks // ppn)
@@ -125,7 +136,7 @@ def _filled(wish: Wish, hosts: int, ppn: int | None) -> Topology:
         )
     if ranks > hosts * ppn:
         raise UsageError(
-            f"-n {ranks} does not fit with --ppn {ppn}: {hosts} nodes x {ppn} = {hosts * ppn} < {ranks}",
+            f"-n {ranks} does not fit with --ppn {ppn}: {_count(hosts, 'node')} x {ppn} = {hosts * ppn} < {ranks}",
             hint=f"raise --ppn to {-(-ranks // hosts)}, or leave it out",
         )
     return Topology(-(-ranks // ppn), ranks, ppn)

@@ -64,25 +64,29 @@ def wrap(
     """The words that run `command` as a rank.
 
     variables: set as they are. home: the environment that the command runs in. devices: the variable that names a
-    rank's accelerators, and how many it gets.
+    rank's accelerators, and how many it gets. A word ":" hides in the script: every launcher ends a command there.
     """
+    hidden = ":" in command
     parts = (
         _MARKS,
+        *((f"set -- {shlex.join(command)}",) if hidden else ()),
         *_who(names, topology),
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
         *(home.script() if home else ()),
         *(_devices(*devices) if devices else ()),
-        'command -v "$1">/dev/null||{ m absent "command not found: $1";exit 51;}',
+        f'{_IS_PROGRAM}||{{ m absent "command not found: $1";exit 51;}}',
         f'm {STARTED} ""',
         'exec "$@"',
     )
-    return ("sh", "-c", "; ".join(parts), NAME, *command)
+    return ("sh", "-c", "; ".join(parts), NAME, *(() if hidden else command))
 
 
 def place(argv: Sequence[str]) -> int | None:
     """Where NAME stands in a command line whose command is wrapped; None in one whose command is not."""
     return next((at for at in range(2, len(argv)) if argv[at] == NAME and argv[at - 1].startswith(_MARKS)), None)
 
+
+_IS_PROGRAM = 'case $1 in */*)[ -f "$1" ]&&[ -x "$1" ];;*)command -v "$1">/dev/null;;esac'
 
 # m WHAT TEXT: to a run that listens, a mark; to whoever pasted the line, the text.
 _MARKS = (

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.cluster.model import Allocation, Node
-from ezpz.errors import NodesOutside, NotEnoughNodes, UsageError
+from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, UsageError
 from ezpz.launch.accelerators import Sight, per_node
 from ezpz.launch.home import Home, find_home
-from ezpz.launch.rendezvous import PORTS, port_is_free, rendezvous
-from ezpz.launch.roster import check_inside, choose, read_failed
+from ezpz.launch.rendezvous import PORTS, port_is_free, port_is_free_at, rendezvous
+from ezpz.launch.roster import ask_failed, choose, in_order, inside, read_failed
+from ezpz.process import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,20 +111,48 @@ def test_nodes_that_failed_or_are_excluded_are_left_out(tmp_path: Path) -> None:
     assert read_failed(str(tmp_path / "none")) == ()
 
 
+@pytest.mark.parametrize("srun", [False, True])
+def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(srun: bool) -> None:  # noqa: FBT001
+    said = {
+        "n1": "",
+        "n2": "hello\nEZPZ-FAILED 100\nn9\n",
+        "n3": "EZPZ-FAILED 200\nn1\nn5.site\n",
+        "n4": "EZPZ-FAILED 300\n",
+    }
+
+    def run(argv: Any, *, timeout: float | None = None) -> Completed:
+        assert argv[0] == ("srun" if srun else "ssh")
+        (name,) = (name for name in said if any(name in word for word in argv[:-1]))
+        if name == "n1":
+            raise TimedOut("it hangs")
+        return Completed(argv, 0, said[name].encode(), b"")
+
+    assert ask_failed("/tmp/it's", nodes(*said), run, srun=srun) == ("n1", "n5.site")
+    assert ask_failed("/tmp/it's", nodes("n1"), run, srun=srun) == ()
+
+
 def test_nobody_left_is_an_error() -> None:
     with pytest.raises(NotEnoughNodes, match=r"no node is left of n\[1-2\]: left out n2.*--exclude: left out n1"):
         choose(AWAY, exclude=("n1",), failed=("n2",), place="/t")
 
 
 def test_nodes_outside_of_the_job() -> None:
-    check_inside(nodes("n2"), AWAY, "--hosts")
-    check_inside(nodes("localhost", local="localhost"), HERE, "--hosts")
     with pytest.raises(NodesOutside, match=r"the hostfile h names n\[7-8\], which are not among the 2 nodes of job 1"):
-        check_inside(nodes("n1", "n7", "n8"), AWAY, "the hostfile h")
+        inside(nodes("n1", "n7", "n8"), AWAY, "the hostfile h")
+
+
+def test_nodes_of_the_job_are_called_what_the_scheduler_calls_them() -> None:
+    mine = (Node("n2", "n2-hsn0", "N2.other"), Node("localhost", "localhost", "localhost", is_local=True))
+    assert inside(mine, HERE, "--hosts") == (Node("n2", "n2-hsn0", "n2.site"), HERE.nodes[0])
+
+
+def test_srun_has_an_order_of_its_own() -> None:
+    job = nodes("n10", "n2", "n1")
+    assert in_order(nodes("n1", "n10", "new"), job) == nodes("n10", "n1", "new")
 
 
 def meet(allocation: Allocation, environ: Mapping[str, str] | None = None, **ports: Any) -> tuple[str, int]:
-    found = rendezvous(allocation.nodes, environ or {}, random.Random(1), **ports)
+    found = rendezvous(allocation.nodes, environ or {}, random.Random(1), **{"is_free_at": lambda *_: True, **ports})
     assert len(found.evidence) == 2
     return found.address, found.port
 
@@ -132,7 +161,58 @@ def test_ranks_meet_on_the_first_node_by_its_fast_name() -> None:
     assert meet(AWAY)[0] == "n1-hsn0"
     assert meet(HERE, dial=lambda given, hsn: f"{given}/{hsn}", is_free=lambda _: True)[0] == "n1.site/auto"
     assert meet(Allocation("localhost", None, nodes("n1", local="n1")))[0] == "127.0.0.1"
-    assert meet(AWAY, {"MASTER_ADDR": "m", "MASTER_PORT": "7"}) == ("m", 7)
+
+
+@pytest.mark.parametrize("given", ["n1", "N1.site", "n1-ib0", "n1-hsn1.hsn.site", "10.0.0.1"])
+def test_what_the_environment_says_of_where_to_meet_is_kept(given: str) -> None:
+    assert meet(AWAY, {"MASTER_ADDR": given, "MASTER_PORT": "7"}) == (given, 7)
+
+
+@pytest.mark.parametrize("given", ["n2", "n11", "other", "localhost", "127.0.0.1", "::1"])
+def test_an_address_that_is_not_the_first_nodes_is_left_aside(given: str) -> None:
+    found = rendezvous(AWAY.nodes, {"MASTER_ADDR": given, "MASTER_PORT": "7"}, random.Random(1))
+    assert (found.address, found.port) == ("n1-hsn0", 7)
+    assert found.evidence[0] == f"MASTER_ADDR {given} of the environment is not the first node, n1"
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [("localhost", "localhost"), ("127.0.0.1", "127.0.0.1"), ("n1", "n1"), ("n7", "127.0.0.1")],
+)
+def test_one_host_alone_may_be_called_anything_that_leads_to_it(given: str, address: str) -> None:
+    assert rendezvous(nodes("n1", local="n1"), {"MASTER_ADDR": given}, random.Random(1)).address == address
+
+
+@pytest.mark.parametrize("given", ["", "x", "0", "65536", "-1", "\u0663"])
+def test_what_is_no_port_is_left_aside(given: str) -> None:
+    assert meet(AWAY, {"MASTER_PORT": given})[1] in PORTS
+
+
+def test_a_port_of_another_host_is_asked_of_it() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def ask(address: str, port: int) -> bool | None:
+        asked.append((address, port))
+        return len(asked) == 3
+
+    found = rendezvous(AWAY.nodes, {}, random.Random(1), is_free_at=ask)
+    assert asked[-1] == (found.address, found.port) == ("n1-hsn0", found.port)
+    assert len(asked) == 3
+    assert found.evidence[-1] == f"MASTER_PORT {found.port}: free on n1"
+    silent = rendezvous(AWAY.nodes, {}, random.Random(1), is_free_at=lambda *_: None)
+    assert silent.port == asked[0][1]
+    assert silent.evidence[-1].endswith("n1 does not tell")
+
+
+def test_whether_somebody_listens() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        port = busy.getsockname()[1]
+        assert port_is_free_at("127.0.0.1", port) is True
+        busy.listen()
+        assert port_is_free_at("127.0.0.1", port) is False
+    assert port_is_free_at("no-such-host.invalid", 22) is None
+    assert port_is_free_at("a" * 70 + ".b", 22) is None
 
 
 def test_the_port_is_free_where_that_can_be_known() -> None:

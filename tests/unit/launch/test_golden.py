@@ -35,7 +35,10 @@ SITES: dict[str, tuple[str, FakeTools, str, dict[str, str]]] = {
     "frontier": (
         "frontier00001", FakeTools({"srun": ""}), "", {**SLURM, "SLURM_JOB_NODELIST": "frontier[00001-00002]"}
     ),
-    "perlmutter": ("nid001234", FakeTools({"srun": ""}), "", {**SLURM, "SLURM_JOB_NODELIST": "nid[001234-001235]"}),
+    "perlmutter": (
+        "nid001234", FakeTools({"srun": ""}), "",
+        {**SLURM, "SLURM_JOB_NODELIST": "nid[001234-001235]", "NERSC_HOST": "perlmutter"},
+    ),
     "default": ("n1", FakeTools({"mpiexec": HYDRA}), "n1 n2", {}),
 }  # fmt: skip
 WRAPPED = re.compile(r"sh -c '.*' ezpz ")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ezpz.launch.masking import mask_environment, mask_words, shell_line
@@ -20,13 +20,16 @@ ENVIRON = {
 
 
 def test_values_of_secret_variables_are_masked() -> None:
-    masked = mask_environment({**ENVIRON, "DB_PASSWORD": "x", "MY_SECRET": "", "credential_file": "/x"})
+    others = {"DB_PASSWORD": "x", "MY_SECRET": "", "credential_file": "/x", "PGPASS": "x", "GITHUB_PAT": "x"}
+    masked = mask_environment({**ENVIRON, **others, "PATH": "/bin", "XPATH": "/", "OAUTH_URL": "u"})
     assert {name for name, value in masked.items() if value == "***"} == {
         "HF_TOKEN",
         "WANDB_API_KEY",
         "TOKENIZERS_PARALLELISM",
         "DB_PASSWORD",
         "credential_file",
+        "PGPASS",
+        "GITHUB_PAT",
     }
 
 
@@ -41,6 +44,14 @@ def test_values_of_secret_variables_are_masked() -> None:
         ("mpiexec -x MY_TOKEN=abc app", "mpiexec -x MY_TOKEN=*** app", "mpiexec -x MY_TOKEN='***' app"),
         ("app --tokenizer bert --flag false", "app --tokenizer bert --flag false", "app --tokenizer bert --flag false"),
         ("app a=b -k=v", "app a=b -k=v", "app a=b -k=v"),
+        ("mpiexec -env A_KEY abc app", "mpiexec -env A_KEY *** app", "mpiexec -env A_KEY '***' app"),
+        ("mpiexec --env=MY_TOKEN=abc app", "mpiexec --env=MY_TOKEN=*** app", "mpiexec --env=MY_TOKEN='***' app"),
+        (
+            "srun --export=ALL,A=b,MY_PAT=abc app",
+            "srun --export=ALL,A=b,MY_PAT=*** app",
+            "srun --export=ALL,A=b,MY_PAT='***' app",
+        ),
+        ("app tokenizer=bert monkey=1 x.y=z", "app tokenizer=bert monkey=1 x.y=z", "app tokenizer=bert monkey=1 x.y=z"),
     ],
 )
 def test_words_of_a_line(line: str, masked: str, pasteable: str) -> None:
@@ -52,9 +63,14 @@ words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categori
 
 
 @given(words)
-def test_what_holds_no_secret_is_quoted_as_it_is(found: list[str]) -> None:
+@example(["a\x1bb", "\udcff", "new\nline\n", "tab\t", "", "nb\xa0sp", "it's", "$HOME", "*"])
+@settings(deadline=None, max_examples=30)
+def test_what_holds_no_secret_is_what_a_shell_makes_of_it(found: list[str]) -> None:
     plain = [word for word in found if "=" not in word and not word.startswith("-")]
-    assert shlex.split(shell_line(plain, ENVIRON)) == plain
+    line = shell_line(["printf", "%s\\0", *plain], {})
+    assert all(character.isprintable() or character == "\n" for character in line)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env={"PATH": "/usr/bin:/bin"})
+    assert done.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in plain or [""]]
 
 
 def test_a_shell_puts_the_secret_back() -> None:

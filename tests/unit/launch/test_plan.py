@@ -84,7 +84,7 @@ def test_srun_inside_a_slurm_job() -> None:
     planned = decide("slurm", SRUN, job_id="7", environ=IN_JOB, ppn=2)
     assert planned.launcher == "srun"
     assert planned.reason == "the nodes belong to Slurm's job 7"
-    line = "srun --quit-on-interrupt -N 4 -n 8 --ntasks-per-node=2 -w n[000-003] -- app -x"
+    line = "srun --quit-on-interrupt -N 4 -n 8 --ntasks-per-node=2 -w n[000-003].site -- app -x"
     assert bare(planned) == tuple(line.split())
 
 
@@ -103,12 +103,12 @@ def test_hosts_chosen_among_those_of_a_slurm_job_go_through_srun() -> None:
     planned = decide("hosts", SRUN, environ=IN_JOB, count=1)
     assert planned.launcher == "srun"
     assert "--jobid=7" not in planned.invocation.argv
-    assert planned.invocation.argv[planned.invocation.argv.index("-w") + 1] == "n000"
+    assert planned.invocation.argv[planned.invocation.argv.index("-w") + 1] == "n000.site"
 
 
 def test_only_the_nodes_that_get_ranks_are_named() -> None:
     planned = decide("slurm", SRUN, job_id="7", environ=IN_JOB, nproc=2)
-    assert "n[000-001]" in planned.invocation.argv
+    assert "n[000-001].site" in planned.invocation.argv
     assert len(planned.job.allocation.nodes) == 2
 
 
@@ -127,7 +127,14 @@ def test_hydra_anywhere(scheduler: str) -> None:
     planned = decide(scheduler, FakeTools({"mpiexec": HYDRA}), count=2)
     assert planned.launcher == "hydra"
     assert bare(planned) == tuple(f"mpiexec -f {HOSTFILE} -n 2 -ppn 1 app -x".split())
-    assert planned.invocation.hostfile == "n000-hsn0\nn001-hsn0\n"
+    in_job = scheduler in ("pbs", "slurm")
+    assert planned.invocation.hostfile == ("n000.site\nn001.site\n" if in_job else "n000-hsn0\nn001-hsn0\n")
+
+
+def test_open_mpi_inside_a_job_gets_the_names_that_the_job_has() -> None:
+    """With those of another network, an mpiexec that asks the scheduler says that they are not allocated."""
+    planned = decide("hosts", FakeTools({"mpiexec": OPEN_MPI}), count=2, environ={"PBS_JOBID": "7"})
+    assert planned.invocation.hostfile == "n000.site slots=1\nn001.site slots=1\n"
 
 
 def test_open_mpi_counts_slots() -> None:
@@ -235,7 +242,7 @@ def test_options_of_the_site_come_before_those_of_the_user() -> None:
         ("hosts", FakeTools({"mpiexec": OPEN_MPI}), ("--bind-to", "cores")),
     ],
 )
-@pytest.mark.parametrize("given", ["cores", "--cpu-bind=cores", "--cpu-bind cores"])
+@pytest.mark.parametrize("given", ["cores", "--cpu-bind=cores", "--cpu-bind cores", "-bind-to cores", " cores "])
 def test_a_binding_is_said_in_the_words_of_the_launcher(
     scheduler: str, tools: FakeTools, words: tuple[str, ...], given: str
 ) -> None:
@@ -245,10 +252,64 @@ def test_a_binding_is_said_in_the_words_of_the_launcher(
     assert "none" not in bare(planned)
 
 
-def test_a_binding_of_ones_own_keeps_that_of_the_site_away() -> None:
+@pytest.mark.parametrize("option", ["-bind-to", "--bind-to", "--cpu_bind=none"])
+def test_a_binding_of_ones_own_keeps_that_of_the_site_away(option: str) -> None:
     facts = Facts(Site("s", cpu_bind={"hydra": {"default": "core"}}))
-    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), options=("-bind-to", "none"), facts=facts)
-    assert bare(planned).count("-bind-to") == 1
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), options=(option, "none"), facts=facts)
+    assert "core" not in bare(planned)
+
+
+@pytest.mark.parametrize("mpiexec", [PALS, HYDRA, OPEN_MPI])
+def test_a_binding_brings_further_words_along(mpiexec: str) -> None:
+    planned = decide("pbs", FakeTools({"mpiexec": mpiexec}), cpu_bind="depth --depth=8")
+    line = " ".join(bare(planned))
+    assert "bind=depth --depth=8" in line or "bind-to depth --depth=8" in line
+    nothing = decide("pbs", FakeTools({"mpiexec": mpiexec}), cpu_bind="")
+    assert "bind" not in " ".join(bare(nothing))
+
+
+def test_an_open_quote_in_a_binding_is_an_error_of_the_user() -> None:
+    with pytest.raises(UsageError, match='--cpu-bind, or CPU_BIND "list:1\'": No closing quotation'):
+        decide("pbs", FakeTools({"mpiexec": PALS}), cpu_bind="list:1'")
+
+
+def test_a_launcher_can_be_chosen() -> None:
+    both = FakeTools({"srun": "", "mpiexec": HYDRA})
+    planned = plan(LaunchRequest(("app",), launcher="hydra"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
+    assert planned.launcher == "hydra"
+    with pytest.raises(UsageError, match="--launcher 'jsrun': there is no such launcher") as caught:
+        plan(LaunchRequest(("app",), launcher="jsrun"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
+    assert caught.value.hint == "choose one of: srun, local, pals, hydra, openmpi"
+    with pytest.raises(LauncherMissing, match="openmpi: /usr/bin/mpiexec --version says 'HYDRA"):
+        plan(LaunchRequest(("app",), launcher="openmpi"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
+def test_a_job_of_this_host_alone_needs_no_launcher(scheduler: str) -> None:
+    """As in a container, in which there is no srun. But an mpiexec that nobody knows is not passed over in silence."""
+    planned = decide(scheduler, FakeTools(), count=1, local=1, nproc=2)
+    assert (planned.launcher, planned.reason) == ("local", "this host is the only node, and no launcher is needed")
+    assert decide(scheduler, FakeTools({"mpiexec": HYDRA}), count=1, local=1).launcher == "hydra"
+    strange = FakeTools({"mpiexec": "What?"})
+    with pytest.raises(LauncherMissing, match="local: there is mpiexec, and --launcher does not say local"):
+        decide(scheduler, strange, count=1, local=1)
+    alone = Allocation(scheduler, "7", nodes(1, local=1))
+    assert plan(LaunchRequest(("app",), launcher="local"), alone, strange, environ={}).launcher == "local"
+
+
+def test_a_lone_colon_is_the_commands_and_no_launcher_sees_it() -> None:
+    planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), command=("app", "a b", ":", "c"))
+    argv = planned.invocation.argv
+    assert ":" not in argv
+    assert argv[-1] == "ezpz"
+    assert "set -- app 'a b' : c; " in argv[-2]
+
+
+def test_the_line_that_is_shown_labels_if_the_run_does() -> None:
+    planned = decide("slurm", SRUN, job_id="7", environ=IN_JOB).labelled()
+    assert planned.invocation.argv[:2] == ("srun", "--label")
+    assert planned.line.startswith("srun --label ")
+    assert decide("localhost", FakeTools(), count=1, local=1).labelled().invocation.argv == ("app", "-x")
 
 
 def test_accelerators_are_slurms_to_give_or_ours() -> None:
@@ -259,6 +320,17 @@ def test_accelerators_are_slurms_to_give_or_ours() -> None:
     assert "CUDA_VISIBLE_DEVICES=$((LOCAL_RANK*2)),$((LOCAL_RANK*2+1))" in " ".join(pals.invocation.argv)
     local = decide("localhost", FakeTools(), count=1, local=1, nproc=2, gpus_per_rank=2)
     assert [own["CUDA_VISIBLE_DEVICES"] for own in local.invocation.ranks] == ["0,1", "2,3"]
+
+
+def test_what_accelerators_need_besides_comes_with_them() -> None:
+    facts = Facts(Site("s", visible_devices="ZE_AFFINITY_MASK", with_devices={"ZE_FLAT_DEVICE_HIERARCHY": "FLAT"}))
+    pals = FakeTools({"mpiexec": PALS})
+    line = " ".join(decide("pbs", pals, gpus_per_rank=1, facts=facts).invocation.argv)
+    assert "export ZE_FLAT_DEVICE_HIERARCHY=FLAT; " in line
+    assert "ZE_AFFINITY_MASK=$((LOCAL_RANK*1))" in line
+    assert "ZE_" not in " ".join(decide("pbs", pals, facts=facts).invocation.argv)
+    (own,) = decide("localhost", FakeTools(), count=1, local=1, gpus_per_rank=1, facts=facts).invocation.ranks
+    assert (own["ZE_FLAT_DEVICE_HIERARCHY"], own["ZE_AFFINITY_MASK"]) == ("FLAT", "0")
 
 
 def test_open_mpi_is_told_each_variable_but_those_of_this_host() -> None:

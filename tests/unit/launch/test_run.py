@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import CommandNotFound, LauncherFailed
+from ezpz.launch import ears as ears_module
 from ezpz.launch.ears import Ears
 from ezpz.launch.home import Home
-from ezpz.launch.launchers import SRUN_EXIT
+from ezpz.launch.launchers import SRUN_EXIT, SSH_LOST
 from ezpz.launch.plan import Facts, LaunchPlan
 from ezpz.launch.report import Report
-from ezpz.launch.run import verdict
+from ezpz.launch.run import asked_to_end, judged, verdict
 from ezpz.launch.wrapper import ABSENT, HOMELESS, STARTED, Mark
 from tests.unit.launch.test_plan import HYDRA, FakeTools, decide
 
@@ -39,6 +41,22 @@ def test_a_launcher_that_fails_before_any_rank_runs_is_to_blame_with_its_last_li
 )
 def test_otherwise_the_status_is_the_commands(status: int, marks: tuple[Mark, ...]) -> None:
     assert verdict(hydra(), status, marks, SAID) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "signals", "meant"),
+    [
+        (255, [15], 143),
+        (15, [15], 143),
+        (2, [2, 15], 143),
+        (143, [15], 143),
+        (7, [15], 7),
+        (255, [], 255),
+        (15, [], 15),
+    ],
+)
+def test_the_status_of_a_launcher_that_was_asked_to_end(status: int, signals: list[int], meant: int) -> None:
+    assert asked_to_end(status, signals) == meant
 
 
 def test_what_a_node_lacks_is_told_with_the_node() -> None:
@@ -106,6 +124,50 @@ def test_the_first_rank_that_srun_names_gives_the_status() -> None:
     os.close(ears.target)
     assert report.found is not None
     assert report.found["code"] == b"7"
+
+
+LOST = b"ssh: connect to host n002 port 22: Connection refused\r\n"
+
+
+def test_ranks_that_do_not_come_after_a_node_said_no_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report("ezpz-1a", "", SSH_LOST, 2)
+    ears = Ears(report, os.open(os.devnull, os.O_WRONLY))
+    monkeypatch.setattr(ears_module, "LATE", 0.0)
+    ears.hear(b"\x1eezpz-1a started 0 n001\x1e\nssh: connect to ")
+    assert not ears.hopeless()
+    ears.hear(LOST.removeprefix(b"ssh: connect to "))
+    ears.hopeless()
+    assert ears.hopeless()
+    error = judged(hydra(), 143, report).error
+    assert isinstance(error, LauncherFailed)
+    assert error.message == "mpiexec cannot reach all nodes: ssh: connect to host n002 port 22: Connection refused"
+    ears.hear(b"\x1eezpz-1a started 1 n002\x1e\n")
+    assert not ears.hopeless()
+    assert judged(hydra(), 7, report).error is None
+    os.close(ears.target)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ssh: Could not resolve hostname n9: Name or service not known",
+        "root@n002: Permission denied (publickey,password).",
+        "Host key verification failed.",
+        "kex_exchange_identification: read: Connection reset by peer",
+        "Connection closed by 10.0.0.2 port 22",
+    ],
+)
+def test_what_ssh_says_of_a_node_that_it_cannot_reach(line: str) -> None:
+    assert re.fullmatch(SSH_LOST, line)
+    assert not re.fullmatch(SSH_LOST, f"app: {line}") or "Permission" in line
+
+
+def test_what_a_program_says_of_ssh_once_all_ranks_run_is_its_own_business() -> None:
+    report = Report("ezpz-1a", "", SSH_LOST, 1)
+    ears = Ears(report, os.open(os.devnull, os.O_WRONLY))
+    ears.hear(b"\x1eezpz-1a started 0 n001\x1e\n" + LOST)
+    os.close(ears.target)
+    assert report.lost is None
 
 
 def test_much_output_is_handed_on_whole() -> None:

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
         (("x4310c3s2b0n0-hsn0.hsn.cm.aurora.alcf.anl.gov",), {}, "aurora"),
         (("x1921c0s3b0n0",), {}, "sunspot"),
         (("uan-0002",), {}, "sunspot"),
+        (("uan01",), {}, "default"),
         (("x3001c0s1b0n0",), {}, "polaris"),
         (("x3001c0s1b0n0",), {"PBS_O_HOST": "sirius-login-01"}, "sirius"),
         (("sophia-gpu-07",), {}, "sophia"),
         (("frontier00123",), {}, "frontier"),
-        (("nid001234",), {}, "perlmutter"),
+        (("nid001234",), {"NERSC_HOST": "perlmutter"}, "perlmutter"),
+        (("nid001234",), {}, "default"),
+        (("x1", "x3-gpu", "x4000"), {}, "default"),
         (("login07",), {"NERSC_HOST": "perlmutter"}, "perlmutter"),
         (("login07",), {}, "default"),
         (("laptop", "x3001c0s1b0n0"), {}, "polaris"),
@@ -46,7 +49,7 @@ def test_every_packaged_site_is_sound(tmp_path: Path) -> None:
         site = choose((), {}, wanted=name, folder=str(tmp_path))
         assert site.description
         assert all(re.compile(pattern) for pattern in (*site.noise, *(each.pattern for each in site.failures)))
-        assert (site.accelerators > 0) == (name != "default")
+        assert (site.accelerators > 0) == (name not in ("default", "sirius"))
 
 
 def test_an_unknown_site_is_answered_with_the_known_ones(tmp_path: Path) -> None:
@@ -66,12 +69,12 @@ def test_a_new_machine_needs_no_code(tmp_path: Path) -> None:
 def test_a_users_file_is_laid_over_ours_and_wins_over_a_site_that_matches_as_well(tmp_path: Path) -> None:
     (tmp_path / "aurora.toml").write_text('noise = ["mine"]\n[cpu-bind.pals]\n6 = "depth"\n')
     (tmp_path / "other.toml").write_text('[[match]]\nhosts = ["x3*"]\n')
-    site = choose(("x4310",), {}, folder=str(tmp_path))
+    site = choose(("x4310c3s2b0n0",), {}, folder=str(tmp_path))
     assert site.noise[-1] == "mine"
     assert len(site.noise) > 1
     assert site.cpu_bind["pals"] == {"6": "depth"}
     assert site.accelerators == 12
-    assert choose(("x3001",), {}, folder=str(tmp_path)).name == "other"
+    assert choose(("x3001c0s1b0n0",), {}, folder=str(tmp_path)).name == "other"
 
 
 def test_bindings_are_by_ranks_a_node(tmp_path: Path) -> None:
@@ -84,6 +87,8 @@ def test_bindings_are_by_ranks_a_node(tmp_path: Path) -> None:
 def test_where_the_users_files_lie() -> None:
     assert user_folder({"HOME": "/h"}) == "/h/.config/ezpz/sites"
     assert user_folder({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}) == "/x/ezpz/sites"
+    for ignored in ("", "x", "./x"):
+        assert user_folder({"HOME": "/h", "XDG_CONFIG_HOME": ignored}) == "/h/.config/ezpz/sites"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +109,10 @@ def test_where_the_users_files_lie() -> None:
         ("[[failure]]\npattern = '['\ncause = 'c'\n", 2, "is no regular expression"),
         ("[[failure]]\npattern = 'x'\ncause = 'c'\nculprit = 1\n", 4, "culprit must be true or false"),
         ("accelerators = 4\nnoise = [\n", 2, "this is no TOML"),
+        ("[options]\n\nmpich = ['-x']\n", 3, "there is no launcher 'mpich'"),
+        ("[cpu-bind.local]\n4 = 'x'\n", 1, "there is no launcher 'local'"),
+        ('[cpu-bind.srun]\n4 = "a\'"\n', 2, "No closing quotation"),
+        ("[with-devices]\nA = 1\n", 2, "A must be text"),
     ],
 )
 def test_what_is_wrong_has_its_line(text: str, line: int, what: str, tmp_path: Path) -> None:
@@ -124,9 +133,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_failures_add_up(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text("[[failure]]\npattern = 'x'\ncause = 'c'\nculprit = false\n")
+    (tmp_path / "default.toml").write_text("[[failure]]\npattern = 'y'\ncause = 'd'\n")
     failures = choose((), {}, wanted="m", folder=str(tmp_path)).failures
-    assert failures[-1] == Failure("x", "c", culprit=False)
-    assert len(failures) > 1
+    assert failures == (Failure("y", "d"), Failure("x", "c", culprit=False))
 
 
 def test_a_line_is_found_below_its_table() -> None:

@@ -84,6 +84,22 @@ def test_there_is_one_way_to_ask_for_spares() -> None:
         spread(Wish(nhosts=NodeCount(2, 2), spares=1), 4)
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(0),
+        Wish(ppn=-1),
+        Wish(gpus_per_rank=0),
+        Wish(spares=-1),
+        Wish(nhosts=NodeCount(0, 2)),
+        Wish(nhosts=NodeCount(3, 2)),
+    ],
+)
+def test_numbers_that_cannot_be(wish: Wish) -> None:
+    with pytest.raises(UsageError, match="must be at least"):
+        spread(wish, 4)
+
+
 counts = st.integers(1, 5000)
 maybe = st.none() | counts
 few = st.integers(1, 128)
@@ -124,3 +140,24 @@ def test_numbers_that_agree_are_taken_in_any_combination(count: int, ppn: int) -
     for wish in (Wish(count * ppn, ppn, nhosts), Wish(count * ppn, None, nhosts), Wish(None, ppn, nhosts)):
         found = spread(wish, count)
         assert (found.nodes, found.ranks, found.ppn) == full
+
+
+@given(
+    nproc=st.integers(1, 40),
+    ppn=st.none() | st.integers(1, 8),
+    least=st.integers(1, 8),
+    more=st.integers(0, 4),
+    count=st.integers(1, 10),
+)
+def test_numbers_are_refused_only_if_nothing_fits(
+    nproc: int, ppn: int | None, least: int, more: int, count: int
+) -> None:
+    """Against all there is to try. Without ppn, every node gets as many ranks as every other."""
+    tried = range(least, min(least + more, count) + 1)
+    fits = [hosts for hosts in tried if (nproc == hosts * ppn if ppn else nproc % hosts == 0)]
+    wish = Wish(nproc, ppn, NodeCount(least, least + more))
+    if fits:
+        assert spread(wish, count).nodes == max(fits)
+    else:
+        with pytest.raises((UsageError, NotEnoughNodes)):
+            spread(wish, count)

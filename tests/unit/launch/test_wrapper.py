@@ -100,6 +100,21 @@ def test_a_command_that_is_missing_is_told_to_whoever_listens(shell: str) -> Non
     assert (rest, mark.what, mark.rank, heard.returncode) == (b"", "absent", 4, 51)
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_is_no_program_is_told_apart_from_one_that_fails(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("#!/bin/sh\n")
+    for path in (tmp_path, tmp_path / "text", tmp_path / "none"):
+        assert run(wrap((str(path),), PLAIN, SEVEN, {}), shell).returncode == 51
+    (tmp_path / "text").chmod(0o755)
+    assert run(wrap((str(tmp_path / "text"),), PLAIN, SEVEN, {}), shell).returncode == 0
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_colon_arrives(shell: str) -> None:
+    done = run(wrap(("printf", "%s|", ":", "a b", "it's"), PLAIN, SEVEN, {}), shell)
+    assert done.stdout == ":|a b|it's|"
+
+
 def test_a_rank_that_starts_reports_once_and_its_arguments_are_as_given() -> None:
     odd = ("printf", "%s|", "a b", "$HOME", "", "*", "'", '"', "é\n")
     done = run(wrap(odd, PLAIN, SEVEN, {}), name="ezpz-0a", R="2")
