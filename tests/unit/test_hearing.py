@@ -58,7 +58,7 @@ def test_it_stops(script: str) -> None:
 
 def test_time_is_up() -> None:
     with (
-        pytest.raises(TimedOut, match="'sh' did not end within 0.2 s"),
+        pytest.raises(TimedOut, match=r"'sh' did not end within 0\.2 s"),
         Hearing(sh("sleep 600"), timeout=0.2) as hearing,
     ):
         list(hearing)
