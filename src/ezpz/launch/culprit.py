@@ -127,7 +127,12 @@ class Witness:
         return any(said in line for said in evidence.VICTIMS) or any(sign.search(line) for sign in self.victim_signs)
 
     def _note(self, sign: Sign, groups: dict[str, str | None], line: str, rank: int | None, node: str | None) -> bool:
-        """Keep what the sign tells; False if that is nothing, for a fault is one of a node."""
+        """Keep what the sign tells; False if that is nothing.
+
+        A fault is one of a node; and only the launcher knows which nodes are lost: a rank may speak of any other host.
+        """
+        if sign.kind == NODE and rank is not None:
+            return False
         if sign.kind == TIME:
             self._time_over = True
         told = sign.kind == TIME
@@ -135,7 +140,7 @@ class Witness:
             if sign.kind == WHERE:
                 self._where = found
                 told = True
-            elif sign.kind != FAULT or found.node:
+            elif found.node or sign.kind not in (NODE, FAULT):
                 self.node_lost = self.node_lost or found.is_node
                 self._findings.append(found)
                 told = True
@@ -152,13 +157,7 @@ class Witness:
             return [replace(base, rank=None, node=self.placement.named(name)) for name in _nodeset(said["nodes"])]
         if "index" in said:
             return [replace(base, rank=None, node=self.placement.at(int(said["index"])))]
-        ranks = (
-            sorted(unfold(said["ranks"]))
-            if "ranks" in said
-            else [int(said["rank"])]
-            if said.get("rank", "").isdigit()
-            else []
-        )
+        ranks = sorted(unfold(said.get("ranks") or said.get("rank") or "", below=self.ranks))
         named = self.placement.named(said.get("node") or said.get("host"))
         if ranks:
             return [replace(base, rank=each, node=named or self.placement.node_of(each)) for each in ranks]

@@ -106,13 +106,21 @@ class Apart:
         pieces = []
         place = 0
         for match in self.label.pattern.finditer(data):
-            pieces.append(Piece(data[place : match.start()], self._whose.rank, self._whose.node))
+            pieces += self._spoken(data[place : match.start()])
             self._whose, place = _whose(match), match.end()
         rest = data[place:]
         cut = _begun_label(rest, self.label.opens)
         if cut < len(rest):
             self._hold(rest[cut:], now)
-        pieces.append(Piece(rest[:cut], self._whose.rank, self._whose.node))
+        return [*pieces, *self._spoken(rest[:cut])]
+
+    def _spoken(self, text: bytes) -> list[Piece]:
+        """What follows a label: the rank's to the end of the line; what comes then without a label is nobody's."""
+        line, end, more = text.partition(b"\n")
+        pieces = [Piece(line + end, self._whose.rank, self._whose.node)]
+        if end:
+            self._whose = Piece(b"", self.rank)
+            pieces.append(Piece(more, self.rank))
         return [piece for piece in pieces if piece.text]
 
     def _hold(self, data: bytes, now: float) -> None:
