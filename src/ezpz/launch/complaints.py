@@ -37,8 +37,9 @@ class Complaints:
         if rank in self._open:
             self._go_on(line.rstrip()[:WIDEST], rank)
         elif rank not in self._errors and len(self._errors) < MOST_RANKS and self._begins(line[:WIDEST]):
-            self._errors[rank] = [line.rstrip()[:WIDEST]]
-            if TRACEBACK in line:
+            traceback = line.find(TRACEBACK)  # a progress bar may stand before it
+            self._errors[rank] = [line[max(0, traceback) :].rstrip()[:WIDEST]]
+            if traceback >= 0:
                 self._open.add(rank)
 
     def _begins(self, line: str) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Stream: TypeAlias = "tuple[int, str]"
 Voice: TypeAlias = "tuple[int, str, int | None]"
+Log: TypeAlias = "Callable[[Sequence[tuple[int | None, bytes]]], None]"
 
 LOST_GRACE = 15.0  # seconds that a run may go on after a node was lost, before it is ended: MPICH may wait forever
 
@@ -46,11 +47,9 @@ class Manner:
 
 
 class Transcript:
-    """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows)."""
+    """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows), many at once."""
 
-    def __init__(
-        self, manner: Manner, witness: Witness, log: Callable[[int | None, bytes], None] = lambda _rank, _line: None
-    ) -> None:
+    def __init__(self, manner: Manner, witness: Witness, log: Log = lambda _: None) -> None:
         self.manner = manner
         self.witness = witness
         self.log = log
@@ -61,6 +60,7 @@ class Transcript:
         self._sieves: dict[Voice, Sieve] = {}
         self._waiting: set[Stream | Voice] = set()
         self._lost_at = math.inf
+        self._said: list[tuple[int | None, bytes]] = []
 
     @property
     def due(self) -> float:
@@ -82,7 +82,13 @@ class Transcript:
             apart = self._apart[which, name] = Apart(self.manner.label, which if self.manner.ours else None)
         shown = b"".join(self._say(which, name, piece, now) for piece in apart.feed(data, now))
         self._wait((which, name), apart.due)
+        self._write_down()
         return shown
+
+    def _write_down(self) -> None:
+        if self._said:
+            self.log(self._said)
+            self._said = []
 
     def _say(self, which: int, name: str, piece: Piece, now: float) -> bytes:
         voice = (which, name, piece.rank)
@@ -115,7 +121,7 @@ class Transcript:
 
     def _lines(self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float) -> None:
         for line in lines:
-            self.log(rank, line)
+            self._said.append((rank, line))
             if self.manner.progress is not None and not self.progressed:
                 self.progressed = self.manner.progress.search(line) is not None
             text = line.decode(errors="replace")
@@ -142,6 +148,7 @@ class Transcript:
             self._wait(voice, screen.due)
             if now == math.inf:
                 self._lines(lines.flush(), voice[2], None, now)
+        self._write_down()
         return [(name, data) for name, data in shown if data]
 
     def _streams(self, now: float) -> list[tuple[Stream, Apart]]:
