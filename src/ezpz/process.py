@@ -195,7 +195,8 @@ def _text(argv: Sequence[Argument]) -> str:
 
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
-PASSED_ON = ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
+NOTICED = ENDING | {signal.SIGUSR1, signal.SIGUSR2}  # the last two are how schedulers warn before the time is over
+PASSED_ON = NOTICED | {signal.SIGWINCH}
 
 
 def foreground(
