@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, field, replace
@@ -120,7 +121,7 @@ class Attempt:
         began, start = time.time(), time.monotonic()
         grace = self.watching.grace
         ending = carry_out(self.plan, environ=environ, stdout=stdout, grace=grace, through=self._through)
-        if self.ended.idle or self.ended.signals:  # then it is we who ended it
+        if self.ended.by_us:
             ending = Ending(self.ended.status)
         self.ended = replace(self.ended, status=ending.status)
         lacking = tuple(filter(None, map(placement.named, ending.lacking)))
@@ -131,8 +132,8 @@ class Attempt:
         return Manner(
             label=LABELS.get(launcher) if self.watching.labels else None,
             ours=launcher == LOCAL,
-            noise=tuple(re.compile(pattern.encode()) for pattern in self.watching.noise),
-            progress=re.compile(self.watching.progress.encode()),
+            noise=tuple(re.compile(os.fsencode(pattern)) for pattern in self.watching.noise),
+            progress=re.compile(os.fsencode(self.watching.progress)),
             end_when_lost=self.watching.end_when_lost,
             report=report,
             merged=self.watching.pty,

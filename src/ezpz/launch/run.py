@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -21,7 +22,6 @@ from ezpz.launch.relay import relay_of
 from ezpz.launch.report import Report
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ezpz.launch.launchers import Invocation
@@ -32,6 +32,8 @@ GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for inst
 PATIENCE = 10.0  # seconds for `mpiexec --version`
 SIGNALS = {"Killed": 9, "Aborted": 6, "Segmentation fault": 11, "Bus error": 7, "Terminated": 15}
 ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
+_ELSEWHERE = re.compile(r"(-[oe]|--(output|error)|-(out|err)file-pattern|--?output-filename)(=.*)?", re.DOTALL)
+"""An option by which a launcher writes what ranks say into files, so that what they report does not come here."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def carry_out(
 ) -> Ending:
     """Run the plan's command to its end. `through`: what runs it, in the place of `foreground` and called so.
 
-    Raises CommandNotFound and LauncherMissing when nothing can be started here.
+    Raises CommandNotFound and LauncherMissing when nothing can be started here, and what `through` raises.
     """
     envs = [{**environ, **extra} for extra in plan.invocation.ranks]
     run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout)
@@ -99,12 +101,14 @@ def carry_out(
     try:
         with _argv(plan.invocation) as argv:
             place = wrapper.place(argv)
-            if place is None:
+            if place is None or any(map(_ELSEWHERE.fullmatch, plan.job.options)):
                 return Ending(run(argv, report=None, pass_on=relay_of(plan, environ)))
             argv[place] = report.name
             return judged(plan, run(argv, report=report, pass_on=relay_of(plan, environ)), report)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
+    except BrokenPipeError:  # nobody reads what it says
+        raise
     except OSError as e:
         raise _not_found(
             plan,

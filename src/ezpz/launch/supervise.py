@@ -29,7 +29,7 @@ from ezpz.launch.consult import consult
 from ezpz.launch.journal import Journal
 from ezpz.launch.restarts import Action, Start, State, Stop
 from ezpz.launch.terminal import with_colour
-from ezpz.process import ENDING, collected_signals
+from ezpz.process import NOTICED, collected_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ezpz.launch.plan import LaunchPlan
 
 LOOKING = 2.0  # seconds that a node may take, once it is reached, to say that it is there
+TABLE = "the table above says what each of the others failed"
 MARK = "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
-NOTICED = (*ENDING, 10, 12)  # SIGUSR1 and SIGUSR2 are how schedulers warn before the time is over
 
 _ERRORS = {
     restarts.NO_SPARES: errors.NoSpares,
@@ -97,10 +97,14 @@ class Supervisor:
         self.nodes = {node.name: node for node in allocation.nodes}
 
     def run(self) -> Outcome:
-        """All of it. Raises ChecksFailed, UsageError, and what planning and starting raise."""
+        """All of it, in the main thread. Raises ChecksFailed, Interrupted, and what planning and starting raise."""
+        with collected_signals(NOTICED) as self.between:  # those that come while no attempt runs, and nobody is asked
+            return self._run()
+
+    def _run(self) -> Outcome:
         policy = bounds(self.care, self.planned)
         self.transport = "srun" if self.planned.launcher == "srun" and "SLURM_JOB_ID" in self.world.environ else "ssh"
-        journal = Journal(self.care.log_dir) if self.care.log_dir else None
+        journal = Journal(self.care.log_dir) if self.care.log_dir is not None else None
         whatever = not asked_for(self.planned)
         fit = self._checked(1 if whatever else policy.fewest)
         policy = replace(policy, fewest=len(fit), most=len(fit)) if whatever else policy
@@ -111,6 +115,8 @@ class Supervisor:
         outcome = self._outcome(done)
         if journal:
             journal.summarize([f"outcome: {outcome.reason}: {outcome.why}", ""])
+            if journal.complaint:
+                self.world.tell(journal.complaint)
         return outcome
 
     # Checks
@@ -141,16 +147,23 @@ class Supervisor:
         """Wait, start, watch, find the cause, decide."""
         if start.attempt > 1:
             self.world.tell(f"attempt {start.attempt} in {start.after:g} s on {fold(start.nodes)}: {start.why}")
-        number = _rest(start.after * self.world.back_off)
+        number = self._came(start.after * self.world.back_off)
         if number:
             return restarts.interrupted(state, number)
         nodes = tuple(self.nodes[name] for name in start.nodes)
         try:
             planned = self._planned(replace(self.allocation, nodes=nodes))
         except (NotEnoughNodes, UsageError) as e:
-            if start.attempt == 1:
+            if start.attempt == 1 and not self.left_out:
                 raise
+            if start.attempt == 1:
+                raise ChecksFailed(
+                    f"{len(nodes)} nodes passed the checks, which is not enough: {e.message}", hint=TABLE
+                ) from e
             return state, Stop(restarts.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
+        number = self._came(0.0)  # planning may have taken a while
+        if number:
+            return restarts.interrupted(state, number)
         with journal.attempt() if journal else contextlib.nullcontext() as log:
             attempt = Attempt(planned, self.care.watching, start.attempt, log)
             record = attempt.run(environ=self._environ(start), stdout=self.world.stdout)
@@ -159,6 +172,16 @@ class Supervisor:
         if isinstance(record.fault, CommandNotFound) and set(record.lacking) in (set(), set(start.nodes)):
             return state, Stop(restarts.FAILED, "no node is known to have the command")
         return restarts.ended(state, event)
+
+    def _came(self, seconds: float) -> int:
+        """Wait so long; the number of a signal that came meanwhile, or before, else 0."""
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            for number in self.between.within(max(0.0, left)):
+                return number
+            if left <= 0:
+                return 0
 
     def _planned(self, allocation: Allocation) -> LaunchPlan:
         """The plan for these nodes: the one that was shown, if it is for them."""
@@ -194,11 +217,14 @@ class Supervisor:
         )
         if event.status == 0 or event.signals:
             return event
-        if state.policy.restarts and state.attempt <= state.policy.restarts:
-            lost = (*event.lost, *self._lost((*state.active, *state.spares)))
-            return replace(event, lost=tuple(dict.fromkeys(lost)))
-        if record.ended.idle:
-            self._lost(state.active)  # ends what the launcher may have left there
+        try:
+            if state.policy.restarts and state.attempt <= state.policy.restarts:
+                lost = (*event.lost, *self._lost((*state.active, *state.spares)))
+                return replace(event, lost=tuple(dict.fromkeys(lost)))
+            if record.ended.idle:
+                self._lost(state.active)  # ends what the launcher may have left there
+        except Interrupted as e:
+            return replace(event, signals=(e.signal,))
         return event
 
     def _lost(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -235,18 +261,8 @@ class Supervisor:
 def _too_few(findings: Findings, fit: int, enough: int) -> ChecksFailed:
     return ChecksFailed(
         f"{fit} nodes passed the checks, and {enough} are needed; {fold(findings.bad)} did not",
-        hint="the table above says what each failed",
+        hint=TABLE,
     )
-
-
-def _rest(seconds: float) -> int:
-    """Wait so long; the number of a signal that asks to end and came meanwhile, else 0."""
-    until = time.monotonic() + seconds
-    with collected_signals(NOTICED) as signals:
-        while (left := until - time.monotonic()) > 0:
-            for number in signals.within(left):
-                return number
-    return 0
 
 
 def surroundings(care: Care, environ: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.cluster.model import Allocation, Node
-from ezpz.errors import ChecksFailed, NodeLost, UsageError
+from ezpz.errors import ChecksFailed, Interrupted, NodeLost, UsageError
 from ezpz.launch.care import Care, Watching, bounds
 from ezpz.launch.checks import Wanted
 from ezpz.launch.consult import Heard, Said
@@ -136,6 +136,38 @@ def test_spares_fill_up_what_the_checks_take() -> None:
     assert outcome.attempts[0].nodes == ("n0", "n2", "n3")
     with pytest.raises(ChecksFailed, match=r"2 nodes passed the checks, and 3 are needed; n\[1,3\] did not"):
         Fake("exit 0", {"n1", "n3"}).run(Care(check=Wanted()), Wish(spares=1))
+
+
+def test_what_passes_the_checks_is_too_little_for_the_command() -> None:
+    with pytest.raises(ChecksFailed, match="3 nodes passed the checks, which is not enough: -n does not fit"):
+        Fake("exit 0", {"n1"}, fewest=4).run(Care(check=Wanted()), Wish(nproc=4))
+
+
+@pytest.mark.parametrize(("status", "reason"), [(0, "success"), (3, "walltime")])
+def test_a_warning_of_the_scheduler_is_none_for_whoever_succeeds(status: int, reason: str) -> None:
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    timer.start()
+    outcome = Fake(f"trap '' USR1; sleep 1; exit {status}").run(care(restarts=3))
+    timer.join()
+    assert (outcome.reason, outcome.attempts[0].ended.signals) == (reason, (signal.SIGUSR1,))
+
+
+def test_logs_that_vanish_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    fake = Fake(f"echo step: 1; rm -rf {logs}; exit 3")
+    outcome = fake.run(care(restarts=1, log_dir=str(logs)))
+    assert (outcome.reason, len(outcome.attempts)) == ("restarts-exhausted", 2)
+    assert f"'{logs}/attempt-2.log' cannot be written: No such file or directory" in fake.told
+    assert fake.told[-1] == f"'{logs}/summary.txt' cannot be written: No such file or directory"
+
+
+def test_a_signal_while_nodes_are_asked_ends_it() -> None:
+    def consult(*_: object, **__: object) -> dict[str, Heard]:
+        raise Interrupted("SIGTERM came", signal=15)
+
+    fake = Fake("echo step=1; exit 1")
+    fake.consult = consult  # type: ignore[method-assign]
+    assert fake.run(care(restarts=3)).reason == "walltime"
 
 
 def test_a_signal_between_attempts_ends_it() -> None:
