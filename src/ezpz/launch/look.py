@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.cluster import network
 from ezpz.cluster.detect import detect, installed_steps
+from ezpz.cluster.hostnames import expand, fold
 from ezpz.cluster.steps import REAL, System
 from ezpz.errors import SchedulerError
 from ezpz.launch import accelerators, roster, site
@@ -18,12 +19,12 @@ from ezpz.launch.launchers import Tools, scheduler_of
 from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest, plan
 from ezpz.launch.rendezvous import rendezvous
 from ezpz.launch.run import PathTools
-from ezpz.launch.topology import NodeCount, PerNode
+from ezpz.launch.topology import NodeCount, PerNode, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ezpz.cluster.model import Allocation
+    from ezpz.cluster.model import Allocation, Node
     from ezpz.launch.home import Home
     from ezpz.launch.topology import Wish
 
@@ -84,9 +85,20 @@ class Outlook:
         return self._plan(replace(self.request, wish=replace(wish, nhosts=nhosts, spares=0)), allocation)
 
     def _plan(self, request: LaunchRequest, allocation: Allocation) -> LaunchPlan:
+        if scheduler_of(allocation, self.environ) == "slurm":
+            used = spread(request.wish, len(allocation.nodes), self.facts.per_node).nodes
+            allocation = replace(allocation, nodes=_as_slurm_does(allocation.nodes, used))
         meeting = rendezvous(allocation.nodes, self.environ, self.world.chance, hsn=self.hsn)
         facts = replace(self.facts, rendezvous=meeting)
         return plan(request, allocation, self.world.tools, environ=self.environ, facts=facts)
+
+
+def _as_slurm_does(nodes: tuple[Node, ...], used: int) -> tuple[Node, ...]:
+    """The nodes with the `used` ones by name: srun gives the first rank to the first by name, in whatever order it is
+    told them. So MASTER_ADDR is where rank 0 is, also with --hosts n3,n1 or when a spare takes the place of n1.
+    """
+    by_name = {node.name: node for node in nodes[:used]}
+    return (*(by_name[name] for name in expand(fold(by_name))), *nodes[used:])
 
 
 def look(request: LaunchRequest, question: Question, environ: Mapping[str, str], world: World | None = None) -> Outlook:
