@@ -16,9 +16,11 @@ from ezpz.launch.watch_options import care_of, watch_options
 
 if TYPE_CHECKING:
     from ezpz.cli.preparation import Prepared
+    from ezpz.cluster.model import Node
     from ezpz.launch.care import Care
     from ezpz.launch.look import Outlook
     from ezpz.launch.plan import LaunchPlan
+    from ezpz.launch.topology import NodeCount
 
 
 @click.command(
@@ -88,20 +90,31 @@ def _prepare(output: Output, options: dict[str, Any]) -> Prepared:
     if options["env"] is not None:
         args.append(f"--dst={options['env']}")
     if options["exclude"]:
-        args.append(f"--hosts={_hosts(options)}")
+        args.append(f"--hosts={','.join(node.given for node in _nodes(options))}")
     else:
         args += [f"--{name}={options[name]}" for name in ("hosts", "hostfile") if options[name] is not None]
+    if (options["spares"] or options["nhosts"]) and not any(os.environ.get(name) for name in _THRESHOLDS):
+        args.append(f"--min-success-nodes={_needed(options)}")
     return PREPARATIONS.load("yeet")(output, args, dry_run=options["dry_run"])
 
 
-def _hosts(options: dict[str, Any]) -> str:
-    """The nodes without those that are excluded, as a nodeset."""
+_THRESHOLDS = ("EZPZ_YEET_MIN_SUCCESS_NODES", "EZPZ_YEET_MIN_SUCCESS_FRACTION")
+
+
+def _needed(options: dict[str, Any]) -> int:
+    """On how many nodes a yeet must succeed: all but the spares, which may take the place of those where it fails."""
+    count, spares = len(_nodes(options)), int(options["spares"])
+    nhosts: NodeCount | None = options["nhosts"]
+    return max(1, min(nhosts.least, count) if nhosts else count - spares)
+
+
+def _nodes(options: dict[str, Any]) -> tuple[Node, ...]:
+    """The nodes without those that are excluded."""
     from ezpz.cluster.detect import detect
     from ezpz.launch.roster import choose
 
     allocation = detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn="off", environ=os.environ)
-    left = choose(allocation, exclude=options["exclude"])
-    return ",".join(node.given for node in left.allocation.nodes)
+    return choose(allocation, exclude=options["exclude"]).allocation.nodes
 
 
 def _look(
