@@ -123,6 +123,7 @@ def test_checks_on_this_host(tmp_path: Path) -> None:
         (("--grace", "-1"), "-1.0 is not in the range"),
         (("--grace", "1e30"), "1e+30 is not in the range"),
         (("--check-timeout", "inf"), "inf is not in the range"),
+        (("--check-path", ""), "a path is empty"),
         (("--check-room", "-1"), "-1 is not in the range"),
         (("--max-restarts", "many"), "'many' is not a valid integer"),
         (("--log-dir", ""), "--log-dir: '' cannot be written: No such file or directory"),

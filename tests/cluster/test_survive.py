@@ -57,7 +57,7 @@ TWICE = """
 echo "step: 1"
 again=$(test -e broken && echo yes)
 touch ran.$host.$$
-[ -z "$again" ] && sleep 120
+[ -z "$again" ] && exec sleep 120
 echo "all $host"
 """
 

@@ -160,7 +160,6 @@ class Attempt:
         if self.plan.launcher == LOCAL and self.ended.first is not None:
             self.witness.saw(self.ended.first, self.ended.status)
         cause = self.witness.cause()
-        first = [cause.finding.rank] if cause.finding and cause.finding.rank is not None else []
         return Record(
             self.number,
             tuple(node.name for node in self.plan.job.allocation.nodes),
@@ -172,7 +171,13 @@ class Attempt:
             cause,
             self.transcript.progressed,
             self.transcript.left_out,
-            self.transcript.complaints.first_of([*first, *sorted(cause.failed)]),
+            self.transcript.complaints.first_of(self._suspects(cause)),
             self.log.path if self.log else "",
             self.log.complaint if self.log else "",
         )
+
+    def _suspects(self, cause: Cause) -> tuple[int, ...]:
+        """The ranks that may have failed, the likeliest first."""
+        finding, ranks_of = cause.finding, self.witness.placement.ranks_of
+        first = () if finding is None else ranks_of(finding.node) if finding.rank is None else (finding.rank,)
+        return (*first, *sorted(cause.failed))

@@ -38,6 +38,11 @@ class Placement:
             return None
         return self.nodes[rank // self.ppn].name
 
+    def ranks_of(self, name: str | None) -> tuple[int, ...]:
+        """The ranks that a node has, if it is full."""
+        places = [place for place, node in enumerate(self.nodes) if node.name == name]
+        return tuple(rank for place in places for rank in range(place * self.ppn, (place + 1) * self.ppn))
+
     def named(self, name: str | None) -> str | None:
         """The canonical name of a node, by whatever name a launcher calls it; None for a stranger."""
         if not name:
@@ -106,6 +111,7 @@ class Witness:
         own = (Sign(FAULT, "", re.compile(each.pattern), cause=each.cause) for each in failures if each.culprit)
         self.signs = (*own, *evidence.SIGNS)
         self.victim_signs = tuple(re.compile(each.pattern) for each in failures if not each.culprit)
+        self.has_own_signs = bool(failures)
         self.node_lost = False
         self._findings: list[Finding] = []
         self._victims: set[int] = set()
@@ -118,8 +124,10 @@ class Witness:
         if rank is not None and self._is_of_victim(line):
             self._victims.add(rank)
             return
-        for sign in self.signs if len(self._findings) < MOST_FINDINGS else ():
-            match = sign.match(line)
+        if len(self._findings) >= MOST_FINDINGS:
+            return
+        for sign in [sign for sign in self.signs if sign.hint in line]:
+            match = sign.pattern.search(line)
             if match is not None and self._note(sign, match.groupdict(), line.strip(), rank, node):
                 return
 

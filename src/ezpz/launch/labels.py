@@ -56,13 +56,13 @@ class Piece:
 
 
 class Apart:
-    """One stream of labelled output, taken apart. Without a label all of it is `rank`'s."""
+    """One stream of labelled output, taken apart. Without a label all of it is `rank`'s. `held` waits for its end."""
 
     def __init__(self, label: Label | None, rank: int | None = None) -> None:
         self.label = label
         self.rank = rank
         self.due = math.inf
-        self._held = b""
+        self.held = b""
         self._whose = Piece(b"", rank)
         self._begun = False
 
@@ -70,14 +70,14 @@ class Apart:
         """Take output; return what of it is complete enough to know whose it is."""
         if self.label is None:
             return [Piece(data, self.rank)] if data else []
-        data, self._held, self.due = self._held + data, b"", math.inf
+        data, self.held, self.due = self.held + data, b"", math.inf
         return self._anywhere(data, now) if self.label.opens else self._by_line(data, now)
 
     def flush(self, now: float) -> list[Piece]:
         """What was held back, once it has waited long enough; all of it when `now` is infinite."""
-        if not self._held or now < self.due:
+        if not self.held or now < self.due:
             return []
-        held, self._held, self.due = self._held, b"", math.inf
+        held, self.held, self.due = self.held, b"", math.inf
         self._begun = True
         return [self._read(held)]
 
@@ -124,7 +124,7 @@ class Apart:
         return [piece for piece in pieces if piece.text]
 
     def _hold(self, data: bytes, now: float) -> None:
-        self._held = data
+        self.held = data
         self.due = now + HOLD
 
 

@@ -52,7 +52,8 @@ def choose(
         evidence.append(f"--exclude: {fold(unwanted - known)} is none of the nodes")
     if not left:
         raise NotEnoughNodes(
-            f"no node is left of {fold(known)}: {'; '.join((*left_out, *evidence))}", hint="run `ezpz yeet` again"
+            f"no node is left of {fold(known)}: {'; '.join((*left_out, *evidence))}",
+            hint="run `ezpz yeet` again" if missing else "leave out fewer",
         )
     return Roster(replace(allocation, nodes=left), tuple(left_out), tuple(evidence))
 

@@ -75,6 +75,11 @@ class Lines:
     def __init__(self) -> None:
         self._held = b""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the next line has begun in an earlier piece."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that this completes; one that grows beyond `LONGEST` is cut."""
         text = self._held + data

@@ -158,7 +158,8 @@ class Supervisor:
                 raise
             if start.attempt == 1:
                 raise ChecksFailed(
-                    f"{len(nodes)} nodes passed the checks, which is not enough: {e.message}", hint=TABLE
+                    f"{len(nodes)} of {len(self.nodes)} nodes passed the checks, which is not enough: {e.message}",
+                    hint=TABLE,
                 ) from e
             return state, Stop(restarts.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
         number = self._came(0.0)  # planning may have taken a while
@@ -198,7 +199,7 @@ class Supervisor:
             self.world.tell(record.complaint)
         if journal:
             journal.summarize(record.to_lines())
-        if record.ended.status and record.why:
+        if record.ended.status and record.why and (self.care.restarts or not record.fault):
             self.world.tell(f"attempt {record.number}: {record.why}")
         if record.lost:
             self.world.tell(f"attempt {record.number}: lost {fold(record.lost)}")
@@ -247,20 +248,20 @@ class Supervisor:
         """What the last line says, if the status of the command does not say it all."""
         again = self.care.restarts > 0
         cause = f"; the last time, {last.why}" if last and last.why else ""
-        where = f"the logs are in {self.care.log_dir}" if self.care.log_dir else ""
+        logs = f"; the logs are in {self.care.log_dir}" if self.care.log_dir else ""
         if last and last.ended.idle and not again:
-            return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}", hint=where)
+            return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}{logs}")
         if stop.reason in (restarts.FAILED, restarts.SUCCESS) or not again:
             return last.fault if last else None
         if stop.reason == restarts.INTERRUPTED:
-            return Interrupted(stop.why, hint=where, signal=stop.signal)
+            return Interrupted(f"{stop.why}{logs}", signal=stop.signal)
         times = f"after {len(self.records)} attempt{'s' if len(self.records) != 1 else ''}"
-        return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}", hint=where)
+        return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}{logs}")
 
 
 def _too_few(findings: Findings, fit: int, enough: int) -> ChecksFailed:
     return ChecksFailed(
-        f"{fit} nodes passed the checks, and {enough} are needed; {fold(findings.bad)} did not",
+        f"{fit or 'no'} node{'s' if fit != 1 else ''} passed the checks, {enough} needed; {fold(findings.bad)} did not",
         hint=TABLE,
     )
 

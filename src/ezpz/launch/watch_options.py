@@ -49,6 +49,13 @@ def regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
     return value
 
 
+def not_empty(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The paths, if none is "" (a variable of the user's that is not set); the callback of an option."""
+    if "" in value:
+        raise click.BadParameter("a path is empty.")
+    return value
+
+
 def watch_options(prefix: str) -> Callable[[F], F]:
     """Give a command these options; `care_of` takes what it gets."""
 
@@ -70,7 +77,13 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
     natural = functools.partial(click.IntRange, min=0)
     return (
         option("--check", is_flag=True, help="Look at every node first, and leave out those that fail."),
-        option("--check-path", metavar="PATH", multiple=True, help="What must exist on every node; implies --check."),
+        option(
+            "--check-path",
+            metavar="PATH",
+            callback=not_empty,
+            multiple=True,
+            help="What must exist on every node; implies --check.",
+        ),
         option(
             "--check-room",
             metavar="MB",

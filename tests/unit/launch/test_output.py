@@ -167,6 +167,34 @@ def test_a_transcript_shows_without_labels_and_logs_with_ranks_and_noise() -> No
     assert heard.due == math.inf
 
 
+SAYINGS = (
+    b"step: 1 loss 2\n", b"\r 10%", b"srun: error: n001: task 1: Killed\n", b"Traceback (most recent call last):\n",
+    b"  File x\n", b"ValueError: no\n", b"CUDA: uncorrectable ECC error\n", b"nothing ", b"No space left on device",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, "srun", "hydra"])
+@given(
+    said=st.lists(st.tuples(st.sampled_from(SAYINGS), st.integers(0, 3))),
+    places=st.lists(st.integers(0, 500), max_size=12),
+)
+def test_nothing_that_tells_something_is_missed_by_looking_at_much_at_once(
+    name: str | None, said: list[tuple[bytes, int]], places: list[int]
+) -> None:
+    label = {None: b"%.0s", "srun": b"%d: ", "hydra": b"<|%d@n|>"}[name]
+    data = b"".join((label % rank if name else b"") + text for text, rank in said)
+    heard = transcript(Manner(LABELS[name] if name else None), [])
+    careful = transcript(Manner(LABELS[name] if name else None), [])
+    careful.witness.has_own_signs = True  # every line is looked at
+    for piece in cuts(data, places):
+        heard.hear(0, "stdout", piece, 0.0)
+    careful.hear(0, "stdout", data, 0.0)
+    heard.settle(math.inf)
+    careful.settle(math.inf)
+    assert heard.witness.cause() == careful.witness.cause()
+    assert heard.complaints.first_of(range(4)) == careful.complaints.first_of(range(4))
+
+
 REPORTED = {
     "srun": b"1: \x1eezpz-1a started 1 n001\x1e\n1: hello\nsrun: error: oops\n",
     "pals": b"n001 1: \x1eezpz-1a started 1 n001\x1e\nn001 1: hello\nsrun: error: oops\n",
@@ -234,6 +262,16 @@ def test_the_first_error_of_a_rank_is_its_whole_traceback() -> None:
     assert heard.first_of((2,)) == (2, tuple(TRACEBACK.splitlines()[:4]))
     assert heard.first_of(()) == (1, ("RuntimeError: all is well",))
     assert Complaints().first_of((1,)) is None
+
+
+def test_what_the_launcher_says_at_the_end_is_the_last_resort() -> None:
+    heard = Complaints()
+    heard.hear("[mpiexec@n000] write error: Bad file descriptor", None)
+    assert heard.first_of(()) == (None, ("[mpiexec@n000] write error: Bad file descriptor",))
+    heard.hear("ValueError: no", 3)
+    heard.hear("RuntimeError: peer has gone", 2)
+    assert heard.first_of(()) == (3, ("ValueError: no",))
+    assert heard.first_of((2, 3)) == (2, ("RuntimeError: peer has gone",))
 
 
 def test_the_error_of_a_rank_that_draws_a_progress_bar_is_found() -> None:

@@ -134,12 +134,12 @@ def test_checks_leave_nodes_out() -> None:
 def test_spares_fill_up_what_the_checks_take() -> None:
     outcome = Fake("exit 0", {"n1"}).run(Care(check=Wanted()), Wish(spares=1))
     assert outcome.attempts[0].nodes == ("n0", "n2", "n3")
-    with pytest.raises(ChecksFailed, match=r"2 nodes passed the checks, and 3 are needed; n\[1,3\] did not"):
+    with pytest.raises(ChecksFailed, match=r"2 nodes passed the checks, 3 needed; n\[1,3\] did not"):
         Fake("exit 0", {"n1", "n3"}).run(Care(check=Wanted()), Wish(spares=1))
 
 
 def test_what_passes_the_checks_is_too_little_for_the_command() -> None:
-    with pytest.raises(ChecksFailed, match="3 nodes passed the checks, which is not enough: -n does not fit"):
+    with pytest.raises(ChecksFailed, match="3 of 4 nodes passed the checks, which is not enough: -n does not fit"):
         Fake("exit 0", {"n1"}, fewest=4).run(Care(check=Wanted()), Wish(nproc=4))
 
 
@@ -183,7 +183,8 @@ def test_logs_and_summary(tmp_path: Path) -> None:
     fake = Fake("echo step: 1; echo 'rank 2 exited with code 7'; echo 'ValueError: no' >&2; exit 7")
     outcome = fake.run(care(restarts=1, log_dir=str(tmp_path)), Wish(spares=1))
     assert outcome.error is not None
-    assert outcome.error.hint == f"the logs are in {tmp_path}"
+    assert outcome.error.message.endswith(f"; the logs are in {tmp_path}")
+    assert not outcome.error.hint  # the last line says why it stopped
     assert "launcher: step: 1\n" in (tmp_path / "attempt-2.log").read_text()
     summary = (tmp_path / "summary.txt").read_text()
     for words in ("3 ranks on n[0-2] (3), by fake", "cause   rank 2 on n2 exited with 7", "failed  2 (1 rank)"):
