@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.cluster.hostnames import fold
 from ezpz.launch import ranks
 from ezpz.launch.culprit import Cause, Placement, Witness
-from ezpz.launch.labels import LABELS, with_labels
+from ezpz.launch.labels import label_of, with_labels
 from ezpz.launch.run import Ending, carry_out
 from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ezpz.errors import EzpzError
     from ezpz.launch.care import Watching
     from ezpz.launch.journal import AttemptLog
+    from ezpz.launch.labels import Label
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.report import Report
     from ezpz.process import Running
@@ -127,10 +128,14 @@ class Attempt:
         lacking = tuple(filter(None, map(placement.named, ending.lacking)))
         return replace(self._record(began, time.monotonic() - start), fault=ending.error, lacking=lacking)
 
+    @property
+    def _label(self) -> Label | None:
+        return label_of(self.plan.launcher, self.plan.job.options) if self.watching.labels else None
+
     def _manner(self, report: Report | None) -> Manner:
         launcher = self.plan.launcher
         return Manner(
-            label=LABELS.get(launcher) if self.watching.labels else None,
+            label=self._label,
             ours=launcher == LOCAL,
             noise=tuple(re.compile(os.fsencode(pattern)) for pattern in self.watching.noise),
             progress=re.compile(os.fsencode(self.watching.progress)),
@@ -151,7 +156,7 @@ class Attempt:
     ) -> int:
         """In the place of `run.foreground`."""
         self.transcript = Transcript(self._manner(report), self.witness, *((self.log.write,) if self.log else ()))
-        line = with_labels(self.plan.launcher, argv) if self.watching.labels else argv
+        line = with_labels(self._label, argv)
         rules = Rules(grace, self.watching.idle, self.watching.pty, pass_on)
         self.ended = watch(line, envs=envs, ear=self.transcript, rules=rules, stdout=stdout)
         return self.ended.status

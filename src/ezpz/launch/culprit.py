@@ -143,7 +143,8 @@ class Witness:
             return False
         if sign.kind == TIME:
             self._time_over = True
-        told = sign.kind == TIME
+            return True
+        told = False
         for found in self._found(sign, groups, line, rank, node):
             if sign.kind == WHERE:
                 self._where = found

@@ -20,29 +20,55 @@ class Label:
 
     options: what asks for it, right behind the launcher's name
     pattern: a label; its group `rank` is the rank, `node`, if there is one, the node
+    users: words by which users ask for labels, which they want to see then
     opens: what begins a label that can stand anywhere; b"" where labels stand at the begin of lines only
+    longest: bytes after which a longer line is broken, and goes on behind a further label; 0 if none is
     """
 
     options: tuple[str, ...]
     pattern: re.Pattern[bytes]
+    users: frozenset[str]
     opens: bytes = b""
+    longest: int = 0
 
 
 LABELS: Mapping[str, Label] = {
-    "srun": Label(("--label",), re.compile(rb" *(?P<rank>\d+): ")),
-    "pals": Label(("--label",), re.compile(rb"(?P<node>[A-Za-z0-9_.-]+) (?P<rank>\d+): ")),
+    # What slurmstepd says of a step comes with the label of one of its ranks.
+    "srun": Label(
+        ("--label",),
+        re.compile(rb" *(?:(?P<rank>\d+): (?!slurmstepd)|\d+: (?=slurmstepd))"),
+        frozenset(("-l", "--label")),
+        longest=1024,
+    ),
+    "pals": Label(
+        ("--label",),
+        re.compile(rb"(?P<node>[A-Za-z0-9_.-]+) (?P<rank>\d+): "),
+        frozenset(("-l", "--label")),
+    ),
     # Hydra labels whatever it has read at once, also in the middle of a line: hence a label that nobody else writes.
     "hydra": Label(
-        ("-prepend-pattern", "<|%r@%h|>"), re.compile(rb"<\|(?P<rank>\d+)@(?P<node>[A-Za-z0-9_.-]*)\|>"), b"<|"
+        ("-prepend-pattern", "<|%r@%h|>"),
+        re.compile(rb"<\|(?P<rank>\d+)@(?P<node>[A-Za-z0-9_.-]*)\|>"),
+        frozenset(("-l", "-prepend-rank", "-prepend-pattern")),
+        opens=b"<|",
     ),
-    "openmpi": Label(("--tag-output",), re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?")),
+    "openmpi": Label(
+        ("--tag-output",),
+        re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?"),
+        frozenset(("-tag-output", "--tag-output")),
+    ),
 }
 """By the name of the launcher. One that is not here cannot label: then nothing tells whose a line is."""
 
 
-def with_labels(launcher: str, argv: Sequence[str]) -> tuple[str, ...]:
-    """The command line that makes the launcher label what the ranks say; the same one if it cannot."""
+def label_of(launcher: str, options: Sequence[str]) -> Label | None:
+    """How a launcher that is given these options can label what the ranks say; None if it cannot, or does already."""
     label = LABELS.get(launcher)
+    return label if label is not None and label.users.isdisjoint(options) else None
+
+
+def with_labels(label: Label | None, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line that makes the launcher label what the ranks say."""
     return (argv[0], *label.options, *argv[1:]) if label else tuple(argv)
 
 
@@ -99,7 +125,10 @@ class Apart:
                 self._whose = Piece(b"", self.rank)
             return Piece(line, self._whose.rank, self._whose.node)
         self._whose = _whose(match)
-        return Piece(line[match.end() :], self._whose.rank, self._whose.node)
+        text = line[match.end() :]
+        if self.label.longest and len(text) == self.label.longest + 1:
+            text = text.removesuffix(b"\n")
+        return Piece(text, self._whose.rank, self._whose.node)
 
     def _anywhere(self, data: bytes, now: float) -> list[Piece]:
         assert self.label is not None
@@ -130,7 +159,7 @@ class Apart:
 
 def _whose(match: re.Match[bytes]) -> Piece:
     node = match.groupdict().get("node")
-    return Piece(b"", int(match["rank"]), node.decode() if node else None)
+    return Piece(b"", int(match["rank"]) if match["rank"] else None, node.decode() if node else None)
 
 
 def _lines(data: bytes) -> list[bytes]:

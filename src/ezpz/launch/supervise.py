@@ -216,7 +216,7 @@ class Supervisor:
             signals=record.ended.signals,
             time_over=record.cause.time_over,
         )
-        if event.status == 0 or event.signals:
+        if event.status == 0 or event.signals or event.time_over:
             return event
         try:
             if state.policy.restarts and state.attempt <= state.policy.restarts:

@@ -210,7 +210,10 @@ def test_who_is_to_blame_whatever_the_site_adds(name: str, failures: tuple[Failu
     ],
 )
 def test_the_time_is_over(said: str) -> None:
-    assert heard(Case(said, None)).time_over
+    cause = heard(Case(said, None))
+    assert cause.time_over
+    assert cause.finding is None
+    assert heard(Case(f"0| {said}", None)).finding is None
 
 
 def test_a_site_has_signs_of_its_own() -> None:

@@ -18,7 +18,7 @@ from ezpz.errors import UsageError
 from ezpz.launch.complaints import Complaints
 from ezpz.launch.culprit import Placement, Witness
 from ezpz.launch.journal import AttemptLog, Journal
-from ezpz.launch.labels import HOLD, LABELS, Apart, Piece, with_labels
+from ezpz.launch.labels import HOLD, LABELS, Apart, Piece, label_of, with_labels
 from ezpz.launch.report import Report
 from ezpz.launch.screen import LONGEST, Lines, Screen
 from ezpz.launch.transcript import LOST_GRACE, Manner, Transcript
@@ -51,6 +51,14 @@ def taken_apart(name: str | None, pieces: list[bytes]) -> tuple[dict[int | None,
 # What launchers really print: two ranks say "a", "b", and after a while "c", a carriage return and "d".
 LABELLED = {
     "srun": (b"1: a\n0: a\n 12: bc\rd\n0: bc\rd\nsrun: error: x\n", {0: b"a\nbc\rd\n", 1: b"a\n", 12: b"bc\rd\n"}),
+    "srun, whose lines are not longer than 1024 bytes": (
+        b"1: %b\n0: a\n1: b\n0: %b\n0: \n1: %b\n" % (b"x" * 1024, b"y" * 1024, b"z" * 1023),
+        {1: b"x" * 1024 + b"b\n" + b"z" * 1023 + b"\n", 0: b"a\n" + b"y" * 1024 + b"\n"},
+    ),
+    "srun, and slurmstepd": (
+        b"1: a\n0: slurmstepd-n000: error: *** STEP 7.0 ON n000 CANCELLED AT 2026-11-29T05:09:17 ***\n1: b\n",
+        {1: b"a\nb\n"},
+    ),
     "pals": (
         b"x3005c0s31b1n0.hsn.cm 1: RuntimeError: CUDA\nx1.hsn 0: 1: two\nx1: rank 0 died from signal 9\n",
         {1: b"RuntimeError: CUDA\n", 0: b"1: two\n"},
@@ -91,8 +99,17 @@ def test_cuts_change_nothing(data: str, places: list[int]) -> None:
 
 
 def test_labels_are_asked_for_right_behind_the_launcher() -> None:
-    assert with_labels("srun", ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
-    assert with_labels("local", ("a",)) == ("a",)
+    label = label_of("srun", ("-n", "2"))
+    assert with_labels(label, ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
+    assert with_labels(label_of("local", ()), ("a",)) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "word"), [("srun", "-l"), ("pals", "--label"), ("hydra", "-prepend-rank"), ("openmpi", "--tag-output")]
+)
+def test_labels_that_the_user_asks_for_are_left_to_him(launcher: str, word: str) -> None:
+    assert label_of(launcher, ()) == LABELS[launcher]
+    assert label_of(launcher, ("-x", word)) is None
 
 
 @given(

@@ -98,8 +98,10 @@ def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
     ],
 )
 def test_why_it_stops(script: str, settings: dict[str, Any], dead: tuple[str, ...], reason: str, code: int) -> None:
-    outcome = Fake(script, set(dead)).run(care(**settings))
+    fake = Fake(script, set(dead))
+    outcome = fake.run(care(**settings))
     assert outcome.reason == reason
+    assert bool(fake.asked) == (reason != "walltime")  # the nodes are the job's no more
     assert outcome.error is not None
     assert outcome.error.exit_code == code == outcome.to_dict()["exit_code"]
 
