@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cluster.test_launch import openmpi
 from tests.conftest import clean_environment
 from tests.unit.processes import wait_until
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tests.cluster.conftest import Job
     from tests.lab.slurm import Slurm
 
+__all__ = ["openmpi"]
 pytestmark = pytest.mark.cluster
 hydra = pytest.mark.skipif(shutil.which("mpiexec.hydra") is None, reason="MPICH is not installed")
 
@@ -85,6 +87,34 @@ def test_a_node_that_dies_in_the_middle_is_replaced_by_the_spare(job: Job) -> No
     assert sorted(line for line in second if "all" in line) == ["0: all n000", "1: all n003", "2: all n002"]
 
 
+OPEN_MPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [(("--spares", "1", "--max-restarts", "2"), 0), (("--idle-timeout", "60"), 36)]
+)
+def test_a_node_that_open_mpi_loses_is_no_success(
+    job: Job, openmpi: Path, options: tuple[str, ...], status: int
+) -> None:
+    """Its mpiexec then ends with 0, and leaves ranks behind."""
+    path = script(job, "open-mpi", TWICE)
+    env = {**OPEN_MPI, "PATH": f"{openmpi}:{os.environ['PATH']}"}
+    with job.ezpz.popen("launch", "--hostfile", job.hostfile, *options, "--", "sh", path, env=env) as process:
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == (4 if status else 3), within=40)
+        (path.parent / "broken").touch()
+        job.lab.kill("n001")
+        out, err = finish(process)
+    assert process.returncode == status, err
+    assert "n001 was lost" in err
+    ended = sorted(line for line in out.splitlines() if line.startswith("all"))
+    assert ended == ([] if status else ["all n000", "all n002", "all n003"])
+
+
 @hydra
 def test_a_node_that_is_dead_from_the_start_is_replaced_too(job: Job) -> None:
     """MPICH's mpiexec says so, and then waits forever."""
@@ -145,6 +175,28 @@ def test_a_copy_is_run_from_on_every_attempt(job: Job, bare_venv: Path) -> None:
     assert "all 3 nodes passed the checks" in done.stderr
     assert "attempt 2 in 5 s on n[001-002]" in done.stderr
     assert "success after 2 attempts" in done.stderr
+
+
+@hydra
+def test_a_yeet_puts_the_copy_on_spares_too_and_may_fail_on_as_many_nodes(job: Job, bare_venv: Path) -> None:
+    """n003's yeet fails, n000 to n002 have the copy; n001's rank fails, and its spare runs from the copy as well."""
+    script(job, "yeet-spare", "")
+    code = (  # MPICH tells only of a rank that dies from a signal on which node it was
+        "import os, sys; print(sys.prefix, os.uname().nodename, flush=True); "
+        "os.uname().nodename == 'n001' and os.kill(os.getpid(), 9)"
+    )
+    job.sh("n003", "mkdir -p /tmp && touch /tmp/bare")  # in the way of the yeet
+    line = ("--yeet", "--nhosts", "2", "--max-restarts", "1", "--progress-regex", "bare", "--check", "--")
+    env = {"VIRTUAL_ENV": str(bare_venv)}
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "python3", "-c", code, env=env, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert "left out n003: the yeet to /tmp/bare failed there" in done.stderr
+    assert "all 3 nodes passed the checks" in done.stderr
+    assert "n002 takes the place of n001" in done.stderr
+    assert sorted(done.stdout.splitlines()[-2:]) == ["/tmp/bare n000", "/tmp/bare n002"]
+    done = job.ezpz("launch", "--hostfile", job.hostfile, "--yeet", "--", "python3", "-V", env=env, timeout=90)
+    assert done.returncode == 21, done.stderr
+    assert "nothing was launched" in done.stderr
 
 
 @hydra

@@ -22,6 +22,9 @@ SRUN_EXIT = (  # the ranks that it then ends make its own status 143
     r"error: \S+: tasks? [\d,-]+: "
     r"(?:Exited with exit code (?P<code>\d+)|(?P<signal>Killed|Aborted|Segmentation fault|Bus error|Terminated))"
 )
+LOST = (  # Open MPI's own status may be 0 then
+    r"(?:Remote daemon: +\[\S+\] on node |Connection to (?=\S+ closed by remote host))(?P<lost>[A-Za-z0-9_.-]+)"
+)
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 
 
@@ -84,8 +87,8 @@ class Invocation:
 
     hostfile: the content of the file that HOSTFILE in `argv` stands for
     ranks: what each copy's environment gets, if this host starts the ranks itself; one copy otherwise
-    exit_line: what the launcher prints of a rank that fails, if its own status may be that of a later one; the group
-        `code` is an exit status, or `signal` the signal in words
+    exit_line: what the launcher prints of a failure that its own status may not tell; the group `code` is the status of
+        a rank, or `signal` its signal in words, or `lost` a node that has gone
     """
 
     argv: tuple[str, ...]
@@ -216,7 +219,7 @@ class Hydra:
         argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
         bind = ("-bind-to", job.cpu_bind) if job.cpu_bind else ()
         lines = (f"{node.address}\n" for node in job.allocation.nodes)
-        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines))
+        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines), exit_line=LOST)
 
 
 class OpenMpi:
@@ -240,7 +243,8 @@ class OpenMpi:
         names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
         handed = (word for name in names for word in ("-x", name))
         lines = (f"{node.address} slots={job.ppn}\n" for node in job.allocation.nodes)
-        return Invocation((*argv, *bind, *handed, *job.options, *job.command), "".join(lines))
+        words = (*argv, *bind, *handed, *job.options, *job.command)
+        return Invocation(words, "".join(lines), exit_line=LOST)
 
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)

@@ -13,8 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz import process
-from ezpz.cluster.hostnames import fold
-from ezpz.errors import CommandNotFound, EzpzError, LauncherFailed, LauncherMissing, TimedOut, ToolMissing
+from ezpz.cluster.hostnames import fold, short
+from ezpz.errors import (
+    CommandNotFound,
+    EzpzError,
+    LauncherFailed,
+    LauncherMissing,
+    NodeLost,
+    TimedOut,
+    ToolMissing,
+)
 from ezpz.launch import wrapper
 from ezpz.launch.ears import Ears
 from ezpz.launch.launchers import HOSTFILE, Local
@@ -24,6 +32,7 @@ from ezpz.launch.report import Report
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from ezpz.cluster.model import Node
     from ezpz.launch.launchers import Invocation
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.wrapper import Mark
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
 GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for instance to write a checkpoint
 PATIENCE = 10.0  # seconds for `mpiexec --version`
 SIGNALS = {"Killed": 9, "Aborted": 6, "Segmentation fault": 11, "Bus error": 7, "Terminated": 15}
+SPARES = "with --spares and --max-restarts it starts again without such a node"
 ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
 _ELSEWHERE = re.compile(r"(-[oe]|--(output|error)|-(out|err)file-pattern|--?output-filename)(=.*)?", re.DOTALL)
 """An option by which a launcher writes what ranks say into files, so that what they report does not come here."""
@@ -62,8 +72,8 @@ def _version(name: str) -> str:
 def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None = None, grace: float = GRACE) -> int:
     """Run the plan's command to its end, on this terminal, and return its exit status (128 + N for signal N).
 
-    `stdout` is a descriptor for what it prints there. Raises CommandNotFound, LauncherMissing, and LauncherFailed when
-    the launcher gave up before any rank ran.
+    `stdout` is a descriptor for what it prints there. Raises CommandNotFound, LauncherMissing, LauncherFailed when the
+    launcher gave up before any rank ran, and NodeLost when it tells of a lost node by nothing but words.
     """
     ending = carry_out(plan, environ=environ, stdout=stdout, grace=grace)
     if ending.error is not None:
@@ -151,15 +161,25 @@ def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
     """What the status of a launcher means, as far as its ranks have reported. Pure."""
     error = verdict(plan, status, report.marks, report.last.decode(errors="replace"))
     lacking = {mark.host for mark in report.marks if mark.what in (wrapper.ABSENT, wrapper.HOMELESS)}
-    known = error is None and status and report.found is not None
-    return Ending(_status(report.found, status) if known and report.found else status, error, tuple(sorted(lacking)))
+    told = report.found.groupdict() if report.found is not None and error is None else {}
+    lost = short((told.get("lost") or b"").decode(errors="replace"))
+    if status not in ENDED and lost in {name for node in plan.job.allocation.nodes for name in _names(node)}:
+        error = NodeLost(f"{lost} was lost while the command ran", hint=SPARES)
+        return Ending(status or error.exit_code, error)
+    return Ending(_status(told, status), error, tuple(sorted(lacking)))
 
 
-def _status(line: re.Match[bytes], otherwise: int) -> int:
-    """The exit status that a line about the first rank that failed tells."""
-    if line["code"]:
-        return int(line["code"]) % 256 or otherwise
-    return 128 + SIGNALS[line["signal"].decode()]
+def _names(node: Node) -> tuple[str, str]:
+    """What a launcher may call a node, in short."""
+    return node.name, short(node.address)
+
+
+def _status(told: Mapping[str, bytes | None], status: int) -> int:
+    """The exit status, which a line about the first rank that failed may tell better than the launcher's own."""
+    code, by = told.get("code"), told.get("signal")
+    if status and code:
+        return int(code) % 256 or status
+    return 128 + SIGNALS[by.decode()] if status and by else status
 
 
 def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> EzpzError | None:

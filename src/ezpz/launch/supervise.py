@@ -17,6 +17,7 @@ from ezpz.errors import (
     EzpzError,
     IdleTimeout,
     Interrupted,
+    NodeLost,
     NotEnoughNodes,
     ToolMissing,
     UsageError,
@@ -28,6 +29,7 @@ from ezpz.launch.checks import Findings, judge, table
 from ezpz.launch.consult import consult
 from ezpz.launch.journal import Journal
 from ezpz.launch.restarts import Action, Start, State, Stop
+from ezpz.launch.run import SPARES
 from ezpz.launch.terminal import with_colour
 from ezpz.process import NOTICED, collected_signals
 
@@ -222,7 +224,7 @@ class Supervisor:
             if state.policy.restarts and state.attempt <= state.policy.restarts:
                 lost = (*event.lost, *self._lost((*state.active, *state.spares)))
                 return replace(event, lost=tuple(dict.fromkeys(lost)))
-            if record.ended.idle:
+            if record.ended.idle or (finding and finding.is_node):
                 self._lost(state.active)  # ends what the launcher may have left there
         except Interrupted as e:
             return replace(event, signals=(e.signal,))
@@ -252,11 +254,19 @@ class Supervisor:
         if last and last.ended.idle and not again:
             return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}{logs}")
         if stop.reason in (restarts.FAILED, restarts.SUCCESS) or not again:
-            return last.fault if last else None
+            return _fault(last, logs) if last else None
         if stop.reason == restarts.INTERRUPTED:
             return Interrupted(f"{stop.why}{logs}", signal=stop.signal)
         times = f"after {len(self.records)} attempt{'s' if len(self.records) != 1 else ''}"
         return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}{logs}")
+
+
+def _fault(last: Record, logs: str) -> EzpzError | None:
+    """Why the last attempt failed, if its command is not to blame."""
+    finding = last.cause.finding
+    if finding and finding.is_node and last.ended.status and not last.ended.by_us:
+        return NodeLost(f"{finding}{logs}", hint=SPARES)
+    return last.fault
 
 
 def _too_few(findings: Findings, fit: int, enough: int) -> ChecksFailed:

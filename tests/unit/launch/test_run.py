@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.errors import CommandNotFound, LauncherFailed
+from ezpz.errors import CommandNotFound, LauncherFailed, NodeLost
 from ezpz.launch.ears import Ears
 from ezpz.launch.home import Home
 from ezpz.launch.launchers import SRUN_EXIT
 from ezpz.launch.plan import Facts, LaunchPlan
 from ezpz.launch.report import Report
-from ezpz.launch.run import verdict
+from ezpz.launch.run import Ending, judged, verdict
 from ezpz.launch.wrapper import ABSENT, HOMELESS, STARTED, Mark
-from tests.unit.launch.test_plan import HYDRA, FakeTools, decide
+from tests.unit.launch.test_plan import HYDRA, OPEN_MPI, FakeTools, decide
 
 SAID = "[mpiexec@n000] bad option\nssh: connect to host n001 port 22: No route to host\n\n"
 
@@ -49,6 +49,45 @@ def test_what_a_node_lacks_is_told_with_the_node() -> None:
     error = verdict(hydra(home=Home("/tmp/env")), 51, (Mark(HOMELESS, 0, "n003"),), "")
     assert isinstance(error, CommandNotFound)
     assert error.message == "there is no environment at /tmp/env on n003"
+
+
+LOST = """\
+PRTE has lost communication with a remote daemon.
+
+  HNP daemon   : [prterun-n000-11034@0,0] on node n000
+  Remote daemon: [prterun-n000-11034@0,1] on node n001.lab
+"""
+
+
+@pytest.mark.parametrize(("status", "ending"), [(0, 36), (1, 1), (143, 143)])
+def test_open_mpi_loses_a_node_and_ends_with_0(status: int, ending: int) -> None:
+    planned = decide("hosts", FakeTools({"mpiexec": OPEN_MPI}))
+    report = Report("ezpz-1a", planned.invocation.exit_line)
+    report.marks.append(Mark(STARTED, 0, "n000"))
+    assert judged(planned, 0, report) == Ending(0)
+    report.note(LOST.encode())
+    found = judged(planned, status, report)
+    assert found.status == ending
+    assert (found.error is None) == (status == 143)
+    if found.error is not None:
+        assert found.error.message == "n001 was lost while the command ran"
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("Connection to n001-hsn0 closed by remote host.\n", True),
+        ("Connection to login1 closed by remote host.\n", False),
+        ("Connection to n001 closed.\n", False),
+    ],
+)
+def test_mpich_loses_a_node(said: str, *, lost: bool) -> None:
+    planned = hydra()
+    report = Report("ezpz-1a", planned.invocation.exit_line)
+    report.marks.append(Mark(STARTED, 0, "n000"))
+    report.note(said.encode())
+    found = judged(planned, 255, report)
+    assert (found.status, isinstance(found.error, NodeLost)) == (255, lost)
 
 
 def heard(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:

@@ -111,6 +111,15 @@ def test_without_restarts_the_status_is_the_commands() -> None:
     assert (outcome.reason, outcome.status, outcome.error) == ("failed", 3, None)
 
 
+def test_a_lost_node_is_not_the_commands_failure() -> None:
+    fake = Fake("echo 'Timeout, server n2 not responding.' >&2; exit 255", dead={"n2"})
+    outcome = fake.run(Care(Watching(idle=50)))
+    assert outcome.error is not None
+    assert (outcome.reason, outcome.error.exit_code) == ("failed", 36)
+    assert outcome.error.message == "n2 was lost: Timeout, server n2 not responding."
+    assert "sweep" in fake.asked[-1][1]
+
+
 def test_silence_without_restarts() -> None:
     fake = Fake("exec sleep 60")
     outcome = fake.run(Care(Watching(idle=0.3, grace=5)))
