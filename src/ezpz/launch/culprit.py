@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ezpz.launch.site import Failure
 
 MOST_FINDINGS = 1000
+_ANCHORED = re.compile(r"[\^$]|\\[AZ]|\(\?<[=!]")  # what matches a line need not match where it stands among others
 LONGEST = 2000  # characters of a line that are looked at
 
 
@@ -111,12 +112,17 @@ class Witness:
         own = (Sign(FAULT, "", re.compile(each.pattern), cause=each.cause) for each in failures if each.culprit)
         self.signs = (*own, *evidence.SIGNS)
         self.victim_signs = tuple(re.compile(each.pattern) for each in failures if not each.culprit)
-        self.has_own_signs = bool(failures)
+        self._own = tuple(re.compile(each.pattern) for each in failures)
+        self._anchored = any(_ANCHORED.search(each.pattern) for each in failures)
         self.node_lost = False
         self._findings: list[Finding] = []
         self._victims: set[int] = set()
         self._where = Finding(WHERE, "")
         self._time_over = False
+
+    def may_tell(self, text: str) -> bool:
+        """Whether a pattern of the site may match some line of this output, labels included: False is certain."""
+        return self._anchored or any(pattern.search(text) for pattern in self._own)
 
     def hear(self, line: str, rank: int | None = None, node: str | None = None) -> None:
         """A line, and who said it, if that is known."""

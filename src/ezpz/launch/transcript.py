@@ -82,11 +82,16 @@ class Transcript:
         apart = self._apart.get((which, name))
         if apart is None:
             apart = self._apart[which, name] = Apart(self.manner.label, which if self.manner.ours else None)
-        self._telling = self.witness.has_own_signs or _tells(apart.held + data)
+        self._telling = self._tells(apart.held + data)
         shown = b"".join(self._say(which, name, piece, now) for piece in apart.feed(data, now))
         self._wait((which, name), apart.due)
         self._write_down()
         return shown
+
+    def _tells(self, data: bytes) -> bool:
+        """Whether a line of some output may tell something: much cheaper to find out than for each line by itself."""
+        small = data.decode("latin-1").lower()
+        return any(word in small for word in _TELLING) or self.witness.may_tell(data.decode(errors="replace"))
 
     def _write_down(self) -> None:
         if self._said:
@@ -172,9 +177,3 @@ class Transcript:
 _TELLING = tuple(
     dict.fromkeys((*WORDS, *(hint.lower() for hint in HINTS if not any(w in hint.lower() for w in WORDS))))
 )
-
-
-def _tells(data: bytes) -> bool:
-    """Whether a line of some output may tell something: much cheaper to find out than for each line by itself."""
-    text = data.decode("latin-1").lower()
-    return any(word in text for word in _TELLING)

@@ -21,6 +21,7 @@ from ezpz.launch.journal import AttemptLog, Journal
 from ezpz.launch.labels import HOLD, LABELS, Apart, Piece, label_of, with_labels
 from ezpz.launch.report import Report
 from ezpz.launch.screen import LONGEST, Lines, Screen
+from ezpz.launch.site import Failure
 from ezpz.launch.transcript import LOST_GRACE, Manner, Transcript
 from ezpz.launch.wrapper import STARTED, Mark
 
@@ -184,6 +185,7 @@ def test_a_transcript_shows_without_labels_and_logs_with_ranks_and_noise() -> No
     assert heard.due == math.inf
 
 
+ANCHORED = (Failure("^no such line$", "because of it every line is looked at"),)
 SAYINGS = (
     b"step: 1 loss 2\n", b"\r 10%", b"srun: error: n001: task 1: Killed\n", b"Traceback (most recent call last):\n",
     b"  File x\n", b"ValueError: no\n", b"CUDA: uncorrectable ECC error\n", b"nothing ", b"No space left on device",
@@ -201,8 +203,7 @@ def test_nothing_that_tells_something_is_missed_by_looking_at_much_at_once(
     label = {None: b"%.0s", "srun": b"%d: ", "hydra": b"<|%d@n|>"}[name]
     data = b"".join((label % rank if name else b"") + text for text, rank in said)
     heard = transcript(Manner(LABELS[name] if name else None), [])
-    careful = transcript(Manner(LABELS[name] if name else None), [])
-    careful.witness.has_own_signs = True  # every line is looked at
+    careful = Transcript(Manner(LABELS[name] if name else None), Witness(Placement(NODES, 1), 4, ANCHORED))
     for piece in cuts(data, places):
         heard.hear(0, "stdout", piece, 0.0)
     careful.hear(0, "stdout", data, 0.0)
