@@ -245,6 +245,20 @@ def test_a_stopped_rank_is_ended_too(job: Job) -> None:
     assert not _left(job)
 
 
+@hydra
+def test_a_node_that_hangs_is_replaced_and_not_one_whose_ranks_were_ended_for_it(job: Job) -> None:
+    path = script(job, "freezes", TWICE.replace("sleep 120", "sleep 20"))
+    line = ("--spares", "1", "--max-restarts", "1", "--idle-timeout", "4", "--grace", "1", "--", "sh", path)
+    with launch(job, *line) as process:
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 3, within=40)
+        (path.parent / "broken").touch()
+        job.lab.freeze("n001")
+        out, err = finish(process)
+    assert process.returncode == 0, err
+    assert "n003 takes the place of n001" in err
+    assert sorted(line for line in out.splitlines() if line.startswith("all ")) == ["all n000", "all n002", "all n003"]
+
+
 def _left(job: Job) -> list[str]:
     """What of a run is still on some host, a moment later."""
     found: list[str] = []

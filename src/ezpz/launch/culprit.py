@@ -115,6 +115,7 @@ class Witness:
         self._own = tuple(re.compile(each.pattern) for each in failures)
         self._anchored = any(_ANCHORED.search(each.pattern) for each in failures)
         self.node_lost = False
+        self.is_over = False  # the run was asked to end: only that the time is over still counts
         self._findings: list[Finding] = []
         self._victims: set[int] = set()
         self._where = Finding(WHERE, "")
@@ -150,6 +151,8 @@ class Witness:
         if sign.kind == TIME:
             self._time_over = True
             return True
+        if self.is_over:
+            return False
         told = False
         for found in self._found(sign, groups, line, rank, node):
             if sign.kind == WHERE:

@@ -173,6 +173,10 @@ class Transcript:
         """Whether a node was lost some time ago, and the launcher still waits for it."""
         return self.manner.end_when_lost and now - self._lost_at >= LOST_GRACE
 
+    def asked(self) -> None:
+        """Whoever ends from here on is no culprit."""
+        self.witness.is_over = True
+
 
 _TELLING = tuple(
     dict.fromkeys((*WORDS, *(hint.lower() for hint in HINTS if not any(w in hint.lower() for w in WORDS))))

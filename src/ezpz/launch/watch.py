@@ -51,6 +51,9 @@ class Ear(Protocol):
     def doomed(self, now: float) -> bool:
         """Whether the run can no longer succeed although it goes on."""
 
+    def asked(self) -> None:
+        """It has been asked to end: what is said from here on is about that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -191,6 +194,7 @@ class _Run:
         if number in ENDING:
             self.deadline = time.monotonic() + (0.0 if self.asked else self.rules.grace)
             self.asked = True
+            self.ear.asked()
 
     def _turn(self, patience: float) -> bool:
         """Wait for output, signals and ends; pass on what there is. False if there was nothing."""

@@ -216,6 +216,17 @@ def test_the_time_is_over(said: str) -> None:
     assert heard(Case(f"0| {said}", None)).finding is None
 
 
+def test_whoever_ends_because_the_run_was_asked_to_is_no_culprit() -> None:
+    """As MPICH tells of a rank that our SIGTERM has ended, on a node that is as good as any."""
+    witness = Witness(Placement(NODES, 1), 4)
+    witness.is_over = True
+    for line in HYDRA_BLOCK.splitlines():
+        witness.hear(line)
+    assert witness.cause() == Cause()
+    witness.hear("slurmstepd: error: *** STEP 3.0 ON n000 CANCELLED AT 2026-11-29T01:55:36 DUE TO TIME LIMIT ***")
+    assert witness.cause() == Cause(time_over=True)
+
+
 def test_a_site_has_signs_of_its_own() -> None:
     case = Case(
         "NODEFAIL host=n002 op=gpu\n1| peer has left\nsrun: error: n001: task 1: Exited with exit code 1\n", None
