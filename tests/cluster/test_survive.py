@@ -19,6 +19,7 @@ from tests.conftest import clean_environment
 from tests.unit.processes import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cluster.conftest import Job
@@ -331,6 +332,46 @@ def test_checks_leave_bad_nodes_out_and_say_why(job: Job) -> None:
     assert "reached" in rows["n003"]
     assert "left out: n[001-003]; 1 of 4 nodes remain" in done.stderr
     assert check(job, "--check-path", hung / "data", "--nhosts", "2:4").returncode == 60
+
+
+@pytest.fixture
+def frozen(job: Job) -> Iterator[str]:
+    """A host on whose /tmp every write hangs so that not even SIGKILL ends who tried it."""
+    if os.geteuid() or shutil.which("mkfs.ext4") is None or not os.path.exists("/dev/loop-control"):
+        pytest.skip("no filesystem can be frozen here")
+    image = job.lab.shared / "frozen.img"
+    subprocess.run(["sh", "-ec", f"truncate -s 300M {image}; mkfs.ext4 -q -F {image}"], check=True)
+    job.lab.bashrc("n001", "")  # it is altered: a reboot takes the mount away
+    place = f"mkdir /tmp/frozen; mount -o loop {image} /tmp/frozen; mount --bind /tmp/frozen /tmp; fsfreeze -f /tmp"
+    mounted = job.lab.run("n001", ["sh", "-ec", place], check=False)
+    yield "n001"
+    job.lab.run("n001", ["sh", "-c", "fsfreeze -u /tmp; sleep 0.2; umount /tmp; umount /tmp/frozen"], check=False)
+    assert mounted.returncode == 0, mounted.stderr
+
+
+def hanging(job: Job, host: str) -> str:
+    """Processes of a host that are beyond SIGKILL."""
+    return job.sh(host, "cat /proc/[0-9]*/stat 2>/dev/null | awk '$3 == \"D\"' || true")
+
+
+@hydra
+def test_a_check_that_not_even_sigkill_ends_hangs_nothing(job: Job, frozen: str) -> None:
+    begin = time.monotonic()
+    done = check(job)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begin < 30
+    assert f"{frozen}  tmp    no answer within 2 s" in done.stderr
+    assert sorted(done.stdout.split()) == ["n000", "n002", "n003"]
+    assert "python3" in hanging(job, frozen)
+
+
+def test_a_rank_that_not_even_sigkill_ends_does_not_keep_us(job: Job, frozen: str) -> None:
+    line = ("--hosts", frozen, "--idle-timeout", "1", "--grace", "1", "--", "sh", "-c", "echo begun; echo x > /tmp/x")
+    begin = time.monotonic()
+    done = job.ezpz("launch", *line, host=frozen, timeout=60)
+    assert (done.returncode, done.stdout) == (124, "begun\n"), done.stderr
+    assert time.monotonic() - begin < 30
+    assert "(sh)" in hanging(job, frozen)
 
 
 @hydra

@@ -255,7 +255,7 @@ class _Run:
         for process in late:
             end_tree(process)
         for process in self.processes:
-            process.wait()
+            process.poll()
         self.status = self.status or next(filter(None, (process.returncode for process in self.processes)), 0)
 
     def drain(self) -> None:
