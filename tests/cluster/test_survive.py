@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from tests.unit.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.cluster.conftest import Job
     from tests.lab.slurm import Slurm
@@ -332,6 +332,18 @@ def test_checks_leave_bad_nodes_out_and_say_why(job: Job) -> None:
     assert "reached" in rows["n003"]
     assert "left out: n[001-003]; 1 of 4 nodes remain" in done.stderr
     assert check(job, "--check-path", hung / "data", "--nhosts", "2:4").returncode == 60
+
+
+@hydra
+def test_a_check_knows_a_program_beside_the_user(job: Job) -> None:
+    for host in ("n000", "n002"):
+        job.sh(host, "printf '#!/bin/sh\necho ran\n' > /tmp/tool; chmod +x /tmp/tool")
+    line = ("launch", "--hostfile", job.hostfile, "--check", "--", "./tool")
+    done = job.ezpz(*line, cwd=Path("/tmp"), timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert "n001  path   /tmp/tool does not exist" in done.stderr
+    assert "left out: n[001,003]; 2 of 4 nodes remain" in done.stderr
+    assert done.stdout == "ran\n" * 2
 
 
 @pytest.fixture
