@@ -154,7 +154,7 @@ class Child:
             status = -signal.SIGKILL
         if self.process.returncode is None:
             signal_group(self.process.pid, signal.SIGKILL)  # what its leader has left behind
-            self.process.wait()
+            self.process.poll()  # what hangs in a call to a filesystem is beyond SIGKILL, and not waited for
         self.writer.close()
         if self._stderr_done is not None:
             self._stderr_done.cancel()

@@ -271,6 +271,7 @@ class Interrupted(EzpzError):
 
     def __init__(self, message: str, *, hint: str = "", signal: int = 2) -> None:
         super().__init__(message, hint=hint)
+        self.signal = signal
         self.exit_code = 128 + signal
 
 

@@ -144,13 +144,14 @@ def end_tree(process: Running) -> None:
     """End a process and everything in its group: SIGTERM, a grace, SIGKILL. Harmless once it has been waited for.
 
     What its leader has left in the group is ended too; until the leader is waited for, the group's number is its own.
+    A process that hangs in a call to a filesystem does not even heed SIGKILL; nobody waits for it for ever, and its
+    `returncode` stays None.
     """
     if process.returncode is None:
-        signal_group(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-        signal_group(process.pid, signal.SIGKILL)
-        process.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal_group(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
 
 
 def start(
@@ -195,7 +196,8 @@ def _text(argv: Sequence[Argument]) -> str:
 
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
-PASSED_ON = ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
+NOTICED = ENDING | {signal.SIGUSR1, signal.SIGUSR2}  # the last two are how schedulers warn before the time is over
+PASSED_ON = NOTICED | {signal.SIGWINCH}
 
 
 def foreground(

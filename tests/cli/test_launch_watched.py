@@ -46,6 +46,31 @@ def test_a_command_that_does_not_exist() -> None:
     assert launch("--idle-timeout", "30", "no-such-command-here").returncode == 51
 
 
+def piped(line: str) -> subprocess.CompletedProcess[str]:
+    """A line for bash, whose exit status is that of `ezpz launch --idle-timeout 60`, called `L` in it."""
+    ours = f'L() {{ {sys.executable} -m ezpz launch {" ".join(HERE)} --idle-timeout 60 -- "$@"; }}\n'
+    argv = ["bash", "-c", f"set -o pipefail\n{ours}{line}"]
+    return subprocess.run(argv, env=clean_environ(), capture_output=True, text=True, timeout=60)
+
+
+def test_nobody_reads_the_output_any_more() -> None:
+    done = piped("L yes | head -n 2")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "y\ny\n", "")
+
+
+def test_the_disk_of_the_output_is_full() -> None:
+    done = piped("L yes > /dev/full")
+    assert done.returncode == 1
+    assert "what COMMAND says cannot be written to descriptor 1: No space left on device" in done.stderr
+
+
+def test_a_reader_that_is_slower_than_the_command_gets_all_of_it_without_delay() -> None:
+    begin = time.monotonic()
+    done = piped("L head -c 30000000 /dev/zero | (sleep 1; cat) | wc -c")
+    assert (done.stdout.strip(), done.returncode) == ("30000000", 0)
+    assert time.monotonic() - begin < 15  # 64 kB every 50 ms took 23 s
+
+
 def test_noise_is_not_shown_but_logged(tmp_path: Path) -> None:
     script = "echo noise $RANK; echo hello; echo noise >&2"
     logs = tmp_path / "logs"
@@ -89,7 +114,20 @@ def test_checks_on_this_host(tmp_path: Path) -> None:
         (("--nhosts", "3:2"), "'3:2': 3 > 2"),
         (("--nhosts", "1", "--spares", "1"), "exclude each other"),
         (("--filter", "("), "'(' is no regular expression"),
+        (("--filter", r"\u2588"), r"'\\u2588' is no regular expression: bad escape \u"),
+        (("--filter", "(?u)x"), "'(?u)x' is no regular expression"),
+        (("--progress-regex", "x{99999999999}"), "is no regular expression"),
         (("--idle-timeout", "0"), "0.0 is not in the range"),
+        (("--idle-timeout", "nan"), "'nan' is no number of seconds"),
+        (("--idle-timeout", "inf"), "inf is not in the range"),
+        (("--grace", "-1"), "-1.0 is not in the range"),
+        (("--grace", "1e30"), "1e+30 is not in the range"),
+        (("--check-timeout", "inf"), "inf is not in the range"),
+        (("--check-path", ""), "a path is empty"),
+        (("--check-room", "-1"), "-1 is not in the range"),
+        (("--max-restarts", "many"), "'many' is not a valid integer"),
+        (("--log-dir", ""), "--log-dir: '' cannot be written: No such file or directory"),
+        (("--log-dir", "/dev/null/logs"), "--log-dir: '/dev/null/logs' cannot be written: Not a directory"),
     ],
 )
 def test_a_bad_line_is_a_usage_error(line: tuple[str, ...], named: str) -> None:
@@ -140,6 +178,14 @@ def test_whoever_is_watched_is_told_apart_from_its_launcher_too(
     assert done.returncode == 52
     assert "mpiexec failed with status 9 before any rank ran: bad option" in done.stderr
     assert not any("\x1e" in path.read_text() for path in tmp_path.glob("logs/*"))
+
+
+def test_whose_output_goes_into_files_is_told_by_its_status_alone(stub: Path, tmp_path: Path) -> None:
+    """What ranks report when they start is in these files, so nothing can be said of the launcher."""
+    stub.write_text(stub.read_text().replace("while", "exec 2> $0.err\nwhile", 1))
+    done = through(stub, "-errfile-pattern", "x", "--", "sh", "-c", "echo err >&2; exit 7")
+    assert (done.returncode, done.stderr) == (7, "")
+    assert stub.with_name("mpiexec.err").read_text() == "err\n"
 
 
 def test_a_command_that_no_node_has_is_not_started_again(stub: Path) -> None:

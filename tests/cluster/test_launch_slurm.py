@@ -56,6 +56,18 @@ def test_mpich_inside_a_slurm_job(slurm: Slurm) -> None:
     assert [words[:-1] for words in shown] == expected(8, 2)
 
 
+@pytest.mark.parametrize(("ranks", "ppn"), [(3, 1), (5, 2)])
+def test_ranks_are_where_they_are_told_whatever_the_order_of_the_nodes(slurm: Slurm, ranks: int, ppn: int) -> None:
+    done = in_job(slurm, f'{EZPZ} launch --hosts n003,n001,n002 -n {ranks} --ppn {ppn} -- sh -c "$1"', SHOW)
+    assert done.returncode == 0, done.stderr
+    shown = sorted((line.split() for line in done.stdout.splitlines()), key=lambda words: int(words[1]))
+    hosts = ["n001", "n002", "n003"]
+    assert [(words[0], words[3], words[5]) for words in shown] == [
+        (hosts[rank // ppn], str(rank % ppn), str(rank // ppn)) for rank in range(ranks)
+    ]
+    assert {words[6] for words in shown} == {"n001"}
+
+
 def test_what_the_job_asked_for_is_what_a_node_takes(slurm: Slurm) -> None:
     done = in_job(slurm, f"{EZPZ} launch --json --dry-run --nhosts 2 true")
     plan = json.loads(done.stdout)

@@ -10,19 +10,22 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cluster.test_launch import openmpi
 from tests.conftest import clean_environment
 from tests.unit.processes import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.cluster.conftest import Job
     from tests.lab.slurm import Slurm
 
+__all__ = ["openmpi"]
 pytestmark = pytest.mark.cluster
 hydra = pytest.mark.skipif(shutil.which("mpiexec.hydra") is None, reason="MPICH is not installed")
 
@@ -57,7 +60,7 @@ TWICE = """
 echo "step: 1"
 again=$(test -e broken && echo yes)
 touch ran.$host.$$
-[ -z "$again" ] && sleep 120
+[ -z "$again" ] && exec sleep 120
 echo "all $host"
 """
 
@@ -83,6 +86,34 @@ def test_a_node_that_dies_in_the_middle_is_replaced_by_the_spare(job: Job) -> No
     assert sorted(line for line in first.splitlines() if "step" in line) == [f"{rank}: step: 1" for rank in range(3)]
     second = (logs / "attempt-2.log").read_text().splitlines()
     assert sorted(line for line in second if "all" in line) == ["0: all n000", "1: all n003", "2: all n002"]
+
+
+OPEN_MPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [(("--spares", "1", "--max-restarts", "2"), 0), (("--idle-timeout", "60"), 36)]
+)
+def test_a_node_that_open_mpi_loses_is_no_success(
+    job: Job, openmpi: Path, options: tuple[str, ...], status: int
+) -> None:
+    """Its mpiexec then ends with 0, and leaves ranks behind."""
+    path = script(job, "open-mpi", TWICE)
+    env = {**OPEN_MPI, "PATH": f"{openmpi}:{os.environ['PATH']}"}
+    with job.ezpz.popen("launch", "--hostfile", job.hostfile, *options, "--", "sh", path, env=env) as process:
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == (4 if status else 3), within=40)
+        (path.parent / "broken").touch()
+        job.lab.kill("n001")
+        out, err = finish(process)
+    assert process.returncode == status, err
+    assert "n001 was lost" in err
+    ended = sorted(line for line in out.splitlines() if line.startswith("all"))
+    assert ended == ([] if status else ["all n000", "all n002", "all n003"])
 
 
 @hydra
@@ -148,6 +179,28 @@ def test_a_copy_is_run_from_on_every_attempt(job: Job, bare_venv: Path) -> None:
 
 
 @hydra
+def test_a_yeet_puts_the_copy_on_spares_too_and_may_fail_on_as_many_nodes(job: Job, bare_venv: Path) -> None:
+    """n003's yeet fails, n000 to n002 have the copy; n001's rank fails, and its spare runs from the copy as well."""
+    script(job, "yeet-spare", "")
+    code = (  # MPICH tells only of a rank that dies from a signal on which node it was
+        "import os, sys; print(sys.prefix, os.uname().nodename, flush=True); "
+        "os.uname().nodename == 'n001' and os.kill(os.getpid(), 9)"
+    )
+    job.sh("n003", "mkdir -p /tmp && touch /tmp/bare")  # in the way of the yeet
+    line = ("--yeet", "--nhosts", "2", "--max-restarts", "1", "--progress-regex", "bare", "--check", "--")
+    env = {"VIRTUAL_ENV": str(bare_venv)}
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "python3", "-c", code, env=env, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert "left out n003: the yeet to /tmp/bare failed there" in done.stderr
+    assert "all 3 nodes passed the checks" in done.stderr
+    assert "n002 takes the place of n001" in done.stderr
+    assert sorted(done.stdout.splitlines()[-2:]) == ["/tmp/bare n000", "/tmp/bare n002"]
+    done = job.ezpz("launch", "--hostfile", job.hostfile, "--yeet", "--", "python3", "-V", env=env, timeout=90)
+    assert done.returncode == 21, done.stderr
+    assert "nothing was launched" in done.stderr
+
+
+@hydra
 def test_no_spare_is_left(job: Job) -> None:
     path = script(job, "nospare", TWICE)
     with launch(job, "--max-restarts", "3", "--", "sh", path) as process:
@@ -191,6 +244,20 @@ def test_a_stopped_rank_is_ended_too(job: Job) -> None:
     )
     assert done.returncode == 124, done.stderr
     assert not _left(job)
+
+
+@hydra
+def test_a_node_that_hangs_is_replaced_and_not_one_whose_ranks_were_ended_for_it(job: Job) -> None:
+    path = script(job, "freezes", TWICE.replace("sleep 120", "sleep 20"))
+    line = ("--spares", "1", "--max-restarts", "1", "--idle-timeout", "4", "--grace", "1", "--", "sh", path)
+    with launch(job, *line) as process:
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 3, within=40)
+        (path.parent / "broken").touch()
+        job.lab.freeze("n001")
+        out, err = finish(process)
+    assert process.returncode == 0, err
+    assert "n003 takes the place of n001" in err
+    assert sorted(line for line in out.splitlines() if line.startswith("all ")) == ["all n000", "all n002", "all n003"]
 
 
 def _left(job: Job) -> list[str]:
@@ -265,6 +332,58 @@ def test_checks_leave_bad_nodes_out_and_say_why(job: Job) -> None:
     assert "reached" in rows["n003"]
     assert "left out: n[001-003]; 1 of 4 nodes remain" in done.stderr
     assert check(job, "--check-path", hung / "data", "--nhosts", "2:4").returncode == 60
+
+
+@hydra
+def test_a_check_knows_a_program_beside_the_user(job: Job) -> None:
+    for host in ("n000", "n002"):
+        job.sh(host, "printf '#!/bin/sh\necho ran\n' > /tmp/tool; chmod +x /tmp/tool")
+    line = ("launch", "--hostfile", job.hostfile, "--check", "--", "./tool")
+    done = job.ezpz(*line, cwd=Path("/tmp"), timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert "n001  path   /tmp/tool does not exist" in done.stderr
+    assert "left out: n[001,003]; 2 of 4 nodes remain" in done.stderr
+    assert done.stdout == "ran\n" * 2
+
+
+@pytest.fixture
+def frozen(job: Job) -> Iterator[str]:
+    """A host on whose /tmp every write hangs so that not even SIGKILL ends who tried it."""
+    if os.geteuid() or shutil.which("mkfs.ext4") is None or not os.path.exists("/dev/loop-control"):
+        pytest.skip("no filesystem can be frozen here")
+    image = job.lab.shared / "frozen.img"
+    subprocess.run(["sh", "-ec", f"truncate -s 300M {image}; mkfs.ext4 -q -F {image}"], check=True)
+    job.lab.bashrc("n001", "")  # it is altered: a reboot takes the mount away
+    place = f"mkdir /tmp/frozen; mount -o loop {image} /tmp/frozen; mount --bind /tmp/frozen /tmp; fsfreeze -f /tmp"
+    mounted = job.lab.run("n001", ["sh", "-ec", place], check=False)
+    yield "n001"
+    job.lab.run("n001", ["sh", "-c", "fsfreeze -u /tmp; sleep 0.2; umount /tmp; umount /tmp/frozen"], check=False)
+    assert mounted.returncode == 0, mounted.stderr
+
+
+def hanging(job: Job, host: str) -> str:
+    """Processes of a host that are beyond SIGKILL."""
+    return job.sh(host, "cat /proc/[0-9]*/stat 2>/dev/null | awk '$3 == \"D\"' || true")
+
+
+@hydra
+def test_a_check_that_not_even_sigkill_ends_hangs_nothing(job: Job, frozen: str) -> None:
+    begin = time.monotonic()
+    done = check(job)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begin < 30
+    assert f"{frozen}  tmp    no answer within 2 s" in done.stderr
+    assert sorted(done.stdout.split()) == ["n000", "n002", "n003"]
+    assert "python3" in hanging(job, frozen)
+
+
+def test_a_rank_that_not_even_sigkill_ends_does_not_keep_us(job: Job, frozen: str) -> None:
+    line = ("--hosts", frozen, "--idle-timeout", "1", "--grace", "1", "--", "sh", "-c", "echo begun; echo x > /tmp/x")
+    begin = time.monotonic()
+    done = job.ezpz("launch", *line, host=frozen, timeout=60)
+    assert (done.returncode, done.stdout) == (124, "begun\n"), done.stderr
+    assert time.monotonic() - begin < 30
+    assert "(sh)" in hanging(job, frozen)
 
 
 @hydra

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.cluster.hostnames import fold
 from ezpz.launch import ranks
 from ezpz.launch.culprit import Cause, Placement, Witness
-from ezpz.launch.labels import LABELS, with_labels
+from ezpz.launch.labels import label_of, with_labels
 from ezpz.launch.run import Ending, carry_out
 from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ezpz.errors import EzpzError
     from ezpz.launch.care import Watching
     from ezpz.launch.journal import AttemptLog
+    from ezpz.launch.labels import Label
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.report import Report
     from ezpz.process import Running
@@ -120,19 +122,23 @@ class Attempt:
         began, start = time.time(), time.monotonic()
         grace = self.watching.grace
         ending = carry_out(self.plan, environ=environ, stdout=stdout, grace=grace, through=self._through)
-        if self.ended.idle or self.ended.signals:  # then it is we who ended it
+        if self.ended.by_us:
             ending = Ending(self.ended.status)
         self.ended = replace(self.ended, status=ending.status)
         lacking = tuple(filter(None, map(placement.named, ending.lacking)))
         return replace(self._record(began, time.monotonic() - start), fault=ending.error, lacking=lacking)
 
+    @property
+    def _label(self) -> Label | None:
+        return label_of(self.plan.launcher, self.plan.job.options) if self.watching.labels else None
+
     def _manner(self, report: Report | None) -> Manner:
         launcher = self.plan.launcher
         return Manner(
-            label=LABELS.get(launcher) if self.watching.labels else None,
+            label=self._label,
             ours=launcher == LOCAL,
-            noise=tuple(re.compile(pattern.encode()) for pattern in self.watching.noise),
-            progress=re.compile(self.watching.progress.encode()),
+            noise=tuple(re.compile(os.fsencode(pattern)) for pattern in self.watching.noise),
+            progress=re.compile(os.fsencode(self.watching.progress)),
             end_when_lost=self.watching.end_when_lost,
             report=report,
             merged=self.watching.pty,
@@ -150,7 +156,7 @@ class Attempt:
     ) -> int:
         """In the place of `run.foreground`."""
         self.transcript = Transcript(self._manner(report), self.witness, *((self.log.write,) if self.log else ()))
-        line = with_labels(self.plan.launcher, argv) if self.watching.labels else argv
+        line = with_labels(self._label, argv)
         rules = Rules(grace, self.watching.idle, self.watching.pty, pass_on)
         self.ended = watch(line, envs=envs, ear=self.transcript, rules=rules, stdout=stdout)
         return self.ended.status
@@ -159,7 +165,6 @@ class Attempt:
         if self.plan.launcher == LOCAL and self.ended.first is not None:
             self.witness.saw(self.ended.first, self.ended.status)
         cause = self.witness.cause()
-        first = [cause.finding.rank] if cause.finding and cause.finding.rank is not None else []
         return Record(
             self.number,
             tuple(node.name for node in self.plan.job.allocation.nodes),
@@ -171,7 +176,13 @@ class Attempt:
             cause,
             self.transcript.progressed,
             self.transcript.left_out,
-            self.transcript.complaints.first_of([*first, *sorted(cause.failed)]),
+            self.transcript.complaints.first_of(self._suspects(cause)),
             self.log.path if self.log else "",
             self.log.complaint if self.log else "",
         )
+
+    def _suspects(self, cause: Cause) -> tuple[int, ...]:
+        """The ranks that may have failed, the likeliest first."""
+        finding, ranks_of = cause.finding, self.witness.placement.ranks_of
+        first = () if finding is None else ranks_of(finding.node) if finding.rank is None else (finding.rank,)
+        return (*first, *sorted(cause.failed))

@@ -17,6 +17,7 @@ from ezpz.launch.watch_options import care_of, watch_options
 
 if TYPE_CHECKING:
     from ezpz.cli.preparation import Prepared
+    from ezpz.cluster.model import Node
     from ezpz.launch.care import Care
     from ezpz.launch.look import Outlook
     from ezpz.launch.plan import LaunchPlan
@@ -106,7 +107,7 @@ class Yeeting:
         if options["env"] is not None:
             self.args.append(f"--dst={options['env']}")
         if options["exclude"]:
-            self.args.append(f"--hosts={_hosts(options)}")
+            self.args.append(f"--hosts={','.join(node.given for node in _nodes(options))}")
         else:
             self.args += [f"--{name}={options[name]}" for name in ("hosts", "hostfile") if options[name] is not None]
 
@@ -131,14 +132,13 @@ class Yeeting:
         return PREPARATIONS.load("yeet")(self.output, self.args, dry_run=dry_run)
 
 
-def _hosts(options: dict[str, Any]) -> str:
-    """The nodes without those that are excluded, as a nodeset."""
+def _nodes(options: dict[str, Any]) -> tuple[Node, ...]:
+    """The nodes without those that are excluded."""
     from ezpz.cluster.detect import detect
     from ezpz.launch.roster import choose
 
     allocation = detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn="off", environ=os.environ)
-    left = choose(allocation, exclude=options["exclude"])
-    return ",".join(node.given for node in left.allocation.nodes)
+    return choose(allocation, exclude=options["exclude"]).allocation.nodes
 
 
 def _look(

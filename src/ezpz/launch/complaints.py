@@ -19,10 +19,10 @@ ERROR = re.compile(
     re.IGNORECASE,
 )
 WORDS = (
-    "error", "exception", "interrupt", "exit", "fatal", "panic", "fault", "illegal", "dumped", "terminate", "memory",
-    "abort", "assert", "not found", "no such", "denied",
+    "error", "exception", "interrupt", "exit", "fatal", "panic", "fault", "illegal", "dumped", "terminate", "of memory",
+    "abort", "assert", "not found", "no such", "denied", "traceback",
 )  # fmt: skip
-"""One of them is in whatever ERROR matches; looking for them first costs less."""
+"""One of them is in whatever line begins an error; looking for them first costs less."""
 
 
 class Complaints:
@@ -32,13 +32,18 @@ class Complaints:
         self._errors: dict[int | None, list[str]] = {}
         self._open: set[int | None] = set()
 
+    def follows(self, rank: int | None) -> bool:
+        """Whether the next line of this rank belongs to its error, whatever it says."""
+        return rank in self._open
+
     def hear(self, line: str, rank: int | None) -> None:
         """A line, without its end, and who said it (None: nobody knows, or the launcher)."""
         if rank in self._open:
             self._go_on(line.rstrip()[:WIDEST], rank)
         elif rank not in self._errors and len(self._errors) < MOST_RANKS and self._begins(line[:WIDEST]):
-            self._errors[rank] = [line.rstrip()[:WIDEST]]
-            if TRACEBACK in line:
+            traceback = line.find(TRACEBACK)  # a progress bar may stand before it
+            self._errors[rank] = [line[max(0, traceback) :].rstrip()[:WIDEST]]
+            if traceback >= 0:
                 self._open.add(rank)
 
     def _begins(self, line: str) -> bool:
@@ -56,8 +61,11 @@ class Complaints:
             self._open.discard(rank)
 
     def first_of(self, failed: Iterable[int | None]) -> tuple[int | None, tuple[str, ...]] | None:
-        """The rank and the lines of the error that matters: of the first of `failed` that said one, else of any."""
-        for rank in (*failed, *self._errors):
+        """The rank and the lines of the error that matters: of the first of `failed` that said one, else of any rank.
+
+        What the launcher says comes last: it also complains of what it does at the end.
+        """
+        for rank in (*failed, *(rank for rank in self._errors if rank is not None), None):
             if rank in self._errors:
                 return rank, tuple(self._errors[rank])
         return None

@@ -7,28 +7,34 @@ import contextlib
 import functools
 import json
 import os
+import re
+import signal
 import sys
 import time
 import zlib
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz.child import Child, all_of
 from ezpz.cluster.hostnames import short
 from ezpz.cluster.remote import explain, srun_argv, ssh_argv
-from ezpz.errors import EzpzError, NodeLost, TimedOut
+from ezpz.errors import EzpzError, Interrupted, NodeLost, TimedOut
 from ezpz.launch.agent.checkup import MARK
+from ezpz.process import NOTICED, collected_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from ezpz.cluster.model import Node
+    from ezpz.process import Signals
 
 AT_ONCE = 64  # ssh sessions that are being opened
 CONNECTING = 20.0  # seconds to reach a node, beside those that the program takes
 GRACE = 0.3  # seconds
 PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
 MISSING = "python3: not found"
+_ANSWER = re.compile(rb"%b(?P<host>\S*) (?P<part>.*)" % MARK.encode())
 BOOTSTRAP = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
 
 
@@ -61,9 +67,34 @@ def remote_command() -> str:
 def consult(nodes: tuple[Node, ...], request: Mapping[str, Any], *, transport: str, within: float) -> dict[str, Heard]:
     """What each node answers to the request (see `ezpz.launch.agent.checkup`), by its name. A failure is an answer.
 
-    transport: "ssh" or "srun". within: seconds that the program may take there
+    transport: "ssh" or "srun". within: seconds that the program may take there. For the main thread only. Raises
+    Interrupted when a signal comes that asks to end, or that the time will soon be over.
     """
-    return asyncio.run(_consult(nodes, json.dumps(request).encode() + b"\n", transport, within))
+    with collected_signals(NOTICED) as signals:
+        return asyncio.run(_heeding(signals, _consult(nodes, json.dumps(request).encode() + b"\n", transport, within)))
+
+
+async def _heeding(signals: Signals, act: Coroutine[Any, Any, dict[str, Heard]]) -> dict[str, Heard]:
+    """What `act` returns, unless a signal comes: then it is cancelled. Raises Interrupted."""
+    task = asyncio.ensure_future(act)
+    came: list[int] = []
+
+    def look() -> None:
+        came.extend(signals.within(0.0))
+        if came:
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(signals.fileno(), look)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not came:
+            raise
+        name = signal.Signals(came[0]).name
+        raise Interrupted(f"it was interrupted by {name} while it looked at the nodes", signal=came[0]) from None
+    finally:
+        loop.remove_reader(signals.fileno())
 
 
 async def _consult(nodes: tuple[Node, ...], request: bytes, transport: str, within: float) -> dict[str, Heard]:
@@ -143,20 +174,19 @@ async def _ask(argv: tuple[str, ...], request: bytes, within: float, nodes: tupl
 
 
 async def _hear(child: Child, asked: float, nodes: tuple[Node, ...], found: dict[str, Heard]) -> None:
-    mark = MARK.encode()
-    while len(found) < len(nodes):
-        with contextlib.suppress(ConnectionError):
-            line = await child.reader.readline()
-            if not line:
-                return
-            if line.startswith(mark):
-                answer = json.loads(line[len(mark) :])
-                host = short(str(answer.get("host", "")))
-                name = nodes[0].name if len(nodes) == 1 else host
-                if any(node.name == name for node in nodes):
+    names = {node.name for node in nodes}
+    parts: defaultdict[str, bytes] = defaultdict(bytes)
+    with contextlib.suppress(ConnectionError):
+        while len(found) < len(nodes) and (line := await child.reader.readline()):
+            told = _ANSWER.match(line)
+            if told is None:
+                continue
+            name = nodes[0].name if len(nodes) == 1 else short(told["host"].decode(errors="replace"))
+            parts[name] += told["part"]
+            with contextlib.suppress(ValueError):  # there is more to come
+                answer = json.loads(parts[name])
+                if name in names:
                     found[name] = Said(answer, asked, time.time())
-            continue
-        return
 
 
 def _silence(node: Node, overdue: bool, within: float, err: str, status: int) -> EzpzError:  # noqa: FBT001

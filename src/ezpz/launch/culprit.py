@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ezpz.launch.site import Failure
 
 MOST_FINDINGS = 1000
+_ANCHORED = re.compile(r"[\^$]|\\[AZ]|\(\?<[=!]")  # what matches a line need not match where it stands among others
 LONGEST = 2000  # characters of a line that are looked at
 
 
@@ -37,6 +38,11 @@ class Placement:
         if rank is None or not 0 <= rank // self.ppn < len(self.nodes):
             return None
         return self.nodes[rank // self.ppn].name
+
+    def ranks_of(self, name: str | None) -> tuple[int, ...]:
+        """The ranks that a node has, if it is full."""
+        places = [place for place, node in enumerate(self.nodes) if node.name == name]
+        return tuple(rank for place in places for rank in range(place * self.ppn, (place + 1) * self.ppn))
 
     def named(self, name: str | None) -> str | None:
         """The canonical name of a node, by whatever name a launcher calls it; None for a stranger."""
@@ -106,11 +112,18 @@ class Witness:
         own = (Sign(FAULT, "", re.compile(each.pattern), cause=each.cause) for each in failures if each.culprit)
         self.signs = (*own, *evidence.SIGNS)
         self.victim_signs = tuple(re.compile(each.pattern) for each in failures if not each.culprit)
+        self._own = tuple(re.compile(each.pattern) for each in failures)
+        self._anchored = any(_ANCHORED.search(each.pattern) for each in failures)
         self.node_lost = False
+        self.is_over = False  # the run was asked to end: only that the time is over still counts
         self._findings: list[Finding] = []
         self._victims: set[int] = set()
         self._where = Finding(WHERE, "")
         self._time_over = False
+
+    def may_tell(self, text: str) -> bool:
+        """Whether a pattern of the site may match some line of this output, labels included: False is certain."""
+        return self._anchored or any(pattern.search(text) for pattern in self._own)
 
     def hear(self, line: str, rank: int | None = None, node: str | None = None) -> None:
         """A line, and who said it, if that is known."""
@@ -118,8 +131,10 @@ class Witness:
         if rank is not None and self._is_of_victim(line):
             self._victims.add(rank)
             return
-        for sign in self.signs if len(self._findings) < MOST_FINDINGS else ():
-            match = sign.match(line)
+        if len(self._findings) >= MOST_FINDINGS:
+            return
+        for sign in [sign for sign in self.signs if sign.hint in line]:
+            match = sign.pattern.search(line)
             if match is not None and self._note(sign, match.groupdict(), line.strip(), rank, node):
                 return
 
@@ -127,15 +142,23 @@ class Witness:
         return any(said in line for said in evidence.VICTIMS) or any(sign.search(line) for sign in self.victim_signs)
 
     def _note(self, sign: Sign, groups: dict[str, str | None], line: str, rank: int | None, node: str | None) -> bool:
-        """Keep what the sign tells; False if that is nothing, for a fault is one of a node."""
+        """Keep what the sign tells; False if that is nothing.
+
+        A fault is one of a node; and only the launcher knows which nodes are lost: a rank may speak of any other host.
+        """
+        if sign.kind == NODE and rank is not None:
+            return False
         if sign.kind == TIME:
             self._time_over = True
-        told = sign.kind == TIME
+            return True
+        if self.is_over:
+            return False
+        told = False
         for found in self._found(sign, groups, line, rank, node):
             if sign.kind == WHERE:
                 self._where = found
                 told = True
-            elif sign.kind != FAULT or found.node:
+            elif found.node or sign.kind not in (NODE, FAULT):
                 self.node_lost = self.node_lost or found.is_node
                 self._findings.append(found)
                 told = True
@@ -152,13 +175,7 @@ class Witness:
             return [replace(base, rank=None, node=self.placement.named(name)) for name in _nodeset(said["nodes"])]
         if "index" in said:
             return [replace(base, rank=None, node=self.placement.at(int(said["index"])))]
-        ranks = (
-            sorted(unfold(said["ranks"]))
-            if "ranks" in said
-            else [int(said["rank"])]
-            if said.get("rank", "").isdigit()
-            else []
-        )
+        ranks = sorted(unfold(said.get("ranks") or said.get("rank") or "", below=self.ranks))
         named = self.placement.named(said.get("node") or said.get("host"))
         if ranks:
             return [replace(base, rank=each, node=named or self.placement.node_of(each)) for each in ranks]

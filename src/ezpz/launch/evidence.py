@@ -30,10 +30,6 @@ class Sign:
     ended: int | None = None
     cause: str = ""
 
-    def match(self, line: str) -> re.Match[str] | None:
-        """What the line tells, if it does."""
-        return self.pattern.search(line) if self.hint in line else None
-
 
 def _sign(kind: str, hint: str, pattern: str = "", ended: int | None = None) -> Sign:
     return Sign(kind, hint, re.compile(pattern or re.escape(hint)), ended)
@@ -116,6 +112,9 @@ VICTIMS: tuple[str, ...] = (
     "Socket Timeout",
 )
 """What a rank says that only noticed the end of another."""
+
+HINTS = (*(sign.hint for sign in SIGNS), *VICTIMS)
+"""One of them is in whatever line tells something, but for the patterns of a site."""
 
 MEEK_SIGNALS = frozenset((1, 2, 3, 12, 13, 15))
 """Signals by which launchers end the rest of a run, and that of a pipe whose reader has gone."""

@@ -20,51 +20,63 @@ LAUNCHER = b"launcher: "
 
 
 class Journal:
-    """One directory. Numbers go on where an earlier run stopped, and nothing is ever overwritten."""
+    """One directory. Numbers go on where any other run is, and nothing is ever overwritten.
+
+    Once it is there, a disk that is full, or gone, costs what would be kept, and not the run: see `complaint`.
+    """
 
     def __init__(self, directory: str) -> None:
-        """Make the directory if it is not there. Raises UsageError."""
+        """Make the directory if it is not there. Raises UsageError if nothing can be written into it."""
         self.directory = directory
+        self.complaint = ""
+        self._summary = os.path.join(directory, SUMMARY)
         try:
             os.makedirs(directory, exist_ok=True)
             numbers = [int(match[1]) for match in map(_NAME.fullmatch, os.listdir(directory)) if match]
+            with open(self._summary, "ab"):
+                pass
         except OSError as e:
-            raise _cannot(directory, e) from e
+            hint = "choose another directory"
+            raise UsageError(f"--log-dir: '{directory}' cannot be written: {e.strerror}", hint=hint) from e
         self._last = max(numbers, default=0)
 
     def attempt(self) -> AttemptLog:
-        """The log of the next attempt. Raises UsageError."""
-        self._last += 1
-        path = os.path.join(self.directory, f"attempt-{self._last}.log")
-        try:
-            return AttemptLog(path, open(path, "xb"))
-        except OSError as e:
-            raise _cannot(path, e) from e
+        """The log of the next attempt."""
+        while True:
+            self._last += 1
+            path = os.path.join(self.directory, f"attempt-{self._last}.log")
+            try:
+                return AttemptLog(path, open(path, "xb"))
+            except FileExistsError:
+                continue  # of a run that goes on at the same time
+            except OSError as e:
+                return AttemptLog(path, open(os.devnull, "wb"), f"'{path}' cannot be written: {e.strerror}")
 
     def summarize(self, lines: Iterable[str]) -> None:
-        """Append to the summary. Raises UsageError."""
-        path = os.path.join(self.directory, SUMMARY)
+        """Append to the summary, all at once: another run may do the same."""
         try:
-            with open(path, "a", encoding="utf-8", errors="replace") as file:
-                file.write("".join(f"{line}\n" for line in lines))
+            with open(self._summary, "ab", buffering=0) as file:
+                file.write("".join(f"{line}\n" for line in lines).encode(errors="replace"))
         except OSError as e:
-            raise _cannot(path, e) from e
+            self.complaint = f"'{self._summary}' cannot be written: {e.strerror}"
 
 
 class AttemptLog:
     """The log of one attempt. A disk that is full, or gone, costs the log and not the run: see `complaint`."""
 
-    def __init__(self, path: str, file: IO[bytes]) -> None:
+    def __init__(self, path: str, file: IO[bytes], complaint: str = "") -> None:
         self.path = path
-        self.complaint = ""
+        self.complaint = complaint
         self._file = file
 
-    def write(self, rank: int | None, line: bytes) -> None:
-        """A line that a rank (None: the launcher) has said."""
+    def write(self, said: Iterable[tuple[int | None, bytes]]) -> None:
+        """Lines, each with the rank that said it (None: the launcher); they are on the disk then."""
         if self.complaint:
             return
         try:
-            self._file.write((LAUNCHER if rank is None else b"%d: " % rank) + line + b"\n")
+            self._file.writelines(
+                b"%b%b\n" % (LAUNCHER if rank is None else b"%d: " % rank, line) for rank, line in said
+            )
             self._file.flush()
         except OSError as e:
             self.complaint = f"'{self.path}' cannot be written, and ends here: {e.strerror}"
@@ -75,7 +87,3 @@ class AttemptLog:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
-
-
-def _cannot(path: str, error: OSError) -> UsageError:
-    return UsageError(f"--log-dir: '{path}' cannot be written: {error.strerror}", hint="choose another directory")

@@ -20,29 +20,55 @@ class Label:
 
     options: what asks for it, right behind the launcher's name
     pattern: a label; its group `rank` is the rank, `node`, if there is one, the node
+    users: words by which users ask for labels, which they want to see then
     opens: what begins a label that can stand anywhere; b"" where labels stand at the begin of lines only
+    longest: bytes after which a longer line is broken, and goes on behind a further label; 0 if none is
     """
 
     options: tuple[str, ...]
     pattern: re.Pattern[bytes]
+    users: frozenset[str]
     opens: bytes = b""
+    longest: int = 0
 
 
 LABELS: Mapping[str, Label] = {
-    "srun": Label(("--label",), re.compile(rb" *(?P<rank>\d+): ")),
-    "pals": Label(("--label",), re.compile(rb"(?P<node>[A-Za-z0-9_.-]+) (?P<rank>\d+): ")),
+    # What slurmstepd says of a step comes with the label of one of its ranks.
+    "srun": Label(
+        ("--label",),
+        re.compile(rb" *(?:(?P<rank>\d+): (?!slurmstepd)|\d+: (?=slurmstepd))"),
+        frozenset(("-l", "--label")),
+        longest=1024,
+    ),
+    "pals": Label(
+        ("--label",),
+        re.compile(rb"(?P<node>[A-Za-z0-9_.-]+) (?P<rank>\d+): "),
+        frozenset(("-l", "--label")),
+    ),
     # Hydra labels whatever it has read at once, also in the middle of a line: hence a label that nobody else writes.
     "hydra": Label(
-        ("-prepend-pattern", "<|%r@%h|>"), re.compile(rb"<\|(?P<rank>\d+)@(?P<node>[A-Za-z0-9_.-]*)\|>"), b"<|"
+        ("-prepend-pattern", "<|%r@%h|>"),
+        re.compile(rb"<\|(?P<rank>\d+)@(?P<node>[A-Za-z0-9_.-]*)\|>"),
+        frozenset(("-l", "-prepend-rank", "-prepend-pattern")),
+        opens=b"<|",
     ),
-    "openmpi": Label(("--tag-output",), re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?")),
+    "openmpi": Label(
+        ("--tag-output",),
+        re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?"),
+        frozenset(("-tag-output", "--tag-output")),
+    ),
 }
 """By the name of the launcher. One that is not here cannot label: then nothing tells whose a line is."""
 
 
-def with_labels(launcher: str, argv: Sequence[str]) -> tuple[str, ...]:
-    """The command line that makes the launcher label what the ranks say; the same one if it cannot."""
+def label_of(launcher: str, options: Sequence[str]) -> Label | None:
+    """How a launcher that is given these options can label what the ranks say; None if it cannot, or does already."""
     label = LABELS.get(launcher)
+    return label if label is not None and label.users.isdisjoint(options) else None
+
+
+def with_labels(label: Label | None, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line that makes the launcher label what the ranks say."""
     return (argv[0], *label.options, *argv[1:]) if label else tuple(argv)
 
 
@@ -56,13 +82,13 @@ class Piece:
 
 
 class Apart:
-    """One stream of labelled output, taken apart. Without a label all of it is `rank`'s."""
+    """One stream of labelled output, taken apart. Without a label all of it is `rank`'s. `held` waits for its end."""
 
     def __init__(self, label: Label | None, rank: int | None = None) -> None:
         self.label = label
         self.rank = rank
         self.due = math.inf
-        self._held = b""
+        self.held = b""
         self._whose = Piece(b"", rank)
         self._begun = False
 
@@ -70,14 +96,14 @@ class Apart:
         """Take output; return what of it is complete enough to know whose it is."""
         if self.label is None:
             return [Piece(data, self.rank)] if data else []
-        data, self._held, self.due = self._held + data, b"", math.inf
+        data, self.held, self.due = self.held + data, b"", math.inf
         return self._anywhere(data, now) if self.label.opens else self._by_line(data, now)
 
     def flush(self, now: float) -> list[Piece]:
         """What was held back, once it has waited long enough; all of it when `now` is infinite."""
-        if not self._held or now < self.due:
+        if not self.held or now < self.due:
             return []
-        held, self._held, self.due = self._held, b"", math.inf
+        held, self.held, self.due = self.held, b"", math.inf
         self._begun = True
         return [self._read(held)]
 
@@ -99,30 +125,41 @@ class Apart:
                 self._whose = Piece(b"", self.rank)
             return Piece(line, self._whose.rank, self._whose.node)
         self._whose = _whose(match)
-        return Piece(line[match.end() :], self._whose.rank, self._whose.node)
+        text = line[match.end() :]
+        if self.label.longest and len(text) == self.label.longest + 1:
+            text = text.removesuffix(b"\n")
+        return Piece(text, self._whose.rank, self._whose.node)
 
     def _anywhere(self, data: bytes, now: float) -> list[Piece]:
         assert self.label is not None
         pieces = []
         place = 0
         for match in self.label.pattern.finditer(data):
-            pieces.append(Piece(data[place : match.start()], self._whose.rank, self._whose.node))
+            pieces += self._spoken(data[place : match.start()])
             self._whose, place = _whose(match), match.end()
         rest = data[place:]
         cut = _begun_label(rest, self.label.opens)
         if cut < len(rest):
             self._hold(rest[cut:], now)
-        pieces.append(Piece(rest[:cut], self._whose.rank, self._whose.node))
+        return [*pieces, *self._spoken(rest[:cut])]
+
+    def _spoken(self, text: bytes) -> list[Piece]:
+        """What follows a label: the rank's to the end of the line; what comes then without a label is nobody's."""
+        line, end, more = text.partition(b"\n")
+        pieces = [Piece(line + end, self._whose.rank, self._whose.node)]
+        if end:
+            self._whose = Piece(b"", self.rank)
+            pieces.append(Piece(more, self.rank))
         return [piece for piece in pieces if piece.text]
 
     def _hold(self, data: bytes, now: float) -> None:
-        self._held = data
+        self.held = data
         self.due = now + HOLD
 
 
 def _whose(match: re.Match[bytes]) -> Piece:
     node = match.groupdict().get("node")
-    return Piece(b"", int(match["rank"]), node.decode() if node else None)
+    return Piece(b"", int(match["rank"]) if match["rank"] else None, node.decode() if node else None)
 
 
 def _lines(data: bytes) -> list[bytes]:

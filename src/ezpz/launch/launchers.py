@@ -27,6 +27,9 @@ SSH_LOST = (
     r"ssh: (?:connect to host|Could not resolve hostname) .*|.*: Permission denied \(.*|Host key verification failed.*"
     r"|(?:kex_exchange_identification|Connection (?:closed|reset) by \S+ port \d+).*"
 )
+LOST = (  # Open MPI's own status may be 0 then
+    r"(?:Remote daemon: +\[\S+\] on node |Connection to (?=\S+ closed by remote host))(?P<lost>[A-Za-z0-9_.-]+)"
+)
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 
 
@@ -95,8 +98,8 @@ class Invocation:
 
     hostfile: the content of the file that HOSTFILE in `argv` stands for
     ranks: what each copy's environment gets, if this host starts the ranks itself; one copy otherwise
-    exit_line: what the launcher prints of a rank that fails, if its own status may be that of a later one; the group
-        `code` is an exit status, or `signal` the signal in words
+    exit_line: what the launcher prints of a failure that its own status may not tell; the group `code` is the status of
+        a rank, or `signal` its signal in words, or `lost` a node that has gone
     lost_line: what is printed of a node that cannot be reached, if the launcher may then wait for its ranks for ever
     """
 
@@ -251,7 +254,8 @@ class Hydra:
         argv = (job.program, "-f", HOSTFILE, "-n", str(job.ranks), "-ppn", str(job.ppn))
         bind = _bound("-bind-to {}", job.cpu_bind)
         lines = (f"{host}\n" for host in job.hosts)
-        return Invocation((*argv, *bind, *job.options, *job.command), "".join(lines), lost_line=SSH_LOST)
+        words = (*argv, *bind, *job.options, *job.command)
+        return Invocation(words, "".join(lines), exit_line=LOST, lost_line=SSH_LOST)
 
 
 class OpenMpi:
@@ -275,7 +279,8 @@ class OpenMpi:
         names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
         handed = (word for name in names for word in ("-x", name))
         lines = (f"{host} slots={job.ppn}\n" for host in job.hosts)
-        return Invocation((*argv, *bind, *handed, *job.options, *job.command), "".join(lines))
+        words = (*argv, *bind, *handed, *job.options, *job.command)
+        return Invocation(words, "".join(lines), exit_line=LOST)
 
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)

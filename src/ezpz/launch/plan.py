@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.cluster.hostnames import fold
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch import wrapper
-from ezpz.launch.labels import with_labels
+from ezpz.launch.labels import label_of, with_labels
 from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools, Verdict, binding
 from ezpz.launch.masking import mask_environment, mask_words
 from ezpz.launch.rendezvous import Rendezvous
@@ -97,7 +97,7 @@ class LaunchPlan:
 
     def labelled(self) -> LaunchPlan:
         """The same run, the launcher asked to tell which rank says what."""
-        argv = with_labels(self.launcher, self.invocation.argv)
+        argv = with_labels(label_of(self.launcher, self.job.options), self.invocation.argv)
         return replace(self, invocation=replace(self.invocation, argv=argv))
 
     def to_dict(self) -> dict[str, Any]:

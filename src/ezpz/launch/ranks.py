@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,12 +20,11 @@ def fold(ranks: Iterable[int]) -> str:
     return ",".join(pieces)
 
 
-def unfold(text: str) -> frozenset[int]:
-    """What `fold` was given."""
+def unfold(text: str, *, below: int) -> frozenset[int]:
+    """What `fold` was given, if all of it is less than `below`; of any other text, what can be understood so."""
     found: set[int] = set()
-    for piece in filter(None, text.split(",")):
-        first, _, last = piece.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
+    for first, last in re.findall(r"(?a)(?<![^,])(\d{1,9})(?:-(\d{1,9}))?(?![^,])", text):
+        found.update(range(int(first), min(int(last or first), below - 1) + 1))
     return frozenset(found)
 
 

@@ -19,6 +19,7 @@ NO_SPARES, NO_PROGRESS, EXHAUSTED = "no-spares", "no-progress", "restarts-exhaus
 REASONS = (SUCCESS, FAILED, INTERRUPTED, WALLTIME, NO_SPARES, NO_PROGRESS, EXHAUSTED)
 
 _INTERRUPTS = frozenset((signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
+_WARNINGS = frozenset((signal.SIGUSR1, signal.SIGUSR2))  # whoever succeeds after one has succeeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,11 @@ def interrupted(state: State, number: int) -> tuple[State, Stop]:
 
 def _final(state: State, event: Ended) -> Stop | None:
     """The stop rules that do not depend on nodes, the weightiest first."""
-    if event.signals:
-        return _by_signal(event.signals[0])
-    if event.status == 0:
+    asked = [number for number in event.signals if number not in _WARNINGS]
+    if event.status == 0 and not asked:
         return Stop(SUCCESS, "the command succeeded")
+    if event.signals:
+        return _by_signal((asked or event.signals)[0])
     if event.time_over:
         return Stop(WALLTIME, "the job's time is over")
     if state.policy.restarts == 0:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -13,8 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz import process
-from ezpz.cluster.hostnames import fold
-from ezpz.errors import CommandNotFound, EzpzError, LauncherFailed, LauncherMissing, TimedOut, ToolMissing
+from ezpz.cluster.hostnames import fold, short
+from ezpz.errors import (
+    CommandNotFound,
+    EzpzError,
+    LauncherFailed,
+    LauncherMissing,
+    NodeLost,
+    TimedOut,
+    ToolMissing,
+)
 from ezpz.launch import wrapper
 from ezpz.launch.ears import Ears
 from ezpz.launch.launchers import HOSTFILE, Local
@@ -22,9 +31,9 @@ from ezpz.launch.relay import relay_of
 from ezpz.launch.report import Report
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from ezpz.cluster.model import Node
     from ezpz.launch.launchers import Invocation
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.wrapper import Mark
@@ -32,7 +41,10 @@ if TYPE_CHECKING:
 GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for instance to write a checkpoint
 PATIENCE = 10.0  # seconds for `mpiexec --version`
 SIGNALS = {"Killed": 9, "Aborted": 6, "Segmentation fault": 11, "Bus error": 7, "Terminated": 15}
+SPARES = "with --spares and --max-restarts it starts again without such a node"
 ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
+_ELSEWHERE = re.compile(r"(-[oe]|--(output|error)|-(out|err)file-pattern|--?output-filename)(=.*)?", re.DOTALL)
+"""An option by which a launcher writes what ranks say into files, so that what they report does not come here."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,8 @@ def _version(name: str) -> str:
 def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None = None, grace: float = GRACE) -> int:
     """Run the plan's command to its end, on this terminal, and return its exit status (128 + N for signal N).
 
-    `stdout` is a descriptor for what it prints there. Raises CommandNotFound, LauncherMissing, and LauncherFailed when
-    the launcher gave up before any rank ran.
+    `stdout` is a descriptor for what it prints there. Raises CommandNotFound, LauncherMissing, LauncherFailed when the
+    launcher gave up before any rank ran, and NodeLost when it tells of a lost node by nothing but words.
     """
     ending = carry_out(plan, environ=environ, stdout=stdout, grace=grace)
     if ending.error is not None:
@@ -92,7 +104,7 @@ def carry_out(
 ) -> Ending:
     """Run the plan's command to its end. `through`: what runs it, in the place of `foreground` and called so.
 
-    Raises CommandNotFound and LauncherMissing when nothing can be started here.
+    Raises CommandNotFound and LauncherMissing when nothing can be started here, and what `through` raises.
     """
     envs = [{**environ, **extra} for extra in plan.invocation.ranks]
     relay = relay_of(plan, environ)
@@ -109,13 +121,15 @@ def carry_out(
     try:
         with _argv(plan.invocation) as argv:
             place = wrapper.place(argv)
-            if place is None:
+            if place is None or any(map(_ELSEWHERE.fullmatch, plan.job.options)):
                 return Ending(run(argv, report=None))
             argv[place] = report.name
             status = run(argv, report=report)
             return judged(plan, status if plan.launcher == Local.name else asked_to_end(status, asked), report)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
+    except BrokenPipeError:  # nobody reads what it says
+        raise
     except OSError as e:
         raise _not_found(
             plan,
@@ -172,15 +186,25 @@ def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
             hint="leave the node out with --exclude; --check finds such nodes first",
         )
     lacking = {mark.host for mark in report.marks if mark.what in (wrapper.ABSENT, wrapper.HOMELESS)}
-    known = error is None and status and report.found is not None
-    return Ending(_status(report.found, status) if known and report.found else status, error, tuple(sorted(lacking)))
+    told = report.found.groupdict() if report.found is not None and error is None else {}
+    lost = short((told.get("lost") or b"").decode(errors="replace"))
+    if status not in ENDED and lost in {name for node in plan.job.allocation.nodes for name in _names(node)}:
+        error = NodeLost(f"{lost} was lost while the command ran", hint=SPARES)
+        return Ending(status or error.exit_code, error)
+    return Ending(_status(told, status), error, tuple(sorted(lacking)))
 
 
-def _status(line: re.Match[bytes], otherwise: int) -> int:
-    """The exit status that a line about the first rank that failed tells."""
-    if line["code"]:
-        return int(line["code"]) % 256 or otherwise
-    return 128 + SIGNALS[line["signal"].decode()]
+def _names(node: Node) -> tuple[str, str]:
+    """What a launcher may call a node, in short."""
+    return node.name, short(node.address)
+
+
+def _status(told: Mapping[str, bytes | None], status: int) -> int:
+    """The exit status, which a line about the first rank that failed may tell better than the launcher's own."""
+    code, by = told.get("code"), told.get("signal")
+    if status and code:
+        return int(code) % 256 or status
+    return 128 + SIGNALS[by.decode()] if status and by else status
 
 
 def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> EzpzError | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from ezpz.launch.labels import HOLD
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Sequence
 
 LONGEST = 1 << 20  # bytes of a line that are kept together
@@ -67,14 +67,26 @@ class Screen:
 
 
 class Lines:
-    """One rank's output, cut into lines without their ends, for a log and for whoever looks for something in it."""
+    """One rank's output, cut into lines without their ends, for a log and for whoever looks for something in it.
+
+    What a progress bar draws over is a line of its own: a carriage return ends one, too.
+    """
 
     def __init__(self) -> None:
         self._held = b""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the next line has begun in an earlier piece."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that this completes; one that grows beyond `LONGEST` is cut."""
-        *lines, self._held = (self._held + data).split(b"\n")
+        text = self._held + data
+        *lines, self._held = text.split(b"\n")
+        if b"\r" in text:
+            *drawn, self._held = _DRAWN_OVER.split(self._held)
+            lines = [part for line in lines for part in _drawn(line) or (b"",)] + list(filter(None, drawn))
         while len(self._held) > LONGEST:
             lines.append(self._held[:LONGEST])
             self._held = self._held[LONGEST:]
@@ -83,4 +95,11 @@ class Lines:
     def flush(self) -> list[bytes]:
         """What is left at the end of the stream, if anything."""
         held, self._held = self._held, b""
-        return [held] if held else []
+        return _drawn(held)
+
+
+_DRAWN_OVER = re.compile(rb"\r(?!\r*\Z)")  # those at the end may belong to a line feed that is still to come
+
+
+def _drawn(line: bytes) -> list[bytes]:
+    return [part for part in line.split(b"\r") if part]

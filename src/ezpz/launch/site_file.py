@@ -93,7 +93,8 @@ class _Check:
         self.text_of(key, value)
         try:
             re.compile(value)
-        except re.error as e:
+            re.compile(value.encode())  # output need not be text
+        except (re.error, ValueError, OverflowError) as e:
             self.complain(key, f"{value!r} is no regular expression: {e}", within=value)
 
     def table(self, key: str, value: Any) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from ezpz.errors import (
     EzpzError,
     IdleTimeout,
     Interrupted,
+    NodeLost,
     NotEnoughNodes,
     ToolMissing,
     UsageError,
@@ -28,8 +29,9 @@ from ezpz.launch.checks import Findings, judge, table
 from ezpz.launch.consult import consult
 from ezpz.launch.journal import Journal
 from ezpz.launch.restarts import Action, Start, State, Stop
+from ezpz.launch.run import SPARES
 from ezpz.launch.terminal import with_colour
-from ezpz.process import ENDING, collected_signals
+from ezpz.process import NOTICED, collected_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from ezpz.launch.plan import LaunchPlan
 
 LOOKING = 2.0  # seconds that a node may take, once it is reached, to say that it is there
+TABLE = "the table above says what each of the others failed"
 MARK = "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
-NOTICED = (*ENDING, 10, 12)  # SIGUSR1 and SIGUSR2 are how schedulers warn before the time is over
 
 _ERRORS = {
     restarts.NO_SPARES: errors.NoSpares,
@@ -97,10 +99,14 @@ class Supervisor:
         self.nodes = {node.name: node for node in allocation.nodes}
 
     def run(self) -> Outcome:
-        """All of it. Raises ChecksFailed, UsageError, and what planning and starting raise."""
+        """All of it, in the main thread. Raises ChecksFailed, Interrupted, and what planning and starting raise."""
+        with collected_signals(NOTICED) as self.between:  # those that come while no attempt runs, and nobody is asked
+            return self._run()
+
+    def _run(self) -> Outcome:
         policy = bounds(self.care, self.planned)
         self.transport = "srun" if self.planned.launcher == "srun" and "SLURM_JOB_ID" in self.world.environ else "ssh"
-        journal = Journal(self.care.log_dir) if self.care.log_dir else None
+        journal = Journal(self.care.log_dir) if self.care.log_dir is not None else None
         whatever = not asked_for(self.planned)
         fit = self._checked(1 if whatever else policy.fewest)
         policy = replace(policy, fewest=len(fit), most=len(fit)) if whatever else policy
@@ -111,6 +117,8 @@ class Supervisor:
         outcome = self._outcome(done)
         if journal:
             journal.summarize([f"outcome: {outcome.reason}: {outcome.why}", ""])
+            if journal.complaint:
+                self.world.tell(journal.complaint)
         return outcome
 
     # Checks
@@ -141,16 +149,24 @@ class Supervisor:
         """Wait, start, watch, find the cause, decide."""
         if start.attempt > 1:
             self.world.tell(f"attempt {start.attempt} in {start.after:g} s on {fold(start.nodes)}: {start.why}")
-        number = _rest(start.after * self.world.back_off)
+        number = self._came(start.after * self.world.back_off)
         if number:
             return restarts.interrupted(state, number)
         nodes = tuple(self.nodes[name] for name in start.nodes)
         try:
             planned = self._planned(replace(self.allocation, nodes=nodes))
         except (NotEnoughNodes, UsageError) as e:
-            if start.attempt == 1:
+            if start.attempt == 1 and not self.left_out:
                 raise
+            if start.attempt == 1:
+                raise ChecksFailed(
+                    f"{len(nodes)} of {len(self.nodes)} nodes passed the checks, which is not enough: {e.message}",
+                    hint=TABLE,
+                ) from e
             return state, Stop(restarts.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
+        number = self._came(0.0)  # planning may have taken a while
+        if number:
+            return restarts.interrupted(state, number)
         with journal.attempt() if journal else contextlib.nullcontext() as log:
             attempt = Attempt(planned, self.care.watching, start.attempt, log)
             record = attempt.run(environ=self._environ(start), stdout=self.world.stdout)
@@ -159,6 +175,16 @@ class Supervisor:
         if isinstance(record.fault, CommandNotFound) and set(record.lacking) in (set(), set(start.nodes)):
             return state, Stop(restarts.FAILED, "no node is known to have the command")
         return restarts.ended(state, event)
+
+    def _came(self, seconds: float) -> int:
+        """Wait so long; the number of a signal that came meanwhile, or before, else 0."""
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            for number in self.between.within(max(0.0, left)):
+                return number
+            if left <= 0:
+                return 0
 
     def _planned(self, allocation: Allocation) -> LaunchPlan:
         """The plan for these nodes: the one that was shown, if it is for them."""
@@ -175,7 +201,7 @@ class Supervisor:
             self.world.tell(record.complaint)
         if journal:
             journal.summarize(record.to_lines())
-        if record.ended.status and record.why:
+        if record.ended.status and record.why and (self.care.restarts or not record.fault):
             self.world.tell(f"attempt {record.number}: {record.why}")
         if record.lost:
             self.world.tell(f"attempt {record.number}: lost {fold(record.lost)}")
@@ -192,13 +218,16 @@ class Supervisor:
             signals=record.ended.signals,
             time_over=record.cause.time_over,
         )
-        if event.status == 0 or event.signals:
+        if event.status == 0 or event.signals or event.time_over:
             return event
-        if state.policy.restarts and state.attempt <= state.policy.restarts:
-            lost = (*event.lost, *self._lost((*state.active, *state.spares)))
-            return replace(event, lost=tuple(dict.fromkeys(lost)))
-        if record.ended.idle:
-            self._lost(state.active)  # ends what the launcher may have left there
+        try:
+            if state.policy.restarts and state.attempt <= state.policy.restarts:
+                lost = (*event.lost, *self._lost((*state.active, *state.spares)))
+                return replace(event, lost=tuple(dict.fromkeys(lost)))
+            if record.ended.idle or (finding and finding.is_node):
+                self._lost(state.active)  # ends what the launcher may have left there
+        except Interrupted as e:
+            return replace(event, signals=(e.signal,))
         return event
 
     def _lost(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -221,32 +250,30 @@ class Supervisor:
         """What the last line says, if the status of the command does not say it all."""
         again = self.care.restarts > 0
         cause = f"; the last time, {last.why}" if last and last.why else ""
-        where = f"the logs are in {self.care.log_dir}" if self.care.log_dir else ""
+        logs = f"; the logs are in {self.care.log_dir}" if self.care.log_dir else ""
         if last and last.ended.idle and not again:
-            return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}", hint=where)
+            return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}{logs}")
         if stop.reason in (restarts.FAILED, restarts.SUCCESS) or not again:
-            return last.fault if last else None
+            return _fault(last, logs) if last else None
         if stop.reason == restarts.INTERRUPTED:
-            return Interrupted(stop.why, hint=where, signal=stop.signal)
+            return Interrupted(f"{stop.why}{logs}", signal=stop.signal)
         times = f"after {len(self.records)} attempt{'s' if len(self.records) != 1 else ''}"
-        return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}", hint=where)
+        return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}{logs}")
+
+
+def _fault(last: Record, logs: str) -> EzpzError | None:
+    """Why the last attempt failed, if its command is not to blame."""
+    finding = last.cause.finding
+    if finding and finding.is_node and last.ended.status and not last.ended.by_us:
+        return NodeLost(f"{finding}{logs}", hint=SPARES)
+    return last.fault
 
 
 def _too_few(findings: Findings, fit: int, enough: int) -> ChecksFailed:
     return ChecksFailed(
-        f"{fit} nodes passed the checks, and {enough} are needed; {fold(findings.bad)} did not",
-        hint="the table above says what each failed",
+        f"{fit or 'no'} node{'s' if fit != 1 else ''} passed the checks, {enough} needed; {fold(findings.bad)} did not",
+        hint=TABLE,
     )
-
-
-def _rest(seconds: float) -> int:
-    """Wait so long; the number of a signal that asks to end and came meanwhile, else 0."""
-    until = time.monotonic() + seconds
-    with collected_signals(NOTICED) as signals:
-        while (left := until - time.monotonic()) > 0:
-            for number in signals.within(left):
-                return number
-    return 0
 
 
 def surroundings(care: Care, environ: Mapping[str, str]) -> dict[str, str]:

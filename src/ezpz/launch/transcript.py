@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.launch.complaints import Complaints
+from ezpz.launch.complaints import WORDS, Complaints
+from ezpz.launch.evidence import HINTS
 from ezpz.launch.labels import Apart
 from ezpz.launch.report import Sieve
 from ezpz.launch.screen import Lines, Screen
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Stream: TypeAlias = "tuple[int, str]"
 Voice: TypeAlias = "tuple[int, str, int | None]"
+Log: TypeAlias = "Callable[[Sequence[tuple[int | None, bytes]]], None]"
 
 LOST_GRACE = 15.0  # seconds that a run may go on after a node was lost, before it is ended: MPICH may wait forever
 
@@ -46,11 +48,9 @@ class Manner:
 
 
 class Transcript:
-    """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows)."""
+    """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows), many at once."""
 
-    def __init__(
-        self, manner: Manner, witness: Witness, log: Callable[[int | None, bytes], None] = lambda _rank, _line: None
-    ) -> None:
+    def __init__(self, manner: Manner, witness: Witness, log: Log = lambda _: None) -> None:
         self.manner = manner
         self.witness = witness
         self.log = log
@@ -61,6 +61,8 @@ class Transcript:
         self._sieves: dict[Voice, Sieve] = {}
         self._waiting: set[Stream | Voice] = set()
         self._lost_at = math.inf
+        self._said: list[tuple[int | None, bytes]] = []
+        self._telling = True
 
     @property
     def due(self) -> float:
@@ -80,9 +82,21 @@ class Transcript:
         apart = self._apart.get((which, name))
         if apart is None:
             apart = self._apart[which, name] = Apart(self.manner.label, which if self.manner.ours else None)
+        self._telling = self._tells(apart.held + data)
         shown = b"".join(self._say(which, name, piece, now) for piece in apart.feed(data, now))
         self._wait((which, name), apart.due)
+        self._write_down()
         return shown
+
+    def _tells(self, data: bytes) -> bool:
+        """Whether a line of some output may tell something: much cheaper to find out than for each line by itself."""
+        small = data.decode("latin-1").lower()
+        return any(word in small for word in _TELLING) or self.witness.may_tell(data.decode(errors="replace"))
+
+    def _write_down(self) -> None:
+        if self._said:
+            self.log(self._said)
+            self._said = []
 
     def _say(self, which: int, name: str, piece: Piece, now: float) -> bytes:
         voice = (which, name, piece.rank)
@@ -92,7 +106,8 @@ class Transcript:
         text = self._sifted(voice, piece.text)
         shown = screen.feed(text, now)
         self._wait(voice, screen.due)
-        self._lines(lines.feed(text), piece.rank, piece.node, now)
+        begun = lines.has_begun
+        self._lines(lines.feed(text), piece.rank, piece.node, now, begun=begun)
         return shown
 
     def _sifted(self, voice: Voice, text: bytes | None) -> bytes:
@@ -113,20 +128,26 @@ class Transcript:
         else:
             self._waiting.discard(each)
 
-    def _lines(self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float) -> None:
+    def _lines(
+        self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float, *, begun: bool = True
+    ) -> None:
+        """Log lines, and have looked at those that may tell something; begun: the first has begun earlier."""
         for line in lines:
-            self.log(rank, line)
+            self._said.append((rank, line))
             if self.manner.progress is not None and not self.progressed:
                 self.progressed = self.manner.progress.search(line) is not None
-            text = line.decode(errors="replace")
-            self.witness.hear(text, rank, node)
-            self.complaints.hear(text, rank)
+            if begun or self._telling or self.complaints.follows(rank):
+                text = line.decode(errors="replace")
+                self.witness.hear(text, rank, node)
+                self.complaints.hear(text, rank)
+            begun = False
         if self.witness.node_lost and self._lost_at == math.inf:
             self._lost_at = now
 
     def settle(self, now: float) -> Sequence[tuple[str, bytes]]:
         """What was held back and is shown now, each with its stream; all of it when `now` is infinite."""
         shown: list[tuple[str, bytes]] = []
+        self._telling = True
         for stream, apart in self._apart.items() if now == math.inf else self._streams(now):
             which, name = stream
             shown += [(name, self._say(which, name, piece, now)) for piece in apart.flush(now)]
@@ -142,6 +163,7 @@ class Transcript:
             self._wait(voice, screen.due)
             if now == math.inf:
                 self._lines(lines.flush(), voice[2], None, now)
+        self._write_down()
         return [(name, data) for name, data in shown if data]
 
     def _streams(self, now: float) -> list[tuple[Stream, Apart]]:
@@ -150,3 +172,12 @@ class Transcript:
     def doomed(self, now: float) -> bool:
         """Whether a node was lost some time ago, and the launcher still waits for it."""
         return self.manner.end_when_lost and now - self._lost_at >= LOST_GRACE
+
+    def asked(self) -> None:
+        """Whoever ends from here on is no culprit."""
+        self.witness.is_over = True
+
+
+_TELLING = tuple(
+    dict.fromkeys((*WORDS, *(hint.lower() for hint in HINTS if not any(w in hint.lower() for w in WORDS))))
+)

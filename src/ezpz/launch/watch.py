@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 16  # bytes
 LINGER = 1.0  # seconds that output may still come after its process has ended: what a process left behind may hold it
 IDLE_STATUS = 124  # as of timeout(1)
+STDERR = 2
 
 
 class Ear(Protocol):
@@ -49,6 +50,9 @@ class Ear(Protocol):
 
     def doomed(self, now: float) -> bool:
         """Whether the run can no longer succeed although it goes on."""
+
+    def asked(self) -> None:
+        """It has been asked to end: what is said from here on is about that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,11 @@ class Ended:
     idle: bool = False
     signals: tuple[int, ...] = ()
     first: int | None = field(default=None, compare=False)
+
+    @property
+    def by_us(self) -> bool:
+        """It ended because it was asked to."""
+        return self.idle or not ENDING.isdisjoint(self.signals)
 
 
 def watch(
@@ -109,9 +118,12 @@ class _Run:
         self.ear = ear
         self.rules = rules
         self.signals = signals
-        self.outlets = {"stdout": Outlet(1 if stdout is None else stdout), "stderr": Outlet(2)}
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(signals, selectors.EVENT_READ)
+        err = Outlet(STDERR)
+        self.outlets = {"stdout": err if stdout == STDERR else Outlet(1 if stdout is None else stdout), "stderr": err}
+        self.urgent = selectors.DefaultSelector()  # signals, and our readers while they are slow
+        self.urgent.register(signals, selectors.EVENT_READ)
+        self.selector = selectors.DefaultSelector()  # these, and what the command says
+        self.selector.register(self.urgent, selectors.EVENT_READ)
         self.sources: dict[int, tuple[int, str]] = {}
         self.processes: list[Running] = []
         self.got: list[int] = []
@@ -124,25 +136,21 @@ class _Run:
 
     def start(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start one copy."""
-        ours, theirs = open_terminal() if self.rules.pty else (-1, PIPE)
-        try:
-            process = start(argv, stdin=None, stdout=theirs, stderr=theirs, env=env)
-        except BaseException:
-            if ours >= 0:
-                os.close(ours)
-            raise
-        finally:
-            if self.rules.pty:
-                os.close(theirs)
         number = len(self.processes)
-        self.processes.append(process)
         if self.rules.pty:
-            self._listen(ours, number, "stdout")
-        else:
-            for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
-                assert stream is not None
-                self._listen(os.dup(stream.fileno()), number, name)
-                stream.close()
+            ours, theirs = open_terminal()
+            self._listen(ours, number, "stdout")  # from here on, `close` closes it
+            try:
+                self.processes.append(start(argv, stdin=None, stdout=theirs, stderr=theirs, env=env))
+            finally:
+                os.close(theirs)
+            return
+        process = start(argv, stdin=None, stdout=PIPE, stderr=PIPE, env=env)
+        self.processes.append(process)
+        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
+            assert stream is not None
+            self._listen(os.dup(stream.fileno()), number, name)
+            stream.close()
 
     def _listen(self, descriptor: int, which: int, name: str) -> None:
         self.sources[descriptor] = (which, name)
@@ -174,8 +182,6 @@ class _Run:
         due = [self.deadline, self.ear.due]
         if self.rules.idle is not None and not self.asked:
             due.append(self.heard + self.rules.idle)
-        if any(not outlet.is_empty for outlet in self.outlets.values()):
-            due.append(now + 0.05)
         return max(0.0, min(1.0, *(each - now for each in due)))
 
     def _ask(self, number: int) -> None:
@@ -188,33 +194,34 @@ class _Run:
         if number in ENDING:
             self.deadline = time.monotonic() + (0.0 if self.asked else self.rules.grace)
             self.asked = True
+            self.ear.asked()
 
     def _turn(self, patience: float) -> bool:
         """Wait for output, signals and ends; pass on what there is. False if there was nothing."""
         full = any(outlet.is_full for outlet in self.outlets.values())
-        ready = [key.fd for key, _ in self.selector.select(patience)] if not full else [self.signals.fileno()]
-        if full:
-            self._take_signals(0.05)
-        heard = False
-        for descriptor in ready:
-            if descriptor == self.signals.fileno():
-                self._take_signals(0.0)
-            else:
-                heard = self._read(descriptor) or heard
-        now = time.monotonic()
-        if now >= self.ear.due:
-            self._show(self.ear.settle(now))
-        for outlet in self.outlets.values():
-            outlet.drain()
-        if heard or full:  # who waits for our reader is not idle
-            self.heard = now
-        return heard
-
-    def _take_signals(self, seconds: float) -> None:
-        for number in self.signals.within(seconds):
+        ready = (self.urgent if full else self.selector).select(patience)
+        for number in self.signals.within(0.0):
             if number != signal.SIGWINCH:
                 self.got.append(number)
             self._ask(number)
+        heard = [self._read(key.fd) for key, _ in ready if key.fd in self.sources]
+        now = time.monotonic()
+        if now >= self.ear.due:
+            self._show(self.ear.settle(now))
+        self._drain()
+        if any(heard) or full:  # who waits for our reader is not idle
+            self.heard = now
+        return any(heard)
+
+    def _drain(self) -> None:
+        """Write what waits for our readers as far as they take it, and have `urgent` wait for them to take the rest."""
+        for outlet in dict.fromkeys(self.outlets.values()):
+            outlet.drain()
+            known = outlet.descriptor in self.urgent.get_map()
+            if known and outlet.is_empty:
+                self.urgent.unregister(outlet.descriptor)
+            elif not known and not outlet.is_empty:
+                self.urgent.register(outlet.descriptor, selectors.EVENT_WRITE)
 
     def _read(self, descriptor: int) -> bool:
         which, name = self.sources[descriptor]
@@ -248,7 +255,7 @@ class _Run:
         for process in late:
             end_tree(process)
         for process in self.processes:
-            process.wait()
+            process.poll()
         self.status = self.status or next(filter(None, (process.returncode for process in self.processes)), 0)
 
     def drain(self) -> None:
@@ -258,17 +265,19 @@ class _Run:
             if self._turn(0.05):
                 until = time.monotonic() + LINGER
         self._show(self.ear.settle(math.inf))
+        self._drain()
         hurried = False
         while any(not outlet.is_empty for outlet in self.outlets.values()) and not hurried:
-            for outlet in self.outlets.values():
-                outlet.drain()
-            hurried = any(number in ENDING for number in self.signals.within(0.02))
+            self.urgent.select()
+            hurried = any(number in ENDING for number in self.signals.within(0.0))
+            self._drain()
 
     def close(self) -> None:
         """Let go of what we read from."""
         for descriptor in list(self.sources):
             self._forget(descriptor)
         self.selector.close()
+        self.urgent.close()
 
     def outcome(self) -> Ended:
         """How it ended. An interrupted run is no success: MPICH's mpiexec answers Ctrl-C with 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import shutil
@@ -20,17 +21,38 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 _MOST_RESTARTS = 1000
-_SECONDS = click.FloatRange(min=0, min_open=True)
+_LONGEST = 1e8  # seconds: three years
+
+
+class Seconds(click.FloatRange):
+    """A time that one can wait for: not for ever, and not `nan`."""
+
+    def __init__(self, *, even_none: bool = False) -> None:
+        super().__init__(min=0, min_open=not even_none, max=_LONGEST)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it, which lets `nan` pass."""
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-    """The pattern, or patterns, if they are regular expressions; the callback of an option."""
-    patterns = value if isinstance(value, tuple) else (value,)
+    """The pattern, or patterns, if they are regular expressions of bytes; the callback of an option."""
+    pattern = ""
     try:
-        for pattern in patterns:
-            re.compile(pattern)
-    except re.error as e:
+        for pattern in value if isinstance(value, tuple) else (value,):
+            re.compile(os.fsencode(pattern))
+    except (re.error, ValueError, OverflowError) as e:
         raise click.BadParameter(f"{pattern!r} is no regular expression: {e}.") from e
+    return value
+
+
+def not_empty(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The paths, if none is "" (a variable of the user's that is not set); the callback of an option."""
+    if "" in value:
+        raise click.BadParameter("a path is empty.")
     return value
 
 
@@ -55,7 +77,13 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
     natural = functools.partial(click.IntRange, min=0)
     return (
         option("--check", is_flag=True, help="Look at every node first, and leave out those that fail."),
-        option("--check-path", metavar="PATH", multiple=True, help="What must exist on every node; implies --check."),
+        option(
+            "--check-path",
+            metavar="PATH",
+            callback=not_empty,
+            multiple=True,
+            help="What must exist on every node; implies --check.",
+        ),
         option(
             "--check-room",
             metavar="MB",
@@ -67,7 +95,7 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
         option(
             "--check-timeout",
             metavar="SECONDS",
-            type=_SECONDS,
+            type=Seconds(),
             default=5.0,
             show_default=True,
             help="How long each look at a node may take.",
@@ -87,11 +115,11 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
             show_default=True,
             help="What COMMAND prints when it gets on; two attempts without it are enough.",
         ),
-        option("--idle-timeout", metavar="SECONDS", type=_SECONDS, help="End COMMAND when it is silent for so long."),
+        option("--idle-timeout", metavar="SECONDS", type=Seconds(), help="End COMMAND when it is silent for so long."),
         option(
             "--grace",
             metavar="SECONDS",
-            type=click.FloatRange(min=0),
+            type=Seconds(even_none=True),
             default=10.0,
             show_default=True,
             help="How long COMMAND may take to end when it is asked to.",
@@ -136,7 +164,8 @@ def _wanted(options: dict[str, Any], planned: LaunchPlan) -> Wanted:
     program: str | None = (home.resolved(command, planned.facts.exists) if home else command)[0]
     copy = home.prefix if home and home.is_copy else None
     if not os.path.isabs(str(program)):
-        program = None if copy else shutil.which(str(program))  # what PATH is in a copy, only the nodes know
+        found = None if copy else shutil.which(str(program))  # what PATH is in a copy, only the nodes know
+        program = os.path.abspath(found) if found else None
     return Wanted(
         programs=absolute((program,)),
         paths=absolute([*map(os.path.abspath, options["check_path"]), copy]),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from typing import Any
 import pytest
 
 from ezpz.cluster.model import Node
-from ezpz.errors import NodeLost, ToolMissing
+from ezpz.errors import Interrupted, NodeLost, ToolMissing
 from ezpz.launch.agent import checkup
 from ezpz.launch.checks import SKEW, Fault, Wanted, absolute, judge, table
 from ezpz.launch.consult import BOOTSTRAP, Heard, Said, consult, program
+from tests.lab.slowfs import slowfs
 
 HERE = Node("here", "here", "here", is_local=True)
 PYTHONS = sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3"))
@@ -25,6 +28,13 @@ PYTHONS = sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3"))
 def said(clock: float = 0.0, **checks: dict[str, Any]) -> Said:
     named = {name.replace("__", " /").replace("_", " "): {"ok": True, **found} for name, found in checks.items()}
     return Said({"time": 1000.0 + clock, "checks": named}, 1000.0, 1001.0)
+
+
+def answer_in(stdout: bytes) -> dict[str, Any]:
+    """The answer that a program on a node has printed."""
+    lines = [line for line in stdout.decode().splitlines() if line.startswith(checkup.MARK)]
+    found: dict[str, Any] = json.loads("".join(line[len(checkup.MARK) :].partition(" ")[2] for line in lines))
+    return found
 
 
 def faults(**heard: Heard) -> list[tuple[str, str, str]]:
@@ -149,6 +159,64 @@ def test_one_srun_asks_all_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [isinstance(heard[name], Said) for name in ("n1", "n2", "n3")] == [True, True, False]
 
 
+def test_a_long_answer_comes_in_pieces_with_those_of_other_nodes_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = {f"path /{'x' * 200}/{number}": {"ok": True} for number in range(20)}
+    one, other = (checkup.lines_of({"time": 1.0, "host": f"{name}.lab", "checks": checks}) for name in ("n1", "n2"))
+    assert max(map(len, one)) < 1024
+    said = "".join(a + b for a, b in zip(one, other, strict=True))
+    (tmp_path / "said").write_text(f"hello\n{said}")
+    (tmp_path / "srun").write_text(f"#!/bin/sh\ncat > /dev/null\nexec cat {tmp_path}/said\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    heard = consult(tuple(Node(name, name, name) for name in ("n1", "n2")), {}, transport="srun", within=5)
+    for answer in heard.values():
+        assert isinstance(answer, Said)
+        assert answer.answer["checks"] == checks
+
+
+def test_an_answer_that_is_broken_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\ncat > /dev/null\necho '{checkup.MARK}n1 {{\"time\": '\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    heard = consult((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
+    assert isinstance(heard, NodeLost)
+
+
+def test_a_signal_ends_the_asking_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(Interrupted, match="SIGUSR1") as raised:
+        consult((Node("n1", "n1", "n1"),), {}, transport="ssh", within=50)
+    timer.join()
+    assert raised.value.signal == signal.SIGUSR1
+    assert time.monotonic() - begin < 20
+
+
+def test_a_directory_on_path_that_hangs_hangs_nothing(tmp_path: Path) -> None:
+    slow = slowfs(tmp_path / "slow", 60_000_000)
+    (tmp_path / "slow").mkdir()
+    request = json.dumps(Wanted(paths=(str(tmp_path / "slow" / "x"),), room=0, timeout=1).to_request()) + "\n"
+    begin = time.monotonic()
+    done = subprocess.run(
+        [os.path.realpath(sys.executable), "-IS", "-c", BOOTSTRAP],
+        input=program() + request.encode(),
+        capture_output=True,
+        env={**slow, "PATH": f"{tmp_path}/slow:{os.environ['PATH']}"},
+        timeout=50,
+    )
+    assert time.monotonic() - begin < 20
+    checks = answer_in(done.stdout)["checks"]
+    silent = {name for name, found in checks.items() if found.get("why") == "no answer within 1 s"}
+    assert {f"path {tmp_path}/slow/x", "devices nvidia-smi", "devices rocm-smi", "devices xpu-smi"} <= silent
+    assert checks["tmp"]["ok"]
+
+
 @pytest.mark.parametrize("python", PYTHONS, ids=lambda path: path.parts[-3])
 def test_every_python_can_run_it(python: Path, tmp_path: Path) -> None:
     request = json.dumps(Wanted(paths=(str(tmp_path),), tmp=str(tmp_path), room=0, timeout=20).to_request()) + "\n"
@@ -156,7 +224,6 @@ def test_every_python_can_run_it(python: Path, tmp_path: Path) -> None:
         [python, "-IS", "-c", BOOTSTRAP], input=program() + request.encode(), capture_output=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.decode().splitlines() if line.startswith(checkup.MARK))
-    checks = json.loads(line[len(checkup.MARK) :])["checks"]
+    checks = answer_in(done.stdout)["checks"]
     assert checks["tmp"]["ok"]
     assert checks[f"path {tmp_path}"] == {"ok": True}

@@ -128,6 +128,7 @@ CASES = {
         "x4406c6s7b0n0",
         "rank 7 on x4406c6s7b0n0 died from signal 6",
         nodes=X,
+        ppn=3,
     ),
     "PALS, an exit code": Case(
         "x4115c5s4b0n0.hsn.cm: rank 1 exited with code 1\nx4117c0s6b0n0.hsn.cm: rank 0 died from signal 15\n",
@@ -169,6 +170,9 @@ CASES = {
     ),
     "a full disk, but nobody knows whose": Case("OSError: [Errno 28] No space left on device\n", None),
     "nothing": Case("all is well\n", None),
+    "a range that is none": Case("error: x: task -: Killed\n", None),
+    "more ranks than there are": Case("error: x: tasks 2-99999999: Killed\n", "n002", failed=frozenset((2, 3))),
+    "a rank speaks of a node": Case("0| ssh: connect to host n003 port 22: Connection refused\n", None),
     "a stranger": Case("ssh: connect to host login1 port 22: Connection refused\n", None),
 }
 
@@ -206,7 +210,21 @@ def test_who_is_to_blame_whatever_the_site_adds(name: str, failures: tuple[Failu
     ],
 )
 def test_the_time_is_over(said: str) -> None:
-    assert heard(Case(said, None)).time_over
+    cause = heard(Case(said, None))
+    assert cause.time_over
+    assert cause.finding is None
+    assert heard(Case(f"0| {said}", None)).finding is None
+
+
+def test_whoever_ends_because_the_run_was_asked_to_is_no_culprit() -> None:
+    """As MPICH tells of a rank that our SIGTERM has ended, on a node that is as good as any."""
+    witness = Witness(Placement(NODES, 1), 4)
+    witness.is_over = True
+    for line in HYDRA_BLOCK.splitlines():
+        witness.hear(line)
+    assert witness.cause() == Cause()
+    witness.hear("slurmstepd: error: *** STEP 3.0 ON n000 CANCELLED AT 2026-11-29T01:55:36 DUE TO TIME LIMIT ***")
+    assert witness.cause() == Cause(time_over=True)
 
 
 def test_a_site_has_signs_of_its_own() -> None:
@@ -226,6 +244,20 @@ def test_a_site_has_signs_of_its_own() -> None:
 def test_a_sites_sign_may_name_a_rank(said: str, node: str | None) -> None:
     finding = heard(Case(said, None), Failure(r"bad card at rank (?P<rank>\w+)", "bad card")).finding
     assert (finding.node if finding else None) == node
+
+
+@pytest.mark.parametrize(
+    ("said", "rank", "lost"),
+    [
+        ("ssh: connect to host n003 port 22: Connection refused", None, True),
+        ("ssh: connect to host login1 port 22: Connection refused", None, False),
+        ("ssh: connect to host n003 port 22: Connection refused", 1, False),
+    ],
+)
+def test_only_the_launcher_knows_that_a_node_of_the_run_is_lost(said: str, rank: int | None, *, lost: bool) -> None:
+    witness = Witness(Placement(NODES, 1), 4)
+    witness.hear(said, rank)
+    assert witness.node_lost is lost
 
 
 def test_a_flood_costs_little() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +17,11 @@ from ezpz.cluster.model import Node
 from ezpz.errors import UsageError
 from ezpz.launch.complaints import Complaints
 from ezpz.launch.culprit import Placement, Witness
-from ezpz.launch.journal import Journal
-from ezpz.launch.labels import HOLD, LABELS, Apart, Piece, with_labels
+from ezpz.launch.journal import AttemptLog, Journal
+from ezpz.launch.labels import HOLD, LABELS, Apart, Piece, label_of, with_labels
 from ezpz.launch.report import Report
 from ezpz.launch.screen import LONGEST, Lines, Screen
+from ezpz.launch.site import Failure
 from ezpz.launch.transcript import LOST_GRACE, Manner, Transcript
 from ezpz.launch.wrapper import STARTED, Mark
 
@@ -49,6 +52,14 @@ def taken_apart(name: str | None, pieces: list[bytes]) -> tuple[dict[int | None,
 # What launchers really print: two ranks say "a", "b", and after a while "c", a carriage return and "d".
 LABELLED = {
     "srun": (b"1: a\n0: a\n 12: bc\rd\n0: bc\rd\nsrun: error: x\n", {0: b"a\nbc\rd\n", 1: b"a\n", 12: b"bc\rd\n"}),
+    "srun, whose lines are not longer than 1024 bytes": (
+        b"1: %b\n0: a\n1: b\n0: %b\n0: \n1: %b\n" % (b"x" * 1024, b"y" * 1024, b"z" * 1023),
+        {1: b"x" * 1024 + b"b\n" + b"z" * 1023 + b"\n", 0: b"a\n" + b"y" * 1024 + b"\n"},
+    ),
+    "srun, and slurmstepd": (
+        b"1: a\n0: slurmstepd-n000: error: *** STEP 7.0 ON n000 CANCELLED AT 2026-11-29T05:09:17 ***\n1: b\n",
+        {1: b"a\nb\n"},
+    ),
     "pals": (
         b"x3005c0s31b1n0.hsn.cm 1: RuntimeError: CUDA\nx1.hsn 0: 1: two\nx1: rank 0 died from signal 9\n",
         {1: b"RuntimeError: CUDA\n", 0: b"1: two\n"},
@@ -56,6 +67,10 @@ LABELLED = {
     "hydra": (
         b"<|0@n000|>a\n<|0@n000|>b<|0@n000|>c\rd\n<|2@n002|>a\n<|2@n002|>b<|1@n001|>a\n<|2@n002|>[1] x<y|>\n",
         {0: b"a\nbc\rd\n", 2: b"a\nb[1] x<y|>\n", 1: b"a\n"},
+    ),
+    "hydra, which also speaks itself": (
+        b"<|0@n000|>a\n=   PID 7 RUNNING AT n002\n<|1@n001|>b\n<|1@n001|>c\nssh: no\n<|1@n001|>d",
+        {0: b"a\n", 1: b"b\nc\nd"},
     ),
     "openmpi": (
         b"[1,0]<stdout>:a\n[1,3]<stderr>:b\n[prterun-n000-77@1,2]<stdout>: c\nmpirun noticed\n",
@@ -68,7 +83,7 @@ LABELLED = {
 @given(places=st.lists(st.integers(0, 1000), max_size=8))
 def test_labels_are_read_wherever_the_output_is_cut(name: str, places: list[int]) -> None:
     data, expected = LABELLED[name]
-    said, _ = taken_apart(name, cuts(data, places))
+    said, _ = taken_apart(name.partition(",")[0], cuts(data, places))
     said.pop(None, None)
     assert said == expected
 
@@ -85,8 +100,17 @@ def test_cuts_change_nothing(data: str, places: list[int]) -> None:
 
 
 def test_labels_are_asked_for_right_behind_the_launcher() -> None:
-    assert with_labels("srun", ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
-    assert with_labels("local", ("a",)) == ("a",)
+    label = label_of("srun", ("-n", "2"))
+    assert with_labels(label, ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
+    assert with_labels(label_of("local", ()), ("a",)) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "word"), [("srun", "-l"), ("pals", "--label"), ("hydra", "-prepend-rank"), ("openmpi", "--tag-output")]
+)
+def test_labels_that_the_user_asks_for_are_left_to_him(launcher: str, word: str) -> None:
+    assert label_of(launcher, ()) == LABELS[launcher]
+    assert label_of(launcher, ("-x", word)) is None
 
 
 @given(
@@ -119,9 +143,31 @@ def test_a_line_that_does_not_end_is_cut() -> None:
     assert lines.flush() == []
 
 
+@given(
+    parts=st.lists(st.sampled_from([b"10%", b"\r", b"\n", b"\r\n", b"ValueError: no"])),
+    places=st.lists(st.integers(0, 100)),
+)
+def test_what_is_drawn_over_is_a_line_too_wherever_the_output_is_cut(parts: list[bytes], places: list[int]) -> None:
+    data = b"".join(parts)
+    lines = Lines()
+    cut = [line for piece in cuts(data, places) for line in lines.feed(piece)] + lines.flush()
+    assert not any(b"\r" in line or b"\n" in line for line in cut)
+    assert b"".join(cut) == data.replace(b"\r", b"").replace(b"\n", b"")
+    whole = Lines()
+    assert cut == whole.feed(data) + whole.flush()
+
+
+def test_a_progress_bar_is_in_the_log_as_it_is_drawn() -> None:
+    lines = Lines()
+    assert lines.feed(b"\r 10%\r 20%") == [b" 10%"]
+    assert lines.feed(b"\r 30%\r") == [b" 20%"]
+    assert lines.feed(b"\n\nTraceback") == [b" 30%", b""]
+    assert lines.flush() == [b"Traceback"]
+
+
 def transcript(manner: Manner, logged: list[tuple[int | None, bytes]]) -> Transcript:
     witness = Witness(Placement(NODES, 1), 4)
-    return Transcript(manner, witness, lambda rank, line: logged.append((rank, line)))
+    return Transcript(manner, witness, logged.extend)
 
 
 def test_a_transcript_shows_without_labels_and_logs_with_ranks_and_noise() -> None:
@@ -137,6 +183,34 @@ def test_a_transcript_shows_without_labels_and_logs_with_ranks_and_noise() -> No
     assert heard.progressed
     assert heard.left_out == 1
     assert heard.due == math.inf
+
+
+ANCHORED = (Failure("^no such line$", "because of it every line is looked at"),)
+SAYINGS = (
+    b"step: 1 loss 2\n", b"\r 10%", b"srun: error: n001: task 1: Killed\n", b"Traceback (most recent call last):\n",
+    b"  File x\n", b"ValueError: no\n", b"CUDA: uncorrectable ECC error\n", b"nothing ", b"No space left on device",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, "srun", "hydra"])
+@given(
+    said=st.lists(st.tuples(st.sampled_from(SAYINGS), st.integers(0, 3))),
+    places=st.lists(st.integers(0, 500), max_size=12),
+)
+def test_nothing_that_tells_something_is_missed_by_looking_at_much_at_once(
+    name: str | None, said: list[tuple[bytes, int]], places: list[int]
+) -> None:
+    label = {None: b"%.0s", "srun": b"%d: ", "hydra": b"<|%d@n|>"}[name]
+    data = b"".join((label % rank if name else b"") + text for text, rank in said)
+    heard = transcript(Manner(LABELS[name] if name else None), [])
+    careful = Transcript(Manner(LABELS[name] if name else None), Witness(Placement(NODES, 1), 4, ANCHORED))
+    for piece in cuts(data, places):
+        heard.hear(0, "stdout", piece, 0.0)
+    careful.hear(0, "stdout", data, 0.0)
+    heard.settle(math.inf)
+    careful.settle(math.inf)
+    assert heard.witness.cause() == careful.witness.cause()
+    assert heard.complaints.first_of(range(4)) == careful.complaints.first_of(range(4))
 
 
 REPORTED = {
@@ -208,16 +282,34 @@ def test_the_first_error_of_a_rank_is_its_whole_traceback() -> None:
     assert Complaints().first_of((1,)) is None
 
 
+def test_what_the_launcher_says_at_the_end_is_the_last_resort() -> None:
+    heard = Complaints()
+    heard.hear("[mpiexec@n000] write error: Bad file descriptor", None)
+    assert heard.first_of(()) == (None, ("[mpiexec@n000] write error: Bad file descriptor",))
+    heard.hear("ValueError: no", 3)
+    heard.hear("RuntimeError: peer has gone", 2)
+    assert heard.first_of(()) == (3, ("ValueError: no",))
+    assert heard.first_of((2, 3)) == (2, ("RuntimeError: peer has gone",))
+
+
+def test_the_error_of_a_rank_that_draws_a_progress_bar_is_found() -> None:
+    logged: list[tuple[int | None, bytes]] = []
+    heard = transcript(Manner(ours=True), logged)
+    bar = b"".join(b"\r%3d%% %s" % (percent, b"#" * percent) for percent in range(100))
+    heard.hear(1, "stderr", bar + TRACEBACK.encode(), 0.0)
+    assert heard.complaints.first_of((1,)) == (1, tuple(TRACEBACK.splitlines()[:4]))
+    assert len(logged) == 99 + 5
+
+
 def test_a_journal_overwrites_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         journal = Journal(str(tmp_path / "new" / "logs"))
         with journal.attempt() as log:
-            log.write(3, b"hello\rworld")
-            log.write(None, b"mpiexec says")
+            log.write([(3, b"hello"), (None, b"mpiexec says")])
         journal.summarize(["it went well"])
     folder = tmp_path / "new" / "logs"
     assert sorted(path.name for path in folder.iterdir()) == ["attempt-1.log", "attempt-2.log", "summary.txt"]
-    assert (folder / "attempt-2.log").read_bytes() == b"3: hello\rworld\nlauncher: mpiexec says\n"
+    assert (folder / "attempt-2.log").read_bytes() == b"3: hello\nlauncher: mpiexec says\n"
     assert (folder / "summary.txt").read_text() == "it went well\n" * 2
 
 
@@ -227,13 +319,32 @@ def test_a_journal_that_cannot_be_written(tmp_path: Path) -> None:
         Journal(str(tmp_path / "file"))
 
 
-def test_a_full_disk_costs_the_log_and_not_the_run() -> None:
-    from ezpz.launch.journal import AttemptLog
+def test_two_runs_share_a_directory_and_neither_is_in_the_way_of_the_other(tmp_path: Path) -> None:
+    one, other = Journal(str(tmp_path)), Journal(str(tmp_path))
+    paths = []
+    for journal in (one, other, one):
+        with journal.attempt() as log:
+            log.write([(0, b"x")])
+        paths.append(log.path)
+    assert [os.path.basename(path) for path in paths] == ["attempt-1.log", "attempt-2.log", "attempt-3.log"]
 
-    with AttemptLog("/dev/full", open("/dev/full", "wb", buffering=0)) as log:
-        log.write(1, b"x")
+
+def test_a_full_disk_costs_the_log_and_not_the_run() -> None:
+    with AttemptLog("/dev/full", open("/dev/full", "wb")) as log:
+        log.write([(1, b"x")])
         assert "No space left" in log.complaint
-        log.write(1, b"x")
+        log.write([(1, b"x")])
+
+
+def test_a_directory_that_vanishes_costs_the_logs_and_not_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    journal = Journal(str(folder))
+    shutil.rmtree(folder)
+    with journal.attempt() as log:
+        log.write([(1, b"x")])
+    assert log.complaint == f"'{folder}/attempt-1.log' cannot be written: No such file or directory"
+    journal.summarize(["it went well"])
+    assert journal.complaint == f"'{folder}/summary.txt' cannot be written: No such file or directory"
 
 
 def test_pieces_know_their_node() -> None:

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.errors import CommandNotFound, LauncherFailed
+from ezpz.errors import CommandNotFound, LauncherFailed, NodeLost
 from ezpz.launch import ears as ears_module
 from ezpz.launch.ears import Ears
 from ezpz.launch.home import Home
 from ezpz.launch.launchers import SRUN_EXIT, SSH_LOST
 from ezpz.launch.plan import Facts, LaunchPlan
 from ezpz.launch.report import Report
-from ezpz.launch.run import asked_to_end, judged, verdict
+from ezpz.launch.run import Ending, asked_to_end, judged, verdict
 from ezpz.launch.wrapper import ABSENT, HOMELESS, STARTED, Mark
-from tests.unit.launch.test_plan import HYDRA, FakeTools, decide
+from tests.unit.launch.test_plan import HYDRA, OPEN_MPI, FakeTools, decide
 
 SAID = "[mpiexec@n000] bad option\nssh: connect to host n001 port 22: No route to host\n\n"
 
@@ -67,6 +67,45 @@ def test_what_a_node_lacks_is_told_with_the_node() -> None:
     error = verdict(hydra(home=Home("/tmp/env")), 51, (Mark(HOMELESS, 0, "n003"),), "")
     assert isinstance(error, CommandNotFound)
     assert error.message == "there is no environment at /tmp/env on n003"
+
+
+LOST = """\
+PRTE has lost communication with a remote daemon.
+
+  HNP daemon   : [prterun-n000-11034@0,0] on node n000
+  Remote daemon: [prterun-n000-11034@0,1] on node n001.lab
+"""
+
+
+@pytest.mark.parametrize(("status", "ending"), [(0, 36), (1, 1), (143, 143)])
+def test_open_mpi_loses_a_node_and_ends_with_0(status: int, ending: int) -> None:
+    planned = decide("hosts", FakeTools({"mpiexec": OPEN_MPI}))
+    report = Report("ezpz-1a", planned.invocation.exit_line)
+    report.marks.append(Mark(STARTED, 0, "n000"))
+    assert judged(planned, 0, report) == Ending(0)
+    report.note(LOST.encode())
+    found = judged(planned, status, report)
+    assert found.status == ending
+    assert (found.error is None) == (status == 143)
+    if found.error is not None:
+        assert found.error.message == "n001 was lost while the command ran"
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("Connection to n001-hsn0 closed by remote host.\n", True),
+        ("Connection to login1 closed by remote host.\n", False),
+        ("Connection to n001 closed.\n", False),
+    ],
+)
+def test_mpich_loses_a_node(said: str, *, lost: bool) -> None:
+    planned = hydra()
+    report = Report("ezpz-1a", planned.invocation.exit_line)
+    report.marks.append(Mark(STARTED, 0, "n000"))
+    report.note(said.encode())
+    found = judged(planned, 255, report)
+    assert (found.status, isinstance(found.error, NodeLost)) == (255, lost)
 
 
 def heard(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:
@@ -126,7 +165,7 @@ def test_the_first_rank_that_srun_names_gives_the_status() -> None:
     assert report.found["code"] == b"7"
 
 
-LOST = b"ssh: connect to host n002 port 22: Connection refused\r\n"
+UNREACHED = b"ssh: connect to host n002 port 22: Connection refused\r\n"
 
 
 def test_ranks_that_do_not_come_after_a_node_said_no_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +174,7 @@ def test_ranks_that_do_not_come_after_a_node_said_no_are_not_waited_for(monkeypa
     monkeypatch.setattr(ears_module, "LATE", 0.0)
     ears.hear(b"\x1eezpz-1a started 0 n001\x1e\nssh: connect to ")
     assert not ears.hopeless()
-    ears.hear(LOST.removeprefix(b"ssh: connect to "))
+    ears.hear(UNREACHED.removeprefix(b"ssh: connect to "))
     ears.hopeless()
     assert ears.hopeless()
     error = judged(hydra(), 143, report).error
@@ -165,7 +204,7 @@ def test_what_ssh_says_of_a_node_that_it_cannot_reach(line: str) -> None:
 def test_what_a_program_says_of_ssh_once_all_ranks_run_is_its_own_business() -> None:
     report = Report("ezpz-1a", "", SSH_LOST, 1)
     ears = Ears(report, os.open(os.devnull, os.O_WRONLY))
-    ears.hear(b"\x1eezpz-1a started 0 n001\x1e\n" + LOST)
+    ears.hear(b"\x1eezpz-1a started 0 n001\x1e\n" + UNREACHED)
     os.close(ears.target)
     assert report.lost is None
 

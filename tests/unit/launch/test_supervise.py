@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.cluster.model import Allocation, Node
-from ezpz.errors import ChecksFailed, NodeLost, UsageError
+from ezpz.errors import ChecksFailed, Interrupted, NodeLost, UsageError
 from ezpz.launch.care import Care, Watching, bounds
 from ezpz.launch.checks import Wanted
 from ezpz.launch.consult import Heard, Said
@@ -98,8 +98,10 @@ def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
     ],
 )
 def test_why_it_stops(script: str, settings: dict[str, Any], dead: tuple[str, ...], reason: str, code: int) -> None:
-    outcome = Fake(script, set(dead)).run(care(**settings))
+    fake = Fake(script, set(dead))
+    outcome = fake.run(care(**settings))
     assert outcome.reason == reason
+    assert bool(fake.asked) == (reason != "walltime")  # the nodes are the job's no more
     assert outcome.error is not None
     assert outcome.error.exit_code == code == outcome.to_dict()["exit_code"]
 
@@ -107,6 +109,15 @@ def test_why_it_stops(script: str, settings: dict[str, Any], dead: tuple[str, ..
 def test_without_restarts_the_status_is_the_commands() -> None:
     outcome = Fake("exit 3").run(Care(Watching(idle=50)))
     assert (outcome.reason, outcome.status, outcome.error) == ("failed", 3, None)
+
+
+def test_a_lost_node_is_not_the_commands_failure() -> None:
+    fake = Fake("echo 'Timeout, server n2 not responding.' >&2; exit 255", dead={"n2"})
+    outcome = fake.run(Care(Watching(idle=50)))
+    assert outcome.error is not None
+    assert (outcome.reason, outcome.error.exit_code) == ("failed", 36)
+    assert outcome.error.message == "n2 was lost: Timeout, server n2 not responding."
+    assert "sweep" in fake.asked[-1][1]
 
 
 def test_silence_without_restarts() -> None:
@@ -134,8 +145,40 @@ def test_checks_leave_nodes_out() -> None:
 def test_spares_fill_up_what_the_checks_take() -> None:
     outcome = Fake("exit 0", {"n1"}).run(Care(check=Wanted()), Wish(spares=1))
     assert outcome.attempts[0].nodes == ("n0", "n2", "n3")
-    with pytest.raises(ChecksFailed, match=r"2 nodes passed the checks, and 3 are needed; n\[1,3\] did not"):
+    with pytest.raises(ChecksFailed, match=r"2 nodes passed the checks, 3 needed; n\[1,3\] did not"):
         Fake("exit 0", {"n1", "n3"}).run(Care(check=Wanted()), Wish(spares=1))
+
+
+def test_what_passes_the_checks_is_too_little_for_the_command() -> None:
+    with pytest.raises(ChecksFailed, match="3 of 4 nodes passed the checks, which is not enough: -n does not fit"):
+        Fake("exit 0", {"n1"}, fewest=4).run(Care(check=Wanted()), Wish(nproc=4))
+
+
+@pytest.mark.parametrize(("status", "reason"), [(0, "success"), (3, "walltime")])
+def test_a_warning_of_the_scheduler_is_none_for_whoever_succeeds(status: int, reason: str) -> None:
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    timer.start()
+    outcome = Fake(f"trap '' USR1; sleep 1; exit {status}").run(care(restarts=3))
+    timer.join()
+    assert (outcome.reason, outcome.attempts[0].ended.signals) == (reason, (signal.SIGUSR1,))
+
+
+def test_logs_that_vanish_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    fake = Fake(f"echo step: 1; rm -rf {logs}; exit 3")
+    outcome = fake.run(care(restarts=1, log_dir=str(logs)))
+    assert (outcome.reason, len(outcome.attempts)) == ("restarts-exhausted", 2)
+    assert f"'{logs}/attempt-2.log' cannot be written: No such file or directory" in fake.told
+    assert fake.told[-1] == f"'{logs}/summary.txt' cannot be written: No such file or directory"
+
+
+def test_a_signal_while_nodes_are_asked_ends_it() -> None:
+    def consult(*_: object, **__: object) -> dict[str, Heard]:
+        raise Interrupted("SIGTERM came", signal=15)
+
+    fake = Fake("echo step=1; exit 1")
+    fake.consult = consult  # type: ignore[method-assign]
+    assert fake.run(care(restarts=3)).reason == "walltime"
 
 
 def test_a_signal_between_attempts_ends_it() -> None:
@@ -151,7 +194,8 @@ def test_logs_and_summary(tmp_path: Path) -> None:
     fake = Fake("echo step: 1; echo 'rank 2 exited with code 7'; echo 'ValueError: no' >&2; exit 7")
     outcome = fake.run(care(restarts=1, log_dir=str(tmp_path)), Wish(spares=1))
     assert outcome.error is not None
-    assert outcome.error.hint == f"the logs are in {tmp_path}"
+    assert outcome.error.message.endswith(f"; the logs are in {tmp_path}")
+    assert not outcome.error.hint  # the last line says why it stopped
     assert "launcher: step: 1\n" in (tmp_path / "attempt-2.log").read_text()
     summary = (tmp_path / "summary.txt").read_text()
     for words in ("3 ranks on n[0-2] (3), by fake", "cause   rank 2 on n2 exited with 7", "failed  2 (1 rank)"):

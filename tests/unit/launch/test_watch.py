@@ -34,6 +34,7 @@ class Everything:
         self.word, self.act = word, act
         self.heard = b""
         self.is_doomed = False
+        self.was_asked: int | None = None
 
     def hear(self, which: int, name: str, data: bytes, now: float) -> bytes:
         self.heard += data
@@ -47,6 +48,9 @@ class Everything:
 
     def doomed(self, now: float) -> bool:
         return self.is_doomed
+
+    def asked(self) -> None:
+        self.was_asked = len(self.heard)
 
 
 def run(script: str, ear: Everything | None = None, rules: Rules = PLAIN, *, copies: int = 1) -> Ended:
@@ -101,6 +105,7 @@ def test_the_grace_is_time_for_a_checkpoint() -> None:
     ear = Everything(b"ready", me(signal.SIGTERM))
     assert run(script, ear) == Ended(3, signals=(signal.SIGTERM,))
     assert ear.heard.endswith(b"saved\n")
+    assert ear.was_asked == len(b"ready\n")
 
 
 def test_a_signal_reaches_every_copy() -> None:

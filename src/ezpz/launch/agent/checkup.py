@@ -1,7 +1,7 @@
 """Checkup: looks at the host that it runs on, each look in a process of its own, so that what hangs hangs nothing.
 
-One file, the standard library of Python 3.6: it is sent as source, reads a request as a line of JSON, answers with a
-line that begins with MARK, and goes.
+One file, the standard library of Python 3.6: it is sent as source, reads a request as a line of JSON, answers with
+lines that begin with MARK, and goes.
 """
 
 import json
@@ -16,15 +16,16 @@ import time
 from typing import Any, Callable, Dict, List, Tuple
 
 MARK = "EZPZ-CHECKUP "
+WIDTH = 800  # characters of a line of the answer; srun takes longer ones apart, and puts those of other nodes between
 RECEIPT = ".ezpz-yeet-receipt.json"
 RECEIPT_LIMIT = 1 << 20  # bytes
 SAID = 200  # characters of an error that are kept
 NICS = "/sys/class/net"
 TOOLS = (
-    ("nvidia-smi", ("nvidia-smi", "-L"), "GPU "),
-    ("rocm-smi", ("rocm-smi", "--showid"), "Device ID"),
-    ("xpu-smi", ("xpu-smi", "discovery"), "Device ID"),
-)  # program, command line, and what it prints once for each device
+    (("nvidia-smi", "-L"), "GPU "),
+    (("rocm-smi", "--showid"), "Device ID"),
+    (("xpu-smi", "discovery"), "Device ID"),
+)  # command line, and what it prints once for each device
 Look = Callable[[], Dict[str, Any]]
 
 
@@ -105,7 +106,9 @@ def read(path: str) -> str:
 
 
 def look_at_devices(argv: Tuple[str, ...], each: str) -> Dict[str, Any]:
-    """How many devices a tool lists. It must succeed."""
+    """How many devices a tool lists, if it is there. It must succeed."""
+    if not shutil.which(argv[0]):
+        return {}
     done = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     text = done.communicate()[0].decode("utf-8", "replace")
     if done.returncode:
@@ -142,9 +145,8 @@ def looks(request: Dict[str, Any]) -> Dict[str, Look]:
         found["tmp"] = lambda: look_at_tmp(request["tmp"], int(request.get("room", 0)))
     if request.get("links"):
         found["links"] = look_at_links
-    for name, argv, each in TOOLS if request.get("devices") else ():
-        if shutil.which(name):
-            found["devices " + name] = lambda argv=argv, each=each: look_at_devices(argv, each)  # type: ignore[misc]
+    for argv, each in TOOLS if request.get("devices") else ():
+        found["devices " + argv[0]] = lambda argv=argv, each=each: look_at_devices(argv, each)  # type: ignore[misc]
     return found
 
 
@@ -196,7 +198,10 @@ def attempt(look: Look) -> Dict[str, Any]:
 
 
 def check(request: Dict[str, Any]) -> Dict[str, Any]:
-    """All looks at once; one that takes longer than `timeout` seconds is an answer too."""
+    """All looks at once; one that takes longer than `timeout` seconds is an answer too.
+
+    Nothing here may touch a filesystem: only what is done in a look is done in a process of its own.
+    """
     seconds = float(request.get("timeout", 5.0))
     begun = {name: Apart(look) for name, look in looks(request).items()}
     open_ends = {apart.read: apart for apart in begun.values()}
@@ -248,6 +253,13 @@ def main() -> None:
     if "sweep" in request:
         answer["swept"] = sweep(request["sweep"])
     answer["checks"] = check(request)
-    sys.stdout.write("\n" + MARK + json.dumps(answer) + "\n")
+    sys.stdout.write("\n" + "".join(lines_of(answer)))
     sys.stdout.flush()
     os._exit(0)
+
+
+def lines_of(answer: Dict[str, Any]) -> List[str]:
+    """The answer as lines: MARK, the host, and a piece of JSON, which is whole once it can be understood."""
+    text = json.dumps(answer)
+    pieces = [text[begin : begin + WIDTH] for begin in range(0, len(text), WIDTH)]
+    return ["{}{} {}\n".format(MARK, answer["host"], piece) for piece in pieces]
