@@ -43,7 +43,7 @@ EzpzError
 ├── launch
 │   ├── LauncherMissing       50
 │   ├── CommandNotFound       51   here, or on a node
-│   ├── LauncherFailed        52   srun or mpiexec itself, before all ranks ran
+│   ├── LauncherFailed        52   srun or mpiexec itself, before any rank ran
 │   ├── NotEnoughNodes        53   more was asked for than there is
 │   ├── NodesOutside          54   --hosts or a hostfile names nodes that are not the job's
 │   ├── SiteFileError         55   a file about a site is broken, with its line

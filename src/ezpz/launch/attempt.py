@@ -12,9 +12,10 @@ from ezpz.cluster.hostnames import fold
 from ezpz.launch import ranks
 from ezpz.launch.culprit import Cause, Placement, Witness
 from ezpz.launch.labels import label_of, with_labels
-from ezpz.launch.run import Ending, carry_out
+from ezpz.launch.run import Ending, asked_to_end, carry_out
 from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
+from ezpz.process import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -123,10 +124,15 @@ class Attempt:
         grace = self.watching.grace
         ending = carry_out(self.plan, environ=environ, stdout=stdout, grace=grace, through=self._through)
         if self.ended.by_us:
-            ending = Ending(self.ended.status)
+            ending = Ending(self._asked_to_end())
         self.ended = replace(self.ended, status=ending.status)
         lacking = tuple(filter(None, map(placement.named, ending.lacking)))
         return replace(self._record(began, time.monotonic() - start), fault=ending.error, lacking=lacking)
+
+    def _asked_to_end(self) -> int:
+        """The status of what has ended because it was asked to."""
+        status, signals = self.ended.status, [number for number in self.ended.signals if number in ENDING]
+        return status if self.plan.launcher == LOCAL else asked_to_end(status, signals)
 
     @property
     def _label(self) -> Label | None:
@@ -139,7 +145,7 @@ class Attempt:
             ours=launcher == LOCAL,
             noise=tuple(re.compile(os.fsencode(pattern)) for pattern in self.watching.noise),
             progress=re.compile(os.fsencode(self.watching.progress)),
-            end_when_lost=self.watching.end_when_lost,
+            end_when_lost=self.watching.end_when_lost or bool(self.plan.invocation.lost_line),
             report=report,
             merged=self.watching.pty,
         )

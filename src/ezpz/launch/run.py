@@ -181,7 +181,7 @@ def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
     """What the status of a launcher means, as far as its ranks have reported. Pure."""
     error = verdict(plan, status, report.marks, report.last.decode(errors="replace"))
     if report.lost is not None and report.is_starting and (report.given_up or status not in (0, *ENDED)):
-        error = LauncherFailed(
+        error = NodeLost(
             f"{plan.invocation.argv[0]} cannot reach all nodes: {report.lost[0].decode(errors='replace').strip()}",
             hint="leave the node out with --exclude; --check finds such nodes first",
         )

@@ -178,7 +178,7 @@ def test_ranks_that_do_not_come_after_a_node_said_no_are_not_waited_for(monkeypa
     ears.hopeless()
     assert ears.hopeless()
     error = judged(hydra(), 143, report).error
-    assert isinstance(error, LauncherFailed)
+    assert isinstance(error, NodeLost)
     assert error.message == "mpiexec cannot reach all nodes: ssh: connect to host n002 port 22: Connection refused"
     ears.hear(b"\x1eezpz-1a started 1 n002\x1e\n")
     assert not ears.hopeless()
