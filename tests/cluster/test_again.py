@@ -266,7 +266,7 @@ def test_whatever_is_killed_when_each_node_has_the_old_version_or_the_new(job: J
     rng = random.Random()
     places = [job.lab.path(host, f"/tmp/{source.name}") for host in job.lab.hosts]
     job.report(source)
-    for turn in range(8):
+    for turn in range(5):
         before = list(map(shown, places))
         (source / f"new{turn}").write_bytes(rng.randbytes(20 * SIZE))
         (source / "folder" / f"file{turn}").write_bytes(rng.randbytes(SIZE))

@@ -66,21 +66,27 @@ class Case:
 
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.12", "3.13", "3.14")
-WHOLE = os.environ.get("EZPZ_TEST_MATRIX") == "whole"
-EDGES = ("3.8", "3.13")  # the others are in `make matrix`, as are the milder moves
-HARD_MOVES = ("long destination", "spaced destination", "substring trap")
 MOVES = ("long source", "long destination", "spaced source", "spaced destination", "aliased", "substring trap")
-PLAIN = tuple(Case(creator) for creator in CREATORS if creator not in ("venv --system-site-packages", "conda"))
-CASES = (
-    *PLAIN,
+PLAIN = (
+    Case("venv"),
+    Case("venv --copies", "3.13"),
+    Case("virtualenv", "3.8"),
+    Case("virtualenv --copies", shape="spaced destination"),
+    Case("uv venv", shape="substring trap"),
+    Case("uv venv --relocatable", shape="long destination"),
+    Case("uv --link-mode=symlink"),
+)
+OTHERS = (
     Case("conda"),
     Case("venv --system-site-packages", shape="own base"),  # the site-packages of a developer's Python may be huge
-    *(Case("venv", version) for version in (VERSIONS if WHOLE else EDGES)),
-    *(Case("uv venv", version) for version in (VERSIONS if WHOLE else VERSIONS[:1])),
-    *(Case("venv", shape=shape) for shape in (MOVES if WHOLE else HARD_MOVES)),
-    *(Case("uv venv", shape=shape) for shape in (MOVES if WHOLE else MOVES[-1:])),
 )
-"""`make test` has each creator, each Python and each shape; `make matrix` has each of the last two with uv as well."""
+WHOLE = (
+    *(Case(creator) for creator in CREATORS if creator not in ("venv --system-site-packages", "conda")),
+    *(Case(creator, version) for creator in ("venv", "uv venv") for version in VERSIONS),
+    *(Case(creator, shape=shape) for creator in ("venv", "uv venv") for shape in MOVES),
+)
+CASES = tuple(dict.fromkeys((*PLAIN, *OTHERS, *(WHOLE if os.environ.get("EZPZ_TEST_MATRIX") == "whole" else ()))))
+"""`make test` has each creator, the oldest and newest Python and the hard moves, each once; `make matrix` has all."""
 
 
 class Estate:

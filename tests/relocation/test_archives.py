@@ -151,8 +151,10 @@ def test_an_archive_of_ours_becomes_what_the_environment_becomes(
     assert second["files"] == first["files"] > 9
 
 
-@pytest.mark.parametrize("suffix", [".tar.zst", ".tar.gz", ".tar", ".squashfs"])
-@pytest.mark.parametrize("creator", ["venv of 3.12", "virtualenv", "uv"])
+@pytest.mark.parametrize(
+    ("creator", "suffix"),
+    [("venv of 3.12", ".tar.zst"), ("venv of 3.12", ".tar"), ("virtualenv", ".tar.gz"), ("uv", ".squashfs")],
+)
 def test_one_with_its_base_is_unpacked_where_neither_is(
     ground: Ground, environments: Environments, creator: str, suffix: str
 ) -> None:
