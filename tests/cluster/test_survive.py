@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -40,8 +41,14 @@ def script(job: Job, name: str, text: str) -> Path:
     return path
 
 
-def launch(job: Job, *arguments: str | Path, host: str = "n000") -> subprocess.Popen[str]:
-    return job.ezpz.popen("launch", "--hostfile", job.hostfile, *arguments, host=host)
+@contextlib.contextmanager
+def launch(job: Job, *arguments: str | Path, host: str = "n000") -> Iterator[subprocess.Popen[str]]:
+    """`ezpz launch`, which does not outlive a test that fails."""
+    with job.ezpz.popen("launch", "--hostfile", job.hostfile, *arguments, host=host) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def finish(process: subprocess.Popen[str], within: float = 90) -> tuple[str, str]:
@@ -417,17 +424,22 @@ def test_a_clock_that_is_off(job: Job) -> None:
     assert sorted(done.stdout.split()) == ["n000", "n001", "n003"]
 
 
-def in_job(slurm: Slurm, *arguments: str | Path) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def in_job(slurm: Slurm, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """`ezpz launch` in an allocation that outlives its nodes, on its first node."""
     line = ["salloc", "--quiet", "--no-kill", "--nodes=4", "--", sys.executable, "-m", "ezpz", "launch"]
-    return slurm.lab.popen(
+    with slurm.lab.popen(
         "n000",
         [*line, *map(str, arguments)],
         env=clean_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.slurm
