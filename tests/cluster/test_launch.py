@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from ezpz.launch.rendezvous import PORTS
 from tests.cluster.conftest import CACHE
 from tests.conftest import clean_environment
 from tests.lab import make_lab
+from tests.lab.cache import settle
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Job
@@ -83,7 +85,7 @@ def installed(package: str) -> Path:
         done = subprocess.run([*argv, part], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"{package} cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
-        part.rename(place)
+        settle(part, place)
     return place
 
 
@@ -93,7 +95,8 @@ def mpi4py() -> Path:
     (place,) = installed("mpi4py").glob("lib/python*/site-packages")
     link = place / "libmpi.so.12"
     for library in sorted(Path("/usr/lib").glob("*/libmpich.so.12"))[: not link.is_symlink()]:
-        link.symlink_to(library)
+        with contextlib.suppress(FileExistsError):  # another worker was sooner
+            link.symlink_to(library)
     return place
 
 
@@ -221,7 +224,7 @@ def test_a_yeet_first_may_fail_on_as_many_nodes_as_there_are_spares(job: Job, ba
     line = ("launch", "--hostfile", job.hostfile, "--yeet", "--", "sh", "-c", "echo $(uname -n) $VIRTUAL_ENV")
     env = {"VIRTUAL_ENV": str(bare_venv)}
     strict = job.ezpz(*line, env=env)
-    assert (strict.returncode, "nothing was launched" in strict.stderr) == (1, True)
+    assert (strict.returncode, "nothing was launched" in strict.stderr) == (21, True)
     done = job.ezpz(*line[:1], "--spares", "1", *line[1:], env=env)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [f"{host} /tmp/bare" for host in ("n000", "n001", "n003")]

@@ -55,7 +55,7 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
     outlook = _look(command, theirs(ctx), options, yeeting.planned() if yeeting else None)
     planned = outlook.plan()
     if yeeting and not options["dry_run"]:
-        prepared = yeeting.done(_fewest(planned))
+        prepared = yeeting.done(_fewest(planned), of=len(outlook.allocation.nodes))
         if prepared.exit_code:
             output.note("nothing was launched")
             output.document(prepared.document or {})
@@ -120,9 +120,9 @@ class Yeeting:
         """Where to, and from where; nothing is moved."""
         return self._prepare(dry_run=True)
 
-    def done(self, fewest: int) -> Prepared:
+    def done(self, fewest: int, *, of: int) -> Prepared:
         """Yeet. The run can do with `fewest` nodes, so the yeet can as well, unless its own variables say more."""
-        if not any(os.environ.get(f"EZPZ_YEET_MIN_SUCCESS_{kind}") for kind in ("NODES", "FRACTION")):
+        if fewest < of and not any(os.environ.get(f"EZPZ_YEET_MIN_SUCCESS_{kind}") for kind in ("NODES", "FRACTION")):
             self.args.append(f"--min-success-nodes={fewest}")
         return self._prepare(dry_run=False)
 

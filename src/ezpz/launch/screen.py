@@ -18,12 +18,14 @@ class Screen:
     """One rank's output on its way to the user.
 
     A line that matches one of `noise` is left out. The begin of a line (a prompt, or a progress bar, which goes back by
-    carriage returns and does not end its line) is shown without waiting for the end; where there is noise to leave out
-    it waits `HOLD` seconds, and then what follows is shown whatever it is.
+    carriage returns and does not end its line) is shown without waiting for the end; where there is noise to leave out,
+    or other ranks share the screen and might break into it, it waits `HOLD` seconds, and then what follows is shown
+    whatever it is.
     """
 
-    def __init__(self, noise: Sequence[re.Pattern[bytes]] = ()) -> None:
+    def __init__(self, noise: Sequence[re.Pattern[bytes]] = (), *, shared: bool = False) -> None:
         self.noise = tuple(noise)
+        self.waits = shared or bool(noise)
         self.due = math.inf
         self.left_out = 0
         self._held = b""
@@ -31,7 +33,7 @@ class Screen:
 
     def feed(self, data: bytes, now: float) -> bytes:
         """Take output; return what is shown now."""
-        if not self.noise:
+        if not self.waits:
             return data
         *whole, rest = (self._held + data).split(b"\n")
         shown = [line + b"\n" for line in whole if self._shows(line)]

@@ -101,7 +101,7 @@ class Transcript:
     def _say(self, which: int, name: str, piece: Piece, now: float) -> bytes:
         voice = (which, name, piece.rank)
         if voice not in self._voices:
-            self._voices[voice] = (Screen(self.manner.noise), Lines())
+            self._voices[voice] = (Screen(self.manner.noise, shared=self.manner.label is not None), Lines())
         screen, lines = self._voices[voice]
         text = self._sifted(voice, piece.text)
         shown = screen.feed(text, now)

@@ -185,6 +185,16 @@ def test_a_transcript_shows_without_labels_and_logs_with_ranks_and_noise() -> No
     assert heard.due == math.inf
 
 
+def test_no_rank_breaks_into_a_line_that_another_has_begun() -> None:
+    """MPICH's hydra writes the end of a line by itself, when another rank may have spoken already."""
+    heard = transcript(Manner(LABELS["hydra"]), [])
+    assert heard.hear(0, "stdout", b"<|0@n000|>ready", 0.0) == b""
+    assert heard.hear(0, "stdout", b"<|1@n001|>ready\n", 0.0) == b"ready\n"
+    assert heard.hear(0, "stdout", b"<|0@n000|>\n<|1@n001|>10%", 0.0) == b"ready\n"
+    assert heard.settle(HOLD) == [("stdout", b"10%")]
+    assert heard.hear(0, "stdout", b"<|1@n001|>\r20%", 1.0) == b"\r20%"
+
+
 ANCHORED = (Failure("^no such line$", "because of it every line is looked at"),)
 SAYINGS = (
     b"step: 1 loss 2\n", b"\r 10%", b"srun: error: n001: task 1: Killed\n", b"Traceback (most recent call last):\n",
