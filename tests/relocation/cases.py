@@ -69,8 +69,8 @@ VERSIONS = ("3.8", "3.9", "3.10", "3.12", "3.13", "3.14")
 MOVES = ("long source", "long destination", "spaced source", "spaced destination", "aliased", "substring trap")
 PLAIN = (
     Case("venv"),
-    Case("venv --copies", "3.13"),
-    Case("virtualenv", "3.8"),
+    Case("venv --copies", "3.8"),
+    Case("virtualenv", "3.13"),
     Case("virtualenv --copies", shape="spaced destination"),
     Case("uv venv", shape="substring trap"),
     Case("uv venv --relocatable", shape="long destination"),

@@ -12,6 +12,7 @@ import stat
 import tempfile
 import threading
 from bisect import bisect_right
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -194,14 +195,13 @@ class _Source:
         self.entry = entry
         self.fd, status = open_source(entry.origin) if entry.origin else open_source(parcel.root, entry.path)
         self.size, self.is_sparse, self.is_changed = status.st_size, _is_sparse(status), False
-        try:
+        with ExitStack() as unless_it_works:
+            unless_it_works.callback(os.close, self.fd)
             if self.size != entry.size:
                 raise changed(entry.path)
             if parcel.ledger is not None and parcel.ledger.relocation.examines(entry.path):
                 self._relocate(parcel.ledger, status, go_on)
-        except BaseException:
-            os.close(self.fd)
-            raise
+            unless_it_works.pop_all()
 
     def _relocate(self, ledger: Ledger, status: os.stat_result, go_on: Callable[[], None]) -> None:
         with tempfile.TemporaryFile() as file:
