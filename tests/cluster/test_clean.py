@@ -271,18 +271,24 @@ def test_ctrl_c_at_the_question_removes_nothing(job: Job, data: Path) -> None:
 
 
 def on_a_terminal(job: Job, arguments: list[str], answer: str) -> tuple[str, int]:
-    """What `ezpz` says there, with this answer to its question, and its exit status."""
+    """What `ezpz` says there, with this answer to its question, and its exit status.
+
+    Ctrl-C is pressed again when nothing comes of it, as a person would: just before `input` waits, Python has no ear
+    for it.
+    """
     argv = job.lab.argv("n000", job.ezpz.argv(*arguments))
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvpe(argv[0], argv, {**clean_environment(), "TERM": "xterm", "NO_COLOR": "1"})
-    said, answered, deadline = b"", False, time.monotonic() + 40
+    keys = b"\x03" if answer == "\x03" else answer.encode() + b"\n"
+    said, pressed, deadline = b"", False, time.monotonic() + 40
     with contextlib.suppress(OSError):  # the terminal ends with its last process
-        while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            said += os.read(terminal, 1 << 16)
-            if b"[y/N]" in said and not answered:
-                answered = True
-                os.write(terminal, answer.encode() + (b"" if answer == "\x03" else b"\n"))
+        while time.monotonic() < deadline:
+            quiet = not select.select([terminal], [], [], 1.0)[0]
+            said += b"" if quiet else os.read(terminal, 1 << 16)
+            if b"[y/N]" in said and (not pressed or (quiet and keys == b"\x03")):
+                os.write(terminal, keys)
+                pressed = True
     os.close(terminal)  # hangs up on whoever is still there
     return said.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
