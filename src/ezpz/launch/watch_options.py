@@ -69,12 +69,18 @@ def watch_options(prefix: str) -> Callable[[F], F]:
     return decorate
 
 
+NATURAL = functools.partial(click.IntRange, min=0)
+
+
 def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
     def option(*names: str, **settings: Any) -> Callable[[F], F]:
         variable = f"{prefix}_{names[-1].lstrip('-').upper().replace('-', '_')}"
         return click.option(*names, envvar=variable, show_envvar=True, **settings)
 
-    natural = functools.partial(click.IntRange, min=0)
+    return (*_of_checks(option), *_of_restarts(option), *_of_watching(option))
+
+
+def _of_checks(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
     return (
         option("--check", is_flag=True, help="Look at every node first, and leave out those that fail."),
         option(
@@ -87,7 +93,7 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
         option(
             "--check-room",
             metavar="MB",
-            type=natural(),
+            type=NATURAL(),
             default=100,
             show_default=True,
             help="What must be free in /tmp, for --check.",
@@ -100,10 +106,15 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
             show_default=True,
             help="How long each look at a node may take.",
         ),
+    )
+
+
+def _of_restarts(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+    return (
         option(
             "--max-restarts",
             metavar="N",
-            type=natural(max=_MOST_RESTARTS),
+            type=NATURAL(max=_MOST_RESTARTS),
             default=0,
             help="Start COMMAND again when it fails, at most N times, without the node that is to blame.",
         ),
@@ -115,6 +126,11 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
             show_default=True,
             help="What COMMAND prints when it gets on; two attempts without it are enough.",
         ),
+    )
+
+
+def _of_watching(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+    return (
         option("--idle-timeout", metavar="SECONDS", type=Seconds(), help="End COMMAND when it is silent for so long."),
         option(
             "--grace",
