@@ -189,7 +189,7 @@ class _Run:
             late = answers.seen_otherwise(made_of)
             if late:
                 self._lose(await self.engine.check(late, here.request))
-                answers = await answers.asked_again(self.engine, tuple(node for node in late if node in self._wanted()))
+                answers = await answers.asked_again(self.engine, late, lost=self.results)
             stock = await take_stock(self.engine, here, answers, made_of)
             self.stock = replace(stock, known=None) if self.request.checksum else stock
         if stock.is_here:

@@ -15,7 +15,7 @@ from ezpz.yeet.inputs import INPUTS
 from ezpz.yeet.known import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from ezpz.cluster.model import Node
     from ezpz.yeet.agent.manifest import Record
@@ -49,10 +49,10 @@ class Answers:
         """Those of `seen` that have something else than a version that is `made_of` these."""
         return tuple(node for node in self.nodes if node in self.seen and not _is_same(self.nodes[node], made_of))
 
-    async def asked_again(self, engine: Engine, nodes: tuple[Node, ...]) -> Answers:
-        """The same with what the agents of these nodes say."""
+    async def asked_again(self, engine: Engine, nodes: tuple[Node, ...], lost: Container[Node]) -> Answers:
+        """The same with what the agents of these nodes say; those that are lost have nothing."""
         seen = sorted({self.nodes[node]["receipt"]["listing"] for node in nodes})
-        told = await engine.ask(nodes, "stock", seen=seen)
+        told = await engine.ask(tuple(node for node in nodes if node not in lost), "stock", seen=seen)
         return replace(self, nodes={**self.nodes, **{node: told.get(node, NOTHING) for node in nodes}})
 
 
