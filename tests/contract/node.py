@@ -63,7 +63,7 @@ class Node:
 
     def finish(self) -> Path:
         self.wait()
-        self.writer.finish()
+        self.writer.finish(lambda: None)
         return self.root
 
     def close(self) -> None:

@@ -6,14 +6,17 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 from abc import abstractmethod
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tests.lab import procs
 from tests.lab.base import BaseLab
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.lab.model import Host
@@ -59,6 +62,29 @@ class FaultyLab(BaseLab):
         if size > 0:
             with filler.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
+
+    @contextmanager
+    def on_disk(self, host: Host | str, size: int) -> Iterator[Path]:
+        """Give a host an ext4 disk of its own in place of its /tmp, which `hang` can hang; within it.
+
+        At the end the disk goes on, since nothing that waits for it can be ended before.
+        """
+        host = self._alter(host)
+        image = self.state / host.name / "disk"
+        with image.open("wb") as file:
+            file.truncate(size)
+        self._as_root(host, f"mkfs.ext4 -q -F {image}; mount -o loop {image} /tmp; chmod 1777 /tmp")
+        try:
+            yield self.path(host, "/tmp")
+        finally:
+            with suppress(subprocess.CalledProcessError):  # it does not hang
+                self.run(host, ["fsfreeze", "--unfreeze", "/tmp"])
+            self._as_root(host, "umount -l /tmp")  # the loop device goes with the last process that uses it
+            image.unlink()
+
+    def hang(self, host: Host | str) -> None:
+        """Make every write to a disk of `on_disk` wait; reading goes on."""
+        self.run(self.host(host), ["fsfreeze", "--freeze", "/tmp"])
 
     def mount_noexec(self, host: Host | str) -> None:
         """Forbid a host to execute what lies in its /tmp."""

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Any, List, NamedTuple, Set
+from typing import Any, Callable, List, NamedTuple, Set
 
 from . import manifest
 from .manifest import Record
@@ -43,11 +43,14 @@ class Cloner:
 
     A file becomes a further name of the old one if nothing about it changes, for which there is one chance, since two
     files are two; else a copy, which shares the blocks if the filesystem can.
+
+    going_on: is called for each piece of a file that is copied
     """
 
-    def __init__(self, old: int, new: int) -> None:
+    def __init__(self, old: int, new: int, going_on: Callable[[], None] = lambda: None) -> None:
         self.old = old
         self.new = new
+        self.going_on = going_on
         self._lent: "Set[int]" = set()
 
     def take(self, what: Clone) -> None:
@@ -89,8 +92,8 @@ class Cloner:
         try:
             fcntl.ioctl(fd, FICLONE, source)
         except OSError:
-            copy_content(source, fd, what.size)
-        if manifest.digest_file(fd, what.size) != what.digest:
+            copy_content(source, fd, what.size, self.going_on)
+        if manifest.digest_file(fd, what.size, self.going_on) != what.digest:
             os.unlink(what.path, dir_fd=self.new)
             raise Lacking("'{}' has been changed".format(os.fsdecode(what.old)))
         os.fchmod(fd, what.mode)
@@ -104,7 +107,7 @@ def _check(what: Clone, status: os.stat_result) -> None:
         raise Lacking("'{}' has been changed".format(os.fsdecode(what.old)))
 
 
-def copy_content(source: int, sink: int, size: int) -> None:
+def copy_content(source: int, sink: int, size: int, going_on: Callable[[], None] = lambda: None) -> None:
     """Copy a file with its holes into an empty one. Raises OSError."""
     end = 0
     while end < size:
@@ -117,6 +120,7 @@ def copy_content(source: int, sink: int, size: int) -> None:
             start, end = end, size
         os.lseek(sink, start, os.SEEK_SET)
         while start < end:
+            going_on()
             sent = os.sendfile(sink, source, start, min(PIECE, end - start))
             if not sent:
                 break

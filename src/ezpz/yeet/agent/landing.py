@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import Any, Container, Dict, Iterator, List, Optional
+from typing import Any, Callable, Container, Dict, Iterator, List, Optional
 
 from . import listing, own, place, standing, tree
 from .lock import Lock
@@ -44,6 +44,7 @@ class Landing:
         self.tree = os.path.join(self.staging, b"tree")
         self.lock = Lock(self.dst, run)
         self.abandoned = threading.Event()
+        self.advanced: "Callable[[], None]" = lambda: None
         self.receipt: Optional[Dict[str, Any]] = None
         self.standing: Optional[os.stat_result] = None
         self.stock: Dict[str, Any] = {}
@@ -51,9 +52,10 @@ class Landing:
         self._made_parents: List[bytes] = []
 
     def check_on(self) -> None:
-        """Raise Abandoned once nobody wants the result any more."""
+        """Raise Abandoned once nobody wants the result any more; else report progress."""
         if self.abandoned.is_set():
             raise Abandoned
+        self.advanced()
 
     def prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Check the destination, take its lock, remove what dead runs left, make the staging directory.
@@ -247,6 +249,7 @@ class Landing:
         removed = tree.count_missing(self.dst, self.tree) if standing else 0
         self.check_on()
         self._swap()
+        self.advanced()
         if mode & 0o700 != 0o700:
             os.chmod(self.dst, mode)
         self._made_parents = []

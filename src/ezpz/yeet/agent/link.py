@@ -67,7 +67,10 @@ class Link:
 
     def send(self, data: Union[bytes, bytearray]) -> None:
         """Send all of it. Raises OSError."""
-        self.sock.sendall(data)
+        try:
+            self.sock.sendall(data)
+        except BlockingIOError:
+            raise socket.timeout("it took nothing for {:g} s".format(self.patience))
 
     def close(self) -> None:
         try:

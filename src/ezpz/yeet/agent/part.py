@@ -16,6 +16,7 @@ from .ring import Ring
 from .writer import Writer
 
 TELL_EVERY = 0.25  # seconds between two reports of how far it is
+ADVANCED_EVERY = 1.0  # seconds between two reports of progress that lands nothing
 LOG = b"log"  # in staging
 
 
@@ -41,6 +42,7 @@ class Part:
         self.failure: "Optional[BaseException]" = None
         self.content = 0
         self._told = 0.0
+        self._told_advanced = 0.0
         self._lock = threading.Lock()
         self.listener = Listener(address, self.secret, self._answer, self._arrived)
 
@@ -52,7 +54,9 @@ class Part:
         tree = os.open(landing.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         log = Log(file, self.codec, key, self._read)
         self.ring = Ring(log.again)
-        self.writer = Writer(tree, landing.open_standing(), log, self.codec, self._landed, self._failed)
+        self.writer = Writer(
+            tree, landing.open_standing(), log, self.codec, self._landed, self._failed, going_on=self.tell_advanced
+        )
         self.upstream = Upstream(self.ring, key, self.stall, self.writer.put, self.say)
 
     def expect(self, request: Dict[str, Any]) -> None:
@@ -78,16 +82,31 @@ class Part:
     def land(self, going_on: Callable[[], None]) -> None:
         """Wait until all of it has landed and is what was sent; what is not is asked for again. Raises Refusal."""
         assert self.writer is not None
+
+        def checking() -> None:
+            going_on()
+            self.tell_advanced()
+
         while True:
             self._wait(going_on)
-            self.writer.finish()
-            damaged = self.writer.damaged(going_on)
+            self.writer.finish(checking)
+            damaged = self.writer.damaged(checking)
             if not damaged:
                 self.say({"stream": "whole"})
                 return
             self.writer.reopen()
             self.repairs = set(damaged)
             self.say({"stream": "damaged", "chunks": damaged})
+
+    def tell_advanced(self) -> None:
+        """Report progress that lands nothing, such as reading back; call it as often as there is some."""
+        now = time.monotonic()
+        with self._lock:
+            telling = now - self._told_advanced > ADVANCED_EVERY
+            if telling:
+                self._told_advanced = now
+        if telling:
+            self.say({"stream": "advanced"})
 
     def close(self) -> None:
         """Let go of every connection and thread; afterwards nothing is written any more, unless a disk hangs."""

@@ -16,6 +16,11 @@ CONNECT_WITHIN = 5.0  # seconds
 Say = Callable[[Dict[str, Any]], None]
 
 
+def words(error: BaseException, otherwise: str) -> str:
+    """Why a connection failed, without the number of the error."""
+    return getattr(error, "strerror", None) or str(error) or otherwise
+
+
 class Downstream:
     """Sends the stream to one child, from where the child says, until all of it is sent or `release` is called.
 
@@ -53,7 +58,7 @@ class Downstream:
         try:
             link, how = self._dial()
         except (OSError, EOFError, frames.Broken) as e:
-            self._report("refused", str(e) or "the connection was closed")
+            self._report("refused", words(e, "the connection was closed"))
             self.release()
             return
         self.link = link
@@ -61,7 +66,7 @@ class Downstream:
             self.say({"stream": "serving", "serial": self.serial, "how": how})
             self._send_all(link)
         except (OSError, Malformed, frames.Broken, ValueError) as e:
-            why = str(e) or type(e).__name__
+            why = words(e, type(e).__name__)
         except Over:
             self.released = True
         finally:
@@ -168,7 +173,7 @@ class Upstream:
         except socket.timeout:
             why = "nothing came for {:g} s".format(self.stall)
         except (OSError, EOFError, frames.Broken, Over) as e:
-            why = str(e) or "the connection broke"
+            why = words(e, "the connection broke")
         link.close()
         with self._lock:
             current = serial == self.serial

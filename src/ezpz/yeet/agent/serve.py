@@ -231,6 +231,7 @@ class Agent:
         landed = self._landed()
         if request.get("streamed"):
             self._part().land(landed.check_on)
+            landed.advanced = self._part().tell_advanced
         if landed.has(request["receipt"]):
             return {"unchanged": True}
         found = landed.verify(request["expected"], request.get("trial"))

@@ -38,6 +38,7 @@ class Writer:
     tree: a descriptor, so that the tree may move meanwhile; old: the version in place, None for none; log: keeps their
     lists
     landed: is told of every chunk that is on the disk, and of the bytes of content in it; failed: of what went wrong
+    going_on: is called while a large file is taken over from the version in place
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Writer:
         landed: Callable[[int, int], None],
         failed: Callable[[BaseException], None],
         threads: Optional[int] = None,
+        going_on: Callable[[], None] = lambda: None,
     ) -> None:
         self.tree = tree
-        self.cloner = None if old is None else Cloner(old, tree)
+        self.cloner = None if old is None else Cloner(old, tree, going_on)
         self.log = log
         self.codec = codec
         self.landed = landed
@@ -239,9 +241,10 @@ class Writer:
                 return fd
         return os.open(piece.path, OLD, dir_fd=self.tree)
 
-    def finish(self) -> None:
+    def finish(self, going_on: Callable[[], None]) -> None:
         """Once all is landed: further names, and the times and modes that had to wait. Raises OSError."""
         for path, (mode, mtime_ns) in self.large.items():
+            going_on()
             fd = os.open(path, OLD, dir_fd=self.tree)
             try:
                 os.fchmod(fd, mode)
@@ -249,12 +252,14 @@ class Writer:
             finally:
                 os.close(fd)
         for path, first in self.links.items():
+            going_on()
             try:
                 os.unlink(path, dir_fd=self.tree)
             except FileNotFoundError:
                 pass
             os.link(first, path, src_dir_fd=self.tree, dst_dir_fd=self.tree, follow_symlinks=False)
         for path in sorted(self.folders, reverse=True):
+            going_on()
             mode, mtime_ns = self.folders[path]
             where = path or b"."
             os.utime(where, ns=(mtime_ns, mtime_ns), dir_fd=self.tree)

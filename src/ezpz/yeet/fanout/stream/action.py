@@ -28,10 +28,11 @@ class Release(Generic[N]):
 
 @dataclass(frozen=True, slots=True)
 class GiveUp(Generic[N]):
-    """Nobody could serve this node."""
+    """Nobody could serve this node; `hangs`: it was reached and made no progress."""
 
     node: N
     why: str
+    hangs: bool = False
 
 
 Action: TypeAlias = "Serve[N] | Release[N] | GiveUp[N]"

@@ -7,7 +7,6 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import all_of
 from ezpz.cluster.model import Node
 from ezpz.errors import EzpzError, NodeLost, by_code
 from ezpz.yeet.agent.chunk import CONTENT_LIMIT
@@ -15,7 +14,7 @@ from ezpz.yeet.agent.codec import Codec
 from ezpz.yeet.agent.relay import Downstream
 from ezpz.yeet.events import NodeDone, NodeMoved, NodeParked, NodeRetrying, NodeServed, NodeWhole, Noted
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, HOPELESS, attempt
-from ezpz.yeet.fanout.stream.course import Action, Course, GiveUp, Release, Serve, State
+from ezpz.yeet.fanout.stream.course import HUNG, Action, Course, GiveUp, Release, Serve, State
 from ezpz.yeet.fanout.stream.feed import Feed
 from ezpz.yeet.fanout.stream.shape import Rates, choose_shape
 from ezpz.yeet.report import Failure, NodeResult, Outcome
@@ -28,7 +27,10 @@ if TYPE_CHECKING:
 ROOT = Node("this host", address="", given="this host", is_local=True)
 TICK = 1.0  # seconds
 SWEEP_WITHIN = 5.0  # seconds
+LATE = 3.0  # seconds that all wait for a node to open its staging
 FINAL = (*HOPELESS, "timed-out")
+NETWORK_HINT = "is the network between the nodes all right?"
+DISK_HINT = "does its disk hang? look at the node, or leave it out with --exclude"
 STALL = 10.0  # seconds without a byte after which a connection is given up
 SLOW_WIRE = 120e6  # bytes a second: gigabit Ethernet
 SMALL_CHUNK = 512 << 10  # bytes of content in a chunk on a slow wire, where each hop costs the time of one chunk
@@ -74,12 +76,28 @@ class Conductor:
             needs_tree=self.needs_tree, base=self.base,
         )  # fmt: skip
         self.course: Course[Node] = Course(ROOT, self.nodes, shape.width, engine.rng, wire=rate)
-        await all_of(self._ask(node, "join") for node in self.nodes)
+        await self._join_all()
         self._act(self.course.start())
         for node in self.nodes:  # the line may have ended before anybody listened
             if not engine.sessions[node].is_open:
                 self.lost(node, await engine.sessions[node].line.lost())
         self._task(self._watch())
+
+    async def _join_all(self) -> None:
+        """Let the nodes open their staging; whoever is late for that gets its place once it has."""
+        joining = {node: self._task(self._join(node)) for node in self.nodes}
+        _, late = await asyncio.wait(joining.values(), timeout=LATE)
+        for node, task in joining.items():
+            if task in late:
+                self._act(self.course.away(node, "its disk is slow"))
+
+    async def _join(self, node: Node) -> None:
+        try:
+            await self.engine.sessions[node].ask("join", timeout=HUNG)
+        except EzpzError as e:
+            self.lost(node, e)
+        else:
+            self._act(self.course.joined(node))
 
     async def _watch(self) -> None:
         while not self.course.is_over:
@@ -91,6 +109,7 @@ class Conductor:
     async def finish(self, shipment: Shipment) -> None:
         """Have every node verify, try out and publish; return when all have ended. Raises what went wrong here."""
         self.shipment = shipment
+        self.course.completed()
         for node in self.nodes:
             if node not in self.results and node not in self.returning:
                 self._task(self._publish(node, shipment))
@@ -127,18 +146,23 @@ class Conductor:
             failure = event["failure"]
             error = by_code(failure["code"])(f"{node.given}: {failure['message']}", hint=failure["hint"])
             self.lost(node, error)
-        elif what in ("cut", "lost", "refused"):
-            self._interrupted(what, event)
+        elif what == "advanced":
+            self.course.advanced(node, time.monotonic())
+        elif what in ("serving", "cut", "lost", "refused"):
+            self._connected(what, event)
 
-    def _interrupted(self, what: str, event: dict[str, Any]) -> None:
+    def _connected(self, what: str, event: dict[str, Any]) -> None:
         parent, child = self.servings.get(event["serial"], (None, None))
         if parent is None or child is None or self.serial_of.get(child) != event["serial"]:
+            return
+        if what == "serving":
+            self.course.reached(child, parent, time.monotonic())
             return
         self.engine.emit(Noted(f"{child.given} from {parent.given}: {event['why']}"))
         if what == "refused":
             self._act(self.course.refused(child, parent, event["why"]))
         else:
-            self._act(self.course.cut(child, parent, time.monotonic()))
+            self._act(self.course.cut(child, parent, time.monotonic(), event["why"]))
 
     def lost(self, node: Node, error: EzpzError) -> None:
         """A node is lost; it is started anew when that may help."""
@@ -216,7 +240,7 @@ class Conductor:
                 if self.course.members[action.child].state is State.PARKED:
                     self.engine.emit(NodeParked(action.child))
             elif isinstance(action, GiveUp):
-                hint = "is the network between the nodes all right?"
+                hint = DISK_HINT if action.hangs else NETWORK_HINT
                 self._fail(action.node, NodeLost(f"{action.node.given}: {action.why}", hint=hint))
         self.ended.set()
 
@@ -262,10 +286,11 @@ class Conductor:
         """What this host's own connections say, from their threads."""
         self.loop.call_soon_threadsafe(self.heard, ROOT, event)
 
-    def _task(self, act: Any) -> None:
-        task = asyncio.ensure_future(act)
+    def _task(self, act: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(act)
         self.tasks.add(task)
         task.add_done_callback(self._has_ended)
+        return task
 
     def _has_ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)

@@ -24,6 +24,9 @@ __all__ = ["Action", "Course", "GiveUp", "Member", "Release", "Serve", "State"]
 LAGGING = 3.0  # times slower than its parent: a node that cannot keep up
 LAG = 2 << 20  # bytes that it must be behind, besides; less is noise
 SILENCE = 3.0  # seconds without a report, of four a second, after which a node is treated as one that lags
+HUNG = 30.0  # seconds without progress, from whatever source, after which a node is given up
+UNPUBLISHED = 300.0  # the same for a node that has all of it; removing a large old version reports nothing
+STRIKES = 2  # children in a row that fell silent, after which a node is taken for the cause and serves no others
 SPARE = 1  # children that a relay may adopt beyond the width of the tree
 ATTEMPTS = 4  # sources that could not reach a node, or lost it, before it is given up
 STALE = 0.5  # seconds that a report may be old: who is behind by no more than that can be ahead
@@ -49,6 +52,7 @@ class Course(Generic[N]):
         self._parked: dict[N, None] = {}
         self._idle = tuple(Bag[N]() for _ in range(MAX_PER_SOURCE))  # who can serve another, by how many it serves
         self._next_try = -math.inf
+        self._is_complete = False
 
     def start(self) -> list[Action[N]]:
         """The tree that was planned, of the nodes that are left."""
@@ -65,6 +69,8 @@ class Course(Generic[N]):
         if member.has_ended:
             return []
         member.moved(position, size, now, now if at is None else at)
+        if member.parent is not None:
+            self.members[member.parent].strikes = 0
         if member.state is State.SERVED and self._lags(member, now):
             return self._park(node)
         if self._waiting and now >= self._next_try:
@@ -72,10 +78,42 @@ class Course(Generic[N]):
             return self._serve_waiting()
         return []
 
+    def reached(self, node: N, parent: N, now: float) -> None:
+        """`parent` has connected to a node: from now on it is expected to make progress."""
+        member = self.members[node]
+        if member.state is State.SERVED and member.parent == parent:
+            member.due, member.stuck = now, min(member.stuck, now)
+
+    def advanced(self, node: N, now: float) -> None:
+        """A node makes progress that lands nothing: it takes over a large file, reads back, or tries out."""
+        self.members[node].progressed(now)
+
+    def completed(self) -> None:
+        """The root has all of the stream: whoever waits does not wait for the source."""
+        self._is_complete = True
+
     def ticked(self, now: float) -> list[Action[N]]:
-        """Some time has passed: is anybody silent for whom there is much?"""
-        served = [(node, member) for node, member in self.members.items() if member.state is State.SERVED]
-        return [action for node, member in served if self._is_silent(member, now) for action in self._park(node)]
+        """Some time has passed: does anybody make no progress although there is something for it?"""
+        silent, hung = [], []
+        for node, member in self.members.items():
+            if node == self.root:
+                continue
+            self._keep_clocks(member, now)
+            if member.state is State.SERVED and self._is_silent(member, now):
+                silent.append(node)
+            if now - member.stuck > (UNPUBLISHED if member.has_all else HUNG):
+                hung.append(node)
+        actions: list[Action[N]] = []
+        for node in sorted(silent, key=self.depth_of):  # a parent first: those below may be silent because of it
+            member = self.members[node]
+            if member.state is State.SERVED and self._is_silent(member, now):
+                assert member.parent is not None
+                self.members[member.parent].strikes += 1
+                actions += self._park(node)
+        for node in hung:
+            why = f"it has made no progress for {now - self.members[node].stuck:.0f} s"
+            actions += [GiveUp(node, why, hangs=True), *self.gone(node, why)]
+        return actions
 
     def whole(self, node: N) -> list[Action[N]]:
         """A node has all of it, checked, and can serve any part."""
@@ -121,7 +159,7 @@ class Course(Generic[N]):
         released = [Release(above, node)] if above is not None else []
         return [*released, *self._orphan(node, above), *self._serve_waiting()]
 
-    def cut(self, node: N, parent: N, now: float) -> list[Action[N]]:  # noqa: ARG002 - every event has its time
+    def cut(self, node: N, parent: N, now: float, why: str = "") -> list[Action[N]]:  # noqa: ARG002 - every event has its time
         """A node has lost the connection to its parent, and both are well as far as is known."""
         member = self.members[node]
         if member.state is not State.SERVED or member.parent != parent:
@@ -131,7 +169,8 @@ class Course(Generic[N]):
             member.avoid.add(parent)
         self._wait(node)
         if member.cuts >= ATTEMPTS:
-            return [Release(parent, node), *self._give_up(node, f"it lost its connection {member.cuts} times")]
+            last = f", the last time because {why}" if why else ""
+            return [Release(parent, node), *self._give_up(node, f"it lost its connection {member.cuts} times{last}")]
         return [Release(parent, node), *self._adopt(node, self.members[parent].parent), *self._serve_waiting()]
 
     def refused(self, node: N, parent: N, why: str) -> list[Action[N]]:
@@ -191,6 +230,7 @@ class Course(Generic[N]):
         member = self.members[node]
         member.parent = parent
         member.samples.clear()
+        member.due = math.inf
         self.members[parent].children.append(node)
         self._become(node, State.SERVED)
         self._shelve(parent)
@@ -238,11 +278,26 @@ class Course(Generic[N]):
 
     def _is_silent(self, member: Member[N], now: float) -> bool:
         """Whether a node has said nothing for long although its parent has much for it: it hangs, or is cut off."""
-        if member.parent is None or member.damaged or member.slow or not member.samples:
+        if member.parent is None or member.damaged or member.slow:
             return False
         above = self.members[member.parent]
-        since = max(member.heard, above.steady)
+        since = max(member.due, above.steady)
         return above.size - member.size >= LAG and now - since > SILENCE
+
+    def _keep_clocks(self, member: Member[N], now: float) -> None:
+        """Start the clocks of a node anew while it can make no progress: there is nothing for it, or nobody."""
+        if member.has_all:
+            if member.state is State.DONE or not self._is_complete:
+                member.stuck = math.inf
+            return
+        if member.parent is None:
+            member.stuck = math.inf
+            return
+        ahead = self.members[member.parent].size - member.size
+        if ahead < LAG and not math.isinf(member.due):
+            member.due = now
+        if ahead <= 0 and not (self._is_complete or member.damaged) and not math.isinf(member.stuck):
+            member.stuck = now
 
     def _park(self, node: N) -> list[Action[N]]:
         """Leave a node that cannot keep up for the end; what it served moves to its parent."""
@@ -250,6 +305,7 @@ class Course(Generic[N]):
         above = member.parent
         assert above is not None
         member.slow = True
+        member.stuck = math.inf
         self._wait(node)
         released = [Release(node, child) for child in member.children]
         return [Release(above, node), *released, *self._orphan(node, above), *self._serve_waiting()]
@@ -315,6 +371,8 @@ class Course(Generic[N]):
     def _can_serve(self, other: N, node: N) -> bool:
         """Whether `other`, which is not below `node`, has what it wants, or will soon."""
         source, member = self.members[other], self.members[node]
+        if source.strikes >= STRIKES:
+            return False
         if source.has_all or source.state is not State.SERVED:
             return source.has_all
         near = source.size + STALE * self.wire >= member.size

@@ -40,6 +40,9 @@ class Member(Generic[N]):
     position: chunks received without a gap; size: bytes of them; parent: who serves it, None for nobody
     samples: (time, size) of the last `WINDOW` seconds, by its own clock: what it says may come late
     heard, steady: when it last reported, and since when without a gap, by the clock of whoever asks
+    due: since when a report is due, because there is much for it; inf for not now
+    stuck: since when it has made no progress, however often it was reached; inf for not now
+    strikes: how many of those that it served have fallen silent since one of them made progress
     avoid: who could not reach it; cuts: how often it was lost; slow: it has been parked, and is not judged again
     """
 
@@ -55,6 +58,9 @@ class Member(Generic[N]):
     slow: bool = False
     heard: float = -math.inf
     steady: float = 0.0
+    due: float = math.inf
+    stuck: float = math.inf
+    strikes: int = 0
     why: str = ""
 
     @property
@@ -69,9 +75,13 @@ class Member(Generic[N]):
         if now - self.heard > WINDOW:
             self.steady = now
         self.heard = now
+        self.progressed(now)
         self.position, self.size = max(self.position, position), max(self.size, size)
         self._forget(at)
         self.samples.append((at, self.size))
+
+    def progressed(self, now: float) -> None:
+        self.due = self.stuck = now
 
     def rate(self, now: float) -> float | None:
         """Bytes a second in the window that ends with its last report; None when there is no telling.
