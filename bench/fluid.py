@@ -23,6 +23,7 @@ class World:
     """What is made up, in bytes, seconds and bytes a second.
 
     dying: the share of nodes that die at random moments, every second of them silently; stall: until that is noticed
+    hung: the share of nodes whose disk hangs from the start: each takes `room` bytes, passes them on and lands nothing
     land: what one node can put on its disk; start: for one session; fan: sessions that a host starts at once
     """
 
@@ -31,6 +32,8 @@ class World:
     rate: float = 1e9
     start: float = 0.3
     dying: float = 0.01
+    hung: float = 0.0
+    room: int = 24 << 20
     hop: float = 0.002
     chunk: int = 1 << 20
     stall: float = 10.0
@@ -72,6 +75,7 @@ class Host:
     stamp: int = 0
     filled: bool = False
     dead: bool = False
+    hung: bool = False
 
 
 class Fluid:
@@ -142,6 +146,8 @@ class Fluid:
         missing = self.world.size - host.position
         if missing <= NEAR:
             host.position = self.world.size
+            return 0.0, None
+        if host.hung and (missing := self.world.room - host.position) <= NEAR:
             return 0.0, None
         if host.dead or host.parent is None or self.hosts[host.parent].dead:
             return 0.0, None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TELL = 0.25  # seconds between two reports of a node
+TICK = 1.0  # seconds between two looks for nodes that make no progress
 PHASES = 5  # in which the nodes take turns to report
 DIAL = 0.05  # seconds to tell both ends, connect and shake hands
 CONNECT = 5.0  # seconds after which a host that does not answer is taken for one that refuses
@@ -42,6 +43,7 @@ class Outcome:
 
     seconds: until the last live node had everything; started: of these, until all were up; left_out: live, not served
     depth: the most hops from the root to a node that was being served, at the start or after a death
+    parkings: of nodes that are well; given_up: nodes that were reached and made no progress
     """
 
     seconds: float
@@ -52,6 +54,7 @@ class Outcome:
     adoptions: int
     parkings: int
     depth: int
+    given_up: int
 
 
 class Simulation:
@@ -71,13 +74,15 @@ class Simulation:
         self.serial: dict[int, int] = dict.fromkeys(nodes, 0)
         self.told: dict[int, float] = dict.fromkeys(nodes, 0.0)
         self.last = 0.0
-        self.depth = self.parkings = 0
+        self.depth = self.parkings = self.given_up = 0
 
     def play(self) -> Outcome:
         """Let it run until every node has everything or is known to be dead, or nothing happens any more."""
         deaths = self._deaths()
         for node, (when, silent) in deaths.items():
             self.clock.after(when, self._die, node, self.world.stall if silent else 0.0)
+        for node in self.rng.sample(range(self.world.nodes), round(self.world.hung * self.world.nodes)):
+            self.fluid.hosts[node].hung = True
         started = self._started(deaths)
         self.clock.after(started, self._begin)
         stuck_at = started + 100 * (self.shape.seconds + self.world.stall)
@@ -86,7 +91,7 @@ class Simulation:
         dead = {node for node, host in self.fluid.hosts.items() if host.dead}
         return Outcome(
             self.last, started, len(self.served - dead), len(self.missing - dead), len(dead), self.course.adoptions,
-            self.parkings, self.depth,
+            self.parkings, self.depth, self.given_up,
         )  # fmt: skip
 
     def _deaths(self) -> Mapping[int, tuple[float, bool]]:
@@ -108,7 +113,9 @@ class Simulation:
 
     def _begin(self) -> None:
         self.course.moved(ROOT, self._chunks(self.world.size), int(self.world.size), self.clock.now)
+        self.course.completed()
         self._act(self.course.start())
+        self.clock.after(TICK, self._tick)
         self.depth = self.course.depth
         for phase in range(PHASES):
             self.clock.after(TELL * (phase + 1) / PHASES, self._tell, phase)
@@ -131,10 +138,15 @@ class Simulation:
                 self._act(self.course.cut(who, node, self.clock.now))
         self.depth = max(self.depth, self.course.depth)
 
+    def _tick(self) -> None:
+        self._act(self.course.ticked(self.clock.now))
+        self.clock.after(TICK, self._tick)
+
     def _tell(self, phase: int) -> None:
         """The nodes whose turn it is report how far they are, if they are further than the last time."""
         for node in sorted(self.missing):
-            if node % PHASES == phase and not self.fluid.hosts[node].dead:
+            host = self.fluid.hosts[node]
+            if node % PHASES == phase and not host.dead and not host.hung:
                 position = self.fluid.position(node)
                 if position > self.told[node]:
                     self.told[node] = position
@@ -155,12 +167,16 @@ class Simulation:
     def _act(self, actions: list[Action[int]]) -> None:
         for action in actions:
             if isinstance(action, GiveUp):
+                self.given_up += action.hangs
+                self.missing.discard(action.node)
                 continue
             self._end(action.child)
             if isinstance(action, Serve):
                 self.clock.after(DIAL, self._dial, action.parent, action.child, self.serial[action.child])
             else:
-                self.parkings += self.course.members[action.child].state is State.PARKED
+                host = self.fluid.hosts[action.child]
+                well = not (host.dead or host.hung)
+                self.parkings += well and self.course.members[action.child].state is State.PARKED
 
     def _end(self, child: int) -> None:
         self.serial[child] += 1
@@ -174,6 +190,7 @@ class Simulation:
             self.clock.after(CONNECT, self._refused, parent, child, serial)
         else:
             self.fluid.link(parent, child)
+            self.course.reached(child, parent, self.clock.now)
 
     def _refused(self, parent: int, child: int, serial: int) -> None:
         if self.serial[child] == serial:
@@ -197,6 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{outcome.seconds:.1f} s until the last live node has everything, {outcome.started:.1f} s of it to start all"
     )
     print(f"{outcome.deaths} deaths, {outcome.adoptions} adoptions, {outcome.parkings} parked, depth {outcome.depth}")
+    if arguments.hung:
+        print(f"{outcome.given_up} nodes given up, which hung")
     print(f"{outcome.served} nodes served, {outcome.left_out} live nodes not served")
     print(f"simulated in {time.process_time() - began:.1f} s of computing", file=sys.stderr)
     late = arguments.bound is not None and outcome.seconds > arguments.bound
@@ -225,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in (
         ("nodes", "how many"), ("size", "bytes of the stream"), ("rate", "bytes a second of a node, in and out each"),
         ("start", "seconds to start one session"), ("dying", "share of the nodes that die, half of them silently"),
+        ("hung", "share of the nodes whose disk hangs from the start"), ("room", "bytes that such a node passes on"),
         ("hop", "seconds of latency a hop"), ("chunk", "bytes of a chunk"),
         ("land", "bytes a second that a node can land"), ("stall", "seconds until a silent death is noticed"),
         ("fan", "sessions that a host starts at once"), ("seed", "which chances"),

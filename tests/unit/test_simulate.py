@@ -9,8 +9,8 @@ import pytest
 
 from bench import scale, simulate
 from bench.fluid import ROOT, Clock, Fluid, World
-from bench.simulate import DIAL, Simulation
-from ezpz.yeet.fanout.stream.course import Course, Release, Serve
+from bench.simulate import DIAL, TICK, Simulation
+from ezpz.yeet.fanout.stream.course import SILENCE, Course, Release, Serve
 from ezpz.yeet.fanout.stream.shape import depth
 
 GB = 1e9
@@ -122,6 +122,16 @@ class TestSimulation:
         outcome = Simulation(World()).play()
         assert outcome.seconds <= 60
         assert (outcome.left_out, outcome.deaths) == (0, 41)
+
+    @pytest.mark.parametrize(("nodes", "hung"), [(64, 1), (64, 3), (512, 10)])
+    def test_a_disk_that_hangs_before_its_first_chunk_has_landed_costs_only_its_node(
+        self, nodes: int, hung: int
+    ) -> None:
+        usual = Simulation(World(nodes=nodes, dying=0)).play()
+        outcome = Simulation(World(nodes=nodes, dying=0, hung=hung / nodes)).play()
+        assert (outcome.served, outcome.left_out, outcome.given_up) == (nodes - hung, 0, hung)
+        assert outcome.parkings == 0
+        assert outcome.seconds < usual.seconds + 2 * (SILENCE + TICK)
 
     def test_a_death_in_a_chain_costs_a_connection_and_no_second_copy(self) -> None:
         world = World(nodes=64, dying=0.016, stall=0.0)

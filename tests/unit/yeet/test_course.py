@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -14,9 +15,12 @@ from ezpz.yeet.fanout.sources import MAX_PER_SOURCE
 from ezpz.yeet.fanout.stream.course import (
     AGAIN,
     ATTEMPTS,
+    HUNG,
     LAG,
     LAGGING,
+    SILENCE,
     SPARE,
+    UNPUBLISHED,
     Action,
     Course,
     GiveUp,
@@ -265,6 +269,111 @@ class TestDamage:
         for _ in range(ATTEMPTS - 1):
             assert run.damaged("a", (1,)) == [Serve(ROOT, "a", (1,))]
         assert run.damaged("a", (1,))[0] == GiveUp("a", "what landed was damaged 4 times")
+
+
+class TestNoProgress:
+    """A node that makes no progress, although its parent has something for it, costs only itself."""
+
+    @staticmethod
+    def reached(nodes: str, size: int = 50 * MB) -> Course[str]:
+        """A chain at second 0: each has been reached by its parent, and the root has so many bytes."""
+        run = course(nodes)
+        run.moved(ROOT, size, size, 0.0)
+        for parent, child in zip((ROOT, *nodes), nodes, strict=False):
+            run.reached(child, parent, 0.0)
+        return run
+
+    @staticmethod
+    def landed(run: Course[str], now: float, nodes: str, size: int = 50 * MB) -> None:
+        for node in nodes:
+            run.moved(node, size, size, now)
+
+    def test_one_that_has_never_landed_anything_is_deferred_and_its_child_moves_to_its_parent(self) -> None:
+        run = self.reached("abc")
+        self.landed(run, 1.0, "ac")
+        assert run.ticked(SILENCE) == []
+        assert run.ticked(SILENCE + 1.1) == [Release("a", "b"), Release("b", "c"), Serve("a", "c")]
+        assert run.members["b"].state is State.PARKED
+
+    def test_nobody_waits_for_one_that_has_not_been_reached_yet(self) -> None:
+        run = course("ab")
+        run.moved(ROOT, 50 * MB, 50 * MB, 0.0)
+        self.landed(run, 1.0, "a")
+        assert run.ticked(HUNG + 9) == []
+
+    def test_it_is_given_up_in_the_end_and_by_then_the_others_are_done(self) -> None:
+        run = self.reached("abc")
+        run.completed()
+        self.landed(run, 1.0, "ac")
+        run.ticked(5.0)
+        run.done("c")
+        assert run.done("a") == []
+        assert run.members["b"].parent is not None  # somebody has all of it, and there is time for who was deferred
+        run.reached("b", run.members["b"].parent, 6.0)
+        assert run.ticked(6.0 + HUNG) == []
+        assert run.ticked(7.0 + HUNG)[0] == GiveUp("b", f"it has made no progress for {HUNG + 1:.0f} s", hangs=True)
+        assert run.is_over
+
+    def test_broken_connections_do_not_prolong_that(self) -> None:
+        run = self.reached("a")
+        run.cut("a", ROOT, 12.0, "it took nothing for 10 s")
+        run.reached("a", ROOT, 12.5)
+        run.members["a"].slow = True
+        assert run.ticked(HUNG + 1.0)[0] == GiveUp("a", f"it has made no progress for {HUNG + 1:.0f} s", hangs=True)
+
+    @pytest.mark.parametrize("missing", [0, LAG // 2])
+    def test_one_that_hangs_when_little_or_nothing_is_missing_is_given_up(self, missing: int) -> None:
+        """In the last chunks, or while it reads back what has landed."""
+        run = self.reached("a")
+        run.completed()
+        self.landed(run, 1.0, "a", 50 * MB - missing)
+        assert run.ticked(HUNG) == []
+        assert [action for action in run.ticked(HUNG + 2.0) if isinstance(action, GiveUp)] != []
+
+    def test_one_that_reads_back_for_long_is_left_alone(self) -> None:
+        run = self.reached("a")
+        run.completed()
+        for second in range(5 * int(HUNG)):
+            run.advanced("a", float(second))
+            assert run.ticked(float(second)) == []
+
+    def test_one_that_hangs_while_it_publishes_is_given_up_and_serves_others_until_then(self) -> None:
+        run = self.reached("ab")
+        run.completed()
+        self.landed(run, 1.0, "ab")
+        run.whole("a")
+        run.advanced("b", UNPUBLISHED - 1.0)
+        assert run.ticked(UNPUBLISHED) == []
+        assert run.ticked(UNPUBLISHED + 2.0)[0] == GiveUp(
+            "a", f"it has made no progress for {UNPUBLISHED + 1:.0f} s", True
+        )
+
+    def test_a_source_that_pauses_is_not_the_fault_of_the_nodes(self) -> None:
+        run = self.reached("ab")
+        self.landed(run, 1.0, "ab")
+        for second in range(2, 3 * int(HUNG)):
+            run.moved(ROOT, 50 * MB, 50 * MB, float(second))
+            assert run.ticked(float(second)) == []
+        run.moved(ROOT, 90 * MB, 90 * MB, 3 * HUNG)  # it goes on, and nobody has had the time to report
+        assert run.ticked(3 * HUNG) == []
+
+    def test_a_parent_whose_children_fall_silent_one_after_the_other_is_not_asked_again(self) -> None:
+        """What hangs is the disk that it reads from to serve them."""
+        run = self.reached("abcdef")
+        self.landed(run, 1.0, "a")
+        self.landed(run, 1.0, "bcdef", 20 * MB)
+        run.whole("a")
+        released = []
+        for now in map(float, range(2, 30)):
+            for node in "bcdef":
+                member = run.members[node]
+                if member.parent is not None and math.isinf(member.due):
+                    run.reached(node, member.parent, now)
+                elif member.parent is not None and member.parent != "a":
+                    run.moved(node, 20 * MB, 20 * MB, now)
+            released += [each.child for each in run.ticked(now) if isinstance(each, Release) and each.parent == "a"]
+        assert released == ["b", "c"]
+        assert all(run.members[node].parent != "a" for node in "cdef")
 
 
 class Reports:

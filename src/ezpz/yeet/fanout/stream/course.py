@@ -109,6 +109,8 @@ class Course(Generic[N]):
             if member.state is State.SERVED and self._is_silent(member, now):
                 assert member.parent is not None
                 self.members[member.parent].strikes += 1
+                if member.parent != self.root:
+                    member.avoid.add(member.parent)
                 actions += self._park(node)
         for node in hung:
             why = f"it has made no progress for {now - self.members[node].stuck:.0f} s"
