@@ -110,29 +110,43 @@ class TestFaults:
         assert others < usual["seconds"] * 1.25 + STALL
         assert seconds < usual["seconds"] * 1.25 + 2 * STALL
 
-    @pytest.mark.parametrize("moment", ["joined", "landing"])
-    def test_a_disk_that_hangs_costs_only_its_node(self, shaped: FaultyLab, job: Job, large: Path, moment: str) -> None:
-        """Before its first chunk has landed, or in the middle: the other nodes are done before it is given up."""
+    @pytest.mark.parametrize(
+        ("moment", "code", "why"),
+        [
+            ("before", "timed-out", "no answer to 'prepare' within 30 s"),
+            (".*/log", "node-lost", "it has made no progress for"),
+            (".*/tree/file9", "node-lost", "it has made no progress for"),
+        ],
+    )
+    def test_a_disk_that_hangs_costs_only_its_node(
+        self, shaped: FaultyLab, job: Job, large: Path, moment: str, code: str, why: str
+    ) -> None:
+        """Before the run, before its first chunk has landed, or in the middle: the others are done, not held up by it."""
         if shutil.which("fsfreeze") is None or shutil.which("mkfs.ext4") is None:
             pytest.skip("needs fsfreeze and mkfs.ext4")
         with shaped.on_disk(RELAY, 2 * SIZE) as disk:
+            if moment == "before":
+                shaped.hang(RELAY)
             running = job.ezpz.popen("yeet", large, "--hostfile", job.hostfile, "--json")
             try:
-                while not (any(disk.glob(".*/log")) if moment == "joined" else any(disk.glob(".*/tree/file9"))):
+                while moment != "before" and not any(disk.glob(moment)):
                     assert running.poll() is None, running.communicate()
                     time.sleep(0.002)
-                shaped.hang(RELAY)
+                if moment != "before":
+                    shaped.hang(RELAY)
                 out, err = running.communicate(timeout=250)
             finally:
                 running.kill()
         assert out, err
         report = json.loads(out)
-        assert failures(report) == {RELAY: "node-lost"}
+        assert failures(report) == {RELAY: code}
         assert everybody_else_has_it(job, large, RELAY)
-        seconds = {node["node"]: node["seconds"] for node in report["nodes"]}
-        assert max(taken for name, taken in seconds.items() if name != RELAY) < seconds[RELAY]
-        why = next(node["failure"]["message"] for node in report["nodes"] if node["failure"])
-        assert "it has made no progress for" in why
+        nodes = {node["node"]: node for node in report["nodes"]}
+        assert why in nodes[RELAY]["failure"]["message"]
+        others = [node for name, node in nodes.items() if name != RELAY]
+        if moment != "before":
+            assert max(node["seconds"] for node in others) < nodes[RELAY]["seconds"]
+        assert max(node["attempts"] for node in others) <= 3
 
     def test_an_agent_that_is_stopped_is_given_up_and_ended(self, shaped: FaultyLab, job: Job, large: Path) -> None:
         def stop() -> None:

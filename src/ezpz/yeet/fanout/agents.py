@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.fanout.base import Limits
 
 ANSWER_WITHIN = 120.0  # seconds for an agent to look at its disk
+PREPARED_WITHIN = 30.0  # seconds for it to make its staging, for which all others wait
 WEIGHED_WITHIN = 3.0  # seconds for the bytes that are sent to learn the rate
 HOPELESS = (
     "no-space",
@@ -112,7 +113,7 @@ class Agents:
             await self.sessions[node].wake()
         except ToolMissing as e:
             await self.connect_to_shell(node, e)
-        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=ANSWER_WITHIN, **self.request)
+        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=PREPARED_WITHIN, **self.request)
 
     async def on_each(
         self, nodes: tuple[Node, ...], act: Callable[[Node], Coroutine[Any, Any, None]]

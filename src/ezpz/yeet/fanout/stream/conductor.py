@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ezpz.cluster.model import Node
-from ezpz.errors import EzpzError, NodeLost, by_code
+from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
 from ezpz.yeet.agent.chunk import CONTENT_LIMIT
 from ezpz.yeet.agent.codec import Codec
 from ezpz.yeet.agent.relay import Downstream
@@ -94,6 +94,9 @@ class Conductor:
     async def _join(self, node: Node) -> None:
         try:
             await self.engine.sessions[node].ask("join", timeout=HUNG)
+        except TimedOut:
+            message = f"{node.given}: it could not make its files in staging within {HUNG:g} s"
+            self.lost(node, TimedOut(message, hint=DISK_HINT))
         except EzpzError as e:
             self.lost(node, e)
         else:
