@@ -121,7 +121,7 @@ class TestFaults:
     def test_a_disk_that_hangs_costs_only_its_node(
         self, shaped: FaultyLab, job: Job, large: Path, moment: str, code: str, why: str
     ) -> None:
-        """Before the run, before its first chunk has landed, or in the middle: the others are done, not held up by it."""
+        """Before the run, before its first chunk has landed, or in the middle: it holds nobody up."""
         if shutil.which("fsfreeze") is None or shutil.which("mkfs.ext4") is None:
             pytest.skip("needs fsfreeze and mkfs.ext4")
         with shaped.on_disk(RELAY, 2 * SIZE) as disk:

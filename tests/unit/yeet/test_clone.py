@@ -218,7 +218,7 @@ def test_what_is_adopted_is_of_the_new_version(
     for name in touched & old.keys():
         (standing / name).write_bytes(b"touched")
     fds = [os.open(path, os.O_RDONLY) for path in (standing, target)]
-    count = adopt(have, sorted(touched), wanted, Cloner(*fds))
+    count = adopt(have, sorted(touched), wanted, Cloner(fds[0], fds[1]))
     for fd in fds:
         os.close(fd)
     found = [path for path in target.rglob("*") if path.is_file()]

@@ -18,7 +18,7 @@ from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.link import Framed, Link, Listener, connect, dial
 from ezpz.yeet.agent.log import Log
 from ezpz.yeet.agent.part import Part
-from ezpz.yeet.agent.relay import Downstream
+from ezpz.yeet.agent.relay import Downstream, words
 from ezpz.yeet.agent.ring import PATIENCE, ROOM, Over, Ring
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.fanout.stream.feed import NOTHING, Feed
@@ -256,6 +256,22 @@ def test_a_part_that_is_closed_writes_nothing_any_more(tmp_path: Path, nasty: Pa
     assert list(tmp_path.glob(".dst*")) == []
 
 
+def test_reading_back_is_reported_as_progress(tmp_path: Path, nasty: Path) -> None:
+    landing = Landing(os.fsencode(tmp_path / "dst"), "20261129-000000-00000001")
+    landing.prepare({"bytes": 0, "allocated": 0, "files": 0})
+    said: list[dict[str, Any]] = []
+    part = Part({"name": "child", "secret": SECRET.hex(), "stall": 2.0}, "127.0.0.1", lambda _: None, said.append)
+    part.join(landing)
+    part.expect({"parent": "parent", "serial": 1, "chunks": []})
+    where = {"name": "child", "address": "127.0.0.1", "port": part.listener.port}
+    sending = Downstream(fed(nasty).ring, SECRET, "parent", 1, where, 2.0, lambda _: None)
+    part.land(lambda: None)
+    part.close()
+    landing.close()
+    sending.release()
+    assert [event["stream"] for event in said][-2:] == ["advanced", "whole"]
+
+
 class TestStrangers:
     def listener(self, arrived: list[Link]) -> Listener:
         return Listener("127.0.0.1", SECRET, lambda facts: {"hello": facts["from"]}, arrived.append)
@@ -302,6 +318,18 @@ class TestStrangers:
         assert replay.recv(1) == b""
         assert len(arrived) == 1
         listener.close()
+
+    def test_who_takes_nothing_is_told_so_in_words(self) -> None:
+        ours, theirs = socket.socketpair()
+        link = Link(ours, {}, b"n" * 64)
+        link.limit(1)
+        with pytest.raises(OSError, match=r"^it took nothing for 1 s$"):
+            link.send(b"x" * 50_000_000)
+        theirs.close()
+        with pytest.raises(OSError, match="Broken pipe") as broken:
+            link.send(b"x")
+        assert words(broken.value, "") == "Broken pipe"
+        assert words(EOFError(), "the connection was closed") == "the connection was closed"
 
     def test_a_line_carries_large_messages_both_ways_and_ends_when_one_is_tampered_with(self) -> None:
         ours, theirs = socket.socketpair()
