@@ -147,11 +147,16 @@ def adopt(have: List[Record], changed: List[str], wanted: List[Record], cloner: 
 
 
 def _make_folders(path: bytes, root: int) -> None:
-    if path:
+    missing = []
+    while path:
         try:
             os.mkdir(path, 0o700, dir_fd=root)
         except FileExistsError:
-            pass
+            break
         except FileNotFoundError:
-            _make_folders(os.path.dirname(path), root)
-            os.mkdir(path, 0o700, dir_fd=root)
+            missing.append(path)
+            path = os.path.dirname(path)
+        else:
+            break
+    for each in reversed(missing):
+        os.mkdir(each, 0o700, dir_fd=root)
