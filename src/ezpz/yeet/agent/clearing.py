@@ -45,7 +45,7 @@ def clear(request: Dict[str, Any], going_on: estate.Going) -> Dict[str, Any]:
 def _clear(dst: bytes, request: Dict[str, Any], going_on: estate.Going) -> Dict[str, Any]:
     freed, removed = 0, []
     litter = [_stale(dst, run, going_on) for run in request["staging"]]
-    for path in filter(None, [dst if request["version"] is not None else b""] + litter):
+    for path in filter(None, [dst if request["version"] is not None else b"", *litter]):
         place.refuse_mounts(path)
     if request["version"] is not None:
         litter.insert(0, _moved_aside(dst, request))

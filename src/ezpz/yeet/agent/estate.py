@@ -114,8 +114,9 @@ def judge(dst: bytes, request: Dict[str, Any], now: float, going_on: Going) -> D
     """What stands at one destination, its folder resolved, and what is beside it.
 
     Returns state ("whole", "modified", "partial", "foreign" or "absent"), why (in words, "" for what needs none),
-    receipt, differences (of a modified one; see `differences_at`), contents (whether they were compared), barred (see
-    `_barred`), lock (who holds it, None for nobody), staging (a list; see `_staging_of`) and, with `weigh`, disk, the bytes it takes.
+    receipt, differences (of a modified one; see `_listed`), contents (whether they were compared), barred (see
+    `_barred`), lock (who holds it, None for nobody), staging (a list; see `_staging_of`) and, with `weigh`, disk, the
+    bytes it takes.
     """
     going_on()
     lock = holder(place.beside(dst, b".ezpz-lock"))

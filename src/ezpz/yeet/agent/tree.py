@@ -16,6 +16,7 @@ FAILED_NODES = b".ezpz-yeet-failed-nodes.txt"
 MANIFEST = b".ezpz-yeet-manifest"
 OWN_FILES = (RECEIPT, FAILED_NODES, MANIFEST)
 CARRIED = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)
+NOT_THERE = (errno.ENOENT, errno.ENAMETOOLONG)  # no yeet makes a path that is too long
 TO_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TO_PASS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # asks for no right to read it
 
@@ -28,7 +29,8 @@ Survey = NamedTuple("Survey", [("files", int), ("bytes", int), ("entries", int),
 def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
     """Every directory, file and link below `root` as (relative path, lstat), parents first, names sorted.
 
-    Our own files and what no yeet carries (FIFOs, sockets, devices) are left out, and so is what goes meanwhile.
+    Our own files and what no yeet carries (FIFOs, sockets, devices) are left out, and so is what goes meanwhile, or has
+    a path that is too long to be opened.
     """
     pending = [b""]
     while pending:
@@ -36,16 +38,20 @@ def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
         try:
             with os.scandir(os.path.join(root, folder)) as found:
                 entries = sorted(found, key=operator.attrgetter("name"))
-        except FileNotFoundError:
-            continue
+        except OSError as e:
+            if e.errno in NOT_THERE:
+                continue
+            raise
         before = folder + b"/" if folder else b""
         for entry in entries:
             name = entry.name
             if folder or name not in OWN_FILES:
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
+                except OSError as e:
+                    if e.errno in NOT_THERE:
+                        continue
+                    raise
                 kind = stat.S_IFMT(status.st_mode)
                 if kind == stat.S_IFDIR:
                     pending.append(before + name)
@@ -101,7 +107,13 @@ def count_missing(old: bytes, new: bytes) -> int:
         except OSError:
             names = set()
         names.update(() if folder else OWN_FILES)
-        with os.scandir(os.path.join(old, folder)) as found:
+        try:
+            found = os.scandir(os.path.join(old, folder))
+        except OSError as e:
+            if e.errno in NOT_THERE:
+                continue
+            raise
+        with found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(os.path.join(folder, entry.name))
@@ -198,7 +210,7 @@ class _Level:
 
 def _empty(root: bytes, here: int) -> None:
     """Remove what is in a directory, given its path for messages and a descriptor, which is closed. Raises OSError."""
-    above = []  # type: List[_Level]
+    above: "List[_Level]" = []
     try:
         level = _Level("", here)
         while level.folders or above:

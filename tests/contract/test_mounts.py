@@ -1,0 +1,86 @@
+"""Neither a yeet nor a clean removes anything of a filesystem that is mounted below a destination."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.contract.doors import IMPORTED, SYSTEM, open_door
+from tests.contract.support import in_mount_namespace
+from tests.contract.test_landing import asked, land
+from tests.unit.yeet.test_removal import make_deep
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOUNTS = {
+    "bind": "mount --bind home DST/home",
+    "tmpfs": "mount -t tmpfs none DST/home && echo precious >DST/home/thesis",
+}
+COMMANDS = {
+    "yeet": ["yeet", "source", "--dst", "DST"],
+    "clean": ["yeet", "clean", "DST", "--yes"],
+    "dry": ["yeet", "clean", "DST", "--dry-run"],
+    "status": ["yeet", "status", "DST"],
+}
+EZPZ = """
+import json, os, subprocess, sys
+os.chdir(sys.argv[1])
+done = []
+for command in json.loads(sys.argv[2].rpartition("/")[2].replace("|", "/")):
+    ran = subprocess.run([sys.executable, "-m", "ezpz", *command], capture_output=True, text=True)
+    done.append([ran.returncode, ran.stdout + ran.stderr])
+print(json.dumps({"done": done, "left": os.listdir("DST/home"), "beside": sorted(os.listdir("."))}))
+"""
+
+
+def run(folder: Path, mount: str, *commands: list[str]) -> dict[str, Any]:
+    """Run `ezpz` in a folder where something is mounted; how each command ended, and what is left."""
+    real = [[str(folder / each) if each == "DST" else each for each in command] for command in commands]
+    done = in_mount_namespace(folder, mount, EZPZ, ".", json.dumps(real).replace("/", "|"))
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A source, a version of it with a directory of somebody's own in it, and a home."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_text("1")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis").write_text("precious")
+    door = open_door(IMPORTED)
+    land(door, tmp_path / "DST", "word")
+    door.close()
+    (tmp_path / "DST" / "home").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", MOUNTS)
+def test_it_is_told_and_refused(folder: Path, kind: str) -> None:
+    found = run(folder, MOUNTS[kind], *COMMANDS.values())
+    told = f"'{folder}/DST/home' is mounted in '{folder}/DST'"
+    for name, (code, said) in zip(COMMANDS, found["done"], strict=True):
+        assert told in said, name
+        assert code == (1 if name == "status" else 20), (name, said)
+        assert name == "status" or f"unmount it first: `umount {folder}/DST/home`" in said, said
+    assert found["left"] == ["thesis"]
+    assert found["beside"] == ["DST", "home", "source"]
+    assert (folder / "home" / "thesis").read_text() == "precious"
+    assert sorted(os.listdir(folder / "DST")) == [".ezpz-yeet-receipt.json", "folder", "home", "word"]
+
+
+@pytest.mark.parametrize("name", [IMPORTED, "3.6", SYSTEM])
+def test_a_deep_tree_is_replaced_again_and_again(tmp_path: Path, name: str) -> None:
+    for number in range(3):
+        door = open_door(name)
+        prepared = door.prepare(**asked(tmp_path / "dst", f"run-{number}"))
+        make_deep(tmp_path / f"deep{number}", 1100)
+        (tmp_path / f"deep{number}").rename(f"{prepared['staging']}/deep")
+        door.publish(expected={}, receipt={"source": "/lus/deep"}, executable=False)
+        door.close()
+        assert os.listdir(tmp_path) == ["dst"]
