@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.yeet.agent import tree
 from tests.unit.yeet.test_removal import make_deep
 
 if TYPE_CHECKING:
@@ -52,10 +53,13 @@ def test_a_mount_below_the_destination_stays(job: Job, data: Path, host: str, ki
 def test_a_deep_tree_comes_again_and_again_and_goes(job: Job) -> None:
     source = job.lab.shared / "deep"
     make_deep(source, 1100)
-    for content in ("1", "2", "3"):
-        (source / "top").write_text(content)
-        job.report(source)
-        assert [job.litter(each.name) for each in job.lab.hosts] == [[]] * 4
-    assert [job.sh(each.name, "cat /tmp/deep/top") for each in job.lab.hosts] == ["3"] * 4
-    assert job.yeet("clean", "/tmp/deep", "--yes").returncode == 0
-    assert [os.fspath(name) for each in job.lab.hosts for name in job.sh(each.name, "ls -A /tmp").split()] == []
+    try:
+        for content in ("1", "2", "3"):
+            (source / "top").write_text(content)
+            job.report(source)
+            assert [job.litter(each.name) for each in job.lab.hosts] == [[]] * 4
+        assert [job.sh(each.name, "cat /tmp/deep/top") for each in job.lab.hosts] == ["3"] * 4
+        assert job.yeet("clean", "/tmp/deep", "--yes").returncode == 0
+        assert "".join(job.sh(each.name, "ls -A /tmp") for each in job.lab.hosts) == ""
+    finally:
+        tree.remove(os.fsencode(source))  # which shutil.rmtree cannot

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ezpz.yeet.agent import mounts, place, tree
 from tests.contract.doors import IMPORTED, open_door
 from tests.contract.support import in_mount_namespace
 from tests.contract.test_landing import asked, land
@@ -84,3 +85,46 @@ def test_a_deep_tree_is_replaced_again_and_again(tmp_path: Path, name: str) -> N
         door.publish(expected={}, receipt={"source": "/lus/deep"}, executable=False)
         door.close()
         assert os.listdir(tmp_path) == ["dst"]
+    tree.remove(os.fsencode(tmp_path / "dst"))  # which shutil.rmtree cannot
+
+
+LATE = """
+import os, subprocess, sys
+from ezpz.yeet.agent.landing import Landing
+from ezpz.yeet.agent.refusal import Refusal
+from tests.contract.test_landing import asked, write
+dst = sys.argv[1]
+landing = Landing(os.fsencode(dst), asked(dst)["run"])
+landing.prepare(asked(dst))
+found = write(os.fsdecode(landing.tree), "new")
+subprocess.run(["mount", "--bind", os.path.join(os.path.dirname(dst), "home"), dst + "/home"], check=True)
+try:
+    landing.publish(found, {"source": "/lus/env"}, executable=False)
+except Refusal as e:
+    print(e.code, e.message)
+landing.close()
+print(os.listdir(dst + "/home"), "word" in os.listdir(dst), sorted(os.listdir(os.path.dirname(dst))))
+"""
+
+
+def test_a_mount_that_comes_before_the_rename_is_refused(folder: Path) -> None:
+    done = in_mount_namespace(folder, "true", LATE, "DST")
+    told = f"destination-refused '{folder}/DST/home' is mounted in '{folder}/DST'"
+    assert done.stdout.splitlines() == [told, "['thesis'] True ['DST', 'home', 'source']"], done.stderr
+
+
+def test_a_bind_mount_of_the_same_disk_is_a_mount_point(folder: Path) -> None:
+    found = run(folder, "mkdir other && cp -a DST/. other && mount --bind other DST", COMMANDS["yeet"], COMMANDS["dry"])
+    assert [code for code, _ in found["done"]] == [20, 20], found["done"]
+    assert f"destination '{folder}/DST' is a mount point" in found["done"][0][1]
+
+
+@pytest.mark.parametrize("kind", ["fuse.sshfs", "ext4"])
+def test_the_hint_is_the_command_for_that_kind(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    found = [mounts.Mount(point, "0:1", kind) for point in (b"/tmp/t/a b", b"/tmp/t/c")]
+    monkeypatch.setattr(mounts, "table", lambda: iter(found))
+    refusal = place.refusal_of_mounts(b"/tmp/t")
+    assert refusal is not None
+    assert refusal.message == "'/tmp/t/a b' (and 1 more) is mounted in '/tmp/t'"
+    command = "umount" if kind == "ext4" else "fusermount -u"
+    assert refusal.hint == f"unmount it first: `{command} '/tmp/t/a b'`"

@@ -189,7 +189,9 @@ def _chosen(destination: Destination, kept: frozenset[tuple[str, str]], *, by_so
         holder = destination.holders[0]
         busy = f"'{destination.path}' is held: {run_in_words(holder)}"
         return Chosen(destination, (), (), foreign, busy=busy)
-    removals, keeping, barred = [], [], []
+    removals: list[Removal] = []
+    barred: list[Removal] = []
+    keeping = []
     for standing in destination.standings:
         stays = (_family(destination, standing, by_source=by_source), standing.version) in kept
         staging = tuple(each for each in standing.found.get("staging", ()) if _is_dead(each, keep))
