@@ -99,6 +99,21 @@ def on_small_disk(
     return run_code(code, where, *arguments, under=unshare)
 
 
+def in_mount_namespace(folder: Path, mount: str, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code with paths in `folder` as arguments, in a mount namespace of its own where a script of shell,
+    which runs in `folder`, has mounted something.
+    """
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    unshare = ["unshare", *user, "-m", "--propagation", "private"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace can be made here")
+    script = f'cd "$1" || exit; shift; {{ {mount}; }} || exit; cd "$OLDPWD" && exec "$@"'
+    paths = [folder / argument for argument in arguments]
+    return run_code(code, *paths, under=[*unshare, "sh", "-c", script, "sh", str(folder)])
+
+
 def on_btrfs(code: str, where: Path, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
     """Run Python code in a mount namespace of its own with a btrfs of 128 MiB, whose path is its first argument."""
     if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("mkfs.btrfs") is None:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ezpz.yeet.fanout.stream.startup import Startup
 
 MODULES = (
-    "attend", "clearing", "estate", "listing", "lock", "manifest", "names", "own", "place", "refusal", "standing",
-    "tree",
+    "attend", "clearing", "estate", "listing", "lock", "manifest", "mounts", "names", "own", "place", "refusal",
+    "standing", "tree",
 )  # fmt: skip
 MANY = 256  # nodes that are all reached by ssh from here; more are through a tree of agents
 STALL = 10.0  # seconds without a byte after which an agent's connection is given up

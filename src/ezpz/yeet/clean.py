@@ -53,6 +53,7 @@ class Chosen:
     """What goes from one destination; busy: by whom it is held, "" when nothing hinders; kept: nodes that keep theirs.
 
     foreign: nodes where something stands that is not proven to be ours
+    barred: what would go, but must not; each has its failure
     """
 
     destination: Destination
@@ -60,6 +61,7 @@ class Chosen:
     kept: tuple[Standing, ...]
     foreign: tuple[Standing, ...]
     busy: str = ""
+    barred: tuple[Removal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class CleanReport:
         """Everything that kept something from being removed."""
         found = [failure for failure in self.asked.values() if failure is not None]
         found += [removal.failure for removal in self.removals if removal.failure is not None]
+        found += [removal.failure for each in self.chosen for removal in each.barred if removal.failure is not None]
         found += [Failure(DestinationBusy.code, each.busy) for each in self.chosen if each.busy]
         if self.named:
             found += [
@@ -125,7 +128,7 @@ class CleanReport:
                     "busy": each.busy or None,
                     "kept": [standing.node.given for standing in each.kept],
                     "foreign": [standing.node.given for standing in each.foreign],
-                    "removals": [_removal(removal) for removal in each.removals],
+                    "removals": [_removal(removal) for removal in (*each.removals, *each.barred)],
                 }
                 for each in self.chosen
             ],
@@ -186,16 +189,26 @@ def _chosen(destination: Destination, kept: frozenset[tuple[str, str]], *, by_so
         holder = destination.holders[0]
         busy = f"'{destination.path}' is held: {run_in_words(holder)}"
         return Chosen(destination, (), (), foreign, busy=busy)
-    removals, keeping = [], []
+    removals: list[Removal] = []
+    barred: list[Removal] = []
+    keeping = []
     for standing in destination.standings:
         stays = (_family(destination, standing, by_source=by_source), standing.version) in kept
         staging = tuple(each for each in standing.found.get("staging", ()) if _is_dead(each, keep))
         version = bool(standing.receipt) and not stays
         if version or staging:
-            removals.append(Removal(standing, version, staging))
+            why = _barred(standing, staging, version=version)
+            (removals if why is None else barred).append(Removal(standing, version, staging, failure=why))
         if standing.receipt and stays:
             keeping.append(standing)
-    return Chosen(destination, tuple(removals), tuple(keeping), foreign)
+    return Chosen(destination, tuple(removals), tuple(keeping), foreign, barred=tuple(barred))
+
+
+def _barred(standing: Standing, staging: Iterable[Mapping[str, Any]], *, version: bool) -> Failure | None:
+    """What forbids a removal, as the node tells: something is mounted there."""
+    going = [standing.found, *staging] if version else [*staging]
+    told = next((each["barred"] for each in going if each.get("barred")), None)
+    return None if told is None else Failure(told["code"], told["message"], told["hint"])
 
 
 def _is_dead(staging: Mapping[str, Any], keep: int) -> bool:

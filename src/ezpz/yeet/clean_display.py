@@ -52,6 +52,7 @@ def lines_of(chosen: Chosen) -> Iterator[Line]:
         yield Line(f"{len(alike):>5}  {names}  remove {what}, frees {many}", "red")
     yield from _staying(chosen.kept, "keep", lambda each: f"version {_safe(each.version)[:12]}")
     yield from _staying(chosen.foreign, "leave alone", lambda each: each.why)
+    yield from _failed(((each.node, each.failure) for each in chosen.barred if each.failure), "leave alone", "yellow")
 
 
 def _what(removal: Removal) -> str:
@@ -76,13 +77,13 @@ def _staying(standings: Iterable[Standing], verb: str, words: Any) -> Iterator[L
         yield Line(f"{len(names):>5}  {fold(names)}  {verb}: {what}", "yellow" if verb == "leave alone" else "")
 
 
-def _failed(failures: Iterable[tuple[Node, Failure]]) -> Iterator[Line]:
+def _failed(failures: Iterable[tuple[Node, Failure]], verb: str = "failed", colour: str = "red") -> Iterator[Line]:
     groups: dict[tuple[str, str], list[str]] = {}
     for node, failure in failures:
         text = failure.message.removeprefix(f"{node.given}: ")
         groups.setdefault((text, failure.hint), []).append(node.given)
     for (text, hint), names in groups.items():
-        yield Line(f"{len(names):>5}  {fold(names)}  failed: {_safe(text)}", "red", (f"hint: {hint}",) if hint else ())
+        yield Line(f"{len(names):>5}  {fold(names)}  {verb}: {_safe(text)}", colour, (f"hint: {hint}",) if hint else ())
 
 
 def agreed(output: Output, report: CleanReport) -> bool:

@@ -26,6 +26,7 @@ from ezpz.yeet.entry import Entry
 from ezpz.yeet.follow import Follow, Seen
 from ezpz.yeet.naming import Exclusion, folded
 from ezpz.yeet.notices import KEPT, Notices
+from ezpz.yeet.words import beginning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -207,6 +208,11 @@ class _Walk:
             if isinstance(self.failure, FileNotFoundError) and os.path.isdir(self.root):
                 again = "run it again when nothing writes there"
                 raise SourceChanged(f"'{where}' went away while it was counted", hint=again)
+            if self.failure.errno == errno.ENAMETOOLONG:
+                raise SourceUnreadable(
+                    f"the source has a path that is too long to be opened: '{beginning(where)}'",
+                    hint="leave it out with --exclude",
+                )
             raise SourceUnreadable(f"cannot read '{where}': {self.failure.strerror}", hint=hint)
         count = self.result.notices.counts.get("unreadable", 0)
         if count and not self.skip_unreadable:

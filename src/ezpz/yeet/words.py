@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 
     from ezpz.yeet.report import Report
 
+SHOWN = 100  # characters of a path that is longer than anybody reads
+
 
 def count(number: int, noun: str) -> str:
     """1 node, 2 nodes, 2 entries."""
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else many}"
+
+
+def beginning(text: str) -> str:
+    """As much of a long text as fits into a line."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def relocated(report: Report) -> Iterator[str]:

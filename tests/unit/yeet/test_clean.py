@@ -54,6 +54,22 @@ class TestChoice:
         )
         assert gone(report) == [("n0", "/tmp/old", "a")]
 
+    def test_what_something_is_mounted_in_stays_and_is_a_failure(self) -> None:
+        why = {"code": "destination-refused", "message": "'/tmp/a/home' is mounted in '/tmp/a'", "hint": "umount it"}
+        report = chosen([at("/tmp/a", barred=why)], [at("/tmp/a")])
+        assert gone(report) == [("n1", "/tmp/a", "a")]
+        [line] = [line for line in lines_of(report.chosen[0]) if "leave alone" in line.text]
+        assert line.text == "    1  n0  leave alone: '/tmp/a/home' is mounted in '/tmp/a'"
+        assert line.below == ("hint: umount it",)
+        done = replace(report, agreed=True)
+        assert done.exit_code == 20
+        failures = [each["failure"] for each in done.to_dict()["destinations"][0]["removals"]]
+        assert [each and each["code"] for each in failures] == [None, "destination-refused"]
+        old = {**staging(live=False, age=STALE), "barred": why}
+        report = chosen([at("/tmp/b", staging=[old])], keep=1)
+        assert not report.removals
+        assert [removal.staging for removal in report.chosen[0].barred] == [(old,)]
+
     def test_one_version_at_two_places_is_one(self) -> None:
         report = chosen([at("/tmp/x", "a", 10), at("/tmp/y", "a", 30), at("/tmp/z", "b", 20)], keep=1)
         assert gone(report) == [("n0", "/tmp/z", "b")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty
+from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, DestinationRefused, EzpzError, SourceEmpty
 from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.archive.estimate import estimated_size
@@ -112,6 +112,12 @@ def test_what_would_land_outside_is_refused(bench: Tars, members: tuple[Member, 
     assert str(bench.archive) in caught.value.message
     assert caught.value.message.isprintable()
     assert set(os.listdir("/")) == before
+
+
+def test_paths_that_are_too_long_to_be_written(bench: Tars) -> None:
+    with pytest.raises(DestinationRefused, match="a path is too long") as caught:
+        bench.unpack([Member("/".join(["d"] * 3000))])
+    assert len(caught.value.message) < 200
 
 
 HARMLESS: dict[str, tuple[Member, ...]] = {

@@ -45,6 +45,8 @@ def clear(request: Dict[str, Any], going_on: estate.Going) -> Dict[str, Any]:
 def _clear(dst: bytes, request: Dict[str, Any], going_on: estate.Going) -> Dict[str, Any]:
     freed, removed = 0, []
     litter = [_stale(dst, run, going_on) for run in request["staging"]]
+    for path in filter(None, [dst if request["version"] is not None else b"", *litter]):
+        place.refuse_mounts(path)
     if request["version"] is not None:
         litter.insert(0, _moved_aside(dst, request))
     for path in filter(None, litter):
@@ -87,8 +89,7 @@ def _moved_aside(dst: bytes, request: Dict[str, Any]) -> bytes:
     try:
         name, aside = os.path.basename(dst), os.path.basename(staging)
         os.mkdir(aside, 0o700, dir_fd=folder)
-        if before.st_mode & 0o700 != 0o700:  # a folder that is moved elsewhere must be writable itself
-            os.chmod(dst, stat.S_IMODE(before.st_mode) | 0o700)
+        os.close(tree.open_directory(name, folder))  # a folder that is moved elsewhere must be writable itself
         inside = os.path.join(aside, estate.GONE)
         os.rename(name, inside, src_dir_fd=folder, dst_dir_fd=folder)
         if not os.path.samestat(before, os.stat(inside, dir_fd=folder, follow_symlinks=False)):

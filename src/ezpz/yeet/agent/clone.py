@@ -151,11 +151,20 @@ def adopt(have: List[Record], changed: List[str], wanted: List[Record], cloner: 
 
 
 def _make_folders(path: bytes, root: int) -> None:
-    if path:
-        try:
-            os.mkdir(path, 0o700, dir_fd=root)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            _make_folders(os.path.dirname(path), root)
-            os.mkdir(path, 0o700, dir_fd=root)
+    missing = []
+    while path and not _is_made(path, root):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for each in reversed(missing):
+        os.mkdir(each, 0o700, dir_fd=root)
+
+
+def _is_made(path: bytes, root: int) -> bool:
+    """Make a directory if the one above is there; whether it stands."""
+    try:
+        os.mkdir(path, 0o700, dir_fd=root)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        return False
+    return True

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
-from . import manifest, own, place, standing, tree
+from . import manifest, mounts, own, place, standing, tree
 from .refusal import shown
 
 STAGING = re.compile(rb"\.(.+)\.ezpz-(\d{8}-\d{6}-[0-9a-f]{8})", re.DOTALL)
@@ -114,15 +114,16 @@ def judge(dst: bytes, request: Dict[str, Any], now: float, going_on: Going) -> D
     """What stands at one destination, its folder resolved, and what is beside it.
 
     Returns state ("whole", "modified", "partial", "foreign" or "absent"), why (in words, "" for what needs none),
-    receipt, differences (of a modified one; see `differences_at`), contents (whether they were compared), lock
-    (who holds it, None for nobody), staging (a list; see `_staging_of`) and, with `weigh`, disk, the bytes it takes.
+    receipt, differences (of a modified one; see `_listed`), contents (whether they were compared), barred (see
+    `_barred`), lock (who holds it, None for nobody), staging (a list; see `_staging_of`) and, with `weigh`, disk, the
+    bytes it takes.
     """
     going_on()
     lock = holder(place.beside(dst, b".ezpz-lock"))
     staging = _staging_of(dst, lock, now, going_on)
     found: "Dict[str, Any]" = {
         "state": "absent", "why": "", "receipt": None, "differences": None, "contents": False, "lock": lock,
-        "staging": staging, "disk": 0,
+        "staging": staging, "disk": 0, "barred": _barred(dst),
     }  # fmt: skip
     if not os.path.lexists(dst):
         return dict(found, state="absent" if all(each["spent"] for each in staging) else "partial")
@@ -134,10 +135,18 @@ def judge(dst: bytes, request: Dict[str, Any], now: float, going_on: Going) -> D
         found["disk"] = weigh(dst, going_on)["disk"] + os.lstat(dst).st_blocks * 512
     if request.get("quick"):
         return dict(found, state="whole")
+    if found["barred"]:  # what is mounted in it may be large, and on a server that hangs
+        return dict(found, state="modified", why=found["barred"]["message"])
     try:
         return dict(found, **_compared(dst, receipt, request, going_on))
     except OSError as e:
         return dict(found, state="modified", why="it cannot be read: {}".format(e.strerror or e))
+
+
+def _barred(path: bytes) -> Optional[Dict[str, str]]:
+    """What forbids to remove a tree: something is mounted in it; None for nothing."""
+    refusal = place.refusal_of_mounts(path)
+    return None if refusal is None else refusal.as_dict()
 
 
 def _is_our_folder(path: bytes) -> bool:
@@ -198,8 +207,8 @@ def _staging_of(dst: bytes, lock: Optional[Dict[str, Any]], now: float, going_on
     """The staging of runs to a destination, ours by name, kind and owner.
 
     Of each: path, run, files, bytes, disk, age (seconds since something in it last changed), live (whether the run
-    that holds the lock is the one that writes it), spent (nothing is written there: what it holds was to be removed)
-    and rescue (it holds the version that stood there before).
+    that holds the lock is the one that writes it), spent (nothing is written there: what it holds was to be removed),
+    barred (see `_barred`) and rescue (it holds the version that stood there before).
     """
     folder = os.path.dirname(dst)
     mine = _stem(dst)
@@ -222,6 +231,7 @@ def _staging_of(dst: bytes, lock: Optional[Dict[str, Any]], now: float, going_on
                 "age": max(0, int(now - weight["changed"])),
                 "live": lock is not None and lock.get("run") == run,
                 "spent": spent(path),
+                "barred": _barred(path),
                 "rescue": not os.path.lexists(dst) and own.read_receipt(dst, at=os.path.join(path, OLD)) is not None,
             }
         )
@@ -238,19 +248,22 @@ def spent(staging: bytes) -> bool:
 
 def weigh(root: bytes, going_on: Going) -> Dict[str, int]:
     """What a tree holds: files, bytes (their sizes), disk (what would be free without it) and changed (seconds since
-    1970: when anything in it last was). What cannot be read is not counted.
+    1970: when anything in it last was). What cannot be read, and what is mounted in it, is not counted.
 
     A file with further names elsewhere frees nothing.
     """
     files = size = disk = 0
     changed = os.lstat(root).st_ctime
     names: "Dict[Tuple[int, int], List[int]]" = {}
+    mounted = {mount.point for mount in mounts.within(root)}
     pending = [root]
     while pending:
         folder = pending.pop()
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 going_on()
+                if entry.path in mounted:
+                    continue
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
                     changed = max(changed, status.st_ctime)

@@ -67,6 +67,7 @@ class Landing:
         """
         avoid = request.get("avoid")
         place.refuse_path(self.given, None if avoid is None else os.fsencode(avoid))
+        place.refuse_mounts(self.dst)
         tools = _found(request["tools"]) if request.get("tools") else {}
         try:
             self._make_parents()
@@ -267,6 +268,7 @@ class Landing:
             except FileExistsError:
                 raise self._changed()
             return
+        place.refuse_mounts(self.dst)
         aside = os.path.join(self.staging, OLD)
         with writable(self.dst):  # a folder that is moved elsewhere must be writable itself
             old = swap(self.tree, self.dst, aside=aside)
@@ -325,17 +327,19 @@ def _found(tools: List[str]) -> Dict[str, str]:
 @contextmanager
 def writable(folder: bytes) -> Iterator[None]:
     """Within it the owner may write to a folder; afterwards the mode of what stands there is as it was."""
-    mode = stat.S_IMODE(os.lstat(folder).st_mode)
-    if mode & 0o700 == 0o700 or os.path.islink(folder):
+    before = os.lstat(folder)
+    if before.st_mode & 0o700 == 0o700 or not stat.S_ISDIR(before.st_mode):
         yield
         return
-    inode = os.lstat(folder).st_ino
-    os.chmod(folder, mode | 0o700)
+    fd = tree.open_directory(folder)
     try:
         yield
     finally:
-        if os.lstat(folder).st_ino == inode:
-            os.chmod(folder, mode)
+        try:
+            if same(os.fstat(fd), folder):
+                os.fchmod(fd, stat.S_IMODE(before.st_mode))
+        finally:
+            os.close(fd)
 
 
 def same(before: Optional[os.stat_result], path: bytes) -> bool:

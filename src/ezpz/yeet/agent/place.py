@@ -3,10 +3,11 @@
 import hashlib
 import os
 import pwd
+import shlex
 import stat
 from typing import Any, Dict, Optional, Tuple
 
-from . import own
+from . import mounts, own
 from .refusal import Refusal, from_os_error, shown
 
 PATH_MAX = 4096  # bytes of a path on Linux, its NUL included (limits.h)
@@ -59,7 +60,7 @@ def refuse_path(dst: bytes, source: Optional[bytes]) -> None:
 
 def _refuse_common(real: bytes, name: str) -> None:
     """Refuse what belongs to the system or to everybody."""
-    if os.path.ismount(real):
+    if os.path.ismount(real) or any(mount.point == real for mount in mounts.table()):
         raise Refusal(
             "destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it"
         )
@@ -76,6 +77,28 @@ def _refuse_common(real: bytes, name: str) -> None:
             "destination '{}' is a directory for everybody's files".format(name),
             "choose a directory below it",
         )
+
+
+def refuse_mounts(path: bytes) -> None:
+    """Raise Refusal when a filesystem is mounted in the tree at `path`."""
+    refusal = refusal_of_mounts(path)
+    if refusal is not None:
+        raise refusal
+
+
+def refusal_of_mounts(path: bytes) -> Optional[Refusal]:
+    """Return why the tree at `path` must not be replaced or removed: a filesystem is mounted in it; None otherwise."""
+    mounted = mounts.within(path)
+    if not mounted:
+        return None
+    point, kind = mounted[0].point, mounted[0].kind
+    more = " (and {} more)".format(len(mounted) - 1) if len(mounted) > 1 else ""
+    unmount = "fusermount -u" if kind.partition(".")[0] == "fuse" else "umount"
+    return Refusal(
+        "destination-refused",
+        "'{}'{} is mounted in '{}'".format(shown(point), more, shown(path)),
+        "unmount it first: `{} {}`".format(unmount, shlex.quote(shown(point))),
+    )
 
 
 def refuse_shady_parent(parent: bytes) -> None:
@@ -166,19 +189,11 @@ def user_name(uid: int) -> str:
 
 
 def filesystem(path: bytes) -> str:
-    """The type of the filesystem that `path` is on, as /proc/self/mountinfo names it; "" when that cannot be told."""
+    """The type of the filesystem that `path` is on, as the kernel names it; "" when that cannot be told."""
     device = os.stat(path).st_dev
     wanted = "{}:{}".format(os.major(device), os.minor(device))
-    kind = ""
-    try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            for line in file:
-                before, _, after = line.decode("utf-8", "replace").partition(" - ")
-                if before.split(" ")[2] == wanted:
-                    kind = after.split(" ")[0]
-    except (OSError, IndexError):
-        return ""
-    return kind
+    kinds = [mount.kind for mount in mounts.table() if mount.device == wanted]
+    return kinds[-1] if kinds else ""
 
 
 def is_node_local(kind: str) -> bool:

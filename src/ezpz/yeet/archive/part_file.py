@@ -42,6 +42,17 @@ def part_file(path: str) -> Iterator[BinaryIO]:
     _sync_folder(folder)
 
 
+@contextmanager
+def part_folder(folder: str) -> Iterator[str]:
+    """Within it, a directory in `folder` that only this user may use; afterwards it is removed. Raises OSError."""
+    part = tempfile.mkdtemp(prefix=".ezpz-", suffix=".part", dir=folder)
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            tree.remove(os.fsencode(part))
+
+
 def settle(part: str, path: str) -> None:
     """Sync a file and put it at `path`. Raises OSError."""
     fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)

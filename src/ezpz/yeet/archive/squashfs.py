@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from ezpz.hearing import Hearing
 from ezpz.yeet.agent import tree
 from ezpz.yeet.archive.contents import manifest_member
 from ezpz.yeet.archive.pack import Pack
-from ezpz.yeet.archive.part_file import settle
+from ezpz.yeet.archive.part_file import part_folder, settle
 from ezpz.yeet.copy.base import demand, local_failure
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def write_squashfs(
     refuse_old(MAKER, OLDEST, stop)
     folder = os.path.dirname(path)
     try:
-        with tempfile.TemporaryDirectory(prefix=".ezpz-", suffix=".part", dir=folder) as place:
+        with part_folder(folder) as place:
             part = os.path.join(place, "archive")
             with _maker(part, level, contents.parcel.entries) as stream:
                 taken: dict[int, Taken] = {}

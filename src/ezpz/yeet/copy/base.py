@@ -8,10 +8,19 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ezpz.errors import CopyFailed, DestinationUnwritable, EzpzError, NoSpace, SourceChanged, SourceUnreadable
+from ezpz.errors import (
+    CopyFailed,
+    DestinationRefused,
+    DestinationUnwritable,
+    EzpzError,
+    NoSpace,
+    SourceChanged,
+    SourceUnreadable,
+)
 from ezpz.registry import Registry
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.formats import format_at
+from ezpz.yeet.words import beginning
 
 if TYPE_CHECKING:
     import threading
@@ -169,6 +178,8 @@ def local_failure(error: OSError) -> EzpzError:
             f"the local disk is full: {where}: {error.strerror}",
             hint="free some space, or choose another place with --dst",
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return DestinationRefused(f"a path is too long: {beginning(where)}", hint="choose a shorter --dst")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DestinationUnwritable(f"cannot write {where}: {error.strerror}", hint="choose another place with --dst")
     return CopyFailed(f"cannot copy {where}: {error.strerror}")
