@@ -115,6 +115,13 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not leaks, "left running: " + "; ".join(leaks)
 
 
+@pytest.fixture
+def deep_path(tmp_path: Path) -> Iterator[Path]:
+    """Yield a directory for trees that are too deep for `shutil.rmtree`, with which pytest removes them."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without what schedulers, ezpz and virtual environments put in one."""
     return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent import mounts, place, tree
+from ezpz.yeet.agent import mounts, place
 from tests.contract.doors import IMPORTED, open_door
 from tests.contract.support import in_mount_namespace
 from tests.contract.test_landing import asked, land
@@ -76,16 +76,15 @@ def test_it_is_told_and_refused(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", [IMPORTED, "3.6"])
-def test_a_deep_tree_is_replaced_again_and_again(tmp_path: Path, name: str) -> None:
+def test_a_deep_tree_is_replaced_again_and_again(deep_path: Path, name: str) -> None:
     for number in range(3):
         door = open_door(name)
-        prepared = door.prepare(**asked(tmp_path / "dst", f"run-{number}"))
-        make_deep(tmp_path / f"deep{number}", 1100)
-        (tmp_path / f"deep{number}").rename(f"{prepared['staging']}/deep")
+        prepared = door.prepare(**asked(deep_path / "dst", f"run-{number}"))
+        make_deep(deep_path / f"deep{number}", 1100)
+        (deep_path / f"deep{number}").rename(f"{prepared['staging']}/deep")
         door.publish(expected={}, receipt={"source": "/lus/deep"}, executable=False)
         door.close()
-        assert os.listdir(tmp_path) == ["dst"]
-    tree.remove(os.fsencode(tmp_path / "dst"))  # which shutil.rmtree cannot
+        assert os.listdir(deep_path) == ["dst"]
 
 
 LATE = """
