@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import manifest
 from ezpz.yeet.archive.formats import FORMATS, GZIP, SQUASHFS
+from ezpz.yeet.copy import guard
 from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.copy.fill import Fill
 from ezpz.yeet.intake import Intake
@@ -169,7 +170,7 @@ def joined(*scans: Scan) -> Scan:
 
 
 def fill(way: Way, job: Job) -> None:
-    STRATEGIES.load(way.strategy)().fill(job)
+    guard.fill(way.strategy, job)
 
 
 def arrive(

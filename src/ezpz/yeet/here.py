@@ -14,6 +14,7 @@ from ezpz.process import Stopped
 from ezpz.yeet.agent.landing import Abandoned, Landing
 from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
+from ezpz.yeet.copy.guard import refuse_changed
 from ezpz.yeet.fanout.base import Shipment
 from ezpz.yeet.refeed import Again, feed_tree
 from ezpz.yeet.source import Kind
@@ -131,6 +132,7 @@ class Here:
             if self._serves_in_place():
                 real = os.fsencode(self.plan.source.real)
                 feed_tree(real, intake, self.stop, self.reading.contents.scan, known)
+                refuse_changed(self.reading.contents.scan, self.stop)
                 return self._shipment(self.plan.source.real, intake.end())
             self.is_kept = intake.needs_tree or self.is_target or self.reading.needs_staging
             self.reading.fill(self.landing.tree, intake, known, kept=self.is_kept)

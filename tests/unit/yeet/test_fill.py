@@ -144,22 +144,13 @@ class TestChanges:
         os.utime(path, ns=(10**18, 10**18))
         return path
 
-    def test_case_44_a_file_that_changes_once_is_read_again(
+    def test_case_44_a_file_that_changes_while_it_is_read_ends_the_run(
         self, copy: Copy, large: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        meddle(monkeypatch, lambda: large.write_bytes(b"other " * (WHOLE // 3)), 1)
-        copy.run()
-        assert (copy.target / "large").read_bytes() == b"other " * (WHOLE // 3)
-
-    def test_case_44_a_file_that_keeps_changing_ends_the_run(
-        self, copy: Copy, large: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        moments = iter(range(10))
-        meddle(monkeypatch, lambda: os.utime(large, ns=(0, next(moments))), 10)
+        meddle(monkeypatch, lambda: os.utime(large, ns=(0, 1)), 1)
         with pytest.raises(SourceChanged, match="'large' changed during the run") as caught:
             copy.run()
         assert "installed" in caught.value.hint
-        assert next(moments) == 2  # tried twice
 
     def test_case_44_one_that_changes_its_size_ends_the_run(
         self, copy: Copy, large: Path, monkeypatch: pytest.MonkeyPatch
@@ -172,31 +163,19 @@ class TestChanges:
         with pytest.raises(SourceChanged, match="'large'"):
             copy.run()
 
-    @pytest.mark.parametrize("times", [1, 2])
-    def test_case_44_a_small_one_is_read_twice_at_most(
-        self, copy: Copy, monkeypatch: pytest.MonkeyPatch, times: int
-    ) -> None:
+    def test_case_44_so_does_a_small_one(self, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
         path = copy.source / "small"
-        old = os.fsencode(copy.source)
-        path.write_bytes(b"1 " + old)
-        moments = iter(range(times))
+        path.write_bytes(b"1 one")
 
-        def meddling(fd: int, size: int) -> bytes:
-            data = read_whole(fd, size)
-            moment = next(moments, None)
-            if moment is not None:
-                path.write_bytes(b"2 " + old)
-                os.utime(path, ns=(moment, moment))
+        def meddling(fd: int, size: int, place: bytes) -> bytes:
+            data = read_whole(fd, size, place)
+            path.write_bytes(b"2 two")
+            os.utime(path, ns=(0, 1))
             return data
 
         monkeypatch.setattr(fill, "read_whole", meddling)
-        if times == 1:
-            ledger = copy.run()
-            assert (copy.target / "small").read_bytes() == b"2 " + DESTINATION
-            assert (ledger.files, ledger.replaced) == (1, 1)  # what was thrown away does not count
-        else:
-            with pytest.raises(SourceChanged):
-                copy.run()
+        with pytest.raises(SourceChanged, match="'small' changed during the run"):
+            copy.run()
 
     @pytest.mark.parametrize(
         "happens",
