@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.errors import SourceChanged
+from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.yeet.copy import fill
 from ezpz.yeet.copy.base import Job
 from ezpz.yeet.copy.fill import Fill, read_whole
+from ezpz.yeet.relocate.graft import Grafts
 from ezpz.yeet.relocate.large import WHOLE, Large, extents
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.prefix import PrefixMap
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ezpz.yeet.relocate.ledger import Outcome
+    from ezpz.yeet.scan import Scan
 
 DESTINATION = b"/tmp/on-the-node/env"
 
@@ -35,10 +38,12 @@ class Copy:
     source: Path
     target: Path
 
-    def run(self, ledger: Ledger | None = None, before: Callable[[], object] = lambda: None) -> Ledger:
-        """Scan it, let something happen, and copy it."""
+    def run(
+        self, ledger: Ledger | None = None, before: Callable[[], object] = lambda: None, scanned: Scan | None = None
+    ) -> Ledger:
+        """Scan it (or take what was), let something happen, and copy it."""
         root = os.fsencode(self.source)
-        scanned = scan(root)
+        scanned = scanned or scan(root)
         before()
         self.target.mkdir()
         ledger = ledger or Ledger(self.relocation)
@@ -196,6 +201,29 @@ class TestChanges:
         with pytest.raises(SourceChanged, match="'file' changed during the run"):
             copy.run(before=lambda: happens(copy.source / "file"))
         assert not (copy.target / "file").exists() or (copy.target / "file").stat().st_size == 0
+
+
+class TestUnreadable:
+    """An error that comes from reading the source names the file of the source; another one is the local disk's."""
+
+    MEMORY = b"/proc/%d/mem" % os.getpid()  # of which the first bytes cannot be read
+
+    def test_a_file_that_cannot_be_read(self, copy: Copy) -> None:
+        grafts = Grafts()
+        grafts.add_file(b"memory", self.MEMORY)
+        with pytest.raises(SourceUnreadable, match="cannot read '/proc/.*/mem': Input/output error") as caught:
+            copy.run(scanned=grafts.scan)
+        assert "allowed" not in caught.value.hint
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+    def test_an_error_on_the_way_is_blamed_on_what_cannot_be_read(self, tmp_path: Path, number: int) -> None:
+        (tmp_path / "file").write_bytes(b"x" * 100)
+        error = OSError(number, os.strerror(number))
+        with open(self.MEMORY, "rb") as file, pytest.raises(SourceUnreadable, match="'mem': Input/output error"):
+            fill.refuse_unreadable(file.fileno(), b"mem", error)
+        with open(tmp_path / "file", "rb") as file:
+            fill.refuse_unreadable(file.fileno(), b"file", error)
+            assert os.read(file.fileno(), 1) == b"x"
 
 
 class TestLarge:
