@@ -50,21 +50,18 @@ class Listing:
 
     def content_of(self, entries: Iterable[tuple[bytes, os.stat_result]]) -> int:
         """Return the sum over some entries, in any order: what a directory holds is a matter of its own listing."""
-        return sum(
-            hash((name, 0 if stat.S_ISDIR(status.st_mode) else identity_of(status)))
-            for name, status in entries
-            if self.counts(name, status)
-        )
+        total = 0
+        for name, status in entries:
+            if self.counts(name, status):
+                total += hash((name, 0 if stat.S_ISDIR(status.st_mode) else identity_of(status)))
+        return total
 
     def counts(self, name: bytes, status: os.stat_result) -> bool:
         """Return whether an entry matters: it may be carried, and is not bytecode."""
-        path = os.path.join(self.folder, name)
-        return not (
-            name == CACHE
-            or path in OWN_FILES
-            or stat.S_IFMT(status.st_mode) not in CARRIED
-            or self.excluded.matches(path)
-        )
+        if name == CACHE or stat.S_IFMT(status.st_mode) not in CARRIED:
+            return False
+        path = self.folder + b"/" + name if self.folder else name
+        return path not in OWN_FILES and not self.excluded.matches(path)
 
 
 @dataclass(slots=True)

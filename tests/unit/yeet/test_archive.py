@@ -224,7 +224,7 @@ class TestFailures:
     def test_a_file_that_cannot_be_read_to_its_end(self, path: Path) -> None:
         grafts = Grafts()
         grafts.add_file(b"memory", UNREADABLE)
-        with pytest.raises(SourceUnreadable, match="cannot read '.*/mem': Input/output error") as caught:
+        with pytest.raises(SourceUnreadable, match=r"cannot read '.*/mem': Input/output error") as caught:
             pack(grafts.scan, str(path), nothing)
         assert "allowed" not in caught.value.hint
         self.assert_as_before(path)

@@ -211,7 +211,7 @@ class TestUnreadable:
     def test_a_file_that_cannot_be_read(self, copy: Copy) -> None:
         grafts = Grafts()
         grafts.add_file(b"memory", self.MEMORY)
-        with pytest.raises(SourceUnreadable, match="cannot read '/proc/.*/mem': Input/output error") as caught:
+        with pytest.raises(SourceUnreadable, match=r"cannot read '/proc/.*/mem': Input/output error") as caught:
             copy.run(scanned=grafts.scan)
         assert "allowed" not in caught.value.hint
 
