@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import manifest
 from ezpz.yeet.archive.formats import FORMATS, GZIP, SQUASHFS
+from ezpz.yeet.copy import guard
 from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.copy.fill import Fill
+from ezpz.yeet.counted import identity_of
 from ezpz.yeet.intake import Intake
 from ezpz.yeet.known import Known
 from ezpz.yeet.refeed import feed_tree
@@ -123,11 +125,13 @@ class Sources:
         """
         staging.mkdir(parents=True)
         staging.chmod(0o700)
-        scanned = Scan(b"") if way.maker else self.scan(source, exclude, follow=follow)
+        archive = os.fsencode(self.archive(source, way.maker, exclude, follow=follow)) if way.maker else b""
+        counted = Scan(b"", archive=identity_of(os.stat(archive))) if archive else None
+        scanned = counted or self.scan(source, exclude, follow=follow)
         if along is not None and not way.maker:
             scanned = joined(scanned, along)
         return Job(
-            root=os.fsencode(self.archive(source, way.maker, exclude, follow=follow) if way.maker else source),
+            root=archive or os.fsencode(source),
             scan=scanned,
             staging=os.fsencode(staging),
             ledger=Ledger(relocation or Relocation(DESTINATION)),
@@ -165,11 +169,12 @@ def joined(*scans: Scan) -> Scan:
     for scanned in scans:
         for batch in scanned.batches():
             both.add(batch)
+        both.listings.update(scanned.listings)
     return both
 
 
 def fill(way: Way, job: Job) -> None:
-    STRATEGIES.load(way.strategy)().fill(job)
+    guard.fill(way.strategy, job)
 
 
 def arrive(

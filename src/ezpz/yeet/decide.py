@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.errors import SourceEmpty, UsageError
+from ezpz.yeet.copy.base import unreadable
+from ezpz.yeet.counted import identity_of
 from ezpz.yeet.look import refuse_prefix
 from ezpz.yeet.plan import Plan, Request, destination_of, make_plan, totals_of
 from ezpz.yeet.reading import Contents, contents_of
@@ -60,10 +62,11 @@ def decide(
     """Count the source, find out what its environment needs, and make the plan. Raises EzpzError or Stopped."""
     source = sight.source
     destination = destination_of(request, source)
+    counted = _identity_of_archive(source) if source.is_archive else 0
     told, archive_bytes = _of_archive(source) if source.is_archive else (None, 0)
     request = request if told is None else with_prefix(request, told)
     if source.kind is None:
-        contents, words = Contents(Scan(b"")), "as the unpacked tree needs it"
+        contents, words = Contents(Scan(b"", archive=counted)), "as the unpacked tree needs it"
     else:
         contents = count(source, source.kind, request, destination, environ, stop)
         assert contents.environment is not None
@@ -80,6 +83,15 @@ def decide(
             hint="choose another --dst",
         )
     return Decision(plan, contents)
+
+
+def _identity_of_archive(source: Source) -> int:
+    """Return what the archive is to be compared with after it was read. Raises SourceUnreadable."""
+    path = os.fsencode(source.real)
+    try:
+        return identity_of(os.stat(path))
+    except OSError as e:
+        raise unreadable(path, e) from e
 
 
 def _of_archive(source: Source) -> tuple[Told | None, int]:

@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     link: the path of the earlier entry that this one is a hard link to, else b""
     origin: where it stands when that is not `path` below the root, an absolute path, else b""
     content: what a regular file holds that stands nowhere yet (b"" for a folder or link that does not), else None
+    identity: of a file or link that was counted, see `counted.identity_of`; 0 for all else
     """
 
     path: bytes
@@ -27,6 +28,7 @@ class Entry(NamedTuple):
     link: bytes = b""
     origin: bytes = b""
     content: bytes | None = None
+    identity: int = 0
 
     @property
     def is_directory(self) -> bool:

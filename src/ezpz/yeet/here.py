@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,12 @@ from ezpz.process import Stopped
 from ezpz.yeet.agent.landing import Abandoned, Landing
 from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
+from ezpz.yeet.copy.guard import refuse_changed, refuse_changed_files
 from ezpz.yeet.fanout.base import Shipment
 from ezpz.yeet.refeed import Again, feed_tree
 from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
-    import threading
-
     from ezpz.yeet.intake import Intake, Taken
     from ezpz.yeet.known import Known
     from ezpz.yeet.plan import Plan
@@ -46,6 +46,7 @@ class Here:
         self.is_kept = True
         self.again: Again | None = None
         self.published: dict[str, Any] = {}
+        self.comparing = threading.Lock()
 
     def interrupt(self) -> None:
         """Make whatever is going on here end soon; safe from any thread."""
@@ -131,7 +132,9 @@ class Here:
             if self._serves_in_place():
                 real = os.fsencode(self.plan.source.real)
                 feed_tree(real, intake, self.stop, self.reading.contents.scan, known)
-                return self._shipment(self.plan.source.real, intake.end())
+                refuse_changed(self.reading.contents.scan, self.stop)
+                shipment = self._shipment(self.plan.source.real, intake.end())
+                return replace(shipment, refuse_changed=self._refuse_changed)
             self.is_kept = intake.needs_tree or self.is_target or self.reading.needs_staging
             self.reading.fill(self.landing.tree, intake, known, kept=self.is_kept)
             taken = intake.end()
@@ -183,6 +186,12 @@ class Here:
             return not scan.followed and not scan.notices.counts.get("setuid")
         plain = source.node_local and source.kind in (Kind.DATA, Kind.TOOL)
         return not self.is_target and plain and not scan.left_out and not scan.altered
+
+    def _refuse_changed(self) -> None:
+        """Raise SourceChanged when the tree that is sent from where it stands is no longer what was counted."""
+        with self.comparing:
+            refuse_changed_files(self.reading.contents.scan, self.stop)
+            refuse_changed(self.reading.contents.scan, self.stop)
 
     def _expected(self) -> dict[str, Any]:
         """What staging must hold, as far as the scan tells; bytecode that was made is counted."""

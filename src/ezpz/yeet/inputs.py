@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.errors import SourceUnreadable
 from ezpz.yeet.agent.tree import version_of
+from ezpz.yeet.entry import Entry
 
 if TYPE_CHECKING:
     from ezpz.yeet.plan import Plan
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 INPUTS = "inputs"  # in a receipt
 REREAD = "reread"  # in place of that name, which no receipt has
+FACTS = Entry._fields.index("identity")  # of an entry; its identity tells one run whether it changed, and no other
 
 
 def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
@@ -30,7 +32,7 @@ def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
         for entry in batch:
             if entry.link:
                 groups.setdefault(entry.link, [entry.link]).append(entry.path)
-            total += _digest(repr(tuple(entry._replace(link=b""))))
+            total += _digest(repr(tuple(entry._replace(link=b""))[:FACTS]))
     total += sum(_digest(repr(sorted(names))) for names in groups.values())
     return version_of(total + (_digest(repr((python.version, python.tag, python.magic))) if python is not None else 0))
 

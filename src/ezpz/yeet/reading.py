@@ -12,6 +12,7 @@ from ezpz import __version__
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
 from ezpz.yeet.copy.fill import Fill
+from ezpz.yeet.copy.guard import fill, refuse_changed
 from ezpz.yeet.inputs import INPUTS, REREAD, inputs_of, inputs_of_archive
 from ezpz.yeet.notices import Notices
 from ezpz.yeet.refeed import bytecode_in, feed_bytecode, feed_tree, materialise, recall_bytecode
@@ -148,7 +149,7 @@ class Reading:
             source, self.contents.scan, staging, self.ledger, self.stop, self.moved, known if strategy.feeds else None,
             None if archive else feeding, kept, trail,
         )  # fmt: skip
-        strategy.fill(job)
+        fill(self.plan.strategy.name, job)
         try:
             if archive:
                 self._relocate_unpacked(job)
@@ -239,6 +240,7 @@ class Reading:
             filling = Fill(more, (entry for batch in extra.batches() for entry in batch))
             filling.run()
             more.finish_below(filling.directories)
+        refuse_changed(extra, job.stop)
 
     def _compile(self, job: Job) -> tuple[bytes, ...]:
         """Renew the bytecode of what was patched and make what is missing, so that no node has to; what was dropped."""

@@ -22,6 +22,7 @@ from ezpz.worker import Worker
 from ezpz.yeet.access import readable, readable_by_mode
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
+from ezpz.yeet.counted import CARRIED, Listings, identity_of
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.follow import Follow, Seen
 from ezpz.yeet.naming import Exclusion, folded
@@ -40,7 +41,6 @@ SPOOL_MEMORY = 32 << 20  # bytes of entries kept in memory, beyond that in a tem
 SLOW = 100e-6  # seconds for one metadata call: a filesystem that answers over a network
 BUSY = 60e-6  # seconds of the interpreter that reading and writing one small file takes
 FEW, MANY = 2, 32  # threads for a filesystem that answers from memory (4 take 1.4 times as long), and for a slow one
-CARRIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -60,6 +60,7 @@ class Scan:
     followed, followed_bytes: files that were put in place of links that lead out, and their content
     altered: entries that do not come as they stand in the source: followed, without setuid, links that change
     longest, longest_name: bytes of the longest path and name; clash: a path that differs from another only in case
+    archive: the identity of the source when that is an archive, else 0; listings: its directories as they were listed
     """
 
     root: bytes
@@ -75,6 +76,8 @@ class Scan:
     longest_name: int = 0
     clash: bytes = b""
     latency: float = 0.0
+    archive: int = 0
+    listings: Listings = field(default_factory=Listings)
     left_out: list[LeftOut] = field(default_factory=list)
     notices: Notices = field(default_factory=Notices)
     _spool: tempfile.SpooledTemporaryFile[bytes] = field(
@@ -118,6 +121,7 @@ class Scan:
         for other in scans:
             for batch in other.batches():
                 self.add(batch)
+            self.listings.update(other.listings)
             other.close()
 
     def close(self) -> None:
@@ -253,6 +257,7 @@ class _Walk:
     def _do(self, task: _Task) -> None:
         listed = task.listed
         if listed is None:
+            self.result.listings.begin(task.where, task.folder, self.excluded)
             with os.scandir(task.where) as found:
                 listed = list(found)
             self._look_for_clash(task.folder, listed)
@@ -266,6 +271,11 @@ class _Walk:
         foreign = task.where if task.trail else b""
         started = time.perf_counter()
         seen = [Seen(above + entry.name, entry.stat(follow_symlinks=False)) for entry in listed]
+        listing = self.result.listings.of(task.where, task.folder)
+        if listing is not None:
+            content = listing.content_of((entry.name, found.status) for entry, found in zip(listed, seen, strict=True))
+            with self.lock:
+                listing.content += content
         if foreign:
             seen = [
                 found._replace(origin=os.path.join(foreign, entry.name), trail=task.trail)
@@ -322,7 +332,8 @@ class _Walk:
         mode = status.st_mode
         if not stat.S_ISREG(mode):
             link = self._first_name(found)
-            return Entry(path, mode, status.st_mtime_ns, 0, found.target, link, found.origin, found.content)
+            identity = 0 if stat.S_ISDIR(mode) else identity_of(status)
+            return Entry(path, mode, status.st_mtime_ns, 0, found.target, link, found.origin, found.content, identity)
         if mode & SET_ID:
             self.result.notices.note("setuid", path)
             mode &= ~SET_ID
@@ -330,7 +341,8 @@ class _Walk:
         if found.origin:
             self.result.followed += 1
             self.result.followed_bytes += status.st_size
-        return Entry(path, mode, status.st_mtime_ns, status.st_size, b"", self._first_name(found), found.origin)
+        link, identity = self._first_name(found), identity_of(status)
+        return Entry(path, mode, status.st_mtime_ns, status.st_size, b"", link, found.origin, None, identity)
 
     def _first_name(self, found: Seen) -> bytes:
         status = found.status

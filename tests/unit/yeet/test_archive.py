@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.errors import DestinationRefused, SourceChanged, UsageError
+from ezpz.errors import DestinationRefused, SourceChanged, SourceUnreadable, UsageError
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.clearing import STALE
 from ezpz.yeet.archive.part_file import sweep
 from ezpz.yeet.archive.place import archive_path
 from ezpz.yeet.boundary import Boundary
+from ezpz.yeet.relocate.graft import Grafts
 from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import inspect
 from tests.contract.packing import pack
@@ -176,6 +177,10 @@ class TestWriting:
             assert len(archive.getnames()) == 602
 
 
+UNREADABLE = b"/proc/%d/mem" % os.getpid()
+"""A file whose first bytes cannot be read: an I/O error."""
+
+
 class TestFailures:
     """Whatever goes wrong, an older archive stays and no part of a new one does."""
 
@@ -195,6 +200,33 @@ class TestFailures:
         (source / "file").write_text("content and more")
         with pytest.raises(SourceChanged, match="'file'"):
             pack(found, str(path), nothing)
+        self.assert_as_before(path)
+
+    @pytest.mark.parametrize("how", ["replaced", "replaced, with its time", "written, with its time"])
+    def test_a_file_of_the_same_size_that_is_not_what_was_counted(self, source: Path, path: Path, how: str) -> None:
+        found = scanned(source)
+        before = (source / "file").stat()
+        target = source / "file" if how.startswith("written") else source / "new"
+        target.write_bytes(b"x" * before.st_size)
+        if how.endswith("time"):
+            os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+        target.replace(source / "file")
+        with pytest.raises(SourceChanged, match="'file'"):
+            pack(found, str(path), nothing)
+        self.assert_as_before(path)
+
+    def test_a_file_that_was_added_while_it_was_packed(self, source: Path, path: Path) -> None:
+        found = scanned(source)
+        with pytest.raises(SourceChanged, match="'more' changed during the run"):
+            pack(found, str(path), lambda _: (source / "more").touch())
+        self.assert_as_before(path)
+
+    def test_a_file_that_cannot_be_read_to_its_end(self, path: Path) -> None:
+        grafts = Grafts()
+        grafts.add_file(b"memory", UNREADABLE)
+        with pytest.raises(SourceUnreadable, match=r"cannot read '.*/mem': Input/output error") as caught:
+            pack(grafts.scan, str(path), nothing)
+        assert "allowed" not in caught.value.hint
         self.assert_as_before(path)
 
     @pytest.mark.parametrize("becomes", ["nothing", "a link", "a folder", "a FIFO"])

@@ -99,6 +99,7 @@ def _with_base(source: Source, exclude: tuple[str, ...], environ: Mapping[str, s
     for each in (found.scan, *found.extra):
         for batch in each.batches():
             own.add(batch)
+        own.listings.update(each.listings)
     own.latency = found.scan.latency
     parcel = parcel_of(own, ledger)
     python = environment.interpreter

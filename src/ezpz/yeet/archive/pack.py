@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import tempfile
 import threading
 from bisect import bisect_right
@@ -23,8 +22,9 @@ from ezpz.yeet.archive import header
 from ezpz.yeet.archive.contents import Taken
 from ezpz.yeet.archive.ordered import in_order
 from ezpz.yeet.blocks import GRAIN, HOLE, blocks_of, filled
-from ezpz.yeet.copy.base import changed, open_source, unreadable
-from ezpz.yeet.copy.fill import read_whole
+from ezpz.yeet.copy.base import changed, refuse_other, unreadable
+from ezpz.yeet.copy.fill import open_counted, read_whole
+from ezpz.yeet.copy.guard import refuse_changed_listings
 from ezpz.yeet.relocate.bytecode import CACHED
 from ezpz.yeet.relocate.large import Large
 from ezpz.yeet.scan import FEW, MANY
@@ -76,6 +76,8 @@ class Pack:
         """All of them; ended: with what ends an archive. Raises SourceChanged, SourceUnreadable, OSError, Stopped."""
         threads = min(MANY, self.threads)
         yield from in_order(self._tasks(), _do, threads=threads, ahead=AHEAD * threads, stop=self.stop)
+        parcel = self.parcel
+        refuse_changed_listings(parcel.root, parcel.listings, parcel.entries, parcel.threads, self.stop)
         if ended:
             yield Packed(self.block(header.END), {})
 
@@ -193,7 +195,8 @@ class _Source:
 
     def __init__(self, parcel: Parcel, entry: Entry, go_on: Callable[[], None]) -> None:
         self.entry = entry
-        self.fd, status = open_source(entry.origin) if entry.origin else open_source(parcel.root, entry.path)
+        self.place = entry.origin or os.path.join(parcel.root, entry.path)
+        self.fd, status = open_counted(parcel.root, entry)
         self.size, self.is_sparse, self.is_changed = status.st_size, _is_sparse(status), False
         with ExitStack() as unless_it_works:
             unless_it_works.callback(os.close, self.fd)
@@ -206,7 +209,7 @@ class _Source:
     def _relocate(self, ledger: Ledger, status: os.stat_result, go_on: Callable[[], None]) -> None:
         with tempfile.TemporaryFile() as file:
             if ledger.relocation.needs_whole(self.entry.path):
-                data = read_whole(self.fd, self.entry.size)
+                data = read_whole(self.fd, self.entry.size, self.place)
                 new = ledger.content(self.entry.path, data)
                 if new == data:
                     return
@@ -217,7 +220,7 @@ class _Source:
                 ledger.count(self.entry.path, outcome)
                 if not outcome.changed:
                     return
-            _refuse_changed(self.entry, self.fd)
+            refuse_other(self.entry.path, os.fstat(self.fd), self.entry.identity)
             os.dup2(file.fileno(), self.fd, inheritable=False)
         self.size, self.is_changed = os.fstat(self.fd).st_size, True
 
@@ -247,7 +250,10 @@ class _File:
             if size == BLOCK and self._is_hole(at):
                 self._digests[at] = HOLE_DIGEST
                 continue
-            block = os.pread(self.source.fd, size, at)
+            try:
+                block = os.pread(self.source.fd, size, at)
+            except OSError as e:
+                raise unreadable(self.source.place, e) from e
             if len(block) != size:
                 raise changed(self.entry.path)
             self._digests[at] = hashlib.sha256(block).digest()
@@ -268,7 +274,7 @@ class _File:
             if self._left:
                 return {}
         if not self.source.is_changed:
-            _refuse_changed(self.entry, self.source.fd)
+            refuse_other(self.entry.path, os.fstat(self.source.fd), self.entry.identity)
         digest = manifest.joined(self._digests[at] for at in sorted(self._digests))
         was = self.entry.size if self.source.size != self.entry.size else None
         return {self.number: Taken(self.source.size, digest, was)}
@@ -285,13 +291,16 @@ def _read_file(path: bytes, entry: Entry) -> tuple[bytes, os.stat_result]:
     try:
         data = os.read(fd, entry.size + 1)
         if len(data) < entry.size:
-            data += read_whole(fd, entry.size - len(data))
+            data += read_whole(fd, entry.size - len(data), path)
         status = os.fstat(fd)
     except (BlockingIOError, IsADirectoryError) as e:
         raise changed(entry.path) from e
+    except OSError as e:
+        raise unreadable(path, e) from e
     finally:
         os.close(fd)
-    if len(data) != entry.size or not _is_as_counted(entry, status):
+    refuse_other(entry.path, status, entry.identity)
+    if len(data) != entry.size:
         raise changed(entry.path)
     return data, status
 
@@ -337,14 +346,3 @@ def _merged(extents: Iterator[header.Extent]) -> list[header.Extent]:
 def _is_sparse(status: os.stat_result) -> bool:
     """Whether a file is worth a look for holes."""
     return status.st_size > GRAIN and status.st_blocks * DISK_BLOCK < status.st_size
-
-
-def _refuse_changed(entry: Entry, fd: int) -> None:
-    """Raise SourceChanged for a file that is not what was counted."""
-    if not _is_as_counted(entry, os.fstat(fd)):
-        raise changed(entry.path)
-
-
-def _is_as_counted(entry: Entry, status: os.stat_result) -> bool:
-    same = status.st_size == entry.size and status.st_mtime_ns == entry.mtime_ns
-    return same and stat.S_ISREG(status.st_mode)

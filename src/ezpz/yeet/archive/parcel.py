@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ezpz.yeet.counted import Listings
 from ezpz.yeet.entry import Entry
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class Parcel:
     """The top and the entries below it, a folder's content right behind it, since plain tar closes what it leaves.
 
     root: where they stand; ledger: relocates what is packed, None when nothing is
+    listings: the directories that were counted, as they were
     about: what the manifest says of all of it, see `contents`
     """
 
@@ -25,6 +27,7 @@ class Parcel:
     entries: list[Entry]
     threads: int
     ledger: Ledger | None = None
+    listings: Listings = field(default_factory=Listings)
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,7 +50,7 @@ def parcel_of(scanned: Scan, ledger: Ledger | None = None) -> Parcel:
     if linked:
         _lead_to_first(entries, linked)
     entries.insert(0, Entry(b"", top.st_mode, top.st_mtime_ns, 0))
-    return Parcel(scanned.root, entries, scanned.threads, ledger)
+    return Parcel(scanned.root, entries, scanned.threads, ledger, scanned.listings)
 
 
 def _lead_to_first(entries: list[Entry], linked: set[bytes]) -> None:

@@ -21,6 +21,7 @@ from ezpz.registry import Registry
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.formats import format_at
 from ezpz.yeet.words import beginning
+from ezpz.yeet.counted import identity_of
 
 if TYPE_CHECKING:
     import threading
@@ -137,28 +138,44 @@ def demand(done: Completed, tool: str) -> None:
     raise CopyFailed(f"{tool} failed: {said}")
 
 
-def open_source(root: bytes, path: bytes = b"") -> tuple[int, os.stat_result]:
+def open_source(root: bytes, path: bytes = b"", identity: int = 0) -> tuple[int, os.stat_result]:
     """The regular file at `path` below `root`, or `root`: a descriptor, and what it is.
 
-    Raises SourceUnreadable, SourceChanged.
+    identity: what it had when it was counted, 0 for what was not. Raises SourceUnreadable, SourceChanged.
     """
     whole = os.path.join(root, path) if path else root
     try:
         fd = os.open(whole, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-            raise changed(path) from e
+            raise changed(path or root) from e
         raise unreadable(whole, e) from e
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        if not stat.S_ISREG(status.st_mode):
+            raise changed(path or root)
+        refuse_other(path or root, status, identity)
+    except SourceChanged:
         os.close(fd)
-        raise changed(path)
+        raise
     return fd, status
 
 
+def refuse_other(path: bytes, status: os.stat_result | None, identity: int) -> None:
+    """Raise SourceChanged for a file that is not the one that was counted.
+
+    status: what it is now, before or after it was read, None when it is gone; identity: see `counted`, 0 for a file
+    that was not counted
+    """
+    if status is None or (identity and identity_of(status) != identity):
+        raise changed(path)
+
+
 def unreadable(path: bytes, error: OSError) -> SourceUnreadable:
-    """What a file of the source that cannot be opened means."""
-    return SourceUnreadable(f"cannot read '{shown(path)}': {error.strerror}", hint="are you allowed to read it?")
+    """What a file of the source that cannot be opened or read means."""
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    hint = "are you allowed to read it?" if denied else "is its filesystem well? look at it with `stat`, then try again"
+    return SourceUnreadable(f"cannot read '{shown(path)}': {error.strerror}", hint=hint)
 
 
 def changed(path: bytes) -> SourceChanged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import threading
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.crew import Crew
 from ezpz.process import Stopped
-from ezpz.yeet.copy.base import changed, local_failure, open_source
+from ezpz.yeet.copy.base import changed, local_failure, open_source, refuse_other, unreadable
+from ezpz.yeet.counted import identity_of
 from ezpz.yeet.relocate.bytecode import HEADER
 from ezpz.yeet.relocate.large import WHOLE, Large, extents
 
@@ -24,6 +26,7 @@ PIECE = 8 << 20  # bytes asked of sendfile(2) at once
 BATCH_FILES, BATCH_BYTES = 64, 32 << 20
 QUEUED = 64  # batches that may wait for a thread
 NOWHERE = -1  # no descriptor
+OF_EITHER = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO)  # may come from either side of a copy
 
 Batch: TypeAlias = "list[Entry]"
 
@@ -99,12 +102,8 @@ class Fill:
         with self._sink(entry) as sink:
             if entry.content is not None:
                 self._put(sink, entry, entry.content)
-            elif not self._copy(sink, entry):
-                if sink != NOWHERE:
-                    os.ftruncate(sink, 0)
-                    os.lseek(sink, 0, os.SEEK_SET)
-                if not self._copy(sink, entry):
-                    raise changed(entry.path)
+            else:
+                self._copy(sink, entry)
             if self.job.kept:
                 os.fchmod(sink, entry.permissions)
                 os.utime(sink, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -132,35 +131,36 @@ class Fill:
         if self.job.feed is not None:
             self.job.feed.file(entry, data, None if entry.content is not None else self.job.ledger.made(entry))
 
-    def _copy(self, sink: int, entry: Entry) -> bool:
-        """Copy a file's content, relocated; False when it changed meanwhile. Raises SourceChanged for another size."""
-        source, before = open_source(entry.origin) if entry.origin else open_source(self.job.root, entry.path)
+    def _copy(self, sink: int, entry: Entry) -> None:
+        """Copy a file's content, relocated. Raises SourceChanged for one that is not what was counted."""
+        place = entry.origin or os.path.join(self.job.root, entry.path)
+        source, before = open_counted(self.job.root, entry)
         ledger = self.job.ledger
         data = outcome = None
         try:
             if before.st_size != entry.size:
                 raise changed(entry.path)
             if entry.size <= WHOLE or ledger.relocation.needs_whole(entry.path):
-                data = read_whole(source, entry.size)
+                data = read_whole(source, entry.size, place)
             elif ledger.relocation.examines(entry.path):
                 outcome = Large(source, before, entry.path, ledger.relocation, self._go_on).relocate(sink)
             else:
                 self._send_all(source, sink, entry, before)
-            after = os.fstat(source)
+            refuse_other(entry.path, os.fstat(source), identity_of(before))
+        except OSError as e:
+            refuse_unreadable(source, place, e)
+            raise
         finally:
             os.close(source)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            return False
         if outcome is not None:
             ledger.count(entry.path, outcome)
         if data is None:
             if self.job.feed is not None:
                 self.job.feed.open_file(entry, sink, ledger.made(entry))
-            return True
+            return
         if len(data) != entry.size:
-            return False
+            raise changed(entry.path)
         self._put(sink, entry, ledger.content(entry.path, data))
-        return True
 
     def _send_all(self, source: int, sink: int, entry: Entry, status: os.stat_result) -> None:
         """Copy a large file as it is."""
@@ -240,12 +240,36 @@ class Fill:
         return self.job.staging + b"/" + path
 
 
-def read_whole(fd: int, size: int) -> bytes:
-    """The whole of a file of `size` bytes, and one byte more if it has grown."""
-    data = os.read(fd, size + 1)
-    while len(data) < size and (more := os.read(fd, size + 1 - len(data))):
-        data += more
+def open_counted(root: bytes, entry: Entry) -> tuple[int, os.stat_result]:
+    """Open a file of a scan, wherever it stands; see `open_source`."""
+    if entry.origin:
+        return open_source(entry.origin, identity=entry.identity)
+    return open_source(root, entry.path, entry.identity)
+
+
+def read_whole(fd: int, size: int, place: bytes) -> bytes:
+    """The whole of a file of `size` bytes, and one byte more if it has grown.
+
+    place: its path. Raises SourceUnreadable.
+    """
+    try:
+        data = os.read(fd, size + 1)
+        while len(data) < size and (more := os.read(fd, size + 1 - len(data))):
+            data += more
+    except OSError as e:
+        raise unreadable(place, e) from e
     return data
+
+
+def refuse_unreadable(fd: int, place: bytes, error: OSError) -> None:
+    """Raise SourceUnreadable when an error while a file was copied comes from reading it: it cannot be read again."""
+    if error.errno in OF_EITHER:
+        try:
+            offset = 0
+            while piece := os.pread(fd, PIECE, offset):
+                offset += len(piece)
+        except OSError as e:
+            raise unreadable(place, e) from e
 
 
 def write_all(fd: int, data: bytes) -> None:

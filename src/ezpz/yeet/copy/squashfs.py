@@ -41,7 +41,7 @@ class Squashfs:
 
     def fill(self, job: Job) -> None:
         refuse_old(READER, SAFE, job.stop)
-        os.close(open_source(job.root)[0])
+        os.close(open_source(job.root, identity=job.scan.archive)[0])
         if job.stop.is_set():
             raise process.Stopped
         self._judge(job)

@@ -66,7 +66,7 @@ class _Unpack:
 
     def _unpack_all(self) -> None:
         count = 0
-        with os.fdopen(open_source(self.job.root)[0], "rb") as file:
+        with os.fdopen(open_source(self.job.root, identity=self.job.scan.archive)[0], "rb") as file:
             self.format = format_by(os.pread(file.fileno(), MAGIC_BYTES, 0), self.job.root)
             try:
                 with closing(Ahead(pieces_of(file, self.format))) as pieces:

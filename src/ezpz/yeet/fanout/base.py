@@ -31,6 +31,7 @@ class Shipment:
     receipt: what each node's receipt says besides; executable: it holds an environment
     trial: what its python must say on every node (see `agent.smoke`), None for what has none
     manifest: of it, packed
+    refuse_changed: raises SourceChanged when `path` is the source itself and no longer what was read; blocking
     """
 
     path: str
@@ -42,6 +43,7 @@ class Shipment:
     executable: bool
     trial: dict[str, Any] | None = None
     manifest: Packed = b""
+    refuse_changed: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ezpz.child import Child, all_of, in_thread
 from ezpz.cluster.model import Node
 from ezpz.cluster.remote import explain, ssh_command_line
-from ezpz.errors import EzpzError, TimedOut
+from ezpz.errors import EzpzError, SourceChanged, TimedOut
 from ezpz.yeet.agent.transfer import PROGRESS, STATS, knows_zstd
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.events import NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
@@ -127,6 +127,8 @@ class _Delivery:
             await self.engine.renew(node)
             await self._adopt(node)
             moved = await self._copy(node, source)
+            if source is ORIGIN and self.shipment.refuse_changed is not None:
+                await in_thread(self.shipment.refuse_changed)
             published = await self._publish(node)
         except EzpzError as e:
             self._failed(node, source, e, number)
@@ -147,7 +149,7 @@ class _Delivery:
             again = self.tree.unreachable(node, source)
         else:
             session = self.engine.sessions.get(node)
-            hopeless = error.code in HOPELESS
+            hopeless = error.code in HOPELESS or (source is ORIGIN and error.code == SourceChanged.code)
             well = session is not None and session.is_open and not hopeless
             again = self.tree.failed(node, source, blame_source=well, again=not hopeless)
         if again:

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.boundary import Boundary
+from ezpz.yeet.counted import identity_of
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.scan import SET_ID, Scan, scan
 
@@ -45,6 +46,7 @@ class Grafts:
             libraries += [os.path.join(path, e.path) for e in batch if e.is_regular and b".so" in e.path]
         self.scan.followed += found.followed
         self.scan.followed_bytes += found.followed_bytes
+        self.scan.listings.update(found.listings)
         found.close()
         return libraries
 
@@ -55,7 +57,8 @@ class Grafts:
         self._made.add(target)
         self._make_folders(os.path.dirname(target))
         status = os.stat(path)
-        self.scan.add([Entry(target, status.st_mode & ~SET_ID, status.st_mtime_ns, status.st_size, origin=path)])
+        mode, identity = status.st_mode & ~SET_ID, identity_of(status)
+        self.scan.add([Entry(target, mode, status.st_mtime_ns, status.st_size, origin=path, identity=identity)])
 
     def add_content(self, target: bytes, content: bytes, mode: int = 0o644) -> None:
         """Make a file that stands nowhere yet."""
