@@ -12,7 +12,7 @@ from ezpz import __version__
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
 from ezpz.yeet.copy.fill import Fill
-from ezpz.yeet.inputs import INPUTS, REREAD, inputs_of, inputs_of_archive
+from ezpz.yeet.inputs import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
 from ezpz.yeet.notices import Notices
 from ezpz.yeet.refeed import bytecode_in, feed_bytecode, feed_tree, materialise, recall_bytecode
 from ezpz.yeet.relocate.base import FOLDER
@@ -173,7 +173,7 @@ class Reading:
         another. Raises EzpzError.
         """
         self.trusted = interpreter
-        made_of = {"source": self.plan.source.real, "ezpz": __version__}
+        made_of = {"source": self.plan.source.real, "ezpz": __version__, PUBLIC: self.plan.request.public}
         if self.plan.source.is_archive:
             self.inputs = inputs_of_archive(self.plan)
         else:
