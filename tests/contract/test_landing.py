@@ -675,7 +675,7 @@ for word in ("first", "second", "third"):
         path.chmod(0o555)
     door.publish(expected={}, receipt={}, executable=False)
     assert stands(dst) == word
-    assert dst.stat().st_mode & 0o777 == (dst / "folder").stat().st_mode & 0o777 == 0o555
+    assert (dst.stat().st_mode & 0o777, (dst / "folder").stat().st_mode & 0o777) == (0o500, 0o555)
     door.close()
     print(sorted(os.listdir(local)))
 """

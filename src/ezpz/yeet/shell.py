@@ -201,8 +201,9 @@ class ShellSession:
         content["created"] = int(time.time())
         note = _q(f"{tree}/{os.fsdecode(RECEIPT)}")
         dst, tree, old, mark = _q(self.dst), _q(tree), _q(f"{self.staging}/old"), _q(f"{self.staging}/time")
+        close = "" if self.public else f"chmod a-st,go= {tree} && "
         swap = (
-            f"{'' if self.public else f'chmod a-st,go= {tree} && '}mode=$(stat -c %a {tree}) && chmod u+rwx {tree} && touch -r {tree} {mark} && "
+            f"{close}mode=$(stat -c %a {tree}) && chmod u+rwx {tree} && touch -r {tree} {mark} && "
             f"(umask 077; printf '%s\\n' {_q(json.dumps(content))} >{note}) && touch -r {mark} {tree} && "
             f"if [ -n {_q(self.standing)} ]; then chmod u+rwx {dst} && mv -T -- {dst} {old}; fi && "
             f"{{ mv -nT -- {tree} {dst} && [ ! -e {tree} ] || {{ mv -nT -- {old} {dst}; false; }}; }} && "
@@ -225,8 +226,9 @@ class ShellSession:
         path = f"{self.dst}/{os.fsdecode(FAILED_NODES)}"
         lines = " ".join(map(_q, names))
         await self._demand(
-            f"(umask 077; printf '%s\\n' {lines} >{_q(path)})", timeout, NodeLost(f"{self.node.given}: cannot write '{path}'")
-        )
+            f"(umask 077; printf '%s\\n' {lines} >{_q(path)})", timeout,
+            NodeLost(f"{self.node.given}: cannot write '{path}'"),
+        )  # fmt: skip
         return {"path": path}
 
     async def _demand(self, command: str, timeout: float | None, error: EzpzError) -> None:

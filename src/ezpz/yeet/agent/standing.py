@@ -62,7 +62,7 @@ def take_stock(
     dst: bytes, receipt: Optional[Dict[str, Any]], going_on: Callable[[], None], seen: Container[str] = ()
 ) -> Dict[str, Any]:
     """What of the version in place can be used again, given its receipt: contents ("" for nothing), changed (paths that
-    cannot), untouched (whether it is as it was published, permissions of the top included) and the receipt. Raises OSError.
+    cannot), untouched (whether it and the mode of its top are as they were published) and the receipt. Raises OSError.
 
     seen: listings of which one was taken here a moment ago
     """
