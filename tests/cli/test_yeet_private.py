@@ -129,7 +129,10 @@ def test_a_copy_of_an_earlier_ezpz_is_closed(place: Path) -> None:
 
 
 def test_the_plan_tells_who_may_read_it(place: Path) -> None:
-    for options, said in (((), "access       private to you"), (("--public",), "access       readable as the source is")):
+    for options, said in (
+        ((), "access       private to you"),
+        (("--public",), "access       readable as the source is"),
+    ):
         done = ezpz("yeet", str(place / "source"), "--hosts", "localhost", "--dry-run", *options)
         assert said in done.stdout
     assert [yeet(place, *options)["plan"]["public"] for options in ((), ("--public",))] == [False, True]
