@@ -295,8 +295,10 @@ def kill(job: Job, host: Host, victim: str) -> None:
 
 
 def shown(place: Path) -> dict[bytes, Any]:
-    """All that is in a tree: modes, sizes, times and contents."""
-    return {path: seen[:4] for path, seen in facts(place).items()}  # without the number of names
+    """Return all that is in a tree: modes, sizes, times and contents; of the mode of the top, what is the owner's."""
+    found: dict[bytes, Any] = {path: seen[:4] for path, seen in facts(place).items()}  # without the number of names
+    mode, *others = found[b"."]
+    return {**found, b".": (mode & ~0o077, *others)}
 
 
 def until_free(job: Job) -> None:
