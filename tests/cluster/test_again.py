@@ -103,7 +103,7 @@ class Meddling(RuleBasedStateMachine):
     def _all_agree(self) -> None:
         for host in self.job.lab.hosts:
             found = self.job.lab.path(host, self.place)
-            assert compare_trees(self.source, found, but=OWN_FILES) == [], host.name
+            assert compare_trees(self.source, found, but=OWN_FILES, private=True) == [], host.name
 
     def _is_file(self, place: str) -> bool:
         path = self.source / place
@@ -142,7 +142,7 @@ def sent(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 def all_have(job: Job, source: Path) -> bool:
     places = (job.lab.path(host, f"/tmp/{source.name}") for host in job.lab.hosts)
-    return all(compare_trees(source, place, but=OWN_FILES) == [] for place in places)
+    return all(compare_trees(source, place, but=OWN_FILES, private=True) == [] for place in places)
 
 
 @pytest.mark.parametrize("engine", ENGINES.names())
@@ -295,8 +295,10 @@ def kill(job: Job, host: Host, victim: str) -> None:
 
 
 def shown(place: Path) -> dict[bytes, Any]:
-    """All that is in a tree: modes, sizes, times and contents."""
-    return {path: seen[:4] for path, seen in facts(place).items()}  # without the number of names
+    """Return all that is in a tree: modes, sizes, times and contents; of the mode of the top, what is the owner's."""
+    found: dict[bytes, Any] = {path: seen[:4] for path, seen in facts(place).items()}  # without the number of names
+    mode, *others = found[b"."]
+    return {**found, b".": (mode & ~0o077, *others)}
 
 
 def until_free(job: Job) -> None:

@@ -150,7 +150,9 @@ class TestWithoutSsh:
         assert report["succeeded"] == 4
         assert {node["via"] for node in report["nodes"]} - {"", "this host"}, "the nodes should pass it on"
         for host in no_ssh.lab.hosts:
-            assert compare_trees(tree, no_ssh.lab.path(host, f"/tmp/{tree.name}"), but=OWN_FILES) == [], host.name
+            assert compare_trees(tree, no_ssh.lab.path(host, f"/tmp/{tree.name}"), but=OWN_FILES, private=True) == [], (
+                host.name
+            )
             assert "ezpz" not in no_ssh.lab.run(host, ["ls", "-A", "/tmp"]).stdout
         assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
 
@@ -211,7 +213,9 @@ class TestWithoutSsh:
             done = in_job(no_ssh, *ezpz("yeet", tree, "--json"))
             assert done.returncode == 0, done.stderr + done.stdout
             for host in no_ssh.lab.hosts:
-                assert compare_trees(tree, no_ssh.lab.path(host, "/tmp/changing"), but=OWN_FILES) == [], host.name
+                assert compare_trees(tree, no_ssh.lab.path(host, "/tmp/changing"), but=OWN_FILES, private=True) == [], (
+                    host.name
+                )
 
     def test_a_dead_node_is_named_and_the_others_are_served(self, frail: Slurm) -> None:
         tree = frail.lab.shared / "most"
@@ -226,5 +230,5 @@ class TestWithoutSsh:
         assert failure["message"].startswith("n002: srun started no agent there: ")
         assert (done.returncode, report["succeeded"]) == (36, 3)
         for name in ("n000", "n001", "n003"):
-            assert compare_trees(tree, frail.lab.path(name, "/tmp/most"), but=OWN_FILES) == [], name
+            assert compare_trees(tree, frail.lab.path(name, "/tmp/most"), but=OWN_FILES, private=True) == [], name
         assert agents(frail, "n000", "n001", "n003") == []

@@ -10,7 +10,7 @@ import pytest
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.fanout.base import ENGINES
 from tests.cluster.conftest import Job
-from tests.contract.support import copied_without, photograph
+from tests.contract.support import copied_without, needs_root, photograph
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
 
@@ -57,7 +57,9 @@ def has_arrived(job: Job, expected: Path, source: Path, *but: str) -> None:
     """Assert that each host but these has the tree, and nothing else of ours."""
     for host in job.lab.hosts:
         if host.name not in but:
-            assert compare_trees(expected, job.lab.path(host, place_of(source)), but=OWN_FILES) == [], host.name
+            assert compare_trees(expected, job.lab.path(host, place_of(source)), but=OWN_FILES, private=True) == [], (
+                host.name
+            )
             assert job.sh(host.name, "ls -A /tmp") == f"{source.name}\n"
 
 
@@ -135,3 +137,46 @@ def test_what_is_not_ours_is_refused_on_its_node_and_left_alone(job: Job, small:
     has_arrived(job, small, small, "n002", "n000")  # which has the list of who failed besides
     assert photograph(job.lab.path("n002", theirs)) == before
     assert job.sh("n002", "ls -A /tmp") == f"{small.name}\n"
+
+
+STRANGER = "setpriv --reuid=20001 --regid=20001 --clear-groups"
+
+
+def who_may_read(job: Job, source: Path) -> set[tuple[str, bool]]:
+    """Return the modes of the tops on all hosts, and whether another user can list them."""
+    look = f"stat -c %a {{0}}; {STRANGER} ls {{0}} >/dev/null 2>&1 && echo yes || echo no"
+    found = (job.sh(host.name, look.format(place_of(source))).split() for host in job.lab.hosts)
+    return {(mode, answer == "yes") for mode, answer in found}
+
+
+@needs_root
+@pytest.mark.parametrize("without_python", [(), ("n002",)], ids=["agents", "a node without python"])
+def test_another_user_of_a_node_lists_no_copy_unless_it_is_public(
+    job: Job, small: Path, engine: str, without_python: tuple[str, ...]
+) -> None:
+    small.chmod(0o755)
+    for host in without_python:
+        job.lab.without(host, "python3")
+    for options, seen in (((), ("700", False)), (("--public",), ("755", True)), ((), ("700", False))):
+        first = not job.lab.path("n001", place_of(small)).exists()
+        report = job.report(small, "--engine", engine, *options)
+        assert who_may_read(job, small) == {seen}
+        if not first:  # the same version, with another mode
+            assert [(node["unchanged"], node["replaced"]) for node in report["nodes"]] == [
+                (False, report["version"])
+            ] * 4
+            agents = [node for node in report["nodes"] if node["node"] not in without_python]
+            assert [(node["sent_files"], node["sent_bytes"]) for node in agents] == [(0, 0)] * len(agents)
+
+
+@needs_root
+def test_only_the_node_where_a_copy_was_opened_by_hand_is_put_right(job: Job, small: Path, engine: str) -> None:
+    small.chmod(0o755)
+    job.report(small, "--engine", engine)
+    job.sh("n002", f"chmod 755 {place_of(small)}")
+    report = job.report(small, "--engine", engine)
+    assert {node["node"]: node["unchanged"] for node in report["nodes"]} == {
+        "n000": True, "n001": True, "n002": False, "n003": True,
+    }  # fmt: skip
+    assert who_may_read(job, small) == {("700", False)}
+    assert all(node["unchanged"] for node in job.report(small, "--engine", engine)["nodes"])

@@ -660,6 +660,36 @@ class TestLeftovers:
         assert (local / ".env.ezpz-notes.txt").exists()
 
 
+@pytest.mark.parametrize(("public", "top"), [(False, 0o700), (True, 0o2775)])
+@every_door
+def test_the_top_is_closed_to_others_unless_it_is_public(
+    opened: Callable[[str], Door],
+    name: str,
+    local: Path,
+    public: bool,  # noqa: FBT001 - pytest names it
+    top: int,
+) -> None:
+    door = opened(name)
+    staging = Path(door.prepare(**asked(local / "env", public=public))["staging"])
+    found = write(staging, "word")
+    staging.chmod(0o2775)
+    door.publish(expected=expect(found), receipt={}, executable=False)
+    noted = Path(door.note(["n001"]))
+    modes = [path.stat().st_mode & 0o7777 for path in (local / "env", noted, local / "env" / RECEIPT)]
+    assert modes == [top, 0o600, 0o600]
+    assert json.loads((local / "env" / RECEIPT).read_text())["mode"] == f"{top:o}"
+
+
+@every_door
+def test_a_list_of_failed_nodes_goes_through_no_link(opened: Callable[[str], Door], name: str, local: Path) -> None:
+    door = opened(name)
+    land(door, local / "env", "word")
+    (local / "victim").write_text("keep me")
+    (local / "env" / ".ezpz-yeet-failed-nodes.txt.part").symlink_to(local / "victim")
+    assert Path(door.note(["n001"])).read_text() == "n001\n"
+    assert (local / "victim").read_text() == "keep me"
+
+
 READ_ONLY = """
 import os, sys
 from pathlib import Path
@@ -675,7 +705,7 @@ for word in ("first", "second", "third"):
         path.chmod(0o555)
     door.publish(expected={}, receipt={}, executable=False)
     assert stands(dst) == word
-    assert dst.stat().st_mode & 0o777 == (dst / "folder").stat().st_mode & 0o777 == 0o555
+    assert (dst.stat().st_mode & 0o777, (dst / "folder").stat().st_mode & 0o777) == (0o500, 0o555)
     door.close()
     print(sorted(os.listdir(local)))
 """

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,13 +34,17 @@ class Seen:
     inode: tuple[int, int]
 
 
-def compare_trees(a: Path, b: Path, *, mtime_ns: bool = True, but: Collection[bytes] = ()) -> list[str]:
+def compare_trees(
+    a: Path, b: Path, *, mtime_ns: bool = True, but: Collection[bytes] = (), private: bool = False
+) -> list[str]:
     """List in words how the copy ``b`` differs from ``a``; empty when it does not.
 
     FIFOs and sockets of ``a`` have to be missing in ``b``. A link's mode means nothing and is not compared.
-    ``but`` names what ``b`` may have besides, at its top.
+    ``but`` names what ``b`` may have besides, at its top. ``private``: the top of ``b`` must be closed to others.
     """
     ours = {path: seen for path, seen in _walk(os.fsencode(a)) if seen.type not in LEFT_OUT}
+    if private:
+        ours[b"."] = replace(ours[b"."], mode=ours[b"."].mode & 0o700)
     theirs = {path: seen for path, seen in _walk(os.fsencode(b)) if path not in but}
     found = [f"{_show(path)}: missing" for path in sorted(ours.keys() - theirs.keys())]
     found += [f"{_show(path)}: unexpected {theirs[path].type}" for path in sorted(theirs.keys() - ours.keys())]

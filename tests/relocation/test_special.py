@@ -142,7 +142,7 @@ def test_case_42_read_only_folders_are_read_only_again(public: Path, strategy: s
         (source / "file").write_text(content)
         yeet(source, destination, "--strategy", strategy, under=user)
         found = [stat.S_IMODE((destination / name).stat().st_mode) for name in ("", "folder", "folder/empty")]
-        assert found == [0o555, 0o555, 0o500]
+        assert found == [0o500, 0o555, 0o500]  # the top is closed to others
         assert (destination / "folder").stat().st_mtime_ns == 10**18 + 7
         assert os.readlink(destination / "folder" / "absolute") == "../file"
         assert (destination / "file").read_text() == content

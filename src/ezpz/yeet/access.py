@@ -1,9 +1,18 @@
-"""Access: what this user may read."""
+"""Access: what this user may read, and who else may."""
 
 from __future__ import annotations
 
 import os
 import stat
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ezpz.yeet.entry import Entry
+
+EVERYBODY = 0o077  # the classes besides the owner: the group and all others
 
 
 def readable_by_mode(status: os.stat_result) -> bool:
@@ -29,3 +38,53 @@ def _opens(path: bytes, status: os.stat_result) -> bool:
     except OSError:
         return False
     return True
+
+
+def classes(mode: int) -> int:
+    """Return the classes, a part of EVERYBODY, that a mode lets read a file, or list and enter a directory."""
+    wanted = 0o5 if stat.S_ISDIR(mode) else 0o4
+    return sum(0o7 << shift for shift in (3, 0) if mode >> shift & wanted == wanted)
+
+
+@cache
+def readers(path: bytes) -> int:
+    """Return the classes that may read what is at `path`, by its mode and those of all directories above it.
+
+    Links are resolved. A group counts as one, whichever it is. Raises OSError.
+    """
+    path = os.path.realpath(path)
+    own = classes(os.stat(path).st_mode)
+    return own if path == b"/" else own & readers(os.path.dirname(path))
+
+
+def readers_of_all(root: bytes, entries: Iterable[Entry]) -> int:
+    """Return the classes that may read all of a tree, and all that comes into it from elsewhere. Raises OSError."""
+    found = readers(root)
+    for entry in entries:
+        if not found:
+            break
+        if not entry.is_symlink:
+            found &= classes(entry.mode)
+        if entry.origin:
+            found &= readers(os.path.dirname(entry.origin))
+    return found
+
+
+def exposed(top: int, entries: Iterable[Entry], folders: Iterable[bytes]) -> Iterator[bytes]:
+    """Return what fewer may read where it stands than below a top of mode `top`. Raises OSError.
+
+    entries: of a tree, parents first; of what a link led to, only the first is told
+    folders: what comes along besides
+    """
+    led_to: set[bytes] = set()
+    for entry in entries:
+        if not entry.origin:
+            continue
+        is_first = os.path.dirname(entry.path) not in led_to
+        if entry.is_directory:
+            led_to.add(entry.path)
+        if is_first and classes(top) & ~readers(os.path.dirname(entry.origin)):
+            yield entry.path
+    for folder in folders:
+        if classes(top) & ~readers(folder):
+            yield folder

@@ -104,6 +104,7 @@ def yeet() -> None:
 @option("--orig-prefix", metavar="PATH", help="Where the environment in an archive stood, when that cannot be told.")
 @option("--checksum", is_flag=True, help="Read all of SRC again, instead of trusting its sizes and times.")
 @option("--skip-unreadable", is_flag=True, help="Leave out what you may not read, instead of refusing.")
+@option("--public", is_flag=True, help="Let others read the copies as the modes in SRC say; else you alone can.")
 @option("--replace", is_flag=True, help="Replace a directory at the destination that is not from an earlier yeet.")
 @option(
     "--retries",

@@ -127,4 +127,4 @@ def count(
         environment = examining.result()
     for name in foreign:
         scanned.notices.note("environments-left-out", name)
-    return contents_of(scanned, environment, request, os.fsencode(destination), stop)
+    return contents_of(root, scanned, environment, request, os.fsencode(destination), stop)

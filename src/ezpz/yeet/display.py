@@ -132,6 +132,7 @@ def plan_facts(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("engine", f"{plan.engine.name} ({plan.engine.reason})"),
         ("transport", f"{plan.transport.name} ({plan.transport.reason})"),
         ("relocation", plan.relocation),
+        ("access", "readable as the source is (--public)" if plan.request.public else "private to you"),
         ("threshold", "every node" if plan.threshold is None else f"{plan.threshold} of {len(nodes)} nodes"),
     )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SEEN = b"EZPZ-SEEN"
-ANSWER = 3  # lines: SEEN and the digest of the listing, the real path, the receipt
+ANSWER = 3  # lines: SEEN, the permissions of the top and the digest of the listing; the real path; the receipt
 QUESTION = """\
 d={dst}; r=$d/{receipt}; seen() {{
 [ -f "$r" ] && [ -O "$r" ] && [ -O "$d" ] && [ ! -h "$r" ] && [ ! -h "$d" ] && [ ! -e "$d/{failed}" ] || return;
@@ -25,8 +25,9 @@ for s in {staging}*; do [ ! -e "$s" ] || return; done;
 p=$(cd -P -- "$d" && pwd -P) && u=$(id -u) || return; a=$p; set --;
 while [ "$a" != "" ]; do a=${{a%/*}}; set -- "$@" "${{a:-/}}"; done;
 [ "$(find "$@" -maxdepth 0 \\( -not -uid 0 -not -uid "$u" -o -perm -2 -not -perm -1000 \\))" = "" ] || return;
+m=$(find "$p" -maxdepth 0 -printf %m) || return;
 l=$(cd -- "$p" && {listing}) || return;
-printf "\\n{seen} %s\\n%s\\n" "${{l%% *}}" "$p"; tr -d "\\n" <"$r"; echo; }};
+printf "\\n{seen} %s %s\\n%s\\n" "$m" "${{l%% *}}" "$p"; tr -d "\\n" <"$r"; echo; }};
 seen || printf "\\n{seen}\\n\\n\\n"; IFS= read -r go || exit 0"""
 
 
@@ -55,5 +56,5 @@ def receipt_in(answer: Sequence[bytes]) -> dict[str, Any] | None:
     receipt = own.receipt_in(text)
     if receipt is None or not receipt.get("listing") or not receipt.get("contents"):
         return None
-    whole = first == SEEN + b" " + str(receipt["listing"]).encode()
+    whole = first == b" ".join((SEEN, str(receipt.get("mode")).encode(), str(receipt["listing"]).encode()))
     return receipt if whole and os.fsencode(str(receipt.get("destination"))) == path else None

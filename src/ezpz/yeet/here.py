@@ -17,6 +17,7 @@ from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.copy.guard import refuse_changed, refuse_changed_files
 from ezpz.yeet.fanout.base import Shipment
+from ezpz.yeet.inputs import PUBLIC
 from ezpz.yeet.refeed import Again, feed_tree
 from ezpz.yeet.source import Kind
 
@@ -207,6 +208,7 @@ class Here:
             "source": self.plan.source.real,
             "kind": reading.kind.value,
             "ezpz": __version__,
+            PUBLIC: self.plan.request.public,
             "relocation": reading.digest,
             "origins": reading.origins,
             "inputs": reading.inputs,
@@ -239,6 +241,7 @@ class Here:
             "clash": os.fsdecode(contents.scan.clash),
             "executable": source.kind is not None and source.kind.is_environment,
             "replace": self.plan.request.replace,
+            "public": self.plan.request.public,
         }  # fmt: skip
 
 

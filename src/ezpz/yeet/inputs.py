@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.scan import Scan
 
 INPUTS = "inputs"  # in a receipt
+PUBLIC = "public"  # in a receipt: whether the top has the permissions of the source's
 REREAD = "reread"  # in place of that name, which no receipt has
 FACTS = Entry._fields.index("identity")  # of an entry; its identity tells one run whether it changed, and no other
 

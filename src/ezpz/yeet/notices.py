@@ -28,6 +28,7 @@ WORDS = {
     "base-kept": "the standard library stays in {}, and every rank reads it there",
     "not-compiled": "no bytecode could be made, as for {}: the first import on every rank compiles it",
     "no-interpreter": "{} is missing or does not start here, so the environment was not tried",
+    "exposed": "{}: fewer may read this where it is than may read the copies (--public)",
     "env-script-taken": "the source has its own {}, so none was made",
 }
 """What is said of the paths of each case; docs/explanation/relocation.md tells what each means and what to do."""

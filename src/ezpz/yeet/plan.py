@@ -26,6 +26,7 @@ class Request:
     base: "auto", "embed" or "keep"; editable: "snapshot", "keep" or "refuse"; compile: "auto" or "never"
     orig_prefix: where the environment in an archive stood
     checksum: the source is read again whatever its sizes and times say
+    public: the top of a copy has the permissions of the source's, instead of being closed to others
     retries: further attempts for a node after the first; timeout: seconds for one copy to one node, 0 for none
     """
 
@@ -50,6 +51,7 @@ class Request:
     orig_prefix: str | None = None
     skip_unreadable: bool = False
     checksum: bool = False
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Plan:
             "engine": {"name": self.engine.name, "reason": self.engine.reason},
             "transport": {"name": self.transport.name, "reason": self.transport.reason},
             "encrypt": self.request.encrypt,
+            "public": self.request.public,
             "relocation": self.relocation,
             "threshold": self.threshold,
             "retries": self.request.retries,

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
+from ezpz.yeet.access import exposed
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES, Job, local_failure
 from ezpz.yeet.copy.fill import Fill
 from ezpz.yeet.copy.guard import fill, refuse_changed
-from ezpz.yeet.inputs import INPUTS, REREAD, inputs_of, inputs_of_archive
+from ezpz.yeet.inputs import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
 from ezpz.yeet.notices import Notices
-from ezpz.yeet.refeed import bytecode_in, feed_bytecode, feed_tree, materialise, recall_bytecode
+from ezpz.yeet.refeed import bytecode_in, entries_of, feed_bytecode, feed_tree, materialise, recall_bytecode
 from ezpz.yeet.relocate.base import FOLDER
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, estimate
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
@@ -76,17 +77,21 @@ class Contents:
 
 
 def contents_of(
+    root: bytes,
     scanned: Scan,
     environment: Environment,
     request: Request,
     destination: bytes,
     stop: threading.Event | None = None,
 ) -> Contents:
-    """Count what comes along with an environment. Raises EditableRefused, PrefixTooLong, OSError."""
+    """Count what comes along with the environment at `root`. Raises EditableRefused, PrefixTooLong, OSError."""
     refuse_long(environment, destination)
-    if request.editable != "snapshot":
-        return Contents(scanned, environment)
-    return Contents(scanned, environment, snapshot_of(environment, destination, stop))
+    snapshot = snapshot_of(environment, destination, stop) if request.editable == "snapshot" else Snapshot()
+    if request.public:
+        folders = (move.source for move in snapshot.moves)
+        for path in exposed(os.stat(root).st_mode, entries_of(scanned), folders):
+            environment.notices.note("exposed", path)
+    return Contents(scanned, environment, snapshot)
 
 
 class Reading:
@@ -174,7 +179,7 @@ class Reading:
         another. Raises EzpzError.
         """
         self.trusted = interpreter
-        made_of = {"source": self.plan.source.real, "ezpz": __version__}
+        made_of = {"source": self.plan.source.real, "ezpz": __version__, PUBLIC: self.plan.request.public}
         if self.plan.source.is_archive:
             self.inputs = inputs_of_archive(self.plan)
         else:
@@ -226,7 +231,7 @@ class Reading:
         """What was unpacked is looked at, relocated where it lies, and joined by what comes along."""
         self.kind = kind_of(job.staging)
         environment = examine(job.staging, self.kind, (), self.plan.request, self.environ, self.stop)
-        self.contents = contents_of(job.scan, environment, self.plan.request, self.destination, self.stop)
+        self.contents = contents_of(job.staging, job.scan, environment, self.plan.request, self.destination, self.stop)
         self.decide(job.staging)
         relocate_folder(job.staging, self.ledger, job.stop)
         extra = Scan(job.staging)

@@ -66,6 +66,7 @@ class ShellSession:
         self.seen: dict[str, Any] | None = None
         self.dst = self.staging = self.run = ""
         self.replaced = ""
+        self.public = False
         self.standing = ""  # device and inode of what stood at the destination when the run began
         self._turn = asyncio.Lock()
 
@@ -130,11 +131,11 @@ class ShellSession:
             raise DestinationRefused(
                 f"{self.node.given}: '{dst!r}' has a line break in it", hint="choose another --dst"
             )
-        self.dst, self.run = dst, run
+        self.dst, self.run, self.public = dst, run, bool(request.get("public"))
         self.staging = os.fsdecode(place.beside(os.fsencode(dst), b".ezpz-" + run.encode()))
         parent = os.path.dirname(dst)
         await self._demand(
-            f"mkdir -p -- {_q(parent)} && [ -w {_q(parent)} ]", timeout,
+            f"(umask g-w,o-w; mkdir -p -- {_q(parent)}) && [ -w {_q(parent)} ]", timeout,
             DestinationUnwritable(f"{self.node.given}: '{parent}' cannot be written to", hint="choose another --dst"),
         )  # fmt: skip
         await self._demand(
@@ -200,8 +201,9 @@ class ShellSession:
         content["created"] = int(time.time())
         note = _q(f"{tree}/{os.fsdecode(RECEIPT)}")
         dst, tree, old, mark = _q(self.dst), _q(tree), _q(f"{self.staging}/old"), _q(f"{self.staging}/time")
+        close = "" if self.public else f"chmod a-st,go= {tree} && "
         swap = (
-            f"mode=$(stat -c %a {tree}) && chmod u+rwx {tree} && touch -r {tree} {mark} && "
+            f"{close}mode=$(stat -c %a {tree}) && chmod u+rwx {tree} && touch -r {tree} {mark} && "
             f"(umask 077; printf '%s\\n' {_q(json.dumps(content))} >{note}) && touch -r {mark} {tree} && "
             f"if [ -n {_q(self.standing)} ]; then chmod u+rwx {dst} && mv -T -- {dst} {old}; fi && "
             f"{{ mv -nT -- {tree} {dst} && [ ! -e {tree} ] || {{ mv -nT -- {old} {dst}; false; }}; }} && "
@@ -224,8 +226,9 @@ class ShellSession:
         path = f"{self.dst}/{os.fsdecode(FAILED_NODES)}"
         lines = " ".join(map(_q, names))
         await self._demand(
-            f"printf '%s\\n' {lines} >{_q(path)}", timeout, NodeLost(f"{self.node.given}: cannot write '{path}'")
-        )
+            f"(umask 077; printf '%s\\n' {lines} >{_q(path)})", timeout,
+            NodeLost(f"{self.node.given}: cannot write '{path}'"),
+        )  # fmt: skip
         return {"path": path}
 
     async def _demand(self, command: str, timeout: float | None, error: EzpzError) -> None:

@@ -11,7 +11,7 @@ from ezpz.child import all_of, in_thread
 from ezpz.yeet.agent import manifest, standing
 from ezpz.yeet.agent.names import Malformed, raw
 from ezpz.yeet.fanout.base import Base
-from ezpz.yeet.inputs import INPUTS
+from ezpz.yeet.inputs import INPUTS, PUBLIC
 from ezpz.yeet.known import Known
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _is_same(answer: dict[str, Any], made_of: dict[str, Any]) -> bool:
 def _is_alike(answer: dict[str, Any], made_of: dict[str, Any]) -> bool:
     """Whether it was made of the same source by the same rules, whatever was in the source then."""
     receipt = answer["receipt"] or {}
-    rules = (item for item in made_of.items() if item[0] != INPUTS)
+    rules = (item for item in made_of.items() if item[0] not in (INPUTS, PUBLIC))
     return bool(answer["contents"]) and all(receipt.get(name) == value for name, value in rules)
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import DestinationRefused, SourceChanged, SourceUnreadable, UsageError
+from ezpz.yeet.access import EVERYBODY
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.clearing import STALE
+from ezpz.yeet.archive.parcel import Parcel
 from ezpz.yeet.archive.part_file import sweep
 from ezpz.yeet.archive.place import archive_path
 from ezpz.yeet.boundary import Boundary
@@ -135,7 +137,10 @@ class TestWriting:
             contents.append(sorted(gzip.decompress((tmp_path / "x.tar.gz").read_bytes())))
         assert contents[0] == contents[1]
 
-    def test_an_older_archive_is_replaced_and_the_umask_is_obeyed(self, source: Path, tmp_path: Path) -> None:
+    def test_an_older_archive_is_replaced_and_the_umask_is_obeyed(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Parcel, "readers", EVERYBODY)  # the directories of pytest are closed to others
         path = tmp_path / "x.tar.gz"
         path.write_text("older")
         before = os.umask(0o027)

@@ -68,6 +68,7 @@ TOUCHED = {
     "another time": 'touch -d "$(stat -c %y env/data) 1 second ago" env/data',
     "another mode": "chmod 640 env/data",
     "set-user-id": "chmod u+s env/bin/run",
+    "another mode of the top": "chmod 711 env",
     "another mode of a folder": "chmod 700 env/bin",
     "another link": "ln -sfn bin env/link",
     "a fifo": "mkfifo env/fifo",

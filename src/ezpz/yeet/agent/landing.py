@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Container, Dict, Iterator, List, Optional
+from typing import Any, Callable, Container, Dict, Iterator, List, Optional, TextIO
 
 from . import listing, own, place, standing, tree
 from .lock import Lock
@@ -47,6 +47,7 @@ class Landing:
         self.advanced: "Callable[[], None]" = lambda: None
         self.receipt: Optional[Dict[str, Any]] = None
         self.standing: Optional[os.stat_result] = None
+        self.public = False
         self.stock: Dict[str, Any] = {}
         self.listing = ""
         self._made_parents: List[bytes] = []
@@ -62,10 +63,12 @@ class Landing:
 
         request: avoid (a tree that the destination must not touch, or None), source (what the receipt will name),
         bytes, allocated (the same in whole blocks), files, executable, replace, tools (programs that must be here),
-        longest, longest_name (bytes of paths and names), clash (a path that differs from another only in case, or "").
+        longest, longest_name (bytes of paths and names), clash (a path that differs from another only in case, or ""),
+        public (whether the top keeps the permissions of the source's, instead of being closed to others).
         Returns staging, receipt, tools (name -> path) and what the filesystem offers. Raises Refusal.
         """
         avoid = request.get("avoid")
+        self.public = bool(request.get("public"))
         place.refuse_path(self.given, None if avoid is None else os.fsencode(avoid))
         place.refuse_mounts(self.dst)
         tools = _found(request["tools"]) if request.get("tools") else {}
@@ -152,7 +155,9 @@ class Landing:
         path = os.path.join(self.dst, tree.FAILED_NODES)
         part = path + b".part"
         with writable(self.dst):
-            with open(part, "w") as file:
+            with suppress(FileNotFoundError):
+                os.unlink(part)
+            with _new_private(part) as file:
                 file.writelines(name + "\n" for name in names)
             os.replace(part, path)
         return os.fsdecode(path)
@@ -240,14 +245,14 @@ class Landing:
         """
         if executable:
             place.refuse_full(self.parent, size=0, files=0, executable=True)
-        mode = stat.S_IMODE(os.lstat(self.tree).st_mode)
         times = os.stat(self.tree)
+        mode = top_mode(times.st_mode, public=self.public)
         os.chmod(self.tree, mode | 0o700)
         facts = {"files": found.files, "bytes": found.bytes, "version": found.version, "listing": self.listing}
-        self._write_receipt(dict(receipt, **facts))
+        self._write_receipt(dict(receipt, **facts, mode=standing.mode_of(mode)))
         os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
-        standing = os.path.isdir(self.dst) and not os.path.islink(self.dst)
-        removed = tree.count_missing(self.dst, self.tree) if standing else 0
+        has_old = os.path.isdir(self.dst) and not os.path.islink(self.dst)
+        removed = tree.count_missing(self.dst, self.tree) if has_old else 0
         self.check_on()
         self._swap()
         self.advanced()
@@ -289,8 +294,7 @@ class Landing:
             created=int(time.time()),
         )
         path = os.path.join(self.tree, tree.RECEIPT)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as file:
+        with _new_private(path) as file:
             json.dump(content, file, indent=1, sort_keys=True)
             file.write("\n")
 
@@ -305,6 +309,16 @@ class Landing:
             for folder in reversed(self._made_parents):
                 os.rmdir(folder)
         self._made_parents = []
+
+
+def top_mode(mode: int, *, public: bool) -> int:
+    """Return the permissions of a published top, given those of the source's: closed to others unless it is public."""
+    return stat.S_IMODE(mode) if public else mode & 0o700
+
+
+def _new_private(path: bytes) -> TextIO:
+    """Open a new file that its owner alone may read. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w")
 
 
 def _found(tools: List[str]) -> Dict[str, str]:

@@ -21,6 +21,11 @@ def look(dst: bytes) -> Optional[Dict[str, Any]]:
     return {"state": "foreign" if receipt is None else "receipt", "receipt": receipt}
 
 
+def mode_of(mode: int) -> str:
+    """Return permissions as a receipt and `find -printf %m` spell them."""
+    return "%o" % stat.S_IMODE(mode)
+
+
 def records_of(dst: bytes, receipt: Dict[str, Any]) -> List[Record]:
     """The entries of the manifest at a destination, given its receipt. Raises Unreadable."""
     try:
@@ -57,22 +62,23 @@ def take_stock(
     dst: bytes, receipt: Optional[Dict[str, Any]], going_on: Callable[[], None], seen: Container[str] = ()
 ) -> Dict[str, Any]:
     """What of the version in place can be used again, given its receipt: contents ("" for nothing), changed (paths that
-    cannot), untouched (whether it is as it was published) and the receipt. Raises OSError.
+    cannot), untouched (whether it and the mode of its top are as they were published) and the receipt. Raises OSError.
 
     seen: listings of which one was taken here a moment ago
     """
     found = {"contents": "", "changed": [], "untouched": False, "receipt": receipt}
     if receipt is None:
         return found
+    same_mode = receipt.get("mode") == mode_of(os.lstat(dst).st_mode)
     listed = receipt.get("listing")
     if listed and (listed in seen or listed == listing.digest(dst, going_on)):
-        return dict(found, contents=receipt.get("contents", ""), untouched=True)
+        return dict(found, contents=receipt.get("contents", ""), untouched=same_mode)
     try:
         unlike = differences(dst, receipt, going_on)
     except Unreadable:
         return found
     changed = [text(path) for path in unlike.changed + unlike.missing]
-    return dict(found, contents=receipt["contents"], changed=changed, untouched=not any(unlike))
+    return dict(found, contents=receipt["contents"], changed=changed, untouched=same_mode and not any(unlike))
 
 
 def read_manifest(dst: bytes, offset: int) -> Dict[str, Any]:

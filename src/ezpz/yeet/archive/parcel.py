@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ezpz.yeet.access import readers_of_all
 from ezpz.yeet.counted import Listings
 from ezpz.yeet.entry import Entry
 
@@ -34,6 +35,11 @@ class Parcel:
     def size(self) -> int:
         """Bytes of content."""
         return sum(entry.size for entry in self.entries if not entry.link)
+
+    @property
+    def readers(self) -> int:
+        """Return the classes of `access` that may read all of it where it stands. Raises OSError."""
+        return readers_of_all(self.root, self.entries)
 
 
 def parcel_of(scanned: Scan, ledger: Ledger | None = None) -> Parcel:

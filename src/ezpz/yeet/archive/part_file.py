@@ -19,9 +19,10 @@ PART = re.compile(r"\.ezpz-[a-z0-9_-]+\.part")
 
 
 @contextmanager
-def part_file(path: str) -> Iterator[BinaryIO]:
+def part_file(path: str, shared: int) -> Iterator[BinaryIO]:
     """Within it, a file to write to; at the end it is synced and put at `path`. Raises OSError.
 
+    shared: the classes that may read it, see `access.classes`, as far as the umask lets them
     It has no name until then, where the filesystem can do that, so that not even a killed process leaves a part of it.
     """
     folder = os.path.dirname(path)
@@ -31,7 +32,7 @@ def part_file(path: str) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(fd)
-            os.fchmod(fd, 0o666 & ~_umask())
+            os.fchmod(fd, _mode(shared))
             part = part or _named(fd, folder)
         os.replace(part, path)
         part = ""
@@ -53,12 +54,12 @@ def part_folder(folder: str) -> Iterator[str]:
             tree.remove(os.fsencode(part))
 
 
-def settle(part: str, path: str) -> None:
-    """Sync a file and put it at `path`. Raises OSError."""
+def settle(part: str, path: str, shared: int) -> None:
+    """Sync a file and put it at `path`; see `part_file`. Raises OSError."""
     fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
-        os.fchmod(fd, 0o666 & ~_umask())
+        os.fchmod(fd, _mode(shared))
     finally:
         os.close(fd)
     os.replace(part, path)
@@ -108,7 +109,7 @@ def _sync_folder(folder: str) -> None:
             os.close(fd)
 
 
-def _umask() -> int:
+def _mode(shared: int) -> int:
     mask = os.umask(0o077)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask & (0o700 | shared)

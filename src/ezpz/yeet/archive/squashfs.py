@@ -52,7 +52,7 @@ def write_squashfs(
                     dropped += block.dropped
                     moved(block.moved)
                 _send(stream, manifest_member(contents.text(taken, dropped, 0)) + bytes(1024))
-            settle(part, path)
+            settle(part, path, contents.parcel.readers)
     except OSError as e:
         raise local_failure(e) from e
     return os.path.getsize(path)

@@ -34,7 +34,7 @@ def write(
     packing = packing_of(kind, level)
     room = len(packing.stored(manifest_member(bytes(contents.length))))
     try:
-        with part_file(path) as file:
+        with part_file(path, contents.parcel.readers) as file:
             file.seek(room)
             taken: dict[int, Taken] = {}
             dropped: list[int] = []

@@ -20,8 +20,8 @@ from ezpz.errors import (
 from ezpz.registry import Registry
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.formats import format_at
-from ezpz.yeet.words import beginning
 from ezpz.yeet.counted import identity_of
+from ezpz.yeet.words import beginning
 
 if TYPE_CHECKING:
     import threading

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STANDARD_FOLDERS = (b"bin", b"lib", b"lib64", b"include", b"share", b"etc", b"man", b"conda-meta")
 SET_ID = stat.S_ISUID | stat.S_ISGID
+UNTOLD = 0o755  # of a top that the archive does not tell of, as that of conda-pack does not
 BELIEVED = 32 * BLOCK  # bytes of a file, after which an archive has not just lied about its size
 
 
@@ -75,6 +76,8 @@ class _Unpack:
                         if self.job.stop.is_set():
                             raise Stopped
                         count += self._unpack(members, member)
+                if all(relative for relative, _, _ in self.folders):
+                    os.chmod(self.job.staging, UNTOLD)
                 for relative, mode, mtime in reversed(self.folders):
                     path = self._at(relative)
                     os.utime(path, ns=(mtime, mtime))
