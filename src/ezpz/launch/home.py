@@ -39,8 +39,9 @@ _TRUSTED = (
     # way PATH: the same for PATH and every directory above it.
     'way(){ a=$1;set --;while [ "$a" ];do set -- "$a" "$@";a=${a%/*};done;all "" / "$@";}; '
     # own DIR PROGRAM: the same for DIR, for what its links lead to, and for what is sourced or run from it.
-    'own(){ u=$(id -u);p=$1;c=$1/bin/python3;case $2 in "$1"/*)c=$2;;esac;way "$p"&&way "$(cd -P -- "$p"&&pwd)"||return;'
-    'if [ -O "$p" ];then k=w;else k=;fi;set -- "$k" "$p";for f in "$p/bin" "$p/bin/activate" "$p/env.sh" "$c";do '
+    'own(){ u=$(id -u);p=$1;c=$1/bin/python3;case $2 in "$1"/*)c=$2;;esac;'
+    'way "$p"&&way "$(cd -P -- "$p"&&pwd)"||return;if [ -O "$p" ];then k=w;else k=;fi;'
+    'set -- "$k" "$p";for f in "$p/bin" "$p/bin/activate" "$p/env.sh" "$c";do '
     '[ -e "$f" ]&&set -- "$@" "$f";done;all "$@"||return;[ ! -e "$c" ]||way "$(readlink -f -- "$c")";}'
 )
 """Functions of sh that tell whether an environment on a node is one that the user can trust."""
@@ -84,7 +85,9 @@ class Home:
     def _guard(self) -> str:
         """Return the statement of sh that ends a rank on a node where the environment is not to be trusted."""
         place = shlex.quote(self.prefix)
-        return f'({_TRUSTED}; own {place} "$1")||{{ m foreign "another user can change "{place}", or owns it";exit 51;}}'
+        return (
+            f'({_TRUSTED}; own {place} "$1")||{{ m foreign "another user can change "{place}", or owns it";exit 51;}}'
+        )
 
     def resolved(self, command: tuple[str, ...], exists: Callable[[str], bool]) -> tuple[str, ...]:
         """The command, its program led into this environment: a bare python, or a path into the original."""

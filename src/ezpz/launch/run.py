@@ -221,7 +221,7 @@ def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> 
         place = plan.facts.home.prefix
         return CommandNotFound(
             f"the environment at {place} on {fold(foreign)} was not used: another user owns it, or can change it",
-            hint=f"look at it with `ls -ld {shlex.quote(place)}`; leave the node out with --exclude, or yeet to another place",
+            hint=f"look at it there: `ls -ld {shlex.quote(place)}`; --exclude the node, or yeet to another place",
         )
     if homeless and plan.facts.home is not None:
         place = plan.facts.home.prefix

@@ -45,8 +45,8 @@ class RankNames:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a rank reported: it has STARTED, or its command is ABSENT, or its environment is (HOMELESS), or that is another
-    user's (FOREIGN)."""
+    """What a rank reported: it has STARTED, or its command is ABSENT, or its environment is (HOMELESS), or another user
+    owns that, or can change it (FOREIGN)."""
 
     what: str
     rank: int

@@ -224,7 +224,10 @@ class ShellSession:
         path = f"{self.dst}/{os.fsdecode(FAILED_NODES)}"
         lines = " ".join(map(_q, names))
         await self._demand(
-            f"printf '%s\\n' {lines} >{_q(path)}", timeout, NodeLost(f"{self.node.given}: cannot write '{path}'")
+            f"p=$(mktemp {_q(path)}.XXXXXXXXXX) && "
+            f'{{ printf \'%s\\n\' {lines} >"$p" && mv -fT -- "$p" {_q(path)} || {{ rm -f -- "$p"; false; }}; }}',
+            timeout,
+            NodeLost(f"{self.node.given}: cannot write '{path}'"),
         )
         return {"path": path}
 
