@@ -150,7 +150,10 @@ class TestARun:
             >= {"source": SOURCE, "kind": "data", "destination": str(dst), "run": run_id("run-1")}.items()
         )
         assert abs(receipt["created"] - time.time()) < 60
+        (dst / f"{FAILED}.part").symlink_to(local / "victim")
         assert first.note(["n003", "n007.domain"]) == str(dst / FAILED)
+        (dst / f"{FAILED}.part").unlink()
+        assert not (local / "victim").exists()
         assert (dst / FAILED).read_text() == "n003\nn007.domain\n"
         first.close()
         assert list(local.iterdir()) == [dst]

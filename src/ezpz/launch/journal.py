@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from typing import IO, TYPE_CHECKING
 
 from ezpz.errors import UsageError
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
 SUMMARY = "summary.txt"
 _NAME = re.compile(r"attempt-(\d+)\.log")
 LAUNCHER = b"launcher: "
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Journal:
-    """One directory. Numbers go on where any other run is, and nothing is ever overwritten.
+    """One directory. Numbers go on where any other run is, and nothing is ever overwritten, nor a link followed.
 
+    Directory and files are made for this user alone: what programs print may hold secrets.
     Once it is there, a disk that is full, or gone, costs what would be kept, and not the run: see `complaint`.
     """
 
@@ -31,13 +35,12 @@ class Journal:
         self.complaint = ""
         self._summary = os.path.join(directory, SUMMARY)
         try:
-            os.makedirs(directory, exist_ok=True)
+            os.makedirs(directory, 0o700, exist_ok=True)
             numbers = [int(match[1]) for match in map(_NAME.fullmatch, os.listdir(directory)) if match]
-            with open(self._summary, "ab"):
-                pass
+            os.close(_open_own(self._summary))
         except OSError as e:
-            hint = "choose another directory"
-            raise UsageError(f"--log-dir: '{directory}' cannot be written: {e.strerror}", hint=hint) from e
+            where, why = e.filename or directory, _why(e)
+            raise UsageError(f"--log-dir: '{where}' cannot be written: {why}", hint="choose another directory") from e
         self._last = max(numbers, default=0)
 
     def attempt(self) -> AttemptLog:
@@ -46,7 +49,7 @@ class Journal:
             self._last += 1
             path = os.path.join(self.directory, f"attempt-{self._last}.log")
             try:
-                return AttemptLog(path, open(path, "xb"))
+                return AttemptLog(path, os.fdopen(os.open(path, NEW, 0o600), "wb"))
             except FileExistsError:
                 continue  # of a run that goes on at the same time
             except OSError as e:
@@ -55,10 +58,28 @@ class Journal:
     def summarize(self, lines: Iterable[str]) -> None:
         """Append to the summary, all at once: another run may do the same."""
         try:
-            with open(self._summary, "ab", buffering=0) as file:
+            with os.fdopen(_open_own(self._summary), "ab", buffering=0) as file:
                 file.write("".join(f"{line}\n" for line in lines).encode(errors="replace"))
         except OSError as e:
-            self.complaint = f"'{self._summary}' cannot be written: {e.strerror}"
+            self.complaint = f"'{self._summary}' cannot be written: {_why(e)}"
+
+
+def _why(error: OSError) -> str:
+    return "it is a link" if error.errno == errno.ELOOP else str(error.strerror)
+
+
+def _open_own(path: str) -> int:
+    """Open a file of this user for appending, or make it. Raises OSError if anything else is there.
+
+    A file of this user that has another name elsewhere is refused as well: somebody may have put it here.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1:
+        return fd
+    os.close(fd)
+    raise PermissionError(errno.EPERM, "it is not a file of yours alone", path)
 
 
 class AttemptLog:

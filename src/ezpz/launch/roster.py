@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ezpz.cluster.hostnames import expand, fold, short
 from ezpz.cluster.remote import srun_argv, ssh_argv
 from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, ToolMissing
+from ezpz.launch.agent.checkup import read_own
 from ezpz.launch.home import FAILED_NODES
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ASKED = 3  # nodes
 PATIENCE = 10.0  # seconds for one of them
+LIST_LIMIT = 1 << 20  # bytes
 _LIST = "EZPZ-FAILED "
 JOB_STEPS = ("PBS_NODEFILE", "PBS spool", "Slurm environment")
 """The steps of discovery that read what the job itself says, and start nothing."""
@@ -66,12 +68,15 @@ def choose(
 
 
 def read_failed(prefix: str) -> tuple[str, ...]:
-    """The nodes that the last yeet to `prefix` did not reach, as its list on this host says; () without one."""
+    """Return the nodes that the last yeet to `prefix` did not reach, as its list on this host says; () without one.
+
+    A list counts if it and the directory that it lies in are this user's, and no links.
+    """
     try:
-        with open(os.path.join(prefix, FAILED_NODES), encoding="utf-8", errors="replace") as file:
-            return tuple(name for line in file if (name := line.strip()))
+        text = read_own(prefix, FAILED_NODES, LIST_LIMIT).decode(errors="replace")
     except OSError:
         return ()
+    return tuple(name for line in text.splitlines() if (name := line.strip()))
 
 
 def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
@@ -79,11 +84,15 @@ def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> t
 
     Of the first few nodes, the newest list counts: one that the last yeet did not reach may have an older one.
     """
-    path = shlex.quote(os.path.join(prefix, FAILED_NODES))
-    script = f"[ -f {path} ]||exit 0; echo {_LIST}$(stat -c %Y {path}); cat {path}"
+    place, path = shlex.quote(prefix), shlex.quote(os.path.join(prefix, FAILED_NODES))
+    script = (
+        f"[ -h {place} ]||[ -h {path} ]||{{ [ -O {place} ]&&[ -O {path} ]&&[ -f {path} ]&&"
+        f"echo {_LIST}$(stat -c %Y {path})&&head -c {LIST_LIMIT} {path}; }}"
+    )
+    by_login_shell = f"exec /bin/sh -c {shlex.quote(script)}"  # it may be csh
     found: list[tuple[int, tuple[str, ...]]] = [(0, ())]
     for node in nodes[:ASKED]:
-        argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, script)
+        argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, by_login_shell)
         with contextlib.suppress(ToolMissing, TimedOut):
             found.append(_list_in(run(argv, timeout=PATIENCE).out))
     return max(found)[1]

@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import secrets
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for inst
 PATIENCE = 10.0  # seconds for `mpiexec --version`
 SIGNALS = {"Killed": 9, "Aborted": 6, "Segmentation fault": 11, "Bus error": 7, "Terminated": 15}
 SPARES = "with --spares and --max-restarts it starts again without such a node"
+LACKING = (wrapper.ABSENT, wrapper.HOMELESS, wrapper.FOREIGN)
 ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
 _ELSEWHERE = re.compile(r"(-[oe]|--(output|error)|-(out|err)file-pattern|--?output-filename)(=.*)?", re.DOTALL)
 """An option by which a launcher writes what ranks say into files, so that what they report does not come here."""
@@ -86,7 +88,7 @@ def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None 
 class Ending:
     """How a run ended: the exit status, and why its command is not to blame, if it is not.
 
-    lacking: the hosts on which there is no command, or no environment
+    lacking: the hosts on which there is no command, or no environment, or another user's
     """
 
     status: int
@@ -185,7 +187,7 @@ def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
             f"{plan.invocation.argv[0]} cannot reach all nodes: {report.lost[0].decode(errors='replace').strip()}",
             hint="leave the node out with --exclude; --check finds such nodes first",
         )
-    lacking = {mark.host for mark in report.marks if mark.what in (wrapper.ABSENT, wrapper.HOMELESS)}
+    lacking = {mark.host for mark in report.marks if mark.what in LACKING}
     told = report.found.groupdict() if report.found is not None and error is None else {}
     lost = short((told.get("lost") or b"").decode(errors="replace"))
     if status not in ENDED and lost in {name for node in plan.job.allocation.nodes for name in _names(node)}:
@@ -214,6 +216,13 @@ def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> 
     """
     absent = sorted({mark.host for mark in marks if mark.what == wrapper.ABSENT})
     homeless = sorted({mark.host for mark in marks if mark.what == wrapper.HOMELESS})
+    foreign = sorted({mark.host for mark in marks if mark.what == wrapper.FOREIGN})
+    if foreign and plan.facts.home is not None:
+        place = plan.facts.home.prefix
+        return CommandNotFound(
+            f"the environment at {place} on {fold(foreign)} was not used: another user owns it, or can change it",
+            hint=f"look at it there: `ls -ld {shlex.quote(place)}`; --exclude the node, or yeet to another place",
+        )
     if homeless and plan.facts.home is not None:
         place = plan.facts.home.prefix
         return CommandNotFound(f"there is no environment at {place} on {fold(homeless)}", hint="run `ezpz yeet` first")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "ezpz"
 """What the script is called ($0) when its line is pasted; with a suffix, it reports in marks, for execute()."""
-STARTED, ABSENT, HOMELESS = "started", "absent", "homeless"
+STARTED, ABSENT, HOMELESS, FOREIGN = "started", "absent", "homeless", "foreign"
 NOT_FOUND = 51  # exit status: `errors.CommandNotFound`
 
 _LABEL = rb"(?:(?m:^)\[?\d+(?:,\d+)?\]?(?:<stderr>)?:? ?)?"  # what launchers put before a line when asked for labels
@@ -45,7 +45,8 @@ class RankNames:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a rank reported: it has STARTED, or its command is ABSENT, or its environment is (HOMELESS)."""
+    """What a rank reported: it has STARTED, or its command is ABSENT, or its environment is (HOMELESS), or another user
+    owns that, or can change it (FOREIGN)."""
 
     what: str
     rank: int

@@ -226,9 +226,11 @@ class ShellSession:
         path = f"{self.dst}/{os.fsdecode(FAILED_NODES)}"
         lines = " ".join(map(_q, names))
         await self._demand(
-            f"(umask 077; printf '%s\\n' {lines} >{_q(path)})", timeout,
+            f"p=$(mktemp {_q(path)}.XXXXXXXXXX) && "
+            f'{{ printf \'%s\\n\' {lines} >"$p" && mv -fT -- "$p" {_q(path)} || {{ rm -f -- "$p"; false; }}; }}',
+            timeout,
             NodeLost(f"{self.node.given}: cannot write '{path}'"),
-        )  # fmt: skip
+        )
         return {"path": path}
 
     async def _demand(self, command: str, timeout: float | None, error: EzpzError) -> None:

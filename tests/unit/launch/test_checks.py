@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from ezpz.errors import Interrupted, NodeLost, ToolMissing
 from ezpz.launch.agent import checkup
 from ezpz.launch.checks import SKEW, Fault, Wanted, absolute, judge, table
 from ezpz.launch.consult import BOOTSTRAP, Heard, Said, consult, program
+from tests.contract.support import NOBODY, needs_root
 from tests.lab.slowfs import slowfs
 
 HERE = Node("here", "here", "here", is_local=True)
@@ -120,6 +123,73 @@ def test_all_looks_on_this_host(tmp_path: Path) -> None:
 def test_too_little_room(tmp_path: Path) -> None:
     with pytest.raises(checkup.Bad, match="MB free in"):
         checkup.look_at_tmp(str(tmp_path), 1 << 60)
+
+
+def planted(folder: Path, victim: Path, names: list[str]) -> None:
+    victim.write_text("thesis")
+    for name in names:
+        (folder / name).symlink_to(victim)
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_link_that_waits_for_the_checkup_is_not_followed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nameless: bool,  # noqa: FBT001
+) -> None:
+    names = [f".ezpz-checkup-{socket.gethostname()}-{os.getpid()}", f".ezpz-checkup-{b'guessed!'.hex()}"]
+    place = tmp_path / "tmp"
+    place.mkdir()
+    planted(place, tmp_path / "victim", names)
+    if not nameless:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    random = iter((b"guessed!", b"tooquick"))
+    monkeypatch.setattr(os, "urandom", lambda _: next(random))
+    assert checkup.look_at_tmp(str(place), 0)["free"] > 0
+    assert (tmp_path / "victim").read_text() == "thesis"
+    assert sorted(os.listdir(place)) == sorted(names)
+
+
+def test_the_file_of_the_checkup_can_be_read_by_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    fd, name = checkup.new_file(str(tmp_path))
+    os.close(fd)
+    assert os.stat(name).st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"\.ezpz-checkup-[0-9a-f]{16}", os.path.basename(name))
+
+
+def receipt_of(folder: Path) -> Path:
+    folder.mkdir()
+    receipt = folder / ".ezpz-yeet-receipt.json"
+    receipt.write_text(json.dumps({"version": "abc"}))
+    return receipt
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["file", "folder", "both", "hard link", "link", "linked folder"])
+def test_a_receipt_counts_only_if_it_and_its_directory_are_the_users(tmp_path: Path, how: str) -> None:
+    copy = tmp_path / "copy"
+    receipt = receipt_of(copy)
+    assert checkup.look_at_receipt(f"{copy}/bin/python3") == {"dst": str(copy), "version": "abc"}
+    if how in ("file", "both"):
+        os.chown(receipt, NOBODY, NOBODY)
+    if how in ("folder", "both"):
+        os.chown(copy, NOBODY, NOBODY)
+    if how == "hard link":
+        theirs = tmp_path / "theirs"
+        theirs.mkdir()
+        os.link(receipt, theirs / receipt.name)
+        os.chown(theirs, NOBODY, NOBODY)
+        receipt.unlink()  # the user cleans: there is one name left
+        copy.rmdir()
+        theirs.rename(copy)
+    if how == "link":
+        receipt.rename(tmp_path / "receipt")
+        receipt.symlink_to(tmp_path / "receipt")
+    if how == "linked folder":
+        copy.rename(tmp_path / "elsewhere")
+        copy.symlink_to("elsewhere")
+    assert checkup.look_at_receipt(f"{copy}/bin/python3") == {}
 
 
 def test_what_is_left_of_a_run_is_ended_and_nothing_else() -> None:

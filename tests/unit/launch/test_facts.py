@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from ezpz.launch.home import Home, find_home
 from ezpz.launch.rendezvous import PORTS, port_is_free, port_is_free_at, rendezvous
 from ezpz.launch.roster import ask_failed, choose, in_order, inside, read_failed
 from ezpz.process import Completed
+from tests.contract.support import NOBODY, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,6 +132,51 @@ def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(srun: b
 
     assert ask_failed("/tmp/it's", nodes(*said), run, srun=srun) == ("n1", "n5.site")
     assert ask_failed("/tmp/it's", nodes("n1"), run, srun=srun) == ()
+
+
+LIST = ".ezpz-yeet-failed-nodes.txt"
+
+
+def asked(prefix: Path) -> tuple[str, ...]:
+    """The failed nodes as a login shell of a node tells them."""
+
+    def run(argv: Any, *, timeout: float | None = None) -> Completed:
+        done = subprocess.run(["sh", "-c", argv[-1]], capture_output=True, timeout=timeout)
+        return Completed(argv, done.returncode, done.stdout, done.stderr)
+
+    return ask_failed(str(prefix), nodes("n1"), run, srun=False)
+
+
+def asked_by_srun(prefix: Path) -> tuple[str, ...]:
+    def run(argv: Any, *, timeout: float | None = None) -> Completed:
+        done = subprocess.run(argv[-3:], capture_output=True, timeout=timeout)
+        return Completed(argv, done.returncode, done.stdout, done.stderr)
+
+    return ask_failed(str(prefix), nodes("n1"), run, srun=True)
+
+
+@needs_root
+@pytest.mark.parametrize("reader", [lambda path: read_failed(str(path)), asked, asked_by_srun])
+@pytest.mark.parametrize("how", ["list", "directory", "link", "linked directory", "FIFO"])
+def test_a_list_of_failed_nodes_counts_only_if_it_is_the_users(tmp_path: Path, reader: Any, how: str) -> None:
+    copy = tmp_path / "it's a copy"
+    copy.mkdir()
+    (copy / LIST).write_text("n7\nn8\n")
+    assert reader(copy) == ("n7", "n8")
+    if how == "list":
+        os.chown(copy / LIST, NOBODY, NOBODY)
+    elif how == "directory":
+        os.chown(copy, NOBODY, NOBODY)
+    elif how == "link":
+        (copy / LIST).rename(tmp_path / "list")
+        (copy / LIST).symlink_to(tmp_path / "list")
+    elif how == "linked directory":
+        copy.rename(tmp_path / "elsewhere")
+        copy.symlink_to("elsewhere")
+    else:
+        (copy / LIST).unlink()
+        os.mkfifo(copy / LIST)
+    assert reader(copy) == ()
 
 
 def test_nobody_left_is_an_error() -> None:

@@ -7,7 +7,8 @@ import math
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,9 +25,7 @@ from ezpz.launch.screen import LONGEST, Lines, Screen
 from ezpz.launch.site import Failure
 from ezpz.launch.transcript import LOST_GRACE, Manner, Transcript
 from ezpz.launch.wrapper import STARTED, Mark
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.contract.support import NOBODY, needs_root
 
 NOISE = (re.compile(rb"^noise"),)
 NODES = tuple(Node(f"n00{number}", f"n00{number}", f"n00{number}") for number in range(4))
@@ -327,6 +326,54 @@ def test_a_journal_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--log-dir"):
         Journal(str(tmp_path / "file"))
+
+
+def another_users(summary: Path) -> None:
+    summary.touch()
+    os.chown(summary, NOBODY, NOBODY)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("plant", "why"),
+    [
+        (lambda summary: summary.symlink_to(summary.parent.parent / "profile"), "it is a link"),
+        (lambda summary: os.link(summary.parent.parent / "profile", summary), "it is not a file of yours alone"),
+        (another_users, "it is not a file of yours alone"),
+    ],
+)
+def test_a_summary_that_somebody_has_planted_is_not_written_to(tmp_path: Path, plant: Any, why: str) -> None:
+    (tmp_path / "profile").write_text("mine\n")
+    logs = tmp_path / "logs"
+    logs.mkdir(mode=0o777)
+    plant(logs / "summary.txt")
+    with pytest.raises(UsageError, match=f"summary.txt' cannot be written: {why}"):
+        Journal(str(logs))
+    (logs / "summary.txt").unlink()
+    journal = Journal(str(logs))
+    (logs / "summary.txt").unlink()
+    plant(logs / "summary.txt")
+    journal.summarize(["error: $(touch x)"])
+    assert why in journal.complaint
+    assert (tmp_path / "profile").read_text() == "mine\n"
+
+
+def test_a_log_that_somebody_has_planted_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    journal = Journal(str(tmp_path / "logs"))
+    (tmp_path / "logs" / "attempt-1.log").symlink_to(tmp_path / "profile")
+    with journal.attempt() as log:
+        log.write([(0, b"x")])
+    assert os.path.basename(log.path) == "attempt-2.log"
+    assert not (tmp_path / "profile").exists()
+
+
+def test_logs_are_for_the_user_alone(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "logs"))
+    with journal.attempt() as log:
+        log.write([(0, b"x")])
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "logs", Path(log.path), tmp_path / "logs/summary.txt")]
+    assert modes == [0o700, 0o600, 0o600]
 
 
 def test_two_runs_share_a_directory_and_neither_is_in_the_way_of_the_other(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ezpz.launch.launchers import SRUN_EXIT, SSH_LOST
 from ezpz.launch.plan import Facts, LaunchPlan
 from ezpz.launch.report import Report
 from ezpz.launch.run import Ending, asked_to_end, judged, verdict
-from ezpz.launch.wrapper import ABSENT, HOMELESS, STARTED, Mark
+from ezpz.launch.wrapper import ABSENT, FOREIGN, HOMELESS, STARTED, Mark
 from tests.unit.launch.test_plan import HYDRA, OPEN_MPI, FakeTools, decide
 
 SAID = "[mpiexec@n000] bad option\nssh: connect to host n001 port 22: No route to host\n\n"
@@ -67,6 +67,10 @@ def test_what_a_node_lacks_is_told_with_the_node() -> None:
     error = verdict(hydra(home=Home("/tmp/env")), 51, (Mark(HOMELESS, 0, "n003"),), "")
     assert isinstance(error, CommandNotFound)
     assert error.message == "there is no environment at /tmp/env on n003"
+    error = verdict(hydra(home=Home("/tmp/env")), 51, (Mark(FOREIGN, 0, "n003"), Mark(HOMELESS, 1, "n004")), "")
+    assert isinstance(error, CommandNotFound)
+    assert error.message == "the environment at /tmp/env on n003 was not used: another user owns it, or can change it"
+    assert "ls -ld /tmp/env" in error.hint
 
 
 LOST = """\

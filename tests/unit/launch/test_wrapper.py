@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.launch.home import Home
+from ezpz.launch.home import SHARED_FILESYSTEMS, Home, find_home
 from ezpz.launch.launchers import Hydra, OpenMpi, Pals, Srun
 from ezpz.launch.topology import Topology
 from ezpz.launch.wrapper import Mark, RankNames, find_marks, wrap
+from ezpz.yeet.agent import place
+from tests.contract.support import NOBODY, needs_root
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox", "ksh", "mksh") if shutil.which(shell)]
@@ -160,3 +165,156 @@ def test_a_copy_that_is_missing_is_an_error() -> None:
     done = run(words)
     assert done.returncode == 51
     assert done.stderr.endswith("there is no environment at /no/it's there\n")
+
+
+@pytest.fixture
+def everybodys(tmp_path: Path) -> Path:
+    """A directory like /tmp."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def copy_in(folder: Path) -> Path:
+    """A copy of an environment, with a python and a script that tells that it was sourced."""
+    copy = folder / "a copy"
+    (copy / "bin").mkdir(parents=True)
+    (copy / "bin" / "python3").symlink_to(sys.executable)
+    (copy / "bin" / "activate").write_text("")
+    (copy / "env.sh").write_text("echo sourced\n")
+    return copy
+
+
+def give_away(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+def started(home: Home, shell: str, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return run(wrap(command or ("echo", "ran"), PLAIN, SEVEN, {}, home=home), shell, **variables)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], copy: Path) -> None:
+    assert (done.stdout, done.returncode) == ("", 51)
+    assert done.stderr.endswith(f": another user can change {copy}, or owns it\n")
+
+
+def a_foreign_link(copy: Path) -> None:
+    copy.rename(copy.with_name("true"))
+    copy.symlink_to("true")
+    give_away(copy)
+
+
+def an_own_link_to_what_is_foreign(copy: Path) -> None:
+    copy.rename(copy.with_name("true"))
+    copy.symlink_to("true")
+    give_away(copy.with_name("true"))
+
+
+def a_python_elsewhere(copy: Path) -> None:
+    base = copy.with_name("base")
+    shutil.copyfile("/bin/true", base)
+    base.chmod(0o755)
+    give_away(base)
+    (copy / "bin" / "python3").unlink()
+    (copy / "bin" / "python3").symlink_to(base)
+
+
+@needs_root
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        give_away,
+        lambda copy: give_away(copy / "env.sh"),
+        lambda copy: give_away(copy / "bin"),
+        lambda copy: give_away(copy / "bin" / "activate"),
+        lambda copy: give_away(copy / "bin" / "python3"),
+        lambda copy: copy.chmod(0o777),
+        lambda copy: (copy / "bin").chmod(0o777),
+        lambda copy: (copy / "env.sh").chmod(0o666),
+        lambda copy: copy.parent.chmod(0o777),
+        a_foreign_link,
+        an_own_link_to_what_is_foreign,
+        a_python_elsewhere,
+    ],
+    ids=lambda spoil: getattr(spoil, "__name__", None),
+)
+def test_a_copy_that_another_user_made_or_can_change_is_not_used(
+    shell: str, everybodys: Path, spoil: Callable[[Path], None]
+) -> None:
+    copy = copy_in(everybodys)
+    assert started(Home(str(copy)), shell).stdout == "sourced\nran\n"
+    spoil(copy)
+    assert_refused(started(Home(str(copy)), shell), copy)
+
+
+@needs_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_program_of_the_copy_that_is_another_users_is_not_run(shell: str, everybodys: Path) -> None:
+    copy = copy_in(everybodys)
+    tool = copy / "bin" / "tool"
+    tool.write_text("#!/bin/sh\necho tool\n")
+    tool.chmod(0o755)
+    assert started(Home(str(copy)), shell, str(tool)).stdout == "sourced\ntool\n"
+    give_away(tool)
+    assert_refused(started(Home(str(copy)), shell, str(tool)), copy)
+
+
+@needs_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_environment_of_a_colleague_is_used_where_only_he_could_put_it(shell: str, tmp_path: Path) -> None:
+    colleague = tmp_path / "colleague"
+    copy = copy_in(colleague)
+    for path in (colleague, copy, copy / "bin", copy / "env.sh"):
+        give_away(path)
+    assert started(Home(str(copy)), shell).stdout == "sourced\nran\n"
+
+
+@needs_root
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("kind", "used"), [("lustre", True), ("ext4", False), ("fuse.sshfs", False)])
+def test_an_environment_of_a_colleague_is_used_on_a_filesystem_that_the_nodes_share(
+    shell: str,
+    everybodys: Path,
+    tmp_path: Path,
+    kind: str,
+    used: bool,  # noqa: FBT001
+) -> None:
+    copy = copy_in(everybodys)
+    give_away(copy)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "df").write_text(f"#!/bin/sh\necho Type\necho {kind}\n")
+    (tmp_path / "bin" / "df").chmod(0o755)
+    done = started(Home(str(copy)), shell, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+    if used:
+        assert done.stdout == "sourced\nran\n"
+    else:
+        assert_refused(done, copy)
+
+
+def test_the_shared_filesystems_are_those_of_the_agent() -> None:
+    assert SHARED_FILESYSTEMS == place.SHARED_FILESYSTEMS
+
+
+@needs_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_active_environment_in_a_place_for_everybody_is_looked_at_too(shell: str, everybodys: Path) -> None:
+    venv = copy_in(everybodys)
+    home = find_home({"VIRTUAL_ENV": str(venv)}, None, lambda _: False)
+    assert home is not None
+    assert started(home, shell).stdout == "ran\n"
+    give_away(venv)
+    assert_refused(started(home, shell), venv)
+    shutil.rmtree(venv)
+    assert started(home, shell).stdout == "ran\n"
+
+
+def test_an_active_environment_elsewhere_needs_no_look() -> None:
+    assert find_home({"VIRTUAL_ENV": "/usr"}, None, lambda _: False) == Home("/usr", "VIRTUAL_ENV")
+
+
+def test_the_checks_leave_no_variable_behind(everybodys: Path) -> None:
+    names = {"a", "c", "d", "f", "k", "p", "s", "t", "u", "w"}
+    done = started(Home(str(copy_in(everybodys))), "dash", "env", **dict.fromkeys(names, "mine"))
+    assert {f"{name}=mine" for name in names} <= set(done.stdout.splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import shutil
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.yeet.shell import LOOP
+from ezpz.cluster.model import Node
+from ezpz.yeet.agent.tree import FAILED_NODES
+from ezpz.yeet.shell import LOOP, ShellSession
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,3 +59,30 @@ def test_staging_goes_when_it_is_told_to_end(tmp_path: Path, number: signal.Sign
         running.send_signal(number)
         running.wait(10)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync here")
+def test_the_list_of_failed_nodes_replaces_a_link_and_does_not_follow_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, victim, programs = tmp_path / "it's torch", tmp_path / "victim", tmp_path / "bin"
+    place.mkdir()
+    programs.mkdir()
+    victim.write_text("thesis")
+    listed = place / os.fsdecode(FAILED_NODES)
+    listed.symlink_to(victim)
+    (programs / "ssh").write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
+    (programs / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+    async def note() -> dict[str, object]:
+        session = await ShellSession.open(Node("n1", "n1", "n1", is_local=False))
+        session.dst = str(place)
+        try:
+            return await session.ask("note", names=["n3", "n4"], timeout=30)
+        finally:
+            await session.close()
+
+    assert asyncio.run(note()) == {"path": str(listed)}
+    assert (listed.read_text(), victim.read_text()) == ("n3\nn4\n", "thesis")
+    assert os.listdir(place) == [listed.name]

@@ -4,12 +4,15 @@ One file, the standard library of Python 3.6: it is sent as source, reads a requ
 lines that begin with MARK, and goes.
 """
 
+import binascii
+import errno
 import json
 import os
 import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -70,16 +73,53 @@ def look_at_tmp(path: str, wanted: int) -> Dict[str, Any]:
     free = found.f_bavail * found.f_frsize
     if free < wanted:
         raise Bad("{} MB free in {}, {} MB wanted".format(free // 1000000, path, wanted // 1000000))
-    name = os.path.join(path, ".ezpz-checkup-{}-{}".format(socket.gethostname(), os.getpid()))
+    fd, name = new_file(path)
     try:
-        with open(name, "wb") as file:
+        with os.fdopen(fd, "wb") as file:
             file.write(bytes(4096))
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(fd)
     finally:
-        if os.path.lexists(name):
+        if name:
             os.unlink(name)
     return {"free": free}
+
+
+def new_file(folder: str) -> Tuple[int, str]:
+    """Make a file for writing that only this user can read; return its descriptor, and its path, "" for no name.
+
+    It has no name where the filesystem can do that, else one that nobody can foresee. Raises OSError.
+    """
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), ""
+    except (AttributeError, OSError):  # a Python or a filesystem that does not know it
+        pass
+    while True:
+        name = os.path.join(folder, ".ezpz-checkup-{}".format(binascii.hexlify(os.urandom(8)).decode()))
+        try:
+            return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), name
+        except FileExistsError:
+            continue
+
+
+def read_own(folder: str, name: str, limit: int) -> bytes:
+    """Return the content, up to `limit` bytes, of a regular file of this user in a directory of this user.
+
+    Neither may be a link. Whose the directory is decides what lies in it: a file of this user can be put into one of
+    another user by a hard link. Raises OSError.
+    """
+    above = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(above).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "another user's", folder)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
+    finally:
+        os.close(above)
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "no file of this user", os.path.join(folder, name))
+        return file.read(limit)
 
 
 def look_at_links() -> Dict[str, Any]:
@@ -118,15 +158,14 @@ def look_at_devices(argv: Tuple[str, ...], each: str) -> Dict[str, Any]:
 
 
 def look_at_receipt(path: str) -> Dict[str, Any]:
-    """The yeet that a path belongs to, if it does: where it stands, and its version, as its receipt has them."""
+    """Return the yeet of this user that a path belongs to, if it does: where it stands, and its receipt's version."""
     folder = path
     while os.path.dirname(folder) != folder:
-        receipt = os.path.join(folder, RECEIPT)
-        if os.path.isfile(receipt):
-            with open(receipt, "rb") as file:
-                found = json.loads(file.read(RECEIPT_LIMIT).decode("utf-8", "replace"))
+        try:
+            found = json.loads(read_own(folder, RECEIPT, RECEIPT_LIMIT).decode("utf-8", "replace"))
             return {"dst": folder, "version": str(found.get("version", ""))}
-        folder = os.path.dirname(folder)
+        except OSError:
+            folder = os.path.dirname(folder)
     return {}
 
 

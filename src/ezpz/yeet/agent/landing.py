@@ -153,13 +153,15 @@ class Landing:
     def note_failed_nodes(self, names: List[str]) -> str:
         """Write the failed nodes into the destination, one a line, and return the path. Raises OSError."""
         path = os.path.join(self.dst, tree.FAILED_NODES)
-        part = path + b".part"
         with writable(self.dst):
-            with suppress(FileNotFoundError):
+            fd, part = own.create(self.dst, tree.FAILED_NODES + b".")
+            try:
+                with os.fdopen(fd, "w") as file:
+                    file.writelines(name + "\n" for name in names)
+                os.replace(part, path)
+            except OSError:
                 os.unlink(part)
-            with _new_private(part) as file:
-                file.writelines(name + "\n" for name in names)
-            os.replace(part, path)
+                raise
         return os.fsdecode(path)
 
     def take_stock(self, seen: Container[str] = ()) -> Dict[str, Any]:

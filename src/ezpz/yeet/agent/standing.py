@@ -2,14 +2,12 @@
 
 import binascii
 import os
-import stat
 from typing import Any, Callable, Container, Dict, List, Optional
 
 from . import listing, manifest, own, tree
 from .manifest import Differences, Record, Unreadable
 from .names import Malformed, text
 
-OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 PIECE = 1 << 20  # bytes of a manifest in one answer
 
 
@@ -29,12 +27,10 @@ def mode_of(mode: int) -> str:
 def records_of(dst: bytes, receipt: Dict[str, Any]) -> List[Record]:
     """The entries of the manifest at a destination, given its receipt. Raises Unreadable."""
     try:
-        fd = os.open(os.path.join(dst, tree.MANIFEST), OPEN)
+        fd = own.open_in_own(dst, tree.MANIFEST)
     except OSError as e:
         raise Unreadable("the manifest cannot be read: {}".format(e.strerror))
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Unreadable("the manifest is no file")
         return checked(file.read(), receipt)
 
 
@@ -83,7 +79,7 @@ def take_stock(
 
 def read_manifest(dst: bytes, offset: int) -> Dict[str, Any]:
     """A piece of the manifest as it lies there, in base64; an empty one behind its end. Raises OSError."""
-    fd = os.open(os.path.join(dst, tree.MANIFEST), OPEN)
+    fd = own.open_in_own(dst, tree.MANIFEST)
     try:
         return {"piece": binascii.b2a_base64(os.pread(fd, PIECE, offset), newline=False).decode()}
     finally:

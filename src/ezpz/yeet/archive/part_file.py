@@ -20,10 +20,12 @@ PART = re.compile(r"\.ezpz-[a-z0-9_-]+\.part")
 
 @contextmanager
 def part_file(path: str, shared: int) -> Iterator[BinaryIO]:
-    """Within it, a file to write to; at the end it is synced and put at `path`. Raises OSError.
+    """Yield a file to write; at the end sync it and rename it to `path`. Raise OSError.
 
-    shared: the classes that may read it, see `access.classes`, as far as the umask lets them
-    It has no name until then, where the filesystem can do that, so that not even a killed process leaves a part of it.
+    A link at `path` is replaced, not followed. Where the filesystem can do that, the file has no name until then, so
+    that not even a killed process leaves a part of it.
+
+    shared: the classes that may read it, see `access.classes`, within the umask
     """
     folder = os.path.dirname(path)
     fd, part = _open(folder)
@@ -90,7 +92,7 @@ def _open(folder: str) -> tuple[int, str]:
 
 def _named(fd: int, folder: str) -> str:
     """Give a file without a name one of its own in a folder, and return it."""
-    part = os.path.join(folder, f".ezpz-{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = os.path.join(folder, f".ezpz-{secrets.token_hex(8)}.part")
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.link(f"/proc/self/fd/{fd}", part, src_dir_fd=at)  # with a descriptor it follows the link (linkat(2))
