@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.cluster.hostnames import short
 from ezpz.launch import evidence
-from ezpz.launch.evidence import EXIT, FAULT, NODE, SIGNAL, TIME, WHERE, Sign
+from ezpz.launch.launchers.failure_signs import EXIT, FAULT, NODE, SIGNAL, TIME, WHERE, Sign
 from ezpz.launch.ranks import unfold
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Witness:
         self.placement = placement
         self.ranks = ranks
         own = (Sign(FAULT, "", re.compile(each.pattern), cause=each.cause) for each in failures if each.culprit)
-        self.signs = (*own, *evidence.SIGNS)
+        self.signs = (*own, *evidence.signs())
         self.victim_signs = tuple(re.compile(each.pattern) for each in failures if not each.culprit)
         self._own = tuple(re.compile(each.pattern) for each in failures)
         self._anchored = any(_ANCHORED.search(each.pattern) for each in failures)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 ASKED = 3  # nodes
 PATIENCE = 10.0  # seconds for one of them
 _LIST = "EZPZ-FAILED "
-JOB_STEPS = ("PBS_NODEFILE", "PBS spool", "Slurm environment")
-"""The steps of discovery that read what the job itself says, and start nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Supervisor:
 
     def _run(self) -> Outcome:
         policy = bounds(self.care, self.planned)
-        self.transport = "srun" if self.planned.launcher == "srun" and "SLURM_JOB_ID" in self.world.environ else "ssh"
+        self.transport = self.planned.started_by.transport(self.world.environ)
         journal = Journal(self.care.log_dir) if self.care.log_dir is not None else None
         whatever = not asked_for(self.planned)
         fit = self._checked(1 if whatever else policy.fewest)

@@ -15,7 +15,7 @@ from ezpz.errors import ChecksFailed, Interrupted, NodeLost, UsageError
 from ezpz.launch.care import Care, Watching, bounds
 from ezpz.launch.checks import Wanted
 from ezpz.launch.consult import Heard, Said
-from ezpz.launch.launchers import Invocation, Job
+from ezpz.launch.launchers.base import Invocation, Job, Launcher, Tools, Verdict
 from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.restarts import Policy
 from ezpz.launch.supervise import MARK, Outcome, Supervisor, World
@@ -30,6 +30,17 @@ ALLOCATION = Allocation("hosts", None, tuple(Node(name, name, name) for name in 
 
 
 ALL = Wish()
+
+
+class FakeLauncher(Launcher):
+    name = "fake"
+    order = 1
+
+    def judge(self, job: Job, tools: Tools, /) -> Verdict:
+        return Verdict(able=True, why="because")
+
+    def invocation(self, job: Job) -> Invocation:
+        return Invocation(job.command)
 
 
 @dataclass
@@ -54,7 +65,7 @@ class Fake:
         argv = ("sh", "-c", self.script, "fake", *(node.name for node in allocation.nodes))
         job = Job(("app",), allocation, count, 1, ENVIRON)
         request, topology = LaunchRequest(("app",)), Topology(count, count, 1)
-        return LaunchPlan("fake", "because", (), Invocation(argv), job, request, topology, Facts())
+        return LaunchPlan(FakeLauncher(), "because", (), Invocation(argv), job, request, topology, Facts())
 
     def consult(self, nodes: tuple[Node, ...], request: dict[str, Any], **_: object) -> dict[str, Heard]:
         self.asked.append((tuple(node.name for node in nodes), request))

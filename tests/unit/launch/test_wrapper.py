@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.launch.home import Home
-from ezpz.launch.launchers import Hydra, OpenMpi, Pals, Srun
+from ezpz.launch.launchers.base import RankNames
+from ezpz.launch.launchers.hydra import Hydra
+from ezpz.launch.launchers.openmpi import OpenMpi
+from ezpz.launch.launchers.pals import Pals
+from ezpz.launch.launchers.srun import Srun
 from ezpz.launch.topology import Topology
-from ezpz.launch.wrapper import Mark, RankNames, find_marks, wrap
+from ezpz.launch.wrapper import Mark, find_marks, wrap
 
 if TYPE_CHECKING:
     from pathlib import Path
