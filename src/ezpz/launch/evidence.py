@@ -1,7 +1,7 @@
 """What launchers, ssh and programs print when a rank or a node fails, and what it is worth. Pure.
 
-What a launcher prints is in its own file. The signs of all launchers are looked for, whichever of them started the ranks:
-in a Slurm job Open MPI starts its daemons by srun.
+What a launcher prints is in its own file. The signs of all launchers are looked for, whichever started the ranks: in a
+Slurm job Open MPI starts its daemons by srun.
 """
 
 from __future__ import annotations

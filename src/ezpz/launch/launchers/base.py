@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ezpz import process
+from ezpz.cluster.transports import Ssh
 from ezpz.errors import PluginError, TimedOut, ToolMissing, UsageError
 from ezpz.registry import Registry
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 PATIENCE = 10.0  # seconds for `mpiexec --version`
-SSH = "ssh"  # the transport that reaches the nodes of any job
 
 
 class Tools(Protocol):
@@ -194,12 +194,12 @@ class Launcher(ABC):
         return 128 + signals[-1] if signals and status in (*signals, 255) else status
 
     def rank_status(self, status: int, _told: Mapping[str, bytes | None]) -> int:
-        """Return the status of the first rank that failed. Pure. `told`: the groups of `Invocation.exit_line`, if any."""
+        """Return the status of the first rank that failed; `told`: the groups of `Invocation.exit_line`. Pure."""
         return status
 
     def transport(self, _environ: Mapping[str, str]) -> str:
         """Return the name of the transport by which nodes that it starts ranks on are asked something."""
-        return SSH
+        return Ssh.name
 
 
 LAUNCHERS: Registry[tuple[Launcher, ...]] = Registry("ezpz.launchers", "launcher")

@@ -7,10 +7,11 @@ import signal
 from typing import TYPE_CHECKING, ClassVar
 
 from ezpz import process
+from ezpz.cluster import transports
 from ezpz.cluster.hostnames import fold
 from ezpz.cluster.slurm import SLURM
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.launch.launchers.base import SSH, Invocation, Launcher, RankNames, Verdict, bound
+from ezpz.launch.launchers.base import Invocation, Launcher, RankNames, Verdict, bound
 from ezpz.launch.launchers.failure_signs import EXIT, FAULT, NODE, NODE_GROUP, SIGNAL, TIME, Sign, sign
 from ezpz.launch.launchers.output_labels import Label
 
@@ -108,7 +109,7 @@ class Srun(Launcher):
 
     def transport(self, environ: Mapping[str, str]) -> str:
         """Return srun inside of a job; from outside it reaches no nodes."""
-        return self.name if "SLURM_JOB_ID" in environ else SSH
+        return transports.Srun.name if SLURM.job_variable in environ else super().transport(environ)
 
 
 def _slurm_job(job: Job) -> str:
