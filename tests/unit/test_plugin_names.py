@@ -127,6 +127,8 @@ def test_every_way_to_choose_by_name_is_found(source: str) -> None:
     assert list(chosen_by_name(source, plugins()))
 
 
-@pytest.mark.parametrize("source", ['x = shutil.which("rsync") is None', 'x = {"stream": "whole"}', "x = kind is KINDS"])
+@pytest.mark.parametrize(
+    "source", ['x = shutil.which("rsync") is None', 'x = {"stream": "whole"}', "x = kind is KINDS"]
+)
 def test_other_uses_of_a_word_are_not(source: str) -> None:
     assert not list(chosen_by_name(source, plugins()))

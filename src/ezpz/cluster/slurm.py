@@ -17,6 +17,8 @@ SLURM = JobSystem(
     ranks="SLURM_NTASKS_PER_NODE",
     accelerators="SLURM_GPUS_ON_NODE",
     cores="SLURM_JOB_CPUS_PER_NODE",
+    # A step that lost a node holds what it had until Slurm gives the node up: later steps overlap it.
+    again=(("SLURM_OVERLAP", "1"),),
 )
 
 

@@ -117,6 +117,7 @@ class JobSystem:
     name: what its steps answer as `Found.scheduler`; job_variable: set inside its jobs, to the id of the job
     keeps_order: ranks fill the nodes in the order of the job, whatever order the launcher names them in
     ranks, accelerators, cores: variables that say how many of each the job has on a node; "" for none
+    again: variables for launchers that start ranks on nodes where the job has just lost some
     """
 
     name: str
@@ -125,6 +126,7 @@ class JobSystem:
     ranks: str = ""
     accelerators: str = ""
     cores: str = ""
+    again: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
