@@ -86,7 +86,7 @@ def _who(names: RankNames, topology: Topology) -> tuple[str, ...]:
     left = f"WORLD_SIZE-NODE_RANK*{ppn}"
     computed = (
         f"RANK=${{{names.rank}:-0}}",
-        f"WORLD_SIZE=${{{names.size}:-{topology.ranks}}}",
+        _known(names.size, "WORLD_SIZE", str(topology.ranks)),
         _known(names.local_rank, "LOCAL_RANK", f"$((RANK%{ppn}))"),
         _known(names.node_rank, "NODE_RANK", f"$((RANK/{ppn}))"),
         _known(names.local_size, "LOCAL_WORLD_SIZE", f"$(({left}<{ppn}?{left}:{ppn}))"),

@@ -54,6 +54,7 @@ SEVEN = Topology(4, 7, 2)
     [
         (PLAIN, {"R": "6"}, "6/7 0/1 3"),
         (PLAIN, {"R": "3", "S": "8"}, "3/8 1/2 1"),
+        (RankNames("R", ""), {"R": "3"}, "3/7 1/2 1"),
         (Hydra.ranks, {"PMI_RANK": "3", "PMI_SIZE": "7", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, "3/7 1/2 1"),
         (
             OpenMpi.ranks,
