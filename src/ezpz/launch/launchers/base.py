@@ -152,7 +152,8 @@ class Launcher(ABC):
     ranks: the variables by which its ranks know who they are; None if they need no wrapper for that
     label: how it can be asked to tell which rank says what; None if it cannot
     signs: what it prints when a rank or a node fails
-    files: an option by which it writes what ranks say into files, so that what they report does not come here
+    files: the options, as a regular expression, by which it writes what ranks say into files: what they report does not
+        come here then
     """
 
     name: ClassVar[str]
@@ -161,7 +162,7 @@ class Launcher(ABC):
     ranks: ClassVar[RankNames | None] = None
     label: ClassVar[Label | None] = None
     signs: ClassVar[tuple[Sign, ...]] = ()
-    files: ClassVar[re.Pattern[str] | None] = None
+    files: ClassVar[str] = ""
 
     @abstractmethod
     def judge(self, job: Job, tools: Tools, /) -> Verdict:
@@ -173,7 +174,7 @@ class Launcher(ABC):
 
     def writes_files(self, options: Sequence[str]) -> bool:
         """Return whether these options have it write what ranks say into files."""
-        return self.files is not None and any(map(self.files.fullmatch, options))
+        return bool(self.files) and any(re.fullmatch(self.files, word.partition("=")[0]) for word in options)
 
     def label_for(self, options: Sequence[str]) -> Label | None:
         """Return how it can label what ranks say; None if it cannot, or if these options of the user do so already."""

@@ -20,6 +20,7 @@ class Sign:
     kind: NODE: a node has gone or cannot be reached. FAULT: its hardware or filesystem failed, as a rank on it says.
     SIGNAL, EXIT: a rank ended so. TIME: the job's time is over. WHERE: the next sign of how a rank ended is about this
     rank or node
+    pattern: a regular expression, which is compiled only when there is output to look at
     hint: what a line that matches surely holds; looking for it first is what makes looking at every line affordable
     ended: the number of the signal, where only words tell it
     cause: in words, where the line does not say it
@@ -27,14 +28,14 @@ class Sign:
 
     kind: str
     hint: str
-    pattern: re.Pattern[str]
+    pattern: str
     ended: int | None = None
     cause: str = ""
 
 
 def sign(kind: str, hint: str, pattern: str = "", ended: int | None = None) -> Sign:
     """Return a sign; without a pattern, a line that holds the hint."""
-    return Sign(kind, hint, re.compile(pattern or re.escape(hint)), ended)
+    return Sign(kind, hint, pattern or re.escape(hint), ended)
 
 
 SSH_SIGNS = (

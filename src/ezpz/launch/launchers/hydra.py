@@ -50,7 +50,7 @@ class Hydra(Launcher):
         sign(EXIT, "Abort(", r"\bAbort\((?P<status>-?\d+)\) on node (?P<rank>\d+)\b"),
         *SSH_SIGNS,
     )
-    files: ClassVar[re.Pattern[str] | None] = re.compile(r"-(out|err)file-pattern(=.*)?", re.DOTALL)
+    files = r"-(out|err)file-pattern"
 
     def judge(self, _job: Job, tools: Tools, /) -> Verdict:
         return told_by_version(tools, "HYDRA", "Intel(R) MPI")

@@ -51,7 +51,7 @@ class OpenMpi(Launcher):
         sign(EXIT, "MPI_ABORT was invoked", r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
         *SSH_SIGNS,
     )
-    files: ClassVar[re.Pattern[str] | None] = re.compile(r"--?output(-filename)?(=.*)?", re.DOTALL)
+    files = r"--?output(-filename)?"
 
     def judge(self, _job: Job, tools: Tools, /) -> Verdict:
         return told_by_version(tools, "Open MPI", "OpenRTE", "open-mpi")

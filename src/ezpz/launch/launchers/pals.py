@@ -40,7 +40,7 @@ class Pals(Launcher):
             EXIT, "exited with code", rf"(?:{NODE_GROUP}: )?\brank (?P<rank>\d+)\b.*? exited with code (?P<status>\d+)"
         ),
     )
-    files: ClassVar[re.Pattern[str] | None] = re.compile(r"(-[oe]|--(output|error))(=.*)?", re.DOTALL)
+    files = r"(-[oe]|--(output|error))"
 
     def judge(self, job: Job, tools: Tools, /) -> Verdict:
         if job.system is not PBS:

@@ -63,7 +63,7 @@ class Srun(Launcher):
         sign(EXIT, "Exited with exit code", _TASKS + r"Exited with exit code (?P<status>\d+)"),
         *(sign(SIGNAL, f": {word}", _TASKS + word, number) for word, number in _SIGNALS.items()),
     )
-    files: ClassVar[re.Pattern[str] | None] = re.compile(r"(-[oe]|--(output|error))(=.*)?", re.DOTALL)
+    files = r"(-[oe]|--(output|error))"
 
     def judge(self, job: Job, tools: Tools, /) -> Verdict:
         if job.system is not SLURM:
