@@ -346,6 +346,21 @@ def test_the_scheduler_of_the_page_runs(extended: Here) -> None:
     assert (allocation["scheduler"], allocation["job_id"], allocation["nodes"]) == ("lsf", "12", ["n7", "n8"])
 
 
+def test_the_launcher_of_the_page_runs(extended: Here) -> None:
+    hosts, stub = extended.folder / "hosts", extended.folder / "programs" / "aprun"
+    hosts.write_text("n1\nn2\n")
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/sh\nwhile [ "$1" != sh ]; do shift; done\nALPS_APP_PE=3 exec "$@"\n')
+    stub.chmod(0o755)
+    extended.environment |= {"PBS_NODEFILE": str(hosts), "PATH": f"{stub.parent}:{os.environ['PATH']}"}
+    line = ("launch", "--hsn", "off", "--ppn", "2", "--cpu-bind", "depth")
+    done = extended.run(*line, "--", "sh", "-c", "echo $RANK/$WORLD_SIZE $NODE_RANK")
+    assert (done.stdout, done.returncode) == ("3/4 1\n", 0), done.stderr
+    done = extended.run(*line, "--dry-run", "true")
+    assert "launcher  aprun: aprun is on PATH" in done.stdout
+    assert "command   aprun -n 4 -N 2 -L n1,n2 -cc depth sh -c" in done.stdout
+
+
 # Pages
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ezpz.cluster import network
+from ezpz.cluster.hostfile import is_named
 from ezpz.cluster.hostnames import check_name, fold, is_me, short
 from ezpz.cluster.model import Allocation, Node
-from ezpz.cluster.steps import REAL, Found, Inquiry, Step, System
+from ezpz.cluster.steps import REAL, Found, Inquiry, JobSystem, Step, System
 from ezpz.errors import PluginError, SchedulerError
 from ezpz.registry import Registry
 
@@ -50,6 +51,15 @@ def detect(
 def installed_steps(evidence: list[str]) -> tuple[Step, ...]:
     """The steps of every installed scheduler; a plugin that cannot be loaded becomes a line of evidence."""
     return tuple(step for name in SCHEDULERS.names() for step in _steps_of(name, evidence))
+
+
+def job_system_of(allocation: Allocation, environ: Mapping[str, str]) -> JobSystem | None:
+    """Return the scheduler whose job has these nodes, also when the user named some of them; None outside of a job."""
+    ordered = sorted(installed_steps([]), key=lambda step: step.rank)
+    systems = {step.system.name: step.system for step in ordered if step.system is not None}
+    if not is_named(allocation):
+        return systems.get(allocation.scheduler)
+    return next((each for each in reversed(systems.values()) if environ.get(each.job_variable)), None)
 
 
 def _steps_of(name: str, evidence: list[str]) -> tuple[Step, ...]:

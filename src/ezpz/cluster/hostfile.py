@@ -12,6 +12,8 @@ from ezpz.errors import BadHostName, HostfileError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ezpz.cluster.model import Allocation
+
 _SLOTS = re.compile(r"([^:]+):\d+", re.ASCII)
 _ATTRIBUTE = re.compile(r"[A-Za-z_-]+=\S*", re.ASCII)
 
@@ -56,6 +58,11 @@ def _parse_line(line: str, where: str) -> tuple[str, ...]:
         return expand(slots.group(1) if slots else host, where)
     except UsageError as e:
         raise HostfileError(e.message, hint=e.hint) from e
+
+
+def is_named(allocation: Allocation) -> bool:
+    """Return whether the user, and no scheduler, named the nodes."""
+    return allocation.scheduler in ("hosts", "hostfile")
 
 
 def from_hosts(inquiry: Inquiry) -> Answer:

@@ -9,9 +9,10 @@ import os
 import re
 
 from ezpz.cluster.hostfile import read_hostfile
-from ezpz.cluster.steps import Answer, Declined, Found, Inquiry, Job, Step, ask, only
+from ezpz.cluster.steps import Answer, Declined, Found, Inquiry, Job, JobSystem, Step, ask, only
 from ezpz.errors import HostfileError
 
+PBS = JobSystem("pbs", "PBS_JOBID")
 RETRY_WAITS = (1.0, 2.0, 4.0)  # seconds before each retry of qstat
 
 _JOB_ID = re.compile(r"\d+(\[\d*\])?(\.[A-Za-z0-9][A-Za-z0-9._-]*)?", re.ASCII)
@@ -30,7 +31,7 @@ def from_nodefile(inquiry: Inquiry) -> Answer:
         names = read_hostfile(path, inquiry.system.read)
     except HostfileError as e:
         return Declined(e.message, notable=True)
-    return Found("pbs", inquiry.environ.get("PBS_JOBID") or None, names, path)
+    return Found(PBS.name, inquiry.environ.get("PBS_JOBID") or None, names, path)
 
 
 def from_spool(inquiry: Inquiry) -> Answer:
@@ -51,7 +52,7 @@ def from_spool(inquiry: Inquiry) -> Answer:
             stale = e.message
             continue
         if inquiry.here(names):
-            return Found("pbs", job_id, names, f"{path}, which lists this host")
+            return Found(PBS.name, job_id, names, f"{path}, which lists this host")
         stale = f"{path} does not list this host, so PBS_JOBID is stale"
     if stale:
         return Declined(stale, notable=True)
@@ -91,7 +92,7 @@ def from_qstat(inquiry: Inquiry) -> Answer:
     here = [job for job in running if inquiry.here(job.names)]
     if here:
         job = only(here, _number(inquiry.environ.get("PBS_JOBID", "")), "PBS_JOBID")
-        return Found("pbs", job.id, job.names, f"job {job.id} of {user} runs on this host")
+        return Found(PBS.name, job.id, job.names, f"job {job.id} of {user} runs on this host")
     if running:
         return Declined(f"no running job of {user} has this host ({', '.join(map(str, running))})", notable=True)
     return Declined(f"{user} has no running job")
@@ -124,7 +125,7 @@ def parse_qstat(text: str) -> tuple[Job, ...]:
 
 
 STEPS = (
-    Step(30, "PBS_NODEFILE", from_nodefile),
-    Step(50, "PBS spool", from_spool),
-    Step(60, "qstat", from_qstat),
+    Step(30, "PBS_NODEFILE", from_nodefile, PBS, in_job=True),
+    Step(50, "PBS spool", from_spool, PBS, in_job=True),
+    Step(60, "qstat", from_qstat, PBS),
 )

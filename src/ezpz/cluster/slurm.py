@@ -6,10 +6,20 @@ Facts: the manual pages of sbatch ("OUTPUT ENVIRONMENT VARIABLES"), squeue and "
 from __future__ import annotations
 
 from ezpz.cluster.hostnames import expand
-from ezpz.cluster.steps import Answer, Declined, Found, Inquiry, Job, Step, ask, only
+from ezpz.cluster.steps import Answer, Declined, Found, Inquiry, Job, JobSystem, Step, ask, only
 from ezpz.errors import SchedulerError, UsageError
 
 HOW = "set by salloc, sbatch or srun"
+SLURM = JobSystem(
+    "slurm",
+    "SLURM_JOB_ID",
+    keeps_order=True,
+    ranks="SLURM_NTASKS_PER_NODE",
+    accelerators="SLURM_GPUS_ON_NODE",
+    cores="SLURM_JOB_CPUS_PER_NODE",
+    # A step that lost a node holds what it had until Slurm gives the node up: later steps overlap it.
+    again=(("SLURM_OVERLAP", "1"),),
+)
 
 
 def from_environment(inquiry: Inquiry) -> Answer:
@@ -19,7 +29,7 @@ def from_environment(inquiry: Inquiry) -> Answer:
     if not variables:
         return Declined("SLURM_JOB_NODELIST is not set")
     names = tuple(name for variable in variables for name in _expand(inquiry.environ[variable], variable))
-    return Found("slurm", job_id or None, names, f"{' and '.join(variables)}, {HOW}")
+    return Found(SLURM.name, job_id or None, names, f"{' and '.join(variables)}, {HOW}")
 
 
 def _group_variables(inquiry: Inquiry) -> tuple[str, ...]:
@@ -54,7 +64,7 @@ def from_squeue(inquiry: Inquiry) -> Answer:
     here = [job for job in jobs if inquiry.here(job.names)]
     _, wanted = inquiry.variable("SLURM_JOB_ID", "SLURM_JOBID")
     job = only(here or jobs, wanted, "SLURM_JOB_ID")
-    return Found("slurm", job.id, job.names, f"job {job.id} is your running job")
+    return Found(SLURM.name, job.id, job.names, f"job {job.id} is your running job")
 
 
 def parse_squeue(text: str) -> tuple[Job, ...]:
@@ -68,6 +78,6 @@ def parse_squeue(text: str) -> tuple[Job, ...]:
 
 
 STEPS = (
-    Step(70, "Slurm environment", from_environment),
-    Step(80, "squeue", from_squeue),
+    Step(70, "Slurm environment", from_environment, SLURM, in_job=True),
+    Step(80, "squeue", from_squeue, SLURM),
 )

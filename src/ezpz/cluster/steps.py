@@ -111,17 +111,40 @@ Answer: TypeAlias = "Found | Declined"
 
 
 @dataclass(frozen=True, slots=True)
+class JobSystem:
+    """What the rest of ezpz needs to know of a scheduler that runs jobs.
+
+    name: what its steps answer as `Found.scheduler`; job_variable: set inside its jobs, to the id of the job
+    keeps_order: ranks fill the nodes in the order of the job, whatever order the launcher names them in
+    ranks, accelerators, cores: variables that say how many of each the job has on a node; "" for none
+    again: variables for launchers that start ranks on nodes where the job has just lost some
+    """
+
+    name: str
+    job_variable: str
+    keeps_order: bool = False
+    ranks: str = ""
+    accelerators: str = ""
+    cores: str = ""
+    again: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One way to find the nodes. Steps are asked in the order of their ranks until one finds them.
 
     rank: 10 --hosts, 20 --hostfile, 30 PBS_NODEFILE, 40 HOSTFILE, 50 and 60 PBS, 70 and 80 Slurm, 1000 this host alone
     label: begins the step's line of evidence
     find: the question; it may raise an EzpzError, which ends the search
+    system: the scheduler that it finds jobs of, None where no job is found
+    in_job: reads what the job itself says, and starts nothing
     """
 
     rank: int
     label: str
     find: Callable[[Inquiry], Answer]
+    system: JobSystem | None = None
+    in_job: bool = False
 
 
 @dataclass(frozen=True, slots=True)

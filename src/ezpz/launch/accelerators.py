@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ezpz.cluster.model import Allocation
+    from ezpz.cluster.steps import JobSystem
 
 PATIENCE = 10.0  # seconds; nvidia-smi wakes the GPUs up
 SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
@@ -69,7 +70,7 @@ REAL = Sight()
 def per_node(
     site: tuple[str, int],
     allocation: Allocation,
-    scheduler: str,
+    system: JobSystem | None,
     environ: Mapping[str, str],
     sight: Sight = REAL,
 ) -> PerNode:
@@ -79,7 +80,7 @@ def per_node(
     the machine has. This host is asked only if it is one of the nodes: a login node is no measure of the others.
     """
     evidence: list[str] = []
-    for found, accelerators, why in _answers(site, allocation, scheduler, environ, sight):
+    for found, accelerators, why in _answers(site, allocation, system, environ, sight):
         if found:
             return PerNode(found, accelerators, why, tuple(evidence))
         evidence.append(f"ranks a node: {why}")
@@ -87,15 +88,19 @@ def per_node(
 
 
 def _answers(
-    site: tuple[str, int], allocation: Allocation, scheduler: str, environ: Mapping[str, str], sight: Sight
+    site: tuple[str, int],
+    allocation: Allocation,
+    system: JobSystem | None,
+    environ: Mapping[str, str],
+    sight: Sight,
 ) -> Iterator[tuple[int, int, str]]:
     """Ranks, accelerators and why, from one place after another; 0 ranks where there is no answer."""
-    slurm = scheduler == "slurm"
-    asked = _variable(environ, "SLURM_NTASKS_PER_NODE") if slurm else 0
-    gpus = _variable(environ, "SLURM_GPUS_ON_NODE") if slurm else 0
-    if asked:
-        yield asked, gpus or site[1], f"SLURM_NTASKS_PER_NODE is {asked}, which the job asked for"
-    yield gpus, gpus, f"SLURM_GPUS_ON_NODE is {gpus}" if gpus else "SLURM_GPUS_ON_NODE is not set"
+    if system is not None:
+        asked, gpus = _variable(environ, system.ranks), _variable(environ, system.accelerators)
+        if asked:
+            yield asked, gpus or site[1], f"{system.ranks} is {asked}, which the job asked for"
+        if system.accelerators:
+            yield gpus, gpus, f"{system.accelerators} is {gpus or 'not set'}"
     yield site[1], site[1], f"site {site[0]} has {site[1] or 'no known number of'} accelerators a node"
     if allocation.local is not None:
         cards = len(_NVIDIA.findall(sight.nvidia()))
@@ -104,16 +109,18 @@ def _answers(
         yield cards, cards, f"/dev/dri has {cards} render nodes here"
     else:
         yield 0, 0, "this host is none of the nodes, so it is not asked for its devices"
-    yield _cores(allocation, scheduler, environ, sight)
+    yield _cores(allocation, system, environ, sight)
 
 
-def _cores(allocation: Allocation, scheduler: str, environ: Mapping[str, str], sight: Sight) -> tuple[int, int, str]:
+def _cores(
+    allocation: Allocation, system: JobSystem | None, environ: Mapping[str, str], sight: Sight
+) -> tuple[int, int, str]:
     """The cores of a node of this job. Outside of a job nobody has said that all cores of these hosts are ours."""
-    if not scheduler:
+    if system is None:
         return 0, 0, "no accelerators, and outside of a job cores are not counted"
-    given = _variable(environ, "SLURM_JOB_CPUS_PER_NODE") if scheduler == "slurm" else 0
+    given = _variable(environ, system.cores)
     if given:
-        return given, 0, f"no accelerators, and the job has {given} CPUs a node (SLURM_JOB_CPUS_PER_NODE)"
+        return given, 0, f"no accelerators, and the job has {given} CPUs a node ({system.cores})"
     if allocation.local is None:
         return 0, 0, "this host is none of the nodes, so its cores are not counted"
     cores = sight.cores()

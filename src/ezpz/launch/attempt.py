@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ezpz.cluster.hostnames import fold
 from ezpz.launch import ranks
 from ezpz.launch.culprit import Cause, Placement, Witness
-from ezpz.launch.labels import label_of, with_labels
-from ezpz.launch.run import Ending, asked_to_end, carry_out
+from ezpz.launch.launchers.output_labels import with_labels
+from ezpz.launch.run import Ending, carry_out
 from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
 from ezpz.process import ENDING
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from ezpz.errors import EzpzError
     from ezpz.launch.care import Watching
     from ezpz.launch.journal import AttemptLog
-    from ezpz.launch.labels import Label
+    from ezpz.launch.launchers.output_labels import Label
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.report import Report
     from ezpz.process import Running
-
-LOCAL = "local"  # the launcher whose processes are the ranks themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +130,16 @@ class Attempt:
     def _asked_to_end(self) -> int:
         """The status of what has ended because it was asked to."""
         status, signals = self.ended.status, [number for number in self.ended.signals if number in ENDING]
-        return status if self.plan.launcher == LOCAL else asked_to_end(status, signals)
+        return self.plan.started_by.exit_status(status, signals)
 
     @property
     def _label(self) -> Label | None:
-        return label_of(self.plan.launcher, self.plan.job.options) if self.watching.labels else None
+        return self.plan.label if self.watching.labels else None
 
     def _manner(self, report: Report | None) -> Manner:
-        launcher = self.plan.launcher
         return Manner(
             label=self._label,
-            ours=launcher == LOCAL,
+            ours=self.plan.started_by.is_local,
             noise=tuple(re.compile(os.fsencode(pattern)) for pattern in self.watching.noise),
             progress=re.compile(os.fsencode(self.watching.progress)),
             end_when_lost=self.watching.end_when_lost or bool(self.plan.invocation.lost_line),
@@ -168,7 +165,7 @@ class Attempt:
         return self.ended.status
 
     def _record(self, began: float, seconds: float) -> Record:
-        if self.plan.launcher == LOCAL and self.ended.first is not None:
+        if self.plan.started_by.is_local and self.ended.first is not None:
             self.witness.saw(self.ended.first, self.ended.status)
         cause = self.witness.cause()
         return Record(

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz.child import Child, all_of
 from ezpz.cluster.hostnames import short
-from ezpz.cluster.remote import explain, srun_argv, ssh_argv
+from ezpz.cluster.remote import explain
+from ezpz.cluster.transports import TRANSPORTS
 from ezpz.errors import EzpzError, Interrupted, NodeLost, TimedOut
 from ezpz.launch.agent.checkup import MARK
 from ezpz.process import NOTICED, collected_signals
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from ezpz.cluster.model import Node
+    from ezpz.cluster.transports import Transport
     from ezpz.process import Signals
 
 AT_ONCE = 64  # ssh sessions that are being opened
@@ -67,7 +69,7 @@ def remote_command() -> str:
 def consult(nodes: tuple[Node, ...], request: Mapping[str, Any], *, transport: str, within: float) -> dict[str, Heard]:
     """What each node answers to the request (see `ezpz.launch.agent.checkup`), by its name. A failure is an answer.
 
-    transport: "ssh" or "srun". within: seconds that the program may take there. For the main thread only. Raises
+    transport: the name of one. within: seconds that the program may take there. For the main thread only. Raises
     Interrupted when a signal comes that asks to end, or that the time will soon be over.
     """
     with collected_signals(NOTICED) as signals:
@@ -101,10 +103,11 @@ async def _consult(nodes: tuple[Node, ...], request: bytes, transport: str, with
     gate = asyncio.Semaphore(AT_ONCE)
     remote = tuple(node for node in nodes if not node.is_local)
     acts = [_here(node, request, within) for node in nodes if node.is_local]
-    if transport == "srun" and remote:
-        acts.append(_by_srun(remote, request, within, gate))
+    way = TRANSPORTS[transport]
+    if way.at_once and remote:
+        acts.append(_all_at_once(way, remote, request, within, gate))
     else:
-        acts += [_by_ssh(node, request, within, gate) for node in remote]
+        acts += [_alone(way, node, request, within, gate) for node in remote]
     found: dict[str, Heard] = {}
     for answers in await all_of(acts):
         found.update(answers)
@@ -116,28 +119,28 @@ async def _here(node: Node, request: bytes, within: float) -> dict[str, Heard]:
     return {node.name: _only(await _ask(argv, request, within, (node,)), node)}
 
 
-async def _by_ssh(node: Node, request: bytes, within: float, gate: asyncio.Semaphore) -> dict[str, Heard]:
-    """By the node's address, and by its plain name if that fails."""
+async def _alone(
+    way: Transport, node: Node, request: bytes, within: float, gate: asyncio.Semaphore
+) -> dict[str, Heard]:
+    """Ask one node, in one way after another until it answers."""
     heard: Heard = NodeLost(f"{node.name}: it was not asked")
     async with gate:
-        for address in dict.fromkeys((node.address, node.given)):
-            heard = _only(await _ask(ssh_argv(address, remote_command()), request, within, (node,)), node)
+        for argv in way.argvs((node,), remote_command()):
+            heard = _only(await _ask(argv, request, within, (node,)), node)
             if isinstance(heard, Said):
                 break
     return {node.name: heard}
 
 
-async def _by_srun(nodes: tuple[Node, ...], request: bytes, within: float, gate: asyncio.Semaphore) -> dict[str, Heard]:
-    """One step for all of them; one for each if that gives no answer at all: a dead node may keep it from starting."""
-    found = await _ask(srun_argv(nodes, ("/bin/sh", "-c", remote_command())), request, within, nodes)
+async def _all_at_once(
+    way: Transport, nodes: tuple[Node, ...], request: bytes, within: float, gate: asyncio.Semaphore
+) -> dict[str, Heard]:
+    """Ask all nodes by one process; each alone if there is no answer at all: a dead node may keep it from starting."""
+    argv, *_ = way.argvs(nodes, remote_command())
+    found = await _ask(argv, request, within, nodes)
     if len(nodes) == 1 or any(isinstance(heard, Said) for heard in found.values()):
         return found
-
-    async def alone(node: Node) -> dict[str, Heard]:
-        async with gate:
-            return await _ask(srun_argv((node,), ("/bin/sh", "-c", remote_command())), request, within, (node,))
-
-    for each in await all_of(alone(node) for node in nodes):
+    for each in await all_of(_alone(way, node, request, within, gate) for node in nodes):
         found.update(each)
     return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.cluster.hostnames import short
 from ezpz.launch import evidence
-from ezpz.launch.evidence import EXIT, FAULT, NODE, SIGNAL, TIME, WHERE, Sign
+from ezpz.launch.launchers.failure_signs import EXIT, FAULT, NODE, SIGNAL, TIME, WHERE, Sign
 from ezpz.launch.ranks import unfold
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ class Witness:
     def __init__(self, placement: Placement, ranks: int, failures: Sequence[Failure] = ()) -> None:
         self.placement = placement
         self.ranks = ranks
-        own = (Sign(FAULT, "", re.compile(each.pattern), cause=each.cause) for each in failures if each.culprit)
-        self.signs = (*own, *evidence.SIGNS)
+        own = (Sign(FAULT, "", each.pattern, cause=each.cause) for each in failures if each.culprit)
+        self.signs = tuple((sign, re.compile(sign.pattern)) for sign in (*own, *evidence.signs()))
         self.victim_signs = tuple(re.compile(each.pattern) for each in failures if not each.culprit)
         self._own = tuple(re.compile(each.pattern) for each in failures)
         self._anchored = any(_ANCHORED.search(each.pattern) for each in failures)
@@ -133,8 +133,8 @@ class Witness:
             return
         if len(self._findings) >= MOST_FINDINGS:
             return
-        for sign in [sign for sign in self.signs if sign.hint in line]:
-            match = sign.pattern.search(line)
+        for sign, pattern in [(sign, pattern) for sign, pattern in self.signs if sign.hint in line]:
+            match = pattern.search(line)
             if match is not None and self._note(sign, match.groupdict(), line.strip(), rank, node):
                 return
 

@@ -9,21 +9,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ezpz.cluster import network
-from ezpz.cluster.detect import detect, installed_steps
+from ezpz.cluster.detect import detect, installed_steps, job_system_of
+from ezpz.cluster.hostfile import is_named
 from ezpz.cluster.steps import REAL, System
 from ezpz.errors import SchedulerError
 from ezpz.launch import accelerators, roster, site
 from ezpz.launch.home import find_home
-from ezpz.launch.launchers import Tools, scheduler_of
+from ezpz.launch.launchers.base import PathTools, Tools
 from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest, plan
 from ezpz.launch.rendezvous import rendezvous
-from ezpz.launch.run import PathTools
 from ezpz.launch.topology import NodeCount, PerNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ezpz.cluster.model import Allocation, Node
+    from ezpz.cluster.steps import JobSystem
     from ezpz.launch.home import Home
     from ezpz.launch.topology import Wish
 
@@ -81,7 +82,7 @@ class Outlook:
 
         A MASTER_ADDR of the environment was about the job's first node.
         """
-        nodes = _placed(allocation.nodes, self.allocation, scheduler_of(self.allocation, self.environ))
+        nodes = _placed(allocation.nodes, self.allocation, job_system_of(self.allocation, self.environ))
         allocation = replace(allocation, nodes=nodes)
         wish = self.request.wish
         count = len(nodes)
@@ -127,7 +128,7 @@ def find_nodes(question: Question, environ: Mapping[str, str], home: Home | None
     allocation = detect(
         hosts=question.hosts, hostfile=question.hostfile, hsn=question.hsn, environ=environ, system=world.system
     )
-    if allocation.scheduler in ("hosts", "hostfile"):
+    if is_named(allocation):
         allocation = _of_job(allocation, question, environ, world)
     failed = question.failed
     if failed is None:
@@ -144,19 +145,19 @@ def _failed(home: Home, allocation: Allocation, environ: Mapping[str, str], worl
 
 def _of_job(allocation: Allocation, question: Question, environ: Mapping[str, str], world: World) -> Allocation:
     """The nodes that the user names, as the job that we are in has them; as they are where there is no job."""
-    steps = [step for step in installed_steps([]) if step.label in roster.JOB_STEPS]
+    steps = [step for step in installed_steps([]) if step.in_job]
     try:
         job = detect(hsn=network.OFF, environ=environ, system=world.system, steps=steps)
     except SchedulerError:
         return allocation
     named = "--hosts" if question.hosts is not None else f"the hostfile {question.hostfile or environ.get('HOSTFILE')}"
     nodes = roster.inside(allocation.nodes, job, named)
-    return replace(allocation, nodes=_placed(nodes, job, job.scheduler))
+    return replace(allocation, nodes=_placed(nodes, job, job_system_of(job, environ)))
 
 
-def _placed(nodes: tuple[Node, ...], job: Allocation, scheduler: str) -> tuple[Node, ...]:
+def _placed(nodes: tuple[Node, ...], job: Allocation, system: JobSystem | None) -> tuple[Node, ...]:
     """The nodes in the order in which ranks fill them: srun has one of its own, the others take ours."""
-    return roster.in_order(nodes, job.nodes) if scheduler == "slurm" else nodes
+    return roster.in_order(nodes, job.nodes) if system is not None and system.keeps_order else nodes
 
 
 def _per_node(
@@ -165,8 +166,8 @@ def _per_node(
     """How many ranks a node takes; not looked for when the user's numbers say it all."""
     if wish.gpus_per_rank is None and (wish.ppn is not None or wish.nproc is not None):
         return PerNode()
-    scheduler = scheduler_of(allocation, environ)
-    return accelerators.per_node((chosen.name, chosen.accelerators), allocation, scheduler, environ, world.sight)
+    system = job_system_of(allocation, environ)
+    return accelerators.per_node((chosen.name, chosen.accelerators), allocation, system, environ, world.sight)
 
 
 def _with_binding(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchRequest:

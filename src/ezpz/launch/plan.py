@@ -7,17 +7,27 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ezpz.cluster.detect import job_system_of
 from ezpz.cluster.hostnames import fold
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch import wrapper
-from ezpz.launch.labels import label_of, with_labels
-from ezpz.launch.launchers import LAUNCHERS, Invocation, Job, Launcher, Tools, Verdict, binding
+from ezpz.launch.launchers.base import (
+    LAUNCHERS,
+    Invocation,
+    Job,
+    Launcher,
+    RankNames,
+    Tools,
+    Verdict,
+    binding,
+    installed,
+)
+from ezpz.launch.launchers.output_labels import Label, with_labels
 from ezpz.launch.masking import mask_environment, mask_words
 from ezpz.launch.rendezvous import Rendezvous
 from ezpz.launch.shown import pasteable
 from ezpz.launch.site import Site
 from ezpz.launch.topology import PerNode, Topology, Wish, spread
-from ezpz.launch.wrapper import RankNames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +83,7 @@ class LaunchPlan:
     evidence: one line for each number that was inferred and each launcher that was passed over
     """
 
-    launcher: str
+    started_by: Launcher
     reason: str
     evidence: tuple[str, ...]
     invocation: Invocation
@@ -84,6 +94,16 @@ class LaunchPlan:
     variables: Mapping[str, str] = field(default_factory=dict)
     spares: tuple[Node, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def launcher(self) -> str:
+        """The name of the launcher."""
+        return self.started_by.name
+
+    @property
+    def label(self) -> Label | None:
+        """How the launcher can tell which rank says what; None if it cannot, or does already."""
+        return self.started_by.label_for(self.job.options)
 
     @property
     def site(self) -> Site:
@@ -97,7 +117,7 @@ class LaunchPlan:
 
     def labelled(self) -> LaunchPlan:
         """The same run, the launcher asked to tell which rank says what."""
-        argv = with_labels(label_of(self.launcher, self.job.options), self.invocation.argv)
+        argv = with_labels(self.label, self.invocation.argv)
         return replace(self, invocation=replace(self.invocation, argv=argv))
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,10 +168,11 @@ def plan(
     *,
     environ: Mapping[str, str],
     facts: Facts | None = None,
-    launchers: Sequence[Launcher] = LAUNCHERS,
+    launchers: Sequence[Launcher] | None = None,
 ) -> LaunchPlan:
     """Decide how to start the command.
 
+    launchers: in place of those that are installed
     Raises UsageError for numbers that do not fit and an unknown launcher, NotEnoughNodes and LauncherMissing.
     """
     facts = facts or Facts()
@@ -164,7 +185,8 @@ def plan(
     spares = allocation.nodes[topology.nodes : topology.nodes + topology.spares]
     numbers = (topology.ranks, topology.ppn)
     gpus, chosen = request.wish.gpus_per_rank, request.launcher is not None
-    bare = Job(request.command, used, *numbers, environ, gpus_per_rank=gpus, chosen=chosen)
+    system = job_system_of(used, environ)
+    bare = Job(request.command, used, *numbers, environ, gpus_per_rank=gpus, chosen=chosen, system=system)
     launcher, verdict, passed = _first_able(launchers, bare, tools, request.launcher)
     variables = {"MASTER_ADDR": facts.rendezvous.address, "MASTER_PORT": str(facts.rendezvous.port)}
     job, warnings = _complete(replace(bare, program=verdict.program), launcher, request, facts, topology, variables)
@@ -174,7 +196,7 @@ def plan(
             invocation, ranks=tuple(_own_variables(own, variables, request, facts) for own in invocation.ranks)
         )
     return LaunchPlan(
-        launcher.name,
+        launcher,
         verdict.why,
         (*facts.evidence, *facts.per_node.evidence, *topology.evidence, *facts.rendezvous.evidence, *passed),
         invocation,
@@ -190,6 +212,8 @@ def plan(
 
 def _named(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher]:
     wanted = [launcher for launcher in launchers if name in (None, launcher.name)]
+    if not wanted and name in LAUNCHERS.names():
+        LAUNCHERS.load(str(name))  # raises: it is declared, and was not among those that can be loaded
     if not wanted:
         names = dict.fromkeys(launcher.name for launcher in launchers)
         raise UsageError(f"--launcher '{name}': there is no such launcher", hint=f"choose one of: {', '.join(names)}")
@@ -197,11 +221,11 @@ def _named(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher
 
 
 def _first_able(
-    launchers: Sequence[Launcher], job: Job, tools: Tools, wanted: str | None
+    launchers: Sequence[Launcher] | None, job: Job, tools: Tools, wanted: str | None
 ) -> tuple[Launcher, Verdict, tuple[str, ...]]:
     """The first launcher that can, of those that are `wanted`, its verdict, and why those before it cannot."""
     passed: list[str] = []
-    for launcher in _named(launchers, wanted):
+    for launcher in _named(installed(passed) if launchers is None else launchers, wanted):
         verdict = launcher.judge(job, tools)
         if verdict.able:
             return launcher, verdict, tuple(passed)

@@ -24,8 +24,6 @@ ASKED = 3  # nodes
 PATIENCE = 10.0  # seconds for one of them
 LIST_LIMIT = 1 << 20  # bytes
 _LIST = "EZPZ-FAILED "
-JOB_STEPS = ("PBS_NODEFILE", "PBS spool", "Slurm environment")
-"""The steps of discovery that read what the job itself says, and start nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import os
-import re
 import secrets
 import shlex
-import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,54 +19,25 @@ from ezpz.errors import (
     LauncherFailed,
     LauncherMissing,
     NodeLost,
-    TimedOut,
     ToolMissing,
 )
 from ezpz.launch import wrapper
 from ezpz.launch.ears import Ears
-from ezpz.launch.launchers import HOSTFILE, Local
-from ezpz.launch.relay import relay_of
+from ezpz.launch.launchers.base import HOSTFILE
 from ezpz.launch.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ezpz.cluster.model import Node
-    from ezpz.launch.launchers import Invocation
+    from ezpz.launch.launchers.base import Invocation
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.wrapper import Mark
 
 GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for instance to write a checkpoint
-PATIENCE = 10.0  # seconds for `mpiexec --version`
-SIGNALS = {"Killed": 9, "Aborted": 6, "Segmentation fault": 11, "Bus error": 7, "Terminated": 15}
 SPARES = "with --spares and --max-restarts it starts again without such a node"
 LACKING = (wrapper.ABSENT, wrapper.HOMELESS, wrapper.FOREIGN)
 ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
-_ELSEWHERE = re.compile(r"(-[oe]|--(output|error)|-(out|err)file-pattern|--?output-filename)(=.*)?", re.DOTALL)
-"""An option by which a launcher writes what ranks say into files, so that what they report does not come here."""
-
-
-@dataclass(frozen=True)
-class PathTools:
-    """The programs on PATH, each asked for its version at most once."""
-
-    def path(self, name: str) -> str:
-        """Where the program is, links resolved, or "" if it is not on PATH."""
-        found = shutil.which(name)
-        return os.path.realpath(found) if found else ""
-
-    def version(self, name: str) -> str:
-        """What `NAME --version` prints, on whatever stream; "" when it cannot say within 10 s."""
-        return _version(name)
-
-
-@functools.cache
-def _version(name: str) -> str:
-    try:
-        done = process.run((name, "--version"), timeout=PATIENCE)
-    except (ToolMissing, TimedOut):
-        return ""
-    return f"{done.out}\n{done.err}"
 
 
 def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None = None, grace: float = GRACE) -> int:
@@ -109,13 +77,12 @@ def carry_out(
     Raises CommandNotFound and LauncherMissing when nothing can be started here, and what `through` raises.
     """
     envs = [{**environ, **extra} for extra in plan.invocation.ranks]
-    relay = relay_of(plan, environ)
     asked: list[int] = []
 
     def pass_on(running: process.Running, number: int) -> None:
         if number in process.ENDING:
             asked.append(number)
-        relay(running, number)
+        plan.started_by.forward_signal(running, number, plan.job)
 
     run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
     name = f"{wrapper.NAME}-{secrets.token_hex(4)}"
@@ -123,11 +90,11 @@ def carry_out(
     try:
         with _argv(plan.invocation) as argv:
             place = wrapper.place(argv)
-            if place is None or any(map(_ELSEWHERE.fullmatch, plan.job.options)):
+            if place is None or plan.started_by.writes_files(plan.job.options):
                 return Ending(run(argv, report=None))
             argv[place] = report.name
             status = run(argv, report=report)
-            return judged(plan, status if plan.launcher == Local.name else asked_to_end(status, asked), report)
+            return judged(plan, plan.started_by.exit_status(status, asked), report)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
     except BrokenPipeError:  # nobody reads what it says
@@ -174,11 +141,6 @@ def _argv(invocation: Invocation) -> Iterator[list[str]]:
         yield argv
 
 
-def asked_to_end(status: int, signals: Sequence[int]) -> int:
-    """The status of a launcher that has got these signals. MPICH's may be the bare number of one, or 255. Pure."""
-    return 128 + signals[-1] if signals and status in (*signals, 255) else status
-
-
 def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
     """What the status of a launcher means, as far as its ranks have reported. Pure."""
     error = verdict(plan, status, report.marks, report.last.decode(errors="replace"))
@@ -193,20 +155,12 @@ def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:
     if status not in ENDED and lost in {name for node in plan.job.allocation.nodes for name in _names(node)}:
         error = NodeLost(f"{lost} was lost while the command ran", hint=SPARES)
         return Ending(status or error.exit_code, error)
-    return Ending(_status(told, status), error, tuple(sorted(lacking)))
+    return Ending(plan.started_by.rank_status(status, told), error, tuple(sorted(lacking)))
 
 
 def _names(node: Node) -> tuple[str, str]:
     """What a launcher may call a node, in short."""
     return node.name, short(node.address)
-
-
-def _status(told: Mapping[str, bytes | None], status: int) -> int:
-    """The exit status, which a line about the first rank that failed may tell better than the launcher's own."""
-    code, by = told.get("code"), told.get("signal")
-    if status and code:
-        return int(code) % 256 or status
-    return 128 + SIGNALS[by.decode()] if status and by else status
 
 
 def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> EzpzError | None:
@@ -231,7 +185,7 @@ def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> 
         return CommandNotFound(
             f"'{command}' is not on {fold(absent)}, or is no program there", hint="give its full path, or --env"
         )
-    if status == 0 or marks or status in ENDED or plan.launcher == Local.name:
+    if status == 0 or marks or status in ENDED or plan.started_by.is_local:
         return None
     last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
     return LauncherFailed(

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from ezpz.launch.labels import HOLD
+from ezpz.launch.launchers.output_labels import HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from ezpz.launch.launchers import HOSTFILE
+from ezpz.launch.launchers.base import HOSTFILE
 from ezpz.launch.masking import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ezpz.launch.launchers import Invocation
+    from ezpz.launch.launchers.base import Invocation
 
 
 def pasteable(invocation: Invocation, environ: Mapping[str, str]) -> str:

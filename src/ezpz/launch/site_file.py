@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ezpz.errors import SiteFileError, UsageError
-from ezpz.launch.launchers import LAUNCHERS, binding
+from ezpz.launch.launchers.base import binding, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,6 @@ KEYS = (
     *("description", "accelerators", "visible-devices", "with-devices"),
     *("noise", "match", "options", "cpu-bind", "failure"),
 )
-NAMES = tuple(dict.fromkeys(launcher.name for launcher in LAUNCHERS if launcher.ranks))
 
 _LINE = re.compile(r"at line (\d+)")
 _HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?")
@@ -123,8 +123,8 @@ class _Check:
         """The entries of a table whose keys are launchers, each with its dotted key."""
         for launcher, entry in self.table(key, value).items():
             where = f"{key}.{launcher}"
-            if launcher not in NAMES:
-                self.complain(where, f"there is no launcher {launcher!r}", f"it may be {', '.join(NAMES)}")
+            if launcher not in _names():
+                self.complain(where, f"there is no launcher {launcher!r}", f"it may be {', '.join(_names())}")
             yield where, entry
 
     def options(self, key: str, value: Any) -> None:
@@ -159,6 +159,12 @@ class _Check:
 
     def complain(self, key: str, what: str, hint: str = "mend the file, or remove it", *, within: str = "") -> NoReturn:
         raise SiteFileError(f"{self.path}:{line_of(self.text, key, within)}: {what}", hint=hint)
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    """Return the names of the launchers that take options."""
+    return tuple(dict.fromkeys(launcher.name for launcher in installed([]) if launcher.ranks))
 
 
 def _last(key: str) -> str:

@@ -105,7 +105,7 @@ class Supervisor:
 
     def _run(self) -> Outcome:
         policy = bounds(self.care, self.planned)
-        self.transport = "srun" if self.planned.launcher == "srun" and "SLURM_JOB_ID" in self.world.environ else "ssh"
+        self.transport = self.planned.started_by.transport(self.world.environ)
         journal = Journal(self.care.log_dir) if self.care.log_dir is not None else None
         whatever = not asked_for(self.planned)
         fit = self._checked(1 if whatever else policy.fewest)
@@ -192,8 +192,10 @@ class Supervisor:
         return self.planned if allocation.nodes == shown else self.world.replan(allocation)
 
     def _environ(self, start: Start) -> Mapping[str, str]:
-        """A step of Slurm's that lost a node holds what it had until Slurm gives the node up: later ones overlap it."""
-        return {**self.world.environ, "SLURM_OVERLAP": "1"} if start.attempt > 1 else self.world.environ
+        """The environment of the launcher, which the scheduler may want to be told that an attempt failed before."""
+        system = self.planned.job.system
+        again = system.again if system is not None and start.attempt > 1 else ()
+        return {**self.world.environ, **dict(again)}
 
     def _keep(self, record: Record, journal: Journal | None) -> None:
         self.records.append(record)

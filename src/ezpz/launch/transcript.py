@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.launch.complaints import WORDS, Complaints
-from ezpz.launch.evidence import HINTS
-from ezpz.launch.labels import Apart
+from ezpz.launch.evidence import hints
+from ezpz.launch.launchers.output_labels import LabelParser
 from ezpz.launch.report import Sieve
 from ezpz.launch.screen import Lines, Screen
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ezpz.launch.culprit import Witness
-    from ezpz.launch.labels import Label, Piece
+    from ezpz.launch.launchers.output_labels import Label, LabeledText
     from ezpz.launch.report import Report
 
 Stream: TypeAlias = "tuple[int, str]"
@@ -56,7 +57,7 @@ class Transcript:
         self.log = log
         self.complaints = Complaints()
         self.progressed = False
-        self._apart: dict[Stream, Apart] = {}
+        self._apart: dict[Stream, LabelParser] = {}
         self._voices: dict[Voice, tuple[Screen, Lines]] = {}
         self._sieves: dict[Voice, Sieve] = {}
         self._waiting: set[Stream | Voice] = set()
@@ -81,7 +82,7 @@ class Transcript:
         """Output of one copy's stream; what of it is shown."""
         apart = self._apart.get((which, name))
         if apart is None:
-            apart = self._apart[which, name] = Apart(self.manner.label, which if self.manner.ours else None)
+            apart = self._apart[which, name] = LabelParser(self.manner.label, which if self.manner.ours else None)
         self._telling = self._tells(apart.held + data)
         shown = b"".join(self._say(which, name, piece, now) for piece in apart.feed(data, now))
         self._wait((which, name), apart.due)
@@ -91,14 +92,14 @@ class Transcript:
     def _tells(self, data: bytes) -> bool:
         """Whether a line of some output may tell something: much cheaper to find out than for each line by itself."""
         small = data.decode("latin-1").lower()
-        return any(word in small for word in _TELLING) or self.witness.may_tell(data.decode(errors="replace"))
+        return any(word in small for word in _telling()) or self.witness.may_tell(data.decode(errors="replace"))
 
     def _write_down(self) -> None:
         if self._said:
             self.log(self._said)
             self._said = []
 
-    def _say(self, which: int, name: str, piece: Piece, now: float) -> bytes:
+    def _say(self, which: int, name: str, piece: LabeledText, now: float) -> bytes:
         voice = (which, name, piece.rank)
         if voice not in self._voices:
             self._voices[voice] = (Screen(self.manner.noise, shared=self.manner.label is not None), Lines())
@@ -166,7 +167,7 @@ class Transcript:
         self._write_down()
         return [(name, data) for name, data in shown if data]
 
-    def _streams(self, now: float) -> list[tuple[Stream, Apart]]:
+    def _streams(self, now: float) -> list[tuple[Stream, LabelParser]]:
         return [(each, self._apart[each]) for each in self._waiting if len(each) == 2 and self._apart[each].due <= now]
 
     def doomed(self, now: float) -> bool:
@@ -178,6 +179,8 @@ class Transcript:
         self.witness.is_over = True
 
 
-_TELLING = tuple(
-    dict.fromkeys((*WORDS, *(hint.lower() for hint in HINTS if not any(w in hint.lower() for w in WORDS))))
-)
+@functools.cache
+def _telling() -> tuple[str, ...]:
+    """Return the words of which at least one is in whatever line tells something."""
+    more = (hint.lower() for hint in hints())
+    return tuple(dict.fromkeys((*WORDS, *(hint for hint in more if not any(word in hint for word in WORDS)))))

@@ -158,7 +158,7 @@ def care_of(options: dict[str, Any], planned: LaunchPlan) -> Care:
     from ezpz.launch.care import Care, Watching
 
     again = options["max_restarts"] > 0
-    local = planned.launcher == "local" and sys.stdout.isatty()
+    local = planned.started_by.is_local and sys.stdout.isatty()
     watching = Watching(
         idle=options["idle_timeout"],
         grace=options["grace"],

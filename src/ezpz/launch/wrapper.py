@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ezpz.launch.home import Home
+    from ezpz.launch.launchers.base import RankNames
     from ezpz.launch.topology import Topology
 
 NAME = "ezpz"
@@ -24,23 +25,6 @@ NOT_FOUND = 51  # exit status: `errors.CommandNotFound`
 
 _LABEL = rb"(?:(?m:^)\[?\d+(?:,\d+)?\]?(?:<stderr>)?:? ?)?"  # what launchers put before a line when asked for labels
 _MARK = re.compile(_LABEL + rb"\x1e(?P<name>ezpz-[0-9a-f]+) (?P<what>[a-z]+) (?P<rank>\d+) (?P<host>[^ \x1e\n]*)\x1e\n")
-
-
-@dataclass(frozen=True, slots=True)
-class RankNames:
-    """The variables by which a launcher tells a rank who it is; "" for what it does not tell.
-
-    tasks: one that lists the ranks of all nodes, as Slurm writes it: 12(x3),4
-    has_devices: the launcher itself gives each rank its accelerators
-    """
-
-    rank: str
-    size: str
-    local_rank: str = ""
-    local_size: str = ""
-    node_rank: str = ""
-    tasks: str = ""
-    has_devices: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +87,7 @@ def _who(names: RankNames, topology: Topology) -> tuple[str, ...]:
     left = f"WORLD_SIZE-NODE_RANK*{ppn}"
     computed = (
         f"RANK=${{{names.rank}:-0}}",
-        f"WORLD_SIZE=${{{names.size}:-{topology.ranks}}}",
+        _known(names.size, "WORLD_SIZE", str(topology.ranks)),
         _known(names.local_rank, "LOCAL_RANK", f"$((RANK%{ppn}))"),
         _known(names.node_rank, "NODE_RANK", f"$((RANK/{ppn}))"),
         _known(names.local_size, "LOCAL_WORLD_SIZE", f"$(({left}<{ppn}?{left}:{ppn}))"),

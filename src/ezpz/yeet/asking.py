@@ -21,6 +21,7 @@ from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.line import ProcessLine
 from ezpz.yeet.session import BOOTSTRAP, MISSING, PLAIN, PYTHONS, Session, bundle
+from ezpz.yeet.transports import AGENT_TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,12 +58,12 @@ def own_pythons() -> tuple[str, ...]:
 class Asking:
     """Asks nodes, this host among them. A node's failure is an answer: the EzpzError in its place.
 
-    transport: "ssh" or "srun"; keep: sessions stay open for the next question
+    transport: the name of one; keep: sessions stay open for the next question
     """
 
     def __init__(self, nodes: tuple[Node, ...], transport: str = "ssh", *, keep: bool = False) -> None:
         self.nodes = nodes
-        self.transport = transport
+        self.transport = AGENT_TRANSPORTS[transport]
         self.keep = keep
         self._sessions: dict[Node, Session] = {}
         self._lost: dict[Node, EzpzError] = {}
@@ -72,7 +73,7 @@ class Asking:
         remote = tuple(node for node in self.nodes if not node.is_local)
         raise_open_files(len(remote))
         self._gate = handshakes()
-        if remote and (self.transport == "srun" or len(remote) > MANY):
+        if remote and (self.transport.at_once or len(remote) > MANY):
             await self._start(remote)
         return self
 
@@ -82,10 +83,10 @@ class Asking:
             await self._startup.close()
 
     async def _start(self, remote: tuple[Node, ...]) -> None:
-        from ezpz.yeet.fanout.stream.startup import FAN, Invitation, SrunStartup, SshStartup
+        from ezpz.yeet.fanout.stream.startup import FAN, Invitation
 
         invitation = Invitation(secrets.token_bytes(32), "this host", STALL, own_pythons())
-        self._startup = SrunStartup(invitation) if self.transport == "srun" else SshStartup(invitation, self._gate, FAN)
+        self._startup = self.transport.starter(invitation, self._gate, FAN)
         for node, found in (await self._startup.open(remote)).items():
             if isinstance(found, Session):
                 self._sessions[node] = found

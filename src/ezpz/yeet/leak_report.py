@@ -18,6 +18,7 @@ from ezpz.yeet.agent.standing import look
 from ezpz.yeet.asking import STALL, own_pythons
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.session import Session
+from ezpz.yeet.transports import AGENT_TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -76,7 +77,7 @@ class LeakReport:
 def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, str], transport: str) -> LeakReport:
     """Look for leaks on one node that has a version: on this host, else on the first that answers.
 
-    environ: of the job; transport: "ssh" or "srun"
+    environ: of the job; transport: the name of one
     Raises EzpzError: NodesFailed when no node has one, SmokeFailed, TimedOut.
     """
     local = allocation.local
@@ -122,23 +123,24 @@ async def _leaks_elsewhere(
 
 @contextlib.asynccontextmanager
 async def _opener(nodes: tuple[Node, ...], transport: str) -> AsyncIterator[Opener]:
-    """What opens a session to a node: an ssh for each, some at once; or one srun that has started all agents."""
-    if transport != "srun":
+    """What opens a session to a node: a process for each, some at once; or one that has started all agents."""
+    way, gate = AGENT_TRANSPORTS[transport], handshakes()
+    if not way.at_once:
         raise_open_files(len(nodes))
-        gate = handshakes()
 
-        async def by_ssh(node: Node) -> Session:
+        async def one_by_one(node: Node) -> Session:
             async with gate:
                 return await Session.open(node)
 
-        yield by_ssh
+        yield one_by_one
         return
-    from ezpz.yeet.fanout.stream.startup import Invitation, SrunStartup
+    from ezpz.yeet.fanout.stream.startup import FAN, Invitation
 
-    startup = SrunStartup(Invitation(secrets.token_bytes(32), "this host", STALL, own_pythons()))
+    invitation = Invitation(secrets.token_bytes(32), "this host", STALL, own_pythons())
+    startup = way.starter(invitation, gate, FAN)
     started: dict[Node, Session | EzpzError] = {}
 
-    async def by_srun(node: Node) -> Session:
+    async def started_already(node: Node) -> Session:
         session = started[node]
         if isinstance(session, EzpzError):
             raise session
@@ -146,7 +148,7 @@ async def _opener(nodes: tuple[Node, ...], transport: str) -> AsyncIterator[Open
 
     try:
         started.update(await startup.open(nodes))
-        yield by_srun
+        yield started_already
     finally:
         await all_of(session.close() for session in started.values() if isinstance(session, Session))
         await startup.close()

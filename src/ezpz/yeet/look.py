@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz.cluster.detect import detect
+from ezpz.cluster.transports import usable
 from ezpz.errors import UsageError
 from ezpz.yeet.boundary import COMMON
 from ezpz.yeet.copy.base import STRATEGIES, choose
@@ -50,8 +50,7 @@ def look(request: Request, environ: Mapping[str, str]) -> Sight:
         refuse_prefix(request.orig_prefix)
     destination_of(request, source)  # what makes no sense is said before any node is bothered
     threshold(request, len(allocation.nodes))
-    in_job = bool(environ.get("SLURM_JOB_ID")) and shutil.which("srun") is not None
-    transport = transport_choice(request, allocation, engine.transports, srun=in_job)
+    transport = transport_choice(request, allocation, engine.transports, usable(environ))
     return Sight(source, allocation, strategy, transport)
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz.cluster.hostnames import fold
+from ezpz.cluster.transports import AUTO, TRANSPORTS
 from ezpz.errors import UsageError
 from ezpz.yeet.source import Source, default_destination
 
 if TYPE_CHECKING:
     from ezpz.cluster.model import Allocation, Node
+    from ezpz.cluster.transports import Transport
     from ezpz.yeet.scan import Scan
 
 UNQUOTABLE = '":\\\n'
@@ -22,7 +24,7 @@ DEFAULT_ENGINE = "stream"
 class Request:
     """What the user asked for, exactly; None where they said nothing.
 
-    transport: "auto", "ssh" or "srun"; encrypt: nothing leaves a host but through ssh
+    transport: "auto", or the name of one; encrypt: nothing leaves a host but through ssh
     base: "auto", "embed" or "keep"; editable: "snapshot", "keep" or "refuse"; compile: "auto" or "never"
     orig_prefix: where the environment in an archive stood
     checksum: the source is read again whatever its sizes and times say
@@ -188,24 +190,35 @@ def destination_of(request: Request, source: Source) -> str:
     return destination
 
 
-def transport_choice(request: Request, allocation: Allocation, able: tuple[str, ...], *, srun: bool) -> Choice:
+def transport_choice(
+    request: Request, allocation: Allocation, able: tuple[str, ...], usable: tuple[str, ...]
+) -> Choice:
     """How agents are started, and the reason. Raises UsageError.
 
-    able: the transports that the engine can do with; srun: this is inside a Slurm job that has one
+    able: the transports that the engine can do with; usable: those that can be used from here
     """
-    if request.transport == "srun":
-        if request.encrypt or "srun" not in able:
-            other = "--encrypt" if request.encrypt else f"--engine {request.engine}"
-            raise UsageError(f"--transport srun excludes {other}, which needs ssh", hint="leave one of them out")
-        if not srun:
-            hint = "run it in the job script, or with --transport ssh"
-            raise UsageError("--transport srun works inside a Slurm job only", hint=hint)
-        return Choice("srun", "asked for")
-    if request.transport == "ssh":
-        return Choice("ssh", "asked for")
-    if srun and allocation.scheduler == "slurm" and "srun" in able and not request.encrypt:
-        return Choice("srun", f"inside Slurm job {allocation.job_id or ''}".strip())
+    if request.transport != AUTO:
+        return _asked_for(TRANSPORTS[request.transport], request, able, usable)
+    for name, each in TRANSPORTS.items():
+        fits = name in able and name in usable and (each.is_private or not request.encrypt)
+        if fits and each.reason(allocation):
+            return Choice(name, each.reason(allocation))
     return SSH
+
+
+def _asked_for(wanted: Transport, request: Request, able: tuple[str, ...], usable: tuple[str, ...]) -> Choice:
+    """The transport that the user wants. Raises UsageError if something else excludes it, or it cannot work here."""
+    name = wanted.name
+    if request.encrypt and not wanted.is_private:
+        private = " or ".join(each.name for each in TRANSPORTS.values() if each.is_private)
+        raise UsageError(f"--transport {name} excludes --encrypt, which needs {private}", hint="leave one of them out")
+    if name not in able:
+        other = f"--engine {request.engine}, which needs {' or '.join(able)}"
+        raise UsageError(f"--transport {name} excludes {other}", hint="leave one of them out")
+    if name not in usable:
+        hint = f"run it in the job script, or with --transport {SSH.name}"
+        raise UsageError(f"--transport {name} works inside {wanted.only_in} only", hint=hint)
+    return Choice(name, "asked for")
 
 
 def engine_choice(request: Request) -> Choice:

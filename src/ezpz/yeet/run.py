@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import all_of, in_thread
+from ezpz.cluster.transports import TRANSPORTS
 from ezpz.errors import EzpzError, Interrupted, StaleList
 from ezpz.process import Stopped, find
 from ezpz.yeet.boundary import on_shared_filesystem
@@ -48,7 +49,7 @@ def execute(run: str, request: Request, environ: Mapping[str, str], emit: Emit, 
     remote = any(not node.is_local for node in sight.allocation.nodes)
     for tool in (
         *STRATEGIES.load(sight.strategy.name).tools,
-        *((sight.transport.name, *engine_type.tools) if remote else ()),
+        *((*TRANSPORTS[sight.transport.name].tools, *engine_type.tools) if remote else ()),
     ):
         find(tool)
     return asyncio.run(_Run(run, request, sight, engine_type, environ, emit, rng).go())

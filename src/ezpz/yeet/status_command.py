@@ -102,12 +102,10 @@ def _leaks(output: Output, destination: str | None, wanted: str, where: dict[str
 
 def transport_of(wanted: str, allocation: Allocation) -> str:
     """What starts things on the nodes; as for a run. Raises UsageError."""
-    import shutil
-
+    from ezpz.cluster.transports import TRANSPORTS, usable
     from ezpz.yeet.plan import Request, transport_choice
 
-    in_job = bool(os.environ.get("SLURM_JOB_ID")) and shutil.which("srun") is not None
-    return transport_choice(Request(transport=wanted), allocation, ("ssh", "srun"), srun=in_job).name
+    return transport_choice(Request(transport=wanted), allocation, tuple(TRANSPORTS), usable(os.environ)).name
 
 
 @click.command("clean")

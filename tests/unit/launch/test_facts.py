@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.cluster.model import Allocation, Node
+from ezpz.cluster.pbs import PBS
+from ezpz.cluster.slurm import SLURM
 from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, UsageError
 from ezpz.launch.accelerators import Sight, per_node
 from ezpz.launch.home import Home, find_home
@@ -30,6 +32,7 @@ def nodes(*names: str, local: str = "") -> tuple[Node, ...]:
 
 HERE = Allocation("pbs", "1", nodes("n1", "n2", local="n1"))
 AWAY = Allocation("pbs", "1", nodes("n1", "n2"))
+SYSTEMS = {"slurm": SLURM, "pbs": PBS, "": None}
 GPUS = "GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA A100 (UUID: GPU-2)\n"
 
 
@@ -60,13 +63,13 @@ def test_ranks_a_node(
     environ: Mapping[str, str],
     seen: Sight,
 ) -> None:
-    answer = per_node(("s", site), allocation, scheduler, environ, seen)
+    answer = per_node(("s", site), allocation, SYSTEMS[scheduler], environ, seen)
     assert (answer.ranks, answer.accelerators) == found[:2]
     assert found[2] in answer.why
 
 
 def test_what_was_looked_at_before_is_evidence() -> None:
-    answer = per_node(("s", 0), AWAY, "pbs", {}, sight())
+    answer = per_node(("s", 0), AWAY, PBS, {}, sight())
     assert any("this host is none of the nodes" in line for line in answer.evidence)
 
 

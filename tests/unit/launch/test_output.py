@@ -1,4 +1,4 @@
-"""launch/labels.py, screen.py, transcript.py, journal.py: output is cut anywhere, and comes out whole."""
+"""Labels, screen.py, transcript.py and journal.py: output is cut anywhere, and comes out whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ezpz.errors import UsageError
 from ezpz.launch.complaints import Complaints
 from ezpz.launch.culprit import Placement, Witness
 from ezpz.launch.journal import AttemptLog, Journal
-from ezpz.launch.labels import HOLD, LABELS, Apart, Piece, label_of, with_labels
+from ezpz.launch.launchers.base import installed
+from ezpz.launch.launchers.output_labels import HOLD, LabeledText, LabelParser, with_labels
 from ezpz.launch.report import Report
 from ezpz.launch.screen import LONGEST, Lines, Screen
 from ezpz.launch.site import Failure
@@ -27,6 +28,8 @@ from ezpz.launch.transcript import LOST_GRACE, Manner, Transcript
 from ezpz.launch.wrapper import STARTED, Mark
 from tests.contract.support import NOBODY, needs_root
 
+LAUNCHERS = {each.name: each for each in installed([])}
+LABELS = {name: each.label for name, each in LAUNCHERS.items() if each.label}
 NOISE = (re.compile(rb"^noise"),)
 NODES = tuple(Node(f"n00{number}", f"n00{number}", f"n00{number}") for number in range(4))
 
@@ -38,7 +41,7 @@ def cuts(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def taken_apart(name: str | None, pieces: list[bytes]) -> tuple[dict[int | None, bytes], bytes]:
-    apart = Apart(LABELS[name] if name else None)
+    apart = LabelParser(LABELS[name] if name else None)
     said: dict[int | None, bytes] = {}
     everything = b""
     found = [piece for data in pieces for piece in apart.feed(data, 0.0)] + apart.flush(math.inf)
@@ -99,17 +102,17 @@ def test_cuts_change_nothing(data: str, places: list[int]) -> None:
 
 
 def test_labels_are_asked_for_right_behind_the_launcher() -> None:
-    label = label_of("srun", ("-n", "2"))
+    label = LAUNCHERS["srun"].label_for(("-n", "2"))
     assert with_labels(label, ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
-    assert with_labels(label_of("local", ()), ("a",)) == ("a",)
+    assert with_labels(LAUNCHERS["local"].label_for(()), ("a",)) == ("a",)
 
 
 @pytest.mark.parametrize(
     ("launcher", "word"), [("srun", "-l"), ("pals", "--label"), ("hydra", "-prepend-rank"), ("openmpi", "--tag-output")]
 )
 def test_labels_that_the_user_asks_for_are_left_to_him(launcher: str, word: str) -> None:
-    assert label_of(launcher, ()) == LABELS[launcher]
-    assert label_of(launcher, ("-x", word)) is None
+    assert LAUNCHERS[launcher].label_for(()) == LABELS[launcher]
+    assert LAUNCHERS[launcher].label_for(("-x", word)) is None
 
 
 @given(
@@ -405,5 +408,5 @@ def test_a_directory_that_vanishes_costs_the_logs_and_not_the_run(tmp_path: Path
 
 
 def test_pieces_know_their_node() -> None:
-    pieces = Apart(LABELS["pals"]).feed(b"x1.hsn.cm 4: hello\n", 0.0)
-    assert pieces == [Piece(b"hello\n", 4, "x1.hsn.cm")]
+    pieces = LabelParser(LABELS["pals"]).feed(b"x1.hsn.cm 4: hello\n", 0.0)
+    assert pieces == [LabeledText(b"hello\n", 4, "x1.hsn.cm")]

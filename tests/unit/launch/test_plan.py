@@ -1,4 +1,4 @@
-"""launch/plan.py and launchers.py: pure, so every site is a table row."""
+"""launch/plan.py and launch/launchers/: pure, so every site is a table row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ezpz.cluster.model import Allocation, Node
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch.home import Home
-from ezpz.launch.launchers import HOSTFILE, Invocation, Job, Tools, Verdict
+from ezpz.launch.launchers.base import HOSTFILE, Invocation, Job, Launcher, Tools, Verdict
 from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest, plan
 from ezpz.launch.rendezvous import Rendezvous
 from ezpz.launch.site import Site
@@ -20,7 +20,6 @@ from ezpz.launch.topology import NodeCount, Wish
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ezpz.launch.wrapper import RankNames
 
 PALS = "mpiexec PALS 1.4.0 revision abc"
 HYDRA = "HYDRA build details:\n    Version: 4.0.2\n"
@@ -193,9 +192,9 @@ def test_a_command_that_looks_like_the_hostfile_stays_itself() -> None:
 
 
 def test_a_launcher_of_ones_own() -> None:
-    class Aprun:
+    class Aprun(Launcher):
         name = "aprun"
-        ranks: RankNames | None = None
+        order = 1
 
         def judge(self, job: Job, tools: Tools, /) -> Verdict:
             return Verdict(able=True, why="because")

@@ -1,8 +1,8 @@
-"""launch/relay.py: which step an srun has started, as Slurm 22.05 tells it."""
+"""launch/launchers/srun.py: which step an srun has started, as Slurm 22.05 tells it."""
 
 from __future__ import annotations
 
-from ezpz.launch.relay import step_of
+from ezpz.launch.launchers.srun import step_of
 
 STEPS = """\
 StepId=1.0 UserId=0 StartTime=2026-11-29T02:35:19 TimeLimit=UNLIMITED

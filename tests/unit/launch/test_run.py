@@ -15,10 +15,12 @@ from ezpz.errors import CommandNotFound, LauncherFailed, NodeLost
 from ezpz.launch import ears as ears_module
 from ezpz.launch.ears import Ears
 from ezpz.launch.home import Home
-from ezpz.launch.launchers import SRUN_EXIT, SSH_LOST
+from ezpz.launch.launchers.base import installed
+from ezpz.launch.launchers.hydra import SSH_LOST
+from ezpz.launch.launchers.srun import SRUN_EXIT
 from ezpz.launch.plan import Facts, LaunchPlan
 from ezpz.launch.report import Report
-from ezpz.launch.run import Ending, asked_to_end, judged, verdict
+from ezpz.launch.run import Ending, judged, verdict
 from ezpz.launch.wrapper import ABSENT, FOREIGN, HOMELESS, STARTED, Mark
 from tests.unit.launch.test_plan import HYDRA, OPEN_MPI, FakeTools, decide
 
@@ -56,7 +58,8 @@ def test_otherwise_the_status_is_the_commands(status: int, marks: tuple[Mark, ..
     ],
 )
 def test_the_status_of_a_launcher_that_was_asked_to_end(status: int, signals: list[int], meant: int) -> None:
-    assert asked_to_end(status, signals) == meant
+    for launcher in installed([]):
+        assert launcher.exit_status(status, signals) == (status if launcher.is_local else meant)
 
 
 def test_what_a_node_lacks_is_told_with_the_node() -> None:

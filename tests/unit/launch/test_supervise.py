@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.cluster.model import Allocation, Node
+from ezpz.cluster.pbs import PBS
+from ezpz.cluster.slurm import SLURM
 from ezpz.errors import ChecksFailed, Interrupted, NodeLost, UsageError
 from ezpz.launch.care import Care, Watching, bounds
 from ezpz.launch.checks import Wanted
 from ezpz.launch.consult import Heard, Said
-from ezpz.launch.launchers import Invocation, Job
+from ezpz.launch.launchers.base import Invocation, Job, Launcher, Tools, Verdict
 from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.restarts import Policy
 from ezpz.launch.supervise import MARK, Outcome, Supervisor, World
@@ -24,12 +26,25 @@ from ezpz.launch.topology import NodeCount, Topology, Wish, spread
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ezpz.cluster.steps import JobSystem
+
 NAMES = ("n0", "n1", "n2", "n3")
 ENVIRON = {**os.environ, MARK: "1a2b"}
 ALLOCATION = Allocation("hosts", None, tuple(Node(name, name, name) for name in NAMES))
 
 
 ALL = Wish()
+
+
+class FakeLauncher(Launcher):
+    name = "fake"
+    order = 1
+
+    def judge(self, job: Job, tools: Tools, /) -> Verdict:
+        return Verdict(able=True, why="because")
+
+    def invocation(self, job: Job) -> Invocation:
+        return Invocation(job.command)
 
 
 @dataclass
@@ -41,6 +56,7 @@ class Fake:
     told: list[str] = field(default_factory=list)
     asked: list[tuple[tuple[str, ...], dict[str, Any]]] = field(default_factory=list)
     fewest: int = 1
+    system: JobSystem | None = None
 
     def plan(self, wish: Wish = ALL) -> LaunchPlan:
         topology = spread(wish, len(ALLOCATION.nodes))
@@ -52,9 +68,9 @@ class Fake:
         if count < self.fewest:
             raise UsageError("-n does not fit")
         argv = ("sh", "-c", self.script, "fake", *(node.name for node in allocation.nodes))
-        job = Job(("app",), allocation, count, 1, ENVIRON)
+        job = Job(("app",), allocation, count, 1, ENVIRON, system=self.system)
         request, topology = LaunchRequest(("app",)), Topology(count, count, 1)
-        return LaunchPlan("fake", "because", (), Invocation(argv), job, request, topology, Facts())
+        return LaunchPlan(FakeLauncher(), "because", (), Invocation(argv), job, request, topology, Facts())
 
     def consult(self, nodes: tuple[Node, ...], request: dict[str, Any], **_: object) -> dict[str, Heard]:
         self.asked.append((tuple(node.name for node in nodes), request))
@@ -126,6 +142,15 @@ def test_silence_without_restarts() -> None:
     assert outcome.error is not None
     assert outcome.error.exit_code == 124
     assert "sweep" in fake.asked[-1][1]
+
+
+def test_slurm_is_told_to_overlap_the_step_that_lost_a_node(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    for system, expected in ((SLURM, "-\n1\n"), (PBS, "-\n-\n")):
+        fake = Fake(f'echo "${{SLURM_OVERLAP:--}}" >> {said}; echo step=1; exit 1', system=system)
+        fake.run(care(restarts=1))
+        assert said.read_text() == expected
+        said.unlink()
 
 
 def test_what_remains_is_too_little_for_the_command() -> None:

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.launch.home import SHARED_FILESYSTEMS, Home, find_home
-from ezpz.launch.launchers import Hydra, OpenMpi, Pals, Srun
+from ezpz.launch.launchers.base import RankNames
+from ezpz.launch.launchers.hydra import Hydra
+from ezpz.launch.launchers.openmpi import OpenMpi
+from ezpz.launch.launchers.pals import Pals
+from ezpz.launch.launchers.srun import Srun
 from ezpz.launch.topology import Topology
-from ezpz.launch.wrapper import Mark, RankNames, find_marks, wrap
+from ezpz.launch.wrapper import Mark, find_marks, wrap
 from ezpz.yeet.agent import place
 from tests.contract.support import NOBODY, needs_root
 
@@ -55,6 +59,7 @@ SEVEN = Topology(4, 7, 2)
     [
         (PLAIN, {"R": "6"}, "6/7 0/1 3"),
         (PLAIN, {"R": "3", "S": "8"}, "3/8 1/2 1"),
+        (RankNames("R", ""), {"R": "3"}, "3/7 1/2 1"),
         (Hydra.ranks, {"PMI_RANK": "3", "PMI_SIZE": "7", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, "3/7 1/2 1"),
         (
             OpenMpi.ranks,

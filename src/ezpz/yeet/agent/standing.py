@@ -2,6 +2,7 @@
 
 import binascii
 import os
+import stat
 from typing import Any, Callable, Container, Dict, List, Optional
 
 from . import listing, manifest, own, tree

@@ -11,7 +11,7 @@ from ezpz import __version__
 from ezpz.errors import SourceEmpty, UsageError
 from ezpz.yeet.archive.contents import Contents
 from ezpz.yeet.archive.differences import Differences, differences
-from ezpz.yeet.archive.formats import Format, chosen, level_of
+from ezpz.yeet.archive.formats import GZIP, SQUASHFS, TAR, ZSTD, Format, chosen, level_of
 from ezpz.yeet.archive.luggage import Luggage, luggage_of
 from ezpz.yeet.archive.part_file import sweep
 from ezpz.yeet.archive.place import archive_path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "ezpz/archive/1"
 MADE, REPLACED, UNCHANGED = "made", "replaced", "unchanged"
+WRITERS = {TAR: write, GZIP: write, ZSTD: write, SQUASHFS: write_squashfs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,7 @@ def _put(
         before = differences(path, told, contents.parcel)
     sweep(os.path.dirname(path), time.time())
     emit(PhaseStarted("pack", contents.parcel.size))
-    writing = write_squashfs if kind.strategy == "squashfs" else write
-    size = writing(contents, path, kind, level, lambda moved: emit(Read(moved)), stop)
+    size = WRITERS[kind](contents, path, kind, level, lambda moved: emit(Read(moved)), stop)
     return size, MADE if before is None else REPLACED, before
 
 

@@ -50,7 +50,7 @@ class Shipment:
 class Limits:
     """retries: attempts for a node after the first; timeout: seconds for one copy, 0 for none
 
-    transport: what starts agents on nodes, "ssh" or "srun"; encrypt: nothing leaves a host but through ssh
+    transport: the name of what starts agents on nodes; encrypt: nothing leaves a host but through ssh
     pythons: paths of pythons that a node may have if its system has none
     """
 
@@ -153,7 +153,7 @@ class Engine(Protocol):
     tools: ClassVar[tuple[str, ...]]
     """Programs that must be on PATH here, besides the transport's."""
     transports: ClassVar[tuple[str, ...]]
-    """What may start agents for it: "ssh", "srun"."""
+    """What may start agents for it, as in `ezpz.cluster.transports`."""
 
     def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None: ...
 

@@ -7,7 +7,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.child import all_of
-from ezpz.cluster.remote import ssh_forward_argv
 from ezpz.errors import EzpzError, ToolMissing, by_code
 from ezpz.yeet.events import NodeDone
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, Agents, rate_of
@@ -15,8 +14,9 @@ from ezpz.yeet.fanout.base import Base
 from ezpz.yeet.fanout.machine import raise_open_files
 from ezpz.yeet.fanout.rsync import RsyncTree
 from ezpz.yeet.fanout.stream.conductor import ROOT, STALL, Conductor
-from ezpz.yeet.fanout.stream.startup import FAN, Invitation, SrunStartup, SshStartup, Startup
+from ezpz.yeet.fanout.stream.startup import FAN, Invitation, Startup
 from ezpz.yeet.report import Failure, NodeResult
+from ezpz.yeet.transports import AGENT_TRANSPORTS
 
 if TYPE_CHECKING:
     import random
@@ -32,16 +32,15 @@ class Stream(Agents):
 
     name: ClassVar[str] = "stream"
     tools: ClassVar[tuple[str, ...]] = ()
-    transports: ClassVar[tuple[str, ...]] = ("ssh", "srun")
+    transports: ClassVar[tuple[str, ...]] = tuple(AGENT_TRANSPORTS)
 
     def __init__(self, limits: Limits, emit: Emit, rng: random.Random) -> None:
         super().__init__(limits, emit, rng)
         self.secret = secrets.token_bytes(32)
         invitation = Invitation(self.secret, ROOT.given, STALL, limits.pythons)
         fan = 1 << 20 if limits.encrypt else FAN
-        self.startup: Startup = (
-            SrunStartup(invitation) if limits.transport == "srun" else SshStartup(invitation, self.handshakes, fan)
-        )
+        self.transport = AGENT_TRANSPORTS[limits.transport]
+        self.startup: Startup = self.transport.starter(invitation, self.handshakes, fan)
         self.listening: dict[Node, dict[str, Any]] = {}
         self.streams: list[Conductor] = []
         self.rate = 0.0
@@ -50,7 +49,7 @@ class Stream(Agents):
         raise_open_files(len(nodes))
         failures, without_python = {}, {}
         for node, found in (await self.startup.open(nodes, destination)).items():
-            if isinstance(found, ToolMissing) and self.limits.transport == "ssh":
+            if isinstance(found, ToolMissing) and self.transport.has_shell:
                 without_python[node] = found
             elif isinstance(found, EzpzError):
                 failures[node] = Failure.of(found)
@@ -131,10 +130,8 @@ class Stream(Agents):
     def way_to(self, node: Node) -> dict[str, Any]:
         """How another host connects to a node: where it listens, and the detour through ssh."""
         where = self.listening[node]
-        detour = None
-        if self.limits.transport == "ssh":
-            detour = list(ssh_forward_argv(self.sessions[node].address, where["address"], where["port"]))
-        return {**where, "name": node.given, "detour": detour, "direct": not self.limits.encrypt}
+        argv = self.transport.detour(self.sessions[node].address, where["address"], where["port"])
+        return {**where, "name": node.given, "detour": argv and list(argv), "direct": not self.limits.encrypt}
 
     def _happened(self, node: Node, event: dict[str, Any]) -> None:
         for stream in self.streams:

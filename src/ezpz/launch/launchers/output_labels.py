@@ -1,14 +1,14 @@
-"""Which rank says what: how each launcher is asked to label its output, and how that is taken apart again. Pure."""
+"""Labels: how a launcher is asked to tell which rank says what, and how its output is taken apart again. Pure."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import re
+    from collections.abc import Sequence
 
 HOLD = 0.1  # seconds that the begin of a line may wait for its end, where its end decides what becomes of it
 LONGEST_LABEL = 300  # bytes
@@ -32,48 +32,13 @@ class Label:
     longest: int = 0
 
 
-LABELS: Mapping[str, Label] = {
-    # What slurmstepd says of a step comes with the label of one of its ranks.
-    "srun": Label(
-        ("--label",),
-        re.compile(rb" *(?:(?P<rank>\d+): (?!slurmstepd)|\d+: (?=slurmstepd))"),
-        frozenset(("-l", "--label")),
-        longest=1024,
-    ),
-    "pals": Label(
-        ("--label",),
-        re.compile(rb"(?P<node>[A-Za-z0-9_.-]+) (?P<rank>\d+): "),
-        frozenset(("-l", "--label")),
-    ),
-    # Hydra labels whatever it has read at once, also in the middle of a line: hence a label that nobody else writes.
-    "hydra": Label(
-        ("-prepend-pattern", "<|%r@%h|>"),
-        re.compile(rb"<\|(?P<rank>\d+)@(?P<node>[A-Za-z0-9_.-]*)\|>"),
-        frozenset(("-l", "-prepend-rank", "-prepend-pattern")),
-        opens=b"<|",
-    ),
-    "openmpi": Label(
-        ("--tag-output",),
-        re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?"),
-        frozenset(("-tag-output", "--tag-output")),
-    ),
-}
-"""By the name of the launcher. One that is not here cannot label: then nothing tells whose a line is."""
-
-
-def label_of(launcher: str, options: Sequence[str]) -> Label | None:
-    """How a launcher that is given these options can label what the ranks say; None if it cannot, or does already."""
-    label = LABELS.get(launcher)
-    return label if label is not None and label.users.isdisjoint(options) else None
-
-
 def with_labels(label: Label | None, argv: Sequence[str]) -> tuple[str, ...]:
     """The command line that makes the launcher label what the ranks say."""
     return (argv[0], *label.options, *argv[1:]) if label else tuple(argv)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class LabeledText:
     """A part of the output without its label, and who said it: no rank where that is unknown or it is the launcher."""
 
     text: bytes
@@ -81,7 +46,7 @@ class Piece:
     node: str | None = None
 
 
-class Apart:
+class LabelParser:
     """One stream of labelled output, taken apart. Without a label all of it is `rank`'s. `held` waits for its end."""
 
     def __init__(self, label: Label | None, rank: int | None = None) -> None:
@@ -89,17 +54,17 @@ class Apart:
         self.rank = rank
         self.due = math.inf
         self.held = b""
-        self._whose = Piece(b"", rank)
+        self._whose = LabeledText(b"", rank)
         self._begun = False
 
-    def feed(self, data: bytes, now: float) -> list[Piece]:
+    def feed(self, data: bytes, now: float) -> list[LabeledText]:
         """Take output; return what of it is complete enough to know whose it is."""
         if self.label is None:
-            return [Piece(data, self.rank)] if data else []
+            return [LabeledText(data, self.rank)] if data else []
         data, self.held, self.due = self.held + data, b"", math.inf
         return self._anywhere(data, now) if self.label.opens else self._by_line(data, now)
 
-    def flush(self, now: float) -> list[Piece]:
+    def flush(self, now: float) -> list[LabeledText]:
         """What was held back, once it has waited long enough; all of it when `now` is infinite."""
         if not self.held or now < self.due:
             return []
@@ -107,30 +72,32 @@ class Apart:
         self._begun = True
         return [self._read(held)]
 
-    def _by_line(self, data: bytes, now: float) -> list[Piece]:
+    def _by_line(self, data: bytes, now: float) -> list[LabeledText]:
         pieces = []
         for line in _lines(data):
             if self._begun or line.endswith(b"\n"):
-                pieces.append(Piece(line, self._whose.rank, self._whose.node) if self._begun else self._read(line))
+                pieces.append(
+                    LabeledText(line, self._whose.rank, self._whose.node) if self._begun else self._read(line)
+                )
                 self._begun = not line.endswith(b"\n")
             else:
                 self._hold(line, now)
         return pieces
 
-    def _read(self, line: bytes) -> Piece:
+    def _read(self, line: bytes) -> LabeledText:
         assert self.label is not None
         match = self.label.pattern.match(line)
         if match is None:
             if not self.label.opens:
-                self._whose = Piece(b"", self.rank)
-            return Piece(line, self._whose.rank, self._whose.node)
+                self._whose = LabeledText(b"", self.rank)
+            return LabeledText(line, self._whose.rank, self._whose.node)
         self._whose = _whose(match)
         text = line[match.end() :]
         if self.label.longest and len(text) == self.label.longest + 1:
             text = text.removesuffix(b"\n")
-        return Piece(text, self._whose.rank, self._whose.node)
+        return LabeledText(text, self._whose.rank, self._whose.node)
 
-    def _anywhere(self, data: bytes, now: float) -> list[Piece]:
+    def _anywhere(self, data: bytes, now: float) -> list[LabeledText]:
         assert self.label is not None
         pieces = []
         place = 0
@@ -143,13 +110,13 @@ class Apart:
             self._hold(rest[cut:], now)
         return [*pieces, *self._spoken(rest[:cut])]
 
-    def _spoken(self, text: bytes) -> list[Piece]:
+    def _spoken(self, text: bytes) -> list[LabeledText]:
         """What follows a label: the rank's to the end of the line; what comes then without a label is nobody's."""
         line, end, more = text.partition(b"\n")
-        pieces = [Piece(line + end, self._whose.rank, self._whose.node)]
+        pieces = [LabeledText(line + end, self._whose.rank, self._whose.node)]
         if end:
-            self._whose = Piece(b"", self.rank)
-            pieces.append(Piece(more, self.rank))
+            self._whose = LabeledText(b"", self.rank)
+            pieces.append(LabeledText(more, self.rank))
         return [piece for piece in pieces if piece.text]
 
     def _hold(self, data: bytes, now: float) -> None:
@@ -157,9 +124,9 @@ class Apart:
         self.due = now + HOLD
 
 
-def _whose(match: re.Match[bytes]) -> Piece:
+def _whose(match: re.Match[bytes]) -> LabeledText:
     node = match.groupdict().get("node")
-    return Piece(b"", int(match["rank"]) if match["rank"] else None, node.decode() if node else None)
+    return LabeledText(b"", int(match["rank"]) if match["rank"] else None, node.decode() if node else None)
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -1,0 +1,1 @@
+"""One file a launcher: its command line, its labels, its signals, its exit statuses, its failure messages."""

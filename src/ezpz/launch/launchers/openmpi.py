@@ -1,0 +1,82 @@
+"""Open MPI's `mpiexec`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from ezpz.launch.launchers.base import HOSTFILE, Invocation, Launcher, RankNames, bound, told_by_version
+from ezpz.launch.launchers.failure_signs import (
+    EXIT,
+    LOST_LINE,
+    NODE,
+    NODE_GROUP,
+    SIGNAL,
+    SSH_SIGNS,
+    WHERE,
+    Sign,
+    sign,
+)
+from ezpz.launch.launchers.output_labels import Label
+
+if TYPE_CHECKING:
+    from ezpz.launch.launchers.base import Job, Tools, Verdict
+
+
+class OpenMpi(Launcher):
+    """The `mpiexec` of Open MPI; its hostfile counts the ranks of each node.
+
+    It hands nothing of our environment on to other nodes, so each variable is named.
+    """
+
+    name = "openmpi"
+    order = 50
+    ranks: ClassVar[RankNames | None] = RankNames(
+        "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
+    )
+    label: ClassVar[Label | None] = Label(
+        ("--tag-output",),
+        re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?"),
+        frozenset(("-tag-output", "--tag-output")),
+    )
+    signs: ClassVar[tuple[Sign, ...]] = (
+        sign(
+            SIGNAL,
+            "exited on signal",
+            rf"process rank (?P<rank>\d+) with PID \d+ on node {NODE_GROUP} exited on signal (?P<signal>\d+)",
+        ),
+        sign(NODE, "Remote daemon:", rf"Remote daemon: \[\S+\] on node {NODE_GROUP}"),
+        sign(WHERE, "Process name:", r"Process name: \[.*,(?P<rank>\d+)\]"),
+        sign(EXIT, "Exit code:", r"^ *Exit code: +(?P<status>\d+)"),
+        sign(EXIT, "MPI_ABORT was invoked", r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
+        *SSH_SIGNS,
+    )
+    files = r"--?output(-filename)?"
+
+    def judge(self, _job: Job, tools: Tools, /) -> Verdict:
+        return told_by_version(tools, "Open MPI", "OpenRTE", "open-mpi")
+
+    def invocation(self, job: Job) -> Invocation:
+        argv = (job.program, "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
+        bind = bound("--bind-to {}", job.cpu_bind)
+        remote = any(not node.is_local for node in job.allocation.nodes)
+        names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
+        handed = (word for name in names for word in ("-x", name))
+        lines = (f"{host} slots={job.ppn}\n" for host in job.hosts)
+        words = (*argv, *bind, *handed, *job.options, *job.command)
+        return Invocation(words, "".join(lines), exit_line=LOST_LINE)
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_OF_THIS_HOST = re.compile(
+    r"_|HOME|HOSTNAME|LOGNAME|LS_COLORS|MAIL|OLDPWD|PWD|SHELL|SHLVL|TERM|TMPDIR|USER|DISPLAY|XAUTHORITY|WINDOWID"
+    r"|(SSH|XDG|DBUS|OMPI|PMIX|PRTE|PMI|BASH_FUNC|SLURM|PBS|TMUX|STY).*"
+)
+
+
+def _is_handed_on(name: str) -> bool:
+    """Whether a variable means the same on another host."""
+    return _VARIABLE.fullmatch(name) is not None and _OF_THIS_HOST.fullmatch(name) is None
+
+
+CANDIDATES = (OpenMpi(),)
