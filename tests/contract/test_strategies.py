@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.copy.base import STRATEGIES
 from tests.contract.sources import DESTINATION, EVERY, OURS, Sources, Way, arrive, fill, relocation_of, ways

@@ -12,7 +12,7 @@ import click
 from ezpz import __version__
 from ezpz.cli.output import output_of
 from ezpz.errors import EzpzError, Interrupted, PluginError, UsageError
-from ezpz.registry import refuse_twins
+from ezpz.runtime.plugins import reject_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class Plugins(click.Group):
         points = self._entry_points().get(cmd_name)
         if points and cmd_name not in self.commands:
             try:
-                refuse_twins("command", points)
+                reject_duplicates("command", points)
                 self.commands[cmd_name] = _load(points[0])
             except PluginError as e:
                 self.commands[cmd_name] = BrokenCommand(cmd_name, e)

@@ -15,7 +15,7 @@ from ezpz.launch.labels import label_of, with_labels
 from ezpz.launch.run import Ending, asked_to_end, carry_out
 from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
-from ezpz.process import ENDING
+from ezpz.runtime.process import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ezpz.launch.labels import Label
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.report import Report
-    from ezpz.process import Running
+    from ezpz.runtime.process import Running
 
 LOCAL = "local"  # the launcher whose processes are the ranks themselves
 

@@ -16,18 +16,18 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ezpz.child import Child, all_of
 from ezpz.cluster.hostnames import short
 from ezpz.cluster.remote import explain, srun_argv, ssh_argv
 from ezpz.errors import EzpzError, Interrupted, NodeLost, TimedOut
 from ezpz.launch.agent.checkup import MARK
-from ezpz.process import NOTICED, collected_signals
+from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel
+from ezpz.runtime.process import NOTICED, collected_signals
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from ezpz.cluster.model import Node
-    from ezpz.process import Signals
+    from ezpz.runtime.process import Signals
 
 AT_ONCE = 64  # ssh sessions that are being opened
 CONNECTING = 20.0  # seconds to reach a node, beside those that the program takes
@@ -106,7 +106,7 @@ async def _consult(nodes: tuple[Node, ...], request: bytes, transport: str, with
     else:
         acts += [_by_ssh(node, request, within, gate) for node in remote]
     found: dict[str, Heard] = {}
-    for answers in await all_of(acts):
+    for answers in await gather_or_cancel(acts):
         found.update(answers)
     return found
 
@@ -137,7 +137,7 @@ async def _by_srun(nodes: tuple[Node, ...], request: bytes, within: float, gate:
         async with gate:
             return await _ask(srun_argv((node,), ("/bin/sh", "-c", remote_command())), request, within, (node,))
 
-    for each in await all_of(alone(node) for node in nodes):
+    for each in await gather_or_cancel(alone(node) for node in nodes):
         found.update(each)
     return found
 
@@ -151,7 +151,7 @@ async def _ask(argv: tuple[str, ...], request: bytes, within: float, nodes: tupl
     """Run one command line that reaches these nodes; who does not answer in time has failed."""
     asked = time.time()
     try:
-        child = await Child.start(argv)
+        child = await AsyncProcess.start(argv)
     except EzpzError as e:
         return {node.name: e for node in nodes}
     found: dict[str, Heard] = {}
@@ -173,7 +173,7 @@ async def _ask(argv: tuple[str, ...], request: bytes, within: float, nodes: tupl
     return found
 
 
-async def _hear(child: Child, asked: float, nodes: tuple[Node, ...], found: dict[str, Heard]) -> None:
+async def _hear(child: AsyncProcess, asked: float, nodes: tuple[Node, ...], found: dict[str, Heard]) -> None:
     names = {node.name for node in nodes}
     parts: defaultdict[str, bytes] = defaultdict(bytes)
     with contextlib.suppress(ConnectionError):

@@ -6,15 +6,15 @@ import re
 import signal
 from typing import TYPE_CHECKING
 
-from ezpz import process
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.process import to_group
+from ezpz.runtime import process
+from ezpz.runtime.process import to_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ezpz.launch.plan import LaunchPlan
-    from ezpz.process import Running
+    from ezpz.runtime.process import Running
 
 PATIENCE = 5.0  # seconds for each of Slurm's commands
 

@@ -13,7 +13,6 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ezpz import process
 from ezpz.cluster.hostnames import fold, short
 from ezpz.errors import (
     CommandNotFound,
@@ -29,6 +28,7 @@ from ezpz.launch.ears import Ears
 from ezpz.launch.launchers import HOSTFILE, Local
 from ezpz.launch.relay import relay_of
 from ezpz.launch.report import Report
+from ezpz.runtime import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

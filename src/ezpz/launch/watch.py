@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ezpz.launch.outlet import Outlet
 from ezpz.launch.terminal import follow_size, open_terminal
-from ezpz.process import (
+from ezpz.runtime.process import (
     ENDING,
     PASSED_ON,
     PIPE,
@@ -27,7 +27,7 @@ from ezpz.process import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ezpz.process import Running, Signals
+    from ezpz.runtime.process import Running, Signals
 
 CHUNK = 1 << 16  # bytes
 LINGER = 1.0  # seconds that output may still come after its process has ended: what a process left behind may hold it

@@ -13,9 +13,9 @@ import secrets
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import Child, all_of, in_thread
 from ezpz.cluster.remote import ssh_argv
 from ezpz.errors import EzpzError, by_code
+from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
 from ezpz.yeet.agent import attend
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
@@ -77,7 +77,7 @@ class Asking:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await all_of(session.close() for session in self._sessions.values())
+        await gather_or_cancel(session.close() for session in self._sessions.values())
         if self._startup is not None:
             await self._startup.close()
 
@@ -97,7 +97,7 @@ class Asking:
         self, requests: Mapping[Node, dict[str, Any]], within: float | None = None
     ) -> dict[Node, dict[str, Any] | EzpzError]:
         """What each node answers to its request; see `agent.attend.answer`. within: seconds, None for any."""
-        answers = await all_of(self._ask(node, request, within) for node, request in requests.items())
+        answers = await gather_or_cancel(self._ask(node, request, within) for node, request in requests.items())
         return dict(zip(requests, answers, strict=True))
 
     async def _ask(self, node: Node, request: dict[str, Any], within: float | None) -> dict[str, Any] | EzpzError:
@@ -137,7 +137,7 @@ async def _open(node: Node) -> Session:
 
 
 async def _open_at(node: Node, address: str) -> Session:
-    child = await Child.start(ssh_argv(address, quick_bootstrap()))
+    child = await AsyncProcess.start(ssh_argv(address, quick_bootstrap()))
     session = Session(node, ProcessLine(child, node))
     session.address = address
     with contextlib.suppress(ConnectionError):
@@ -154,7 +154,7 @@ async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
             raise attend.Gone
 
     try:
-        return await in_thread(functools.partial(attend.answer, request, going_on))
+        return await run_in_thread(functools.partial(attend.answer, request, going_on))
     except OSError as e:
         refusal = from_os_error(e, "cannot look at what stands here")
     except Refusal as e:

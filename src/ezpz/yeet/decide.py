@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.errors import SourceEmpty, UsageError
+from ezpz.runtime.threads import run_in_background
 from ezpz.yeet.look import refuse_prefix
 from ezpz.yeet.plan import Plan, Request, destination_of, make_plan, totals_of
 from ezpz.yeet.reading import Contents, contents_of
@@ -103,8 +103,8 @@ def count(
     root = os.fsencode(source.real)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
     foreign = left_out_of(kind, root)
-    with ThreadPoolExecutor(1) as other:
-        examining = other.submit(examine, root, kind, known, request, environ, stop)
+    examining = run_in_background(lambda: examine(root, kind, known, request, environ, stop))
+    try:
         scanned = scan(
             root,
             exclude=(*request.exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
@@ -112,7 +112,9 @@ def count(
             skip_unreadable=request.skip_unreadable,
             stop=stop,
         )
-        environment = examining.result()
+    finally:
+        examining.exception()  # waits for its end
+    environment = examining.result()
     for name in foreign:
         scanned.notices.note("environments-left-out", name)
     return contents_of(scanned, environment, request, os.fsencode(destination), stop)

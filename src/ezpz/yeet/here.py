@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
 from ezpz.errors import EzpzError, by_code
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent.landing import Abandoned, Landing
 from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.agent.refusal import Refusal, from_os_error

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import all_of, in_thread
 from ezpz.errors import EzpzError, Interrupted, StaleList
-from ezpz.process import Stopped, find
+from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
+from ezpz.runtime.process import Stopped, find
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
@@ -121,7 +121,7 @@ class _Run:
         """Open the sessions while the source is counted: both take their time, and neither moves anything."""
         remote = tuple(node for node in self.sight.allocation.nodes if not node.is_local)
         destination = "" if self.request.checksum else destination_of(self.request, self.sight.source)
-        counting = asyncio.ensure_future(in_thread(self._decide))
+        counting = asyncio.ensure_future(run_in_thread(self._decide))
         with self._phase("reach"):
             try:
                 lost = await self.engine.reach(remote, destination)
@@ -164,7 +164,7 @@ class _Run:
         local = self.plan.allocation.local
         with self._phase("check"):
             try:
-                await in_thread(self.here.prepare)
+                await run_in_thread(self.here.prepare)
             except EzpzError as e:
                 if local is None:
                     raise
@@ -175,7 +175,7 @@ class _Run:
         if not self._worth_it():
             return False
         if local is not None and local in self.results:
-            await in_thread(self.here.prepare_elsewhere)
+            await run_in_thread(self.here.prepare_elsewhere)
         return True
 
     async def _take_stock(self) -> bool:
@@ -185,7 +185,7 @@ class _Run:
         assert reading is not None
         with self._phase("compare"):
             answers = await ask_all(self.engine, here, self._wanted())
-            made_of = await in_thread(lambda: reading.settle(answers.interpreter))
+            made_of = await run_in_thread(lambda: reading.settle(answers.interpreter))
             late = answers.seen_otherwise(made_of)
             if late:
                 self._lose(await self.engine.check(late, here.request))
@@ -231,19 +231,19 @@ class _Run:
             await self._send()
             return
         with self._phase("stream", self.plan.totals.bytes):
-            shipment = await in_thread(lambda: here.read(intake, self.stock.known))
+            shipment = await run_in_thread(lambda: here.read(intake, self.stock.known))
             if intake.needs_tree:  # where it stands after it was published here
                 await self._publish(shipment)
                 await self._deliver(self.shipment or shipment)
             else:
-                await all_of((self._publish(shipment), self._deliver(shipment)))
+                await gather_or_cancel((self._publish(shipment), self._deliver(shipment)))
 
     async def _read(self) -> None:
         here, intake = self.here, self.intake
         assert here is not None
         assert intake is not None
         with self._phase("read", self.plan.totals.bytes):
-            shipment = await in_thread(lambda: here.read(intake, self.stock.known))
+            shipment = await run_in_thread(lambda: here.read(intake, self.stock.known))
         with self._phase("publish"):
             await self._publish(shipment)
 
@@ -254,7 +254,7 @@ class _Run:
         assert self.reading is not None
         self._warn(self.reading.carried.warnings)
         self.shipment = shipment
-        self.shipment = await in_thread(lambda: here.publish(shipment))
+        self.shipment = await run_in_thread(lambda: here.publish(shipment))
         self._account_for_here()
 
     def _account_for_here(self) -> None:
@@ -288,7 +288,7 @@ class _Run:
         if not failed or self._report().status is not Status.PARTIAL:
             return
         if here.is_target:
-            self.failed_list = await in_thread(lambda: here.note_failed(failed))
+            self.failed_list = await run_in_thread(lambda: here.note_failed(failed))
             return
         first = next(node for node in self.plan.remote_nodes if self.results[node].outcome is Outcome.OK)
         path = await self.engine.note_failed(first, failed)
@@ -298,7 +298,7 @@ class _Run:
         self.stop.set()
         await self.engine.close()
         if self.here is not None:
-            await in_thread(self.here.close)
+            await run_in_thread(self.here.close)
         if self.intake is not None:
             self.intake.close()
         if self.decided is not None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.errors import SourceChanged, SourceUnreadable
-from ezpz.process import Stopped
-from ezpz.worker import Worker
+from ezpz.runtime.process import Stopped
+from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.access import readable, readable_by_mode
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
@@ -175,7 +175,7 @@ class _Walk:
         self.lock = threading.Condition()
         self.tasks: list[_Task] = [_Task(b"", root)]
         self.busy = 0
-        self.threads: list[Worker] = []
+        self.threads: list[BackgroundThread[None]] = []
         self.failure: BaseException | None = None
         self.inodes: dict[tuple[int, int], bytes] = {}
         self.calls, self.seconds = 0, 0.0
@@ -219,7 +219,7 @@ class _Walk:
 
     def _grow(self, count: int) -> None:
         while len(self.threads) < count:
-            self.threads.append(Worker.started(self._work, self._fail))
+            self.threads.append(BackgroundThread(self._work, self._fail))
 
     def _work(self) -> None:
         while (task := self._take()) is not None:

@@ -10,8 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
-from ezpz.child import in_thread
 from ezpz.errors import EzpzError, NodesFailed
+from ezpz.runtime.async_process import run_in_thread
 from ezpz.yeet.agent.estate import VARIABLES
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.asking import Asking
@@ -210,7 +210,7 @@ async def look_at_sources(found: tuple[Destination, ...], *, verify: bool = Fals
         return tuple(replace(each, source=since(each.newest, each.path, going_on, within=within)) for each in found)
 
     try:
-        return tuple(map(settle, await in_thread(look)))
+        return tuple(map(settle, await run_in_thread(look)))
     finally:
         given_up.set()
 

@@ -78,7 +78,7 @@ def tar_command(
       ezpz yeet tar --base embed --level 9       for another machine, and small
       ezpz yeet tar --unpack torch.tar.zst /tmp/torch
     """
-    from ezpz.process import Stopped
+    from ezpz.runtime.process import Stopped
     from ezpz.yeet import archive_display, display
     from ezpz.yeet.archive.make import Wanted, make
 

@@ -10,7 +10,7 @@ import stat
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ezpz.crew import Crew
+from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.agent import tree
 from ezpz.yeet.entry import Entry
 
@@ -40,7 +40,7 @@ class Trail:
         self._gathered: list[Callable[[], None]] = []
         self._size = 0
         self.since = 0  # ns: what has been changed later was not fed as it is
-        self._crew = self._hire()
+        self._pool = self._new_pool()
 
     def folder(self, path: bytes) -> None:
         """A folder was made."""
@@ -72,7 +72,7 @@ class Trail:
         for path, _ in reversed(found):  # files before the folders that they are in
             self.feed.remove(path)
         self.late = {os.path.join(folder, path) for path in self.late}
-        self._crew = self._hire()
+        self._pool = self._new_pool()
         self.feed.barrier()
         for path, status in tree.walk(self.root):
             if stat.S_ISDIR(status.st_mode):
@@ -138,7 +138,7 @@ class Trail:
             self._hand_on()
 
     def _hand_on(self) -> None:
-        self._crew.give(self._gathered)
+        self._pool.submit(self._gathered)
         self._gathered, self._size = [], 0
 
     def _finish(self) -> None:
@@ -146,11 +146,11 @@ class Trail:
         try:
             self._hand_on()
         finally:
-            self._crew.finish()
+            self._pool.join()
 
-    def _hire(self) -> Crew[list[Callable[[], None]]]:
+    def _new_pool(self) -> WorkerPool[list[Callable[[], None]]]:
         self._gathered, self._size = [], 0
-        return Crew(THREADS, WAITING, _do_all, self.stop)
+        return WorkerPool(THREADS, WAITING, _do_all, self.stop)
 
 
 def _do_all(tasks: list[Callable[[], None]]) -> None:

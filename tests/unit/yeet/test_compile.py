@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ezpz.errors import ToolMissing
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent.tree import survey, walk
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, Stale

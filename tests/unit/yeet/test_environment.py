@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import InterpreterBroken, PrefixUnknown
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.plan import Request
 from ezpz.yeet.relocate.aliases import aliases_of
 from ezpz.yeet.relocate.environment import Folder, boundary_of, examine

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import InterpreterBroken, LimitReached
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.relocate.interpreter import probe, python_of, settings, with_settings
 from tests.contract.doors import INSTALLED, interpreter
 from tests.unit.yeet.programs import library, made_up, needs_gcc, program

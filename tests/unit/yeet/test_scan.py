@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import SourceUnreadable
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.boundary import Boundary
 from ezpz.yeet.naming import Exclusion, folded

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent import place, smoke
 from ezpz.yeet.agent.refusal import Refusal
 from tests.contract.doors import SYSTEM, Piped, Refused, interpreter

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, NoSpace, SourceEmpty
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.archive.told import told_by
 from ezpz.yeet.copy.squashfs import Squashfs

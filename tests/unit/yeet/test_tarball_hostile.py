@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, SourceEmpty
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.archive.estimate import estimated_size
 from ezpz.yeet.copy.tarball import STANDARD_FOLDERS, Tarball

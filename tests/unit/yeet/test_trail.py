@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.codec import ZSTD, Codec
 from ezpz.yeet.agent.manifest import BLOCK

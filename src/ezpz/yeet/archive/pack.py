@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
+from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.agent import manifest
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.archive import header
 from ezpz.yeet.archive.contents import Taken
-from ezpz.yeet.archive.ordered import in_order
 from ezpz.yeet.blocks import GRAIN, HOLE, blocks_of, filled
 from ezpz.yeet.copy.base import changed, open_source, unreadable
 from ezpz.yeet.copy.fill import read_whole
@@ -75,7 +75,7 @@ class Pack:
     def blocks(self, *, ended: bool = True) -> Iterator[Packed]:
         """All of them; ended: with what ends an archive. Raises SourceChanged, SourceUnreadable, OSError, Stopped."""
         threads = min(MANY, self.threads)
-        yield from in_order(self._tasks(), _do, threads=threads, ahead=AHEAD * threads, stop=self.stop)
+        yield from ordered_map(_do, self._tasks(), threads=threads, ahead=AHEAD * threads, stop=self.stop)
         if ended:
             yield Packed(self.block(header.END), {})
 

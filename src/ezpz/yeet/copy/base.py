@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ezpz.errors import CopyFailed, DestinationUnwritable, EzpzError, NoSpace, SourceChanged, SourceUnreadable
-from ezpz.registry import Registry
+from ezpz.runtime.plugins import Registry
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.formats import format_at
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from ezpz.process import Completed
+    from ezpz.runtime.process import Completed
     from ezpz.yeet.entry import Entry
     from ezpz.yeet.intake import Intake
     from ezpz.yeet.known import Known

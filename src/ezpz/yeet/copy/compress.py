@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
+from ezpz.runtime import process
 from ezpz.yeet.copy.base import demand, name_list
 from ezpz.yeet.copy.settle import settle
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
+from ezpz.runtime import process
 from ezpz.yeet.copy.base import demand
 from ezpz.yeet.copy.settle import settle
 

@@ -8,8 +8,8 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.crew import Crew
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
+from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.copy.base import changed, local_failure, open_source
 from ezpz.yeet.relocate.bytecode import HEADER
 from ezpz.yeet.relocate.large import WHOLE, Large, extents
@@ -43,18 +43,18 @@ class Fill:
 
     def run(self) -> None:
         """Write them all; folders are left writable. Raises EzpzError, or Stopped."""
-        crew = Crew(self.job.scan.threads, QUEUED, self._write_all, self.job.stop)
+        pool = WorkerPool(self.job.scan.threads, QUEUED, self._write_all, self.job.stop)
         try:
             try:
-                self._hand_out(crew)
+                self._hand_out(pool)
             finally:
-                crew.finish()
+                pool.join()
             for entry in self.links:
                 self._link(entry)
         except OSError as e:
             raise local_failure(e) from e
 
-    def _hand_out(self, crew: Crew[Batch]) -> None:
+    def _hand_out(self, pool: WorkerPool[Batch]) -> None:
         """Make directories in the order they come, parents first, and hand on everything else."""
         batch: Batch = []
         size = 0
@@ -67,11 +67,11 @@ class Fill:
                 batch.append(entry)
                 size += entry.size
             if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
-                if crew.is_over:
+                if pool.is_stopped:
                     return
-                crew.give(batch)
+                pool.submit(batch)
                 batch, size = [], 0
-        crew.give(batch)
+        pool.submit(batch)
 
     def _make_folder(self, entry: Entry) -> None:
         if self.job.feed is not None:

@@ -7,9 +7,9 @@ import re
 import stat
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
-from ezpz.hearing import Hearing
+from ezpz.runtime import process
+from ezpz.runtime.streamed_process import StreamedProcess
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.agent.place import human
@@ -60,7 +60,7 @@ class Squashfs:
     def _judge(self, job: Job) -> None:
         """Look at the list of what is in it, before anything is unpacked. Raises EzpzError."""
         declared = entries = 0
-        with Hearing([READER, "-lln", job.root], stop=job.stop) as listing:
+        with StreamedProcess([READER, "-lln", job.root], stop=job.stop) as listing:
             try:
                 for found in filter(None, map(LISTED.match, lines_of(listing, LONGEST))):
                     kind, size = found.groups()

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
-from ezpz.process import Stopped
+from ezpz.runtime.process import Stopped
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown

@@ -10,11 +10,11 @@ import os
 import re
 import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ezpz import process
+from ezpz.runtime import process
+from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.relocate import compile_program
 from ezpz.yeet.relocate.bytecode import HEADER, source_of
 from ezpz.yeet.relocate.compile_program import CACHE, DISK, open_folder
@@ -56,9 +56,16 @@ def compile_missing(
     began = time.monotonic()
     wanted = sorted(set(paths))
     command = (python, b"-I", b"-S", b"-B", b"-c", _program(), tree, destination)
-    with _caches(tree, wanted, make=True), ThreadPoolExecutor(max(1, workers)) as pool:
+    shares = _deal(tree, wanted, max(1, workers))
+    with _caches(tree, wanted, make=True):
         compiled = sum(
-            pool.map(lambda share: _compile(command, tree, share, stop), _deal(tree, wanted, max(1, workers)))
+            ordered_map(
+                lambda share: _compile(command, tree, share, stop),
+                shares,
+                threads=len(shares),
+                ahead=len(shares),
+                stop=stop,
+            )
         )
     return Compiled(compiled, len(wanted) - compiled, time.monotonic() - began)
 

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ezpz import process
 from ezpz.errors import InterpreterBroken, LimitReached
+from ezpz.runtime import process
 from ezpz.yeet.agent.interpreter import run_python
 from ezpz.yeet.agent.refusal import Refusal, shown
 from ezpz.yeet.relocate.elf import is_elf

@@ -7,9 +7,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import all_of
 from ezpz.cluster.model import Node
 from ezpz.errors import EzpzError, NodeLost, by_code
+from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.agent.chunk import CONTENT_LIMIT
 from ezpz.yeet.agent.codec import Codec
 from ezpz.yeet.agent.relay import Downstream
@@ -74,7 +74,7 @@ class Conductor:
             needs_tree=self.needs_tree, base=self.base,
         )  # fmt: skip
         self.course: Course[Node] = Course(ROOT, self.nodes, shape.width, engine.rng, wire=rate)
-        await all_of(self._ask(node, "join") for node in self.nodes)
+        await gather_or_cancel(self._ask(node, "join") for node in self.nodes)
         self._act(self.course.start())
         for node in self.nodes:  # the line may have ended before anybody listened
             if not engine.sessions[node].is_open:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.process import STDERR_LINES, Stopped, find, pipeline, run
+from ezpz.runtime.process import STDERR_LINES, Stopped, find, pipeline, run
 from tests.unit.processes import PATIENCE, Tree, end, nothing_leaks, wait_until
 
 if TYPE_CHECKING:

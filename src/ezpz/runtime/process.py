@@ -83,7 +83,7 @@ def run(
     if stop is not None and stop.is_set():
         raise Stopped
     process = start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
-    talk = _Talk(argv, process, feed)
+    talk = _Communicator(argv, process, feed)
     _follow_all(talk, timeout=timeout, stop=stop)
     return Completed(tuple(argv), process.returncode, talk.stdout, talk.stderr)
 
@@ -101,7 +101,7 @@ def pipeline(
     assert upstream.stdout is not None
     upstream.stdout.close()
     upstream.stdout = None
-    sent, received = _Talk(first, upstream, feed), _Talk(second, downstream, None)
+    sent, received = _Communicator(first, upstream, feed), _Communicator(second, downstream, None)
     _follow_all(sent, received, timeout=None, stop=stop)
     return (
         Completed(tuple(first), upstream.returncode, b"", sent.stderr),
@@ -109,7 +109,7 @@ def pipeline(
     )
 
 
-class _Talk(threading.Thread):
+class _Communicator(threading.Thread):
     """Feeds a process and reads what it says: `communicate` forgets its input when called again after a timeout."""
 
     def __init__(self, argv: Sequence[Argument], process: Running, feed: bytes | None) -> None:
@@ -122,7 +122,7 @@ class _Talk(threading.Thread):
         self.stdout, self.stderr = stdout or b"", stderr or b""
 
 
-def _follow_all(*talks: _Talk, timeout: float | None, stop: threading.Event | None) -> None:
+def _follow_all(*talks: _Communicator, timeout: float | None, stop: threading.Event | None) -> None:
     """Talk until all have ended; end them all when time is up or `stop` is set."""
     deadline = None if timeout is None else time.monotonic() + timeout
     for talk in talks:
