@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.runtime import process
 from ezpz.runtime.streamed_process import StreamedProcess
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.agent.place import human
@@ -19,7 +20,6 @@ from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
 from ezpz.yeet.archive.stream import lines_of
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.copy.base import demand, local_failure, open_source
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -112,7 +112,7 @@ def _refuse_full(job: Job, size: int, entries: int) -> None:
     if size > free:
         what = f"holds {human(size)}, and {human(free)} are free here"
     elif room.f_files and entries > room.f_favail:
-        what = f"holds {count(entries, 'entry')}, and {count(room.f_favail, 'inode')} are free here"
+        what = f"holds {pluralize(entries, 'entry')}, and {pluralize(room.f_favail, 'inode')} are free here"
     else:
         return
     raise NoSpace(f"the archive '{shown(job.root)}' {what}", hint="free some space, or choose another place with --dst")

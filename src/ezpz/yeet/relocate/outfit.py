@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ezpz.errors import PrefixTooLong, UsageError
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.relocate.conda_activation import standalone_activation
 from ezpz.yeet.relocate.editable_moves import EXCLUDED_BELOW, SIZE_LIMIT, Move, destinations, too_large
@@ -17,7 +18,6 @@ from ezpz.yeet.relocate.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan
 from ezpz.yeet.source import Kind
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     import threading
@@ -152,5 +152,5 @@ def in_words(environment: Environment, destination: str, base: str) -> str:
         what = {"embed": "embedded", "keep": "kept", "auto": "embedded unless every node has it"}[base]
         parts.append(f"{python.name} of {shown(python.base_prefix)} {what}")
     if environment.editables:
-        parts.append(count(len(environment.editables), "editable install"))
+        parts.append(pluralize(len(environment.editables), "editable install"))
     return "; ".join(parts) or "links only: not an environment"
