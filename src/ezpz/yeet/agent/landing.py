@@ -209,11 +209,11 @@ class Landing:
         Raises Refusal or OSError.
         """
         from . import smoke
-        from .beside import Beside
+        from .beside import BackgroundTask
 
         spellings = (self.given, self.dst)
-        beside = [] if trial is None else [Beside(smoke.try_out, self.tree, spellings, trial, self.check_on)]
-        beside.append(Beside(self._list))
+        beside = [] if trial is None else [BackgroundTask(smoke.try_out, self.tree, spellings, trial, self.check_on)]
+        beside.append(BackgroundTask(self._list))
         try:
             found = tree.survey(self.tree, self.check_on)
         finally:
