@@ -15,7 +15,7 @@ from ezpz.launch.labels import label_of, with_labels
 from ezpz.launch.run import Ending, asked_to_end, carry_out
 from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
-from ezpz.runtime.process import ENDING
+from ezpz.runtime.signals import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

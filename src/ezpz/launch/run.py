@@ -25,10 +25,12 @@ from ezpz.errors import (
 )
 from ezpz.launch import wrapper
 from ezpz.launch.ears import Ears
+from ezpz.launch.foreground import run_in_foreground
 from ezpz.launch.launchers import HOSTFILE, Local
 from ezpz.launch.relay import relay_of
 from ezpz.launch.report import Report
 from ezpz.runtime import process
+from ezpz.runtime.signals import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,7 +113,7 @@ def carry_out(
     asked: list[int] = []
 
     def pass_on(running: process.Running, number: int) -> None:
-        if number in process.ENDING:
+        if number in ENDING:
             asked.append(number)
         relay(running, number)
 
@@ -149,11 +151,11 @@ def foreground(
 ) -> int:
     """Run a command line on this terminal, only its stderr goes through us if its ranks `report`."""
     if report is None:
-        return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
+        return run_in_foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
     ears = Ears(report, 2)
     hopeless = ears.hopeless if report.lost_line else None
     with ears as stderr:
-        return process.foreground(
+        return run_in_foreground(
             argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on, hopeless=hopeless
         )
 
@@ -174,7 +176,7 @@ def _argv(invocation: Invocation) -> Iterator[list[str]]:
 
 def asked_to_end(status: int, signals: Sequence[int]) -> int:
     """The status of a launcher that has got these signals. MPICH's may be the bare number of one, or 255. Pure."""
-    return 128 + signals[-1] if signals and status in (*signals, 255) else status
+    return 128 + signals[0] if signals and status in (*signals, 255) else status
 
 
 def judged(plan: LaunchPlan, status: int, report: Report) -> Ending:

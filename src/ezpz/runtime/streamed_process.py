@@ -13,10 +13,11 @@ from ezpz.runtime import process
 from ezpz.runtime.threads import run_in_background
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator, Mapping, Sequence
 
     from typing_extensions import Self
+
+    from ezpz.yeet.agent.cancel import CancelToken
 
 PIECE = 1 << 20  # bytes that are read at once
 LAST = 64 << 10  # bytes of stderr that are kept
@@ -26,7 +27,7 @@ POLL_SECONDS = 0.1  # after which cancelling and the timeout are checked
 class StreamedProcess:
     """An iterator over what a command writes to stdout. The command is ended at the end of the context.
 
-    Creating it raises ToolMissing; iterating raises TimedOut after `timeout` seconds and Stopped once `stop` is set.
+    Creating it raises ToolMissing; iterating raises TimedOut after `timeout` seconds, and Cancelled.
 
     Attributes:
         done: How the command ended, without its stdout; None until all of its stdout was read.
@@ -38,12 +39,12 @@ class StreamedProcess:
         *,
         stdin: int | IO[bytes] = process.DEVNULL,
         timeout: float | None = None,
-        stop: threading.Event | None = None,
+        cancel: CancelToken | None = None,
     ) -> None:
         self.argv = argv
         self.done: process.Completed | None = None
         self._timeout = timeout
-        self._stop = stop
+        self._cancel = cancel
         self._stderr = b""
         self._running = process.start(argv, stdin=stdin, stdout=process.PIPE, stderr=process.PIPE, env=None)
 
@@ -75,8 +76,8 @@ class StreamedProcess:
                     yield data
                 else:
                     self._stderr = (self._stderr + data)[-LAST:]
-            if self._stop is not None and self._stop.is_set():
-                raise process.Stopped
+            if self._cancel is not None:
+                self._cancel.raise_if_cancelled()
             if deadline is not None and time.monotonic() > deadline:
                 raise TimedOut(f"'{os.fsdecode(self.argv[0])}' did not end within {self._timeout:g} s")
         self.done = process.Completed(tuple(self.argv), self._running.wait(), b"", self._stderr)

@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ezpz.runtime.process import Stopped
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -69,12 +69,12 @@ class WorkerPool(Generic[T]):
         threads: How many threads.
         waiting: How many items may wait for a thread.
         act: What is called with each item.
-        stop: Set when the results are not needed any more.
+        cancel: Cancels the work.
     """
 
-    def __init__(self, threads: int, waiting: int, act: Callable[[T], object], stop: threading.Event) -> None:
+    def __init__(self, threads: int, waiting: int, act: Callable[[T], object], cancel: CancelToken) -> None:
         self.act = act
-        self.stop = stop
+        self.cancel = cancel
         self.failure: BaseException | None = None
         self._closed = False
         self._items: queue.Queue[tuple[T] | None] = queue.Queue(waiting)
@@ -83,17 +83,16 @@ class WorkerPool(Generic[T]):
     @property
     def is_stopped(self) -> bool:
         """Whether no more items are processed."""
-        return self.failure is not None or self._closed or self.stop.is_set()
+        return self.failure is not None or self._closed or self.cancel.is_cancelled
 
     def submit(self, item: T) -> None:
         """Pass an item to a free thread; wait until the queue has room. Drop the item once the pool is stopped."""
         self._put((item,))
 
     def join(self) -> None:
-        """Wait until every item is processed. Raises the first failure, or Stopped."""
+        """Wait until every item is processed. Raises the first failure, or Cancelled."""
         self._join()
-        if self.stop.is_set():
-            raise Stopped
+        self.cancel.raise_if_cancelled()
         if self.failure is not None:
             raise self.failure
 
@@ -136,19 +135,19 @@ class _Slot(Generic[T, R]):
 
 
 def ordered_map(
-    act: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int, stop: threading.Event
+    act: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int, cancel: CancelToken
 ) -> Generator[R, None, None]:
     """Call `act` with each item in several threads and yield the results in the order of the items.
 
     At most `ahead` results wait to be taken. Close the iterator when no more results are needed.
-    Raises the first failure, or Stopped once `stop` is set.
+    Raises the first failure, or Cancelled once `cancel` is cancelled.
     """
 
     def work(slot: _Slot[T, R]) -> None:
         slot.result.append(act(slot.item))
         slot.done.set()
 
-    pool = WorkerPool(threads, ahead, work, stop)
+    pool = WorkerPool(threads, ahead, work, cancel)
     waiting: deque[_Slot[T, R]] = deque()
     ended = False
     try:
@@ -172,5 +171,5 @@ def ordered_map(
 def _result(slot: _Slot[T, R], pool: WorkerPool[_Slot[T, R]]) -> R:
     while not slot.done.wait(POLL_SECONDS):
         if pool.is_stopped and not slot.done.is_set():
-            raise Stopped
+            raise Cancelled
     return slot.result[0]

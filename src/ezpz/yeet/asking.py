@@ -17,6 +17,7 @@ from ezpz.cluster.remote import ssh_argv
 from ezpz.errors import EzpzError, by_code
 from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
 from ezpz.yeet.agent import attend
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.line import ProcessLine
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from ezpz.yeet.fanout.stream.startup import Startup
 
 MODULES = (
-    "attend", "clearing", "estate", "listing", "lock", "manifest", "names", "own", "place", "refusal", "standing",
-    "tree",
+    "attend", "cancel", "clearing", "estate", "listing", "lock", "manifest", "names", "own", "place", "refusal",
+    "standing", "tree",
 )  # fmt: skip
 MANY = 256  # nodes that are all reached by ssh from here; more are through a tree of agents
 STALL = 10.0  # seconds without a byte after which an agent's connection is given up
@@ -147,18 +148,13 @@ async def _open_at(node: Node, address: str) -> Session:
 
 async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
     """The same on this host. Raises EzpzError."""
-    given_up = False
-
-    def going_on() -> None:
-        if given_up:
-            raise attend.Gone
-
+    cancel = CancelToken()
     try:
-        return await run_in_thread(functools.partial(attend.answer, request, going_on))
+        return await run_in_thread(functools.partial(attend.answer, request, cancel.raise_if_cancelled))
     except OSError as e:
         refusal = from_os_error(e, "cannot look at what stands here")
     except Refusal as e:
         refusal = e
     finally:
-        given_up = True
+        cancel.cancel()
     raise by_code(refusal.code)(f"{node.given}: {refusal.message}", hint=refusal.hint)

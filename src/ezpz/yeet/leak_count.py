@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class LeakCount:
     """Counts on the first node that has it, whichever that is: all have the same.
 
-    going_on: called several times a second; may raise Stopped
+    going_on: called several times a second; may raise Cancelled
     """
 
     def __init__(self, engine: Engine, environ: Mapping[str, str], going_on: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ezpz import __version__
 from ezpz.errors import EzpzError, NodesFailed, by_code
 from ezpz.runtime.async_process import gather_or_cancel
+from ezpz.runtime.signals import run_async
 from ezpz.yeet.agent import leaks
 from ezpz.yeet.agent.refusal import Refusal
 from ezpz.yeet.agent.standing import look
@@ -85,7 +86,7 @@ def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, s
         if found is not None and found["receipt"] is not None:
             return leaks_here(local, destination, known_to(found["receipt"]), environ, lambda: None)
     remote = tuple(node for node in allocation.nodes if not node.is_local)
-    return asyncio.run(_leaks_elsewhere(remote, destination, environ, transport))
+    return run_async(_leaks_elsewhere(remote, destination, environ, transport))
 
 
 def known_to(receipt: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from ezpz.yeet.agent import tree
 from ezpz.yeet.entry import Entry
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.intake import Intake
 
 THREADS = 2
@@ -32,10 +32,10 @@ class Trail:
     A further name of a file, and what takes the place of an earlier member, wait for `settle`: they are few.
     """
 
-    def __init__(self, feed: Intake, root: bytes, stop: threading.Event) -> None:
+    def __init__(self, feed: Intake, root: bytes, cancel: CancelToken) -> None:
         self.feed = feed
         self.root = root
-        self.stop = stop
+        self.cancel = cancel
         self.late: set[bytes] = set()
         self._gathered: list[Callable[[], None]] = []
         self._size = 0
@@ -81,7 +81,7 @@ class Trail:
                 self._feed(path, status)
 
     def unpacked(self) -> None:
-        """All of it is there, or something went wrong. Raises what did, or Stopped."""
+        """All of it is there, or something went wrong. Raises what did, or Cancelled."""
         self._finish()
         self.since = _later(self.root + b".mark")
 
@@ -142,7 +142,7 @@ class Trail:
         self._gathered, self._size = [], 0
 
     def _finish(self) -> None:
-        """Wait until all that was gathered is fed. Raises what went wrong, or Stopped."""
+        """Wait until all that was gathered is fed. Raises what went wrong, or Cancelled."""
         try:
             self._hand_on()
         finally:
@@ -150,7 +150,7 @@ class Trail:
 
     def _new_pool(self) -> WorkerPool[list[Callable[[], None]]]:
         self._gathered, self._size = [], 0
-        return WorkerPool(THREADS, WAITING, _do_all, self.stop)
+        return WorkerPool(THREADS, WAITING, _do_all, self.cancel)
 
 
 def _do_all(tasks: list[Callable[[], None]]) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.runtime.process import Stopped
 from ezpz.runtime.streamed_process import LAST, FedProcess, StreamedProcess
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from tests.unit.processes import nothing_leaks
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def test_neither_pipe_holds_up_the_other_and_only_the_end_of_stderr_is_kept() ->
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "sleep 600; echo", "sleep 600 & sleep 600"])
 def test_it_stops(script: str) -> None:
-    stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
+    cancel = CancelToken()
+    threading.Timer(0.2, cancel.cancel).start()
     began = time.monotonic()
-    with pytest.raises(Stopped), StreamedProcess(sh(script), stop=stop) as hearing:
+    with pytest.raises(Cancelled), StreamedProcess(sh(script), cancel=cancel) as hearing:
         list(hearing)
     assert time.monotonic() - began < 10
 

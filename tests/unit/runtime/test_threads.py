@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.runtime.process import Stopped
 from ezpz.runtime.threads import BackgroundThread, WorkerPool, ordered_map, run_in_background
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_all_of_it_is_done() -> None:
     done: list[int] = []
-    pool = WorkerPool(3, 2, done.append, threading.Event())
+    pool = WorkerPool(3, 2, done.append, CancelToken())
     for number in range(100):
         pool.submit(number)
     pool.join()
@@ -35,7 +35,7 @@ def test_the_first_failure_is_raised_and_the_rest_is_dropped(threads: int, waiti
             time.sleep(0.001)
         done.append(number)
 
-    pool: WorkerPool[int] = WorkerPool(threads, waiting, act, threading.Event())
+    pool: WorkerPool[int] = WorkerPool(threads, waiting, act, CancelToken())
     for number in range(1000):
         pool.submit(number)
         if pool.is_stopped:
@@ -46,18 +46,18 @@ def test_the_first_failure_is_raised_and_the_rest_is_dropped(threads: int, waiti
 
 
 def test_one_that_is_stopped_says_so() -> None:
-    stop, begun = threading.Event(), threading.Event()
-    pool: WorkerPool[int] = WorkerPool(1, 8, lambda _: begun.set(), stop)
+    cancel, begun = CancelToken(), threading.Event()
+    pool: WorkerPool[int] = WorkerPool(1, 8, lambda _: begun.set(), cancel)
     pool.submit(0)
     begun.wait(5)
-    stop.set()
+    cancel.cancel()
     assert pool.is_stopped
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         pool.join()
 
 
 def test_a_closed_pool_drops_what_waits_and_cancels_nothing_else() -> None:
-    stop, begun, go_on = threading.Event(), threading.Event(), threading.Event()
+    cancel, begun, go_on = CancelToken(), threading.Event(), threading.Event()
     done: list[int] = []
 
     def act(number: int) -> None:
@@ -65,7 +65,7 @@ def test_a_closed_pool_drops_what_waits_and_cancels_nothing_else() -> None:
         go_on.wait(5)
         done.append(number)
 
-    pool: WorkerPool[int] = WorkerPool(1, 8, act, stop)
+    pool: WorkerPool[int] = WorkerPool(1, 8, act, cancel)
     pool.submit(0)
     pool.submit(1)
     begun.wait(5)
@@ -74,7 +74,7 @@ def test_a_closed_pool_drops_what_waits_and_cancels_nothing_else() -> None:
         time.sleep(0.001)
     go_on.set()
     closing.result(5)
-    assert (done, stop.is_set()) == ([0], False)
+    assert (done, cancel.is_cancelled) == ([0], False)
 
 
 def test_the_result_of_a_thread_in_the_background() -> None:
@@ -121,17 +121,17 @@ class TestOrderedMap:
             return number * number
 
         ahead = 2 * threads
-        found = ordered_map(act, range(50), threads=threads, ahead=ahead, stop=threading.Event())
+        found = ordered_map(act, range(50), threads=threads, ahead=ahead, cancel=CancelToken())
         assert list(found) == [number * number for number in range(50)]
 
     def test_what_goes_wrong_ends_it(self) -> None:
         def act(number: int) -> int:
             return 1 // (number - 20)
 
-        stop = threading.Event()
+        cancel = CancelToken()
         with pytest.raises(ZeroDivisionError):
-            list(ordered_map(act, range(10_000), threads=3, ahead=6, stop=stop))
-        assert not stop.is_set(), "the caller decides what else its failure cancels"
+            list(ordered_map(act, range(10_000), threads=3, ahead=6, cancel=cancel))
+        assert not cancel.is_cancelled, "the caller decides what else its failure cancels"
 
     def test_what_goes_wrong_with_the_things_ends_it(self) -> None:
         def things() -> Iterator[int]:
@@ -139,22 +139,22 @@ class TestOrderedMap:
             raise KeyError("gone")
 
         with pytest.raises(KeyError):
-            list(ordered_map(abs, things(), threads=2, ahead=4, stop=threading.Event()))
+            list(ordered_map(abs, things(), threads=2, ahead=4, cancel=CancelToken()))
 
     def test_it_stops(self) -> None:
-        stop = threading.Event()
+        cancel = CancelToken()
 
         def act(number: int) -> int:
             if number == 5:
-                stop.set()
+                cancel.cancel()
             return number
 
-        with pytest.raises(Stopped):
-            list(ordered_map(act, range(100_000), threads=2, ahead=4, stop=stop))
+        with pytest.raises(Cancelled):
+            list(ordered_map(act, range(100_000), threads=2, ahead=4, cancel=cancel))
 
     def test_it_does_not_run_ahead(self) -> None:
         begun: list[int] = []
-        found = ordered_map(begun.append, range(1000), threads=2, ahead=4, stop=threading.Event())
+        found = ordered_map(begun.append, range(1000), threads=2, ahead=4, cancel=CancelToken())
         next(found)
         assert len(begun) <= 8
         found.close()

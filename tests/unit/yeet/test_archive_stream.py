@@ -8,7 +8,6 @@ import os
 import random
 import stat
 import subprocess
-import threading
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import NoSpace
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.archive import header
 from ezpz.yeet.archive.compress import packing_of
 from ezpz.yeet.archive.formats import FORMATS, GZIP, TAR, ZSTD, Format
@@ -176,7 +176,7 @@ def test_a_bomb_is_refused_and_takes_no_room(tmp_path: Path, *, holes: bool) -> 
     staging.mkdir()
     job = Job(
         os.fsencode(tmp_path / "x.tar.zst"), Scan(b""), os.fsencode(staging), Ledger(Relocation(b"/tmp/x")),
-        threading.Event(), lambda _: None,
+        CancelToken(), lambda _: None,
     )  # fmt: skip
     with pytest.raises(NoSpace, match="bomb"):
         Tarball().fill(job)

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import stat
-import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import Any, Container, Dict, Iterator, List, Optional
 
 from . import listing, own, place, standing, tree
+from .cancel import CancelToken
 from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
@@ -25,17 +25,13 @@ OLD = b"old"  # in staging: what stood at the destination, where the kernel cann
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
-class Abandoned(Exception):
-    """The run that asked has gone away or was interrupted."""
-
-
 class Landing:
     """A destination that is being written; `prepare` first, then `publish`, `keep` or nothing, always `close`.
 
     dst: absolute path; run: the run's id, which names the staging directory
     """
 
-    def __init__(self, dst: bytes, run: str) -> None:
+    def __init__(self, dst: bytes, run: str, cancel: Optional[CancelToken] = None) -> None:
         self.dst = os.path.join(os.path.realpath(os.path.dirname(dst)), os.path.basename(dst))
         self.given = dst
         self.run = run
@@ -43,17 +39,12 @@ class Landing:
         self.staging = place.beside(self.dst, b".ezpz-" + run.encode())
         self.tree = os.path.join(self.staging, b"tree")
         self.lock = Lock(self.dst, run)
-        self.abandoned = threading.Event()
+        self.cancel = cancel or CancelToken()
         self.receipt: Optional[Dict[str, Any]] = None
         self.standing: Optional[os.stat_result] = None
         self.stock: Dict[str, Any] = {}
         self.listing = ""
         self._made_parents: List[bytes] = []
-
-    def check_on(self) -> None:
-        """Raise Abandoned once nobody wants the result any more."""
-        if self.abandoned.is_set():
-            raise Abandoned
 
     def prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Check the destination, take its lock, remove what dead runs left, make the staging directory.
@@ -126,7 +117,7 @@ class Landing:
 
     def _remove_leftovers(self) -> None:
         for path in self._leftovers():
-            self.check_on()
+            self.cancel.raise_if_cancelled()
             with suppress(OSError):  # somebody else's files in it, perhaps; they are in nobody's way
                 tree.remove(path)
 
@@ -156,7 +147,7 @@ class Landing:
 
     def take_stock(self, seen: Container[str] = ()) -> Dict[str, Any]:
         """What of the version in place can be used again; see `standing.take_stock`. Raises OSError."""
-        self.stock = standing.take_stock(self.dst, self.receipt, self.check_on, seen)
+        self.stock = standing.take_stock(self.dst, self.receipt, self.cancel.raise_if_cancelled, seen)
         return self.stock
 
     def has(self, receipt: Dict[str, Any]) -> bool:
@@ -212,10 +203,14 @@ class Landing:
         from .beside import BackgroundTask
 
         spellings = (self.given, self.dst)
-        beside = [] if trial is None else [BackgroundTask(smoke.try_out, self.tree, spellings, trial, self.check_on)]
+        beside = (
+            []
+            if trial is None
+            else [BackgroundTask(smoke.try_out, self.tree, spellings, trial, self.cancel.raise_if_cancelled)]
+        )
         beside.append(BackgroundTask(self._list))
         try:
-            found = tree.survey(self.tree, self.check_on)
+            found = tree.survey(self.tree, self.cancel.raise_if_cancelled)
         finally:
             for each in beside:
                 each.finish()
@@ -227,7 +222,7 @@ class Landing:
         return found
 
     def _list(self) -> None:
-        self.listing = listing.digest(self.tree, self.check_on)
+        self.listing = listing.digest(self.tree, self.cancel.raise_if_cancelled)
 
     def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> Dict[str, Any]:
         """Add the receipt to what was verified and rename it into place.
@@ -245,7 +240,7 @@ class Landing:
         os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
         standing = os.path.isdir(self.dst) and not os.path.islink(self.dst)
         removed = tree.count_missing(self.dst, self.tree) if standing else 0
-        self.check_on()
+        self.cancel.raise_if_cancelled()
         self._swap()
         if mode & 0o700 != 0o700:
             os.chmod(self.dst, mode)

@@ -19,9 +19,9 @@ from ezpz.yeet.archive.part_file import settle
 from ezpz.yeet.copy.base import demand, local_failure
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Sequence
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.archive.contents import Contents, Taken
     from ezpz.yeet.archive.formats import Format
     from ezpz.yeet.entry import Entry
@@ -34,13 +34,13 @@ WITHIN, READ_WITHIN = 10.0, 120.0  # seconds for a tool to tell its version, and
 
 
 def write_squashfs(
-    contents: Contents, path: str, _: Format, level: int, moved: Callable[[int], None], stop: threading.Event
+    contents: Contents, path: str, _: Format, level: int, moved: Callable[[int], None], cancel: CancelToken
 ) -> int:
     """Write the archive, and return its size in bytes; see `write.write`. Times are kept to the second, as it can.
 
-    Raises EzpzError, Stopped.
+    Raises EzpzError, Cancelled.
     """
-    refuse_old(MAKER, OLDEST, stop)
+    refuse_old(MAKER, OLDEST, cancel)
     folder = os.path.dirname(path)
     try:
         with tempfile.TemporaryDirectory(prefix=".ezpz-", suffix=".part", dir=folder) as place:
@@ -48,7 +48,7 @@ def write_squashfs(
             with _maker(part, level, contents.parcel.entries) as stream:
                 taken: dict[int, Taken] = {}
                 dropped: list[int] = []
-                for block in Pack(contents.parcel, bytes, stop, holes=False).blocks(ended=False):
+                for block in Pack(contents.parcel, bytes, cancel, holes=False).blocks(ended=False):
                     stream.write(block.data)
                     taken.update(block.taken)
                     dropped += block.dropped
@@ -96,10 +96,10 @@ def _to_its_end(hearing: StreamedProcess) -> Iterator[bytes]:
         raise CopyFailed(f"{READER} finds no manifest: {hearing.done.err}")
 
 
-def refuse_old(tool: str, oldest: tuple[int, ...], stop: threading.Event | None = None) -> None:
-    """Raise ToolMissing when a tool is not here, or is older than it may be; TimedOut when it hangs, Stopped."""
+def refuse_old(tool: str, oldest: tuple[int, ...], cancel: CancelToken | None = None) -> None:
+    """Raise ToolMissing when a tool is not here, or is older than it may be; TimedOut when it hangs, Cancelled."""
     process.find(tool)
-    found = VERSION.search(process.run([tool, "-version"], timeout=WITHIN, stop=stop).out)
+    found = VERSION.search(process.run([tool, "-version"], timeout=WITHIN, cancel=cancel).out)
     version = tuple(int(part or 0) for part in found.groups()) if found else (0,)
     if version < oldest:
         needed = ".".join(map(str, oldest))

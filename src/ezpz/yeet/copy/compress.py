@@ -41,7 +41,7 @@ class Compress:
             "--delay-directory-restore",
         ]
         unpack += ["--directory", job.staging, "--file=-"]
-        packed, unpacked = process.pipeline(pack, unpack, feed=b"./\0" + name_list(job.scan), stop=job.stop)
+        packed, unpacked = process.pipeline(pack, unpack, feed=b"./\0" + name_list(job.scan), cancel=job.cancel)
         demand(unpacked, "tar")  # first, since the other ends badly as well when nobody reads from it
         demand(packed, "tar")
         job.moved(job.scan.size)

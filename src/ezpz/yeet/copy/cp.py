@@ -31,7 +31,7 @@ class Cp:
             job.root + b"/.",
             job.staging + b"/",
         ]
-        done = process.run(argv, stop=job.stop)
+        done = process.run(argv, cancel=job.cancel)
         if any(left.why == "unreadable" for left in job.scan.left_out):
             done = _without_refusals(done)
         demand(done, "cp")

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.runtime.process import Stopped
 from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.copy.base import changed, local_failure, open_source
 from ezpz.yeet.relocate.bytecode import HEADER
@@ -42,8 +41,8 @@ class Fill:
         self.lending = threading.Lock()
 
     def run(self) -> None:
-        """Write them all; folders are left writable. Raises EzpzError, or Stopped."""
-        pool = WorkerPool(self.job.scan.threads, QUEUED, self._write_all, self.job.stop)
+        """Write them all; folders are left writable. Raises EzpzError, or Cancelled."""
+        pool = WorkerPool(self.job.scan.threads, QUEUED, self._write_all, self.job.cancel)
         try:
             try:
                 self._hand_out(pool)
@@ -176,8 +175,7 @@ class Fill:
             self._go_on()
 
     def _go_on(self) -> None:
-        if self.job.stop.is_set():
-            raise Stopped
+        self.job.cancel.raise_if_cancelled()
 
     def _recall(self, entry: Entry) -> bool:
         """Take an unchanged file from the version in place, where all who want it have it; else False, and nothing."""

@@ -40,13 +40,12 @@ class Squashfs:
     tools: ClassVar[tuple[str, ...]] = (READER,)
 
     def fill(self, job: Job) -> None:
-        refuse_old(READER, SAFE, job.stop)
+        refuse_old(READER, SAFE, job.cancel)
         os.close(open_source(job.root)[0])
-        if job.stop.is_set():
-            raise process.Stopped
+        job.cancel.raise_if_cancelled()
         self._judge(job)
         argv: list[str | bytes] = [READER, "-force", "-no-progress", "-no-xattrs", "-dest", job.staging, job.root]
-        done = process.run(argv, stop=job.stop)
+        done = process.run(argv, cancel=job.cancel)
         if done.returncode and any(sign in done.err for sign in OF_THE_DISK):
             demand(done, READER)
         if done.returncode:
@@ -60,7 +59,7 @@ class Squashfs:
     def _judge(self, job: Job) -> None:
         """Look at the list of what is in it, before anything is unpacked. Raises EzpzError."""
         declared = entries = 0
-        with StreamedProcess([READER, "-lln", job.root], stop=job.stop) as listing:
+        with StreamedProcess([READER, "-lln", job.root], cancel=job.cancel) as listing:
             try:
                 for found in filter(None, map(LISTED.match, lines_of(listing, LONGEST))):
                     kind, size = found.groups()

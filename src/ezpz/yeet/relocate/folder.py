@@ -8,7 +8,6 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.runtime.process import Stopped
 from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
@@ -18,9 +17,9 @@ from ezpz.yeet.relocate.large import WHOLE, Large, write_at
 from ezpz.yeet.relocate.relocation import BYTECODE
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.relocate.ledger import Ledger
 
 THREADS = 4
@@ -31,26 +30,26 @@ SPARE = b".new"  # beside the tree, where it meets no name of the tree's
 Change: TypeAlias = "tuple[bytes, os.stat_result, Callable[[int], None]]"
 
 
-def relocate_folder(root: bytes, ledger: Ledger, stop: threading.Event) -> None:
-    """Rewrite what has to change in a staged tree, each file as a new one. Raises OSError, PrefixTooLong, Stopped.
+def relocate_folder(root: bytes, ledger: Ledger, cancel: CancelToken) -> None:
+    """Rewrite what has to change in a staged tree, each file as a new one. Raises OSError, PrefixTooLong, Cancelled.
 
     Modes and times stay, so that the version of a relocated tree does not depend on when it was relocated.
     """
-    _Folder(root, ledger, stop).run()
+    _Folder(root, ledger, cancel).run()
 
 
 class _Folder:
-    def __init__(self, root: bytes, ledger: Ledger, stop: threading.Event) -> None:
+    def __init__(self, root: bytes, ledger: Ledger, cancel: CancelToken) -> None:
         self.root = root
         self.ledger = ledger
-        self.stop = stop
+        self.cancel = cancel
         self.spare = root.rstrip(b"/") + SPARE
         self.first: dict[int, bytes] = {}  # the first name of a hard-linked file, by inode
 
     def run(self) -> None:
         """Read in threads, write in this one: few files change, and folders are made writable one at a time."""
         further: list[tuple[bytes, bytes]] = []
-        found = ordered_map(self._all_changed, self._parts(further), threads=THREADS, ahead=AHEAD, stop=self.stop)
+        found = ordered_map(self._all_changed, self._parts(further), threads=THREADS, ahead=AHEAD, cancel=self.cancel)
         with contextlib.closing(found):
             for part in found:
                 for path, status, write in part:
@@ -116,8 +115,7 @@ class _Folder:
         self.ledger.count(path, outcome)
 
     def _go_on(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
+        self.cancel.raise_if_cancelled()
 
     def _rewrite(self, path: bytes, write: Callable[[int], None], status: os.stat_result) -> None:
         full = os.path.join(self.root, path)

@@ -20,8 +20,7 @@ from ezpz.yeet.scan import Scan
 from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
-    import threading
-
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.relocate.base import Base
     from ezpz.yeet.relocate.environment import Environment
 
@@ -37,10 +36,10 @@ class Snapshot:
     scan: Scan = field(default_factory=lambda: Scan(b"/"), repr=False)
 
 
-def snapshot_of(environment: Environment, destination: bytes, stop: threading.Event | None = None) -> Snapshot:
+def snapshot_of(environment: Environment, destination: bytes, cancel: CancelToken | None = None) -> Snapshot:
     """Count what of the editable installs comes along. Raises EditableRefused when it is too large, OSError."""
     moves = destinations(environment.editables, destination)
-    grafts = Grafts(stop)
+    grafts = Grafts(cancel)
     for move in moves:
         if not move.whole:
             _take(grafts, move.target, move.source)
