@@ -53,7 +53,7 @@ EzpzError
 │   ├── RestartsExhausted     63
 │   ├── Walltime              64   the job's time is over
 │   └── IdleTimeout          124   the command said nothing for too long
-└── Interrupted          130/143   Ctrl-C or SIGTERM
+└── Interrupted          130/143   Ctrl-C or SIGTERM, 129 after SIGHUP: the first signal counts
 
 A bug in ezpz itself exits with 70. A node's failure is the same `code`, kept as data in `NodeResult`.
 """
@@ -265,7 +265,7 @@ class IdleTimeout(EzpzError):
 
 
 class Interrupted(EzpzError):
-    """Ctrl-C (exit 130) or SIGTERM (exit 143)."""
+    """Ctrl-C (exit 130), SIGTERM (exit 143) or SIGHUP (exit 129); the first one counts."""
 
     code, exit_code = "interrupted", 130
 

@@ -224,7 +224,8 @@ def test_a_command_decides_its_exit_status_as_click_has_it(acme: Path, command: 
     assert ezpz(command, paths=(acme,)).returncode == status
 
 
-def test_interrupt(acme: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupt(acme: Path, number: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "ezpz", "slow"],
         env=clean_environ(acme),
@@ -234,9 +235,9 @@ def test_interrupt(acme: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert err.endswith("error: interrupted\n")
 
 

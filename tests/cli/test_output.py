@@ -15,8 +15,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ezpz.cli.output import Output, output_options, printable, wants_colour
+from ezpz.cli.output import Output, output_options, wants_colour
 from ezpz.errors import EzpzError, NoSpace
+from ezpz.runtime.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,9 +11,9 @@ import json
 import secrets
 import sys
 
-from ezpz.child import all_of, in_thread
 from ezpz.cluster.model import Node
 from ezpz.errors import EzpzError
+from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
 from ezpz.yeet.fanout.machine import handshakes
 from ezpz.yeet.fanout.stream.startup import Invitation, SshStartup
 from ezpz.yeet.session import Session
@@ -32,8 +32,8 @@ async def main(fan: int, names: list[str]) -> None:
         for node, result in found.items()
     }
     tell({"came": came, "where": {node.given: where for node, where in startup.where.items()}})
-    while (await in_thread(sys.stdin.readline)).strip() == "ping":
-        answers = await all_of(_answers(session) for session in sessions)
+    while (await run_in_thread(sys.stdin.readline)).strip() == "ping":
+        answers = await gather_or_cancel(_answers(session) for session in sessions)
         tell({"here": [session.node.given for session, here in zip(sessions, answers, strict=True) if here]})
     await asyncio.gather(*(session.close() for session in sessions))
     await startup.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.archive.contents import Contents
 from ezpz.yeet.archive.formats import SQUASHFS, level_of, split_name
 from ezpz.yeet.archive.parcel import parcel_of
@@ -22,4 +22,4 @@ def pack(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
     found = split_name(path)
     assert found is not None
     writing = write_squashfs if found[1] is SQUASHFS else write
-    return writing(Contents(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, threading.Event())
+    return writing(Contents(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, CancelToken())

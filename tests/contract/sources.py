@@ -6,11 +6,11 @@ import contextlib
 import os
 import shutil
 import subprocess
-import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import manifest
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.archive.formats import FORMATS, GZIP, SQUASHFS
 from ezpz.yeet.copy import guard
 from ezpz.yeet.copy.base import STRATEGIES, Job
@@ -115,7 +115,7 @@ class Sources:
         follow: bool = False,
         along: Scan | None = None,
         relocation: Relocation | None = None,
-        stop: threading.Event | None = None,
+        cancel: CancelToken | None = None,
         moved: Callable[[int], None] = nothing,
         previous: Path | None = None,
     ) -> Job:
@@ -135,7 +135,7 @@ class Sources:
             scan=scanned,
             staging=os.fsencode(staging),
             ledger=Ledger(relocation or Relocation(DESTINATION)),
-            stop=stop or threading.Event(),
+            cancel=cancel or CancelToken(),
             moved=moved,
             known=None if previous is None else known_of(previous),
         )
@@ -145,7 +145,7 @@ def known_of(previous: Path) -> Known:
     """What a version in place tells of itself."""
     root = os.fsencode(previous)
     with contextlib.closing(Intake()) as intake:
-        feed_tree(root, intake, threading.Event())
+        feed_tree(root, intake, CancelToken())
         return Known(manifest.read(intake.end().manifest), root)
 
 
@@ -195,7 +195,7 @@ def arrive(
     if not way.maker:
         return job.ledger
     unpacked = replace(job, ledger=Ledger(change(relocation_of(staging, None))))
-    relocate_folder(unpacked.staging, unpacked.ledger, unpacked.stop)
+    relocate_folder(unpacked.staging, unpacked.ledger, unpacked.cancel)
     if along is not None:
         status = staging.stat()
         staging.chmod(0o700)

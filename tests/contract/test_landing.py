@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.yeet.agent import own, tree
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.intake import Intake
 from ezpz.yeet.refeed import feed_tree
@@ -65,7 +66,7 @@ def write(staging: str | Path, word: str, files: int = 2) -> tree.Survey:
 def with_manifest(staging: str | Path) -> dict[str, str]:
     """Put a manifest beside a version in a staging directory, as a stream would; what its receipt says of it."""
     with contextlib.closing(Intake()) as intake:
-        feed_tree(os.fsencode(staging), intake, threading.Event())
+        feed_tree(os.fsencode(staging), intake, CancelToken())
         taken = intake.end()
     (Path(staging) / os.fsdecode(tree.MANIFEST)).write_bytes(taken.manifest)
     return {"contents": taken.contents, "manifest": name_of(taken.manifest)}

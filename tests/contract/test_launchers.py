@@ -22,7 +22,7 @@ from ezpz.launch.launchers import failure_signs
 from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Job, Launcher, Verdict, installed
 from ezpz.launch.launchers.output_labels import LabelParser, with_labels
 from ezpz.launch.report import Report
-from ezpz.process import PIPE, end_tree, start
+from ezpz.runtime.process import PIPE, end_tree, start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from ezpz.cluster.model import Node
 from ezpz.yeet.agent import chunk
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.codec import PLAIN, ZLIB, ZSTD, Codec
 from ezpz.yeet.agent.relay import Downstream
 from ezpz.yeet.agent.ring import KEEP, Ring
@@ -107,7 +107,7 @@ class Root:
         self.serving.append(Downstream(ring, SECRET, "root", serial, hand.where, STALL, self.events.append))
 
     def read(self) -> None:
-        feed_tree(os.fsencode(self.source), self.intake, threading.Event())
+        feed_tree(os.fsencode(self.source), self.intake, CancelToken())
         self.taken = self.intake.end()
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.copy.base import STRATEGIES
 from tests.contract.sources import DESTINATION, EVERY, OURS, Sources, Way, arrive, fill, relocation_of, ways
 from tests.contract.support import as_ordinary_user, copied_without, on_small_disk, photograph, powerless
@@ -312,9 +312,9 @@ def test_an_ordinary_user_gets_the_same(way: Way, nasty: Path, tmp_path: Path) -
 def test_it_stops_in_the_middle(
     way: Way, nasty: Path, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its tools hang, and `stop` is set as soon as one of them runs, or as soon as something has been written."""
-    stop = threading.Event()
-    job = sources.job(way, nasty, tmp_path / "tree", stop=stop, moved=lambda _: stop.set())
+    """Its tools hang, and it is cancelled as soon as one of them runs, or as soon as something has been written."""
+    cancel = CancelToken()
+    job = sources.job(way, nasty, tmp_path / "tree", cancel=cancel, moved=lambda _: cancel.cancel())
     started = tmp_path / "started"
     stubs = tmp_path / "stubs"
     stubs.mkdir()
@@ -324,17 +324,17 @@ def test_it_stops_in_the_middle(
     monkeypatch.setenv("PATH", str(stubs), prepend=os.pathsep)
 
     def interrupt() -> None:
-        while not started.exists() and not stop.is_set():
+        while not started.exists() and not cancel.is_cancelled:
             time.sleep(0.01)
-        stop.set()
+        cancel.cancel()
 
     watcher = threading.Thread(target=interrupt)
     watcher.start()
     try:
-        with pytest.raises(Stopped):
+        with pytest.raises(Cancelled):
             fill(way, job)
     finally:
-        stop.set()
+        cancel.cancel()
         watcher.join()
     pids = started.read_text().split() if started.exists() else []
     assert bool(pids) == bool(STRATEGIES.load(way.strategy).tools)
@@ -343,10 +343,10 @@ def test_it_stops_in_the_middle(
 
 @every_way
 def test_it_does_not_begin_when_it_is_stopped(way: Way, nasty: Path, sources: Sources, tmp_path: Path) -> None:
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(Stopped):
-        fill(way, sources.job(way, nasty, tmp_path / "tree", stop=stop))
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        fill(way, sources.job(way, nasty, tmp_path / "tree", cancel=cancel))
 
 
 FILL = """

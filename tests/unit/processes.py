@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ezpz.yeet.agent.cancel import CancelToken
+
 PATIENCE = 20.0
 
 
@@ -81,12 +83,12 @@ class Tree:
         wait_until(lambda: all(file.exists() and file.read_text().endswith("\n") for file in files))
         return [int(file.read_text()) for file in files]
 
-    def stopper(self, stop: threading.Event) -> threading.Thread:
-        """A running thread that sets `stop` as soon as the tree stands."""
+    def stopper(self, cancel: CancelToken) -> threading.Thread:
+        """A running thread that cancels as soon as the tree stands."""
 
         def work() -> None:
             wait_until(lambda: self.begun)
-            stop.set()
+            cancel.cancel()
 
         thread = threading.Thread(target=work)
         thread.start()

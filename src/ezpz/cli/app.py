@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,7 +13,8 @@ import click
 from ezpz import __version__
 from ezpz.cli.output import output_of
 from ezpz.errors import EzpzError, Interrupted, PluginError, UsageError
-from ezpz.registry import refuse_twins
+from ezpz.runtime.plugins import reject_duplicates
+from ezpz.runtime.signals import Received, interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +64,7 @@ class Plugins(click.Group):
         points = self._entry_points().get(cmd_name)
         if points and cmd_name not in self.commands:
             try:
-                refuse_twins("command", points)
+                reject_duplicates("command", points)
                 self.commands[cmd_name] = _load(points[0])
             except PluginError as e:
                 self.commands[cmd_name] = BrokenCommand(cmd_name, e)
@@ -103,18 +105,20 @@ class Plugins(click.Group):
         line = list(sys.argv[1:] if args is None else args)
         name = prog_name or str(self.name)
         context: click.Context | None = None
+        interrupted = Received()
 
         def run() -> None:
-            nonlocal context
+            nonlocal context, interrupted
             _complete(self, name, complete_var or f"_{name.upper()}_COMPLETE", extra)
-            context = self.make_context(name, line, **extra)
-            with context:
-                self.invoke(context)
+            with interruptible() as interrupted:
+                context = self.make_context(name, line, **extra)
+                with context:
+                    self.invoke(context)
             if sys.stdout is not None:
                 sys.stdout.flush()
 
         raised = _attempt(run)
-        sys.exit(_settle(raised, context, line) if isinstance(raised, BaseException) else 0)
+        sys.exit(_settle(raised, context, line, interrupted.first) if isinstance(raised, BaseException) else 0)
 
     def _entry_points(self) -> dict[str, tuple[EntryPoint, ...]]:
         if self._found is None:
@@ -158,8 +162,8 @@ def _complete(group: click.Group, name: str, variable: str, extra: dict[str, Any
         sys.exit(shell_complete(group, extra, name, variable, instruction))
 
 
-def _settle(raised: BaseException, ctx: click.Context | None, line: Sequence[str]) -> int | str | None:
-    """Tell the user what ended the run; return the exit status."""
+def _settle(raised: BaseException, ctx: click.Context | None, line: Sequence[str], number: int) -> int | str | None:
+    """Tell the user what ended the run; return the exit status. `number` is the first signal, or 0."""
     if isinstance(raised, SystemExit):
         return raised.code
     if isinstance(raised, click.exceptions.Exit):
@@ -169,7 +173,7 @@ def _settle(raised: BaseException, ctx: click.Context | None, line: Sequence[str
         return raised.exit_code
     if isinstance(raised, BrokenPipeError) and _nobody_listens():
         return _BROKEN_PIPE
-    error, output = _explained(raised), output_of(ctx, line)
+    error, output = _explained(raised, number), output_of(ctx, line)
     if os.environ.get("EZPZ_DEBUG", "") not in ("", "0") or (output.verbose and isinstance(error, InternalError)):
         import traceback
 
@@ -178,7 +182,7 @@ def _settle(raised: BaseException, ctx: click.Context | None, line: Sequence[str
     return error.exit_code
 
 
-def _explained(raised: BaseException) -> EzpzError:
+def _explained(raised: BaseException, number: int) -> EzpzError:
     """Any exception as one that a user can understand."""
     if isinstance(raised, EzpzError):
         return raised
@@ -188,7 +192,7 @@ def _explained(raised: BaseException) -> EzpzError:
     if isinstance(raised, click.ClickException):
         return EzpzError(raised.format_message())
     if isinstance(raised, (click.exceptions.Abort, KeyboardInterrupt)):
-        return Interrupted("interrupted")
+        return Interrupted("interrupted", signal=number or signal.SIGINT)
     return InternalError(
         f"this is a bug in ezpz: {type(raised).__name__}: {raised}",
         hint="run it again with EZPZ_DEBUG=1, and report what it prints",

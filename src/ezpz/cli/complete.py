@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from ezpz import process
+    from ezpz.runtime import process
 
 
 def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
@@ -30,7 +30,7 @@ def complete_names(group: str) -> Callable[[click.Context, click.Parameter, str]
     """A completer for the names in an entry-point group, as "ezpz.yeet.strategies"; nothing is loaded."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
-        from ezpz.registry import Registry
+        from ezpz.runtime.plugins import Registry
 
         try:
             names = Registry[object](group, "name").names()

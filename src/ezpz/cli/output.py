@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from ezpz.errors import EzpzError
+from ezpz.runtime.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,6 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 ERROR_SCHEMA = "ezpz/error/1"
 _META = "ezpz.output"
-_SHOWN_AS_THEY_ARE = "\n\t"
 
 
 @dataclass(slots=True)
@@ -180,16 +180,6 @@ def error_document(error: EzpzError) -> dict[str, Any]:
         "schema": ERROR_SCHEMA,
         "error": {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code},
     }
-
-
-def printable(text: str) -> str:
-    """The same text, safe to show: control characters and bytes that are not UTF-8 as backslash escapes."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c in _SHOWN_AS_THEY_ARE else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def wants_colour(stream: TextIO | None) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ezpz.cli.output import Output
-from ezpz.registry import Registry
+from ezpz.runtime.plugins import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from ezpz.cluster.hostnames import check_name, fold, is_me, short
 from ezpz.cluster.model import Allocation, Node
 from ezpz.cluster.steps import REAL, Found, Inquiry, JobSystem, Step, System
 from ezpz.errors import PluginError, SchedulerError
-from ezpz.registry import Registry
+from ezpz.runtime.plugins import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

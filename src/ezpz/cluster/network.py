@@ -7,13 +7,13 @@ import errno
 import queue
 import re
 import socket
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.cluster.hostnames import domain, fold, is_address, short
 from ezpz.errors import UsageError
+from ezpz.runtime.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -159,29 +159,31 @@ def _probe_all(
 ) -> dict[str, Address]:
     """What could be found out within `limit` seconds.
 
-    Plain daemon threads: a pool's threads are joined at exit, where one stuck in a resolver would hold up the program.
+    No pool, which would wait for its threads: one that hangs in a resolver must not delay the program.
     """
+    failures: list[BaseException] = []
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[str, Address]] = queue.SimpleQueue()
-    over = threading.Event()
 
     def work() -> None:
-        while not over.is_set():
+        while time.monotonic() < deadline:
             try:
                 name = todo.get_nowait()
             except queue.Empty:
                 return
             done.put((name, _choose(name, wanted[name], resolve, answers)))
 
+    deadline = time.monotonic() + limit
+
     for name in wanted:
         todo.put(name)
     for _ in range(min(THREADS, len(wanted))):
-        threading.Thread(target=work, name="ezpz-hsn", daemon=True).start()
-    deadline = time.monotonic() + limit
+        BackgroundThread(work, failures.append)
     found: dict[str, Address] = {}
     with contextlib.suppress(queue.Empty):
         while len(found) < len(wanted):
             name, address = done.get(timeout=max(0.0, deadline - time.monotonic()))
             found[name] = address
-    over.set()
+    if failures:
+        raise failures[0]
     return found

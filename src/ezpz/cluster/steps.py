@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from ezpz import process
 from ezpz.cluster import hostnames, network
 from ezpz.errors import SchedulerError, TimedOut, ToolMissing
+from ezpz.runtime import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ezpz import process
 from ezpz.errors import TimedOut, ToolMissing
 from ezpz.launch.topology import PerNode
+from ezpz.runtime import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

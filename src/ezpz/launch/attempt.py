@@ -15,7 +15,7 @@ from ezpz.launch.launchers.output_labels import with_labels
 from ezpz.launch.run import Ending, carry_out
 from ezpz.launch.transcript import Manner, Transcript
 from ezpz.launch.watch import Ended, Rules, watch
-from ezpz.process import ENDING
+from ezpz.runtime.signals import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ezpz.launch.launchers.output_labels import Label
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.report import Report
-    from ezpz.process import Running
+    from ezpz.runtime.process import Running
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,20 +16,19 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ezpz.child import Child, all_of
 from ezpz.cluster.hostnames import short
 from ezpz.cluster.remote import explain
 from ezpz.cluster.transports import TRANSPORTS
 from ezpz.errors import EzpzError, Interrupted, NodeLost, TimedOut
 from ezpz.launch.agent.checkup import MARK
-from ezpz.process import NOTICED, collected_signals
+from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel
+from ezpz.runtime.signals import NOTICED, run_async
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from ezpz.cluster.model import Node
     from ezpz.cluster.transports import Transport
-    from ezpz.process import Signals
 
 AT_ONCE = 64  # ssh sessions that are being opened
 CONNECTING = 20.0  # seconds to reach a node, beside those that the program takes
@@ -72,31 +71,11 @@ def consult(nodes: tuple[Node, ...], request: Mapping[str, Any], *, transport: s
     transport: the name of one. within: seconds that the program may take there. For the main thread only. Raises
     Interrupted when a signal comes that asks to end, or that the time will soon be over.
     """
-    with collected_signals(NOTICED) as signals:
-        return asyncio.run(_heeding(signals, _consult(nodes, json.dumps(request).encode() + b"\n", transport, within)))
-
-
-async def _heeding(signals: Signals, act: Coroutine[Any, Any, dict[str, Heard]]) -> dict[str, Heard]:
-    """What `act` returns, unless a signal comes: then it is cancelled. Raises Interrupted."""
-    task = asyncio.ensure_future(act)
-    came: list[int] = []
-
-    def look() -> None:
-        came.extend(signals.within(0.0))
-        if came:
-            task.cancel()
-
-    loop = asyncio.get_running_loop()
-    loop.add_reader(signals.fileno(), look)
     try:
-        return await task
-    except asyncio.CancelledError:
-        if not came:
-            raise
-        name = signal.Signals(came[0]).name
-        raise Interrupted(f"it was interrupted by {name} while it looked at the nodes", signal=came[0]) from None
-    finally:
-        loop.remove_reader(signals.fileno())
+        return run_async(_consult(nodes, json.dumps(request).encode() + b"\n", transport, within), numbers=NOTICED)
+    except Interrupted as e:
+        name = signal.Signals(e.signal).name
+        raise Interrupted(f"it was interrupted by {name} while it looked at the nodes", signal=e.signal) from None
 
 
 async def _consult(nodes: tuple[Node, ...], request: bytes, transport: str, within: float) -> dict[str, Heard]:
@@ -109,7 +88,7 @@ async def _consult(nodes: tuple[Node, ...], request: bytes, transport: str, with
     else:
         acts += [_alone(way, node, request, within, gate) for node in remote]
     found: dict[str, Heard] = {}
-    for answers in await all_of(acts):
+    for answers in await gather_or_cancel(acts):
         found.update(answers)
     return found
 
@@ -140,7 +119,7 @@ async def _all_at_once(
     found = await _ask(argv, request, within, nodes)
     if len(nodes) == 1 or any(isinstance(heard, Said) for heard in found.values()):
         return found
-    for each in await all_of(_alone(way, node, request, within, gate) for node in nodes):
+    for each in await gather_or_cancel(_alone(way, node, request, within, gate) for node in nodes):
         found.update(each)
     return found
 
@@ -154,7 +133,7 @@ async def _ask(argv: tuple[str, ...], request: bytes, within: float, nodes: tupl
     """Run one command line that reaches these nodes; who does not answer in time has failed."""
     asked = time.time()
     try:
-        child = await Child.start(argv)
+        child = await AsyncProcess.start(argv)
     except EzpzError as e:
         return {node.name: e for node in nodes}
     found: dict[str, Heard] = {}
@@ -176,7 +155,7 @@ async def _ask(argv: tuple[str, ...], request: bytes, within: float, nodes: tupl
     return found
 
 
-async def _hear(child: Child, asked: float, nodes: tuple[Node, ...], found: dict[str, Heard]) -> None:
+async def _hear(child: AsyncProcess, asked: float, nodes: tuple[Node, ...], found: dict[str, Heard]) -> None:
     names = {node.name for node in nodes}
     parts: defaultdict[str, bytes] = defaultdict(bytes)
     with contextlib.suppress(ConnectionError):

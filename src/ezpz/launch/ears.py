@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ezpz.launch.report import Sieve
-from ezpz.worker import Worker
+from ezpz.runtime.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +30,7 @@ class Ears:
 
     def __enter__(self) -> int:
         self._ours, self.descriptor = os.pipe()
-        self._worker = Worker.started(self._listen, lambda _: None)
+        self._worker = BackgroundThread(self._listen, lambda _: None)
         return self.descriptor
 
     def __exit__(

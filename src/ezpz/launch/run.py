@@ -11,7 +11,6 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ezpz import process
 from ezpz.cluster.hostnames import fold, short
 from ezpz.errors import (
     CommandNotFound,
@@ -23,8 +22,10 @@ from ezpz.errors import (
 )
 from ezpz.launch import wrapper
 from ezpz.launch.ears import Ears
+from ezpz.launch.foreground import run_in_foreground
 from ezpz.launch.launchers.base import HOSTFILE
 from ezpz.launch.report import Report
+from ezpz.runtime.signals import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ezpz.launch.launchers.base import Invocation
     from ezpz.launch.plan import LaunchPlan
     from ezpz.launch.wrapper import Mark
+    from ezpz.runtime import process
 
 GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for instance to write a checkpoint
 SPARES = "with --spares and --max-restarts it starts again without such a node"
@@ -80,7 +82,7 @@ def carry_out(
     asked: list[int] = []
 
     def pass_on(running: process.Running, number: int) -> None:
-        if number in process.ENDING:
+        if number in ENDING:
             asked.append(number)
         plan.started_by.forward_signal(running, number, plan.job)
 
@@ -118,11 +120,11 @@ def foreground(
 ) -> int:
     """Run a command line on this terminal, only its stderr goes through us if its ranks `report`."""
     if report is None:
-        return process.foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
+        return run_in_foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
     ears = Ears(report, 2)
     hopeless = ears.hopeless if report.lost_line else None
     with ears as stderr:
-        return process.foreground(
+        return run_in_foreground(
             argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on, hopeless=hopeless
         )
 

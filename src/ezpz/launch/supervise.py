@@ -31,7 +31,7 @@ from ezpz.launch.journal import Journal
 from ezpz.launch.restarts import Action, Start, State, Stop
 from ezpz.launch.run import SPARES
 from ezpz.launch.terminal import with_colour
-from ezpz.process import NOTICED, collected_signals
+from ezpz.runtime.signals import NOTICED, collected_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

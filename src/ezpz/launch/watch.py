@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from ezpz.launch.outlet import Outlet
 from ezpz.launch.terminal import follow_size, open_terminal
-from ezpz.process import (
-    ENDING,
-    PASSED_ON,
-    PIPE,
-    collected_signals,
-    end_tree,
-    exit_status,
-    signal_group,
-    start,
-    to_group,
-)
+from ezpz.runtime.process import PIPE, end_tree, exit_status, signal_group, start, to_group
+from ezpz.runtime.signals import ENDING, FORWARDED, collected_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ezpz.process import Running, Signals
+    from ezpz.runtime.process import Running
+    from ezpz.runtime.signals import Collected
 
 CHUNK = 1 << 16  # bytes
 LINGER = 1.0  # seconds that output may still come after its process has ended: what a process left behind may hold it
@@ -96,7 +88,7 @@ def watch(
     like such a signal. `stdout`: a descriptor to take the place of ours. For the main thread only.
     Raises ToolMissing, BrokenPipeError when nobody reads what we write, and OSError for a file that is no program.
     """
-    with collected_signals(PASSED_ON) as signals:
+    with collected_signals(FORWARDED) as signals:
         run = _Run(ear, rules, signals, stdout)
         try:
             try:
@@ -114,7 +106,7 @@ def watch(
 class _Run:
     """The processes of a run, their output, and why they should end."""
 
-    def __init__(self, ear: Ear, rules: Rules, signals: Signals, stdout: int | None) -> None:
+    def __init__(self, ear: Ear, rules: Rules, signals: Collected, stdout: int | None) -> None:
         self.ear = ear
         self.rules = rules
         self.signals = signals

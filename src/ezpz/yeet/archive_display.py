@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.archive.make import UNCHANGED
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     from ezpz.cli.output import Output
@@ -21,7 +21,7 @@ def show_archive(output: Output, archive: Archive) -> None:
         output.warn(warning.text)
     if archive.before is not None:
         output.note(f"what stood there was out of date: {archive.before.words}")
-    amount = f"{human(archive.size)} from {count(archive.files, 'file')}, {human(archive.content_bytes)}"
+    amount = f"{human(archive.size)} from {pluralize(archive.files, 'file')}, {human(archive.content_bytes)}"
     if archive.outcome == UNCHANGED:
         output.line(f"{archive.path} is up to date: {amount}", fg="green", bold=True)
     else:

@@ -13,10 +13,11 @@ import secrets
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import Child, all_of, in_thread
 from ezpz.cluster.remote import ssh_argv
 from ezpz.errors import EzpzError, by_code
+from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
 from ezpz.yeet.agent import attend
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.line import ProcessLine
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from ezpz.yeet.fanout.stream.startup import Startup
 
 MODULES = (
-    "attend", "clearing", "estate", "listing", "lock", "manifest", "mounts", "names", "own", "place", "refusal",
-    "standing", "tree",
+    "attend", "cancel", "clearing", "estate", "listing", "lock", "manifest", "mounts", "names", "own", "place",
+    "refusal", "standing", "tree",
 )  # fmt: skip
 MANY = 256  # nodes that are all reached by ssh from here; more are through a tree of agents
 STALL = 10.0  # seconds without a byte after which an agent's connection is given up
@@ -78,7 +79,7 @@ class Asking:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await all_of(session.close() for session in self._sessions.values())
+        await gather_or_cancel(session.close() for session in self._sessions.values())
         if self._startup is not None:
             await self._startup.close()
 
@@ -98,7 +99,7 @@ class Asking:
         self, requests: Mapping[Node, dict[str, Any]], within: float | None = None
     ) -> dict[Node, dict[str, Any] | EzpzError]:
         """What each node answers to its request; see `agent.attend.answer`. within: seconds, None for any."""
-        answers = await all_of(self._ask(node, request, within) for node, request in requests.items())
+        answers = await gather_or_cancel(self._ask(node, request, within) for node, request in requests.items())
         return dict(zip(requests, answers, strict=True))
 
     async def _ask(self, node: Node, request: dict[str, Any], within: float | None) -> dict[str, Any] | EzpzError:
@@ -138,7 +139,7 @@ async def _open(node: Node) -> Session:
 
 
 async def _open_at(node: Node, address: str) -> Session:
-    child = await Child.start(ssh_argv(address, quick_bootstrap()))
+    child = await AsyncProcess.start(ssh_argv(address, quick_bootstrap()))
     session = Session(node, ProcessLine(child, node))
     session.address = address
     with contextlib.suppress(ConnectionError):
@@ -148,18 +149,13 @@ async def _open_at(node: Node, address: str) -> Session:
 
 async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
     """The same on this host. Raises EzpzError."""
-    given_up = False
-
-    def going_on() -> None:
-        if given_up:
-            raise attend.Gone
-
+    cancel = CancelToken()
     try:
-        return await in_thread(functools.partial(attend.answer, request, going_on))
+        return await run_in_thread(functools.partial(attend.answer, request, cancel.raise_if_cancelled))
     except OSError as e:
         refusal = from_os_error(e, "cannot look at what stands here")
     except Refusal as e:
         refusal = e
     finally:
-        given_up = True
+        cancel.cancel()
     raise by_code(refusal.code)(f"{node.given}: {refusal.message}", hint=refusal.hint)

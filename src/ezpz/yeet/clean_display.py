@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ezpz.cluster.hostnames import fold
+from ezpz.runtime.text import age, pluralize
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
-from ezpz.yeet.status_display import INDENT, Line, age, say
-from ezpz.yeet.words import count
+from ezpz.yeet.status_display import INDENT, Line, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,7 @@ def show_preview(output: Output, report: CleanReport) -> None:
         say(output, line)
     if report.removals:
         nodes = len({removal.node for removal in report.removals})
-        output.line(f"this would free {human(report.frees)} on {count(nodes, 'node')}", bold=True)
+        output.line(f"this would free {human(report.frees)} on {pluralize(nodes, 'node')}", bold=True)
 
 
 def lines_of(chosen: Chosen) -> Iterator[Line]:
@@ -91,7 +91,7 @@ def agreed(output: Output, report: CleanReport) -> bool:
     if output.json or output.quiet or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     nodes = len({removal.node for removal in report.removals})
-    return click.confirm(f"Remove this from {count(nodes, 'node')}?", default=False)
+    return click.confirm(f"Remove this from {pluralize(nodes, 'node')}?", default=False)
 
 
 def show_outcome(output: Output, report: CleanReport) -> None:
@@ -107,7 +107,7 @@ def show_outcome(output: Output, report: CleanReport) -> None:
         done = [removal for removal in report.removals if removal.failure is None]
         nodes = len({removal.node for removal in done})
         paths = sum(len(removal.removed) for removal in done)
-        text = f"removed {count(paths, 'directory')} from {count(nodes, 'node')}"
+        text = f"removed {pluralize(paths, 'directory')} from {pluralize(nodes, 'node')}"
         output.line(f"{text}: {human(report.freed)} freed", fg="green" if not report.failures else "yellow", bold=True)
         lost = ((removal.node, removal.failure) for removal in report.removals if removal.failure is not None)
         for line in _failed(lost):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ezpz.errors import SourceEmpty, UsageError
+from ezpz.runtime.threads import run_in_background
 from ezpz.yeet.copy.base import unreadable
 from ezpz.yeet.counted import identity_of
 from ezpz.yeet.look import refuse_prefix
@@ -18,9 +18,9 @@ from ezpz.yeet.relocate.outfit import in_words
 from ezpz.yeet.scan import Scan, scan
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Mapping
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.archive.told import Told
     from ezpz.yeet.events import Warned
     from ezpz.yeet.look import Sight
@@ -57,9 +57,9 @@ class Decision:
 
 
 def decide(
-    run: str, request: Request, sight: Sight, environ: Mapping[str, str], stop: threading.Event | None = None
+    run: str, request: Request, sight: Sight, environ: Mapping[str, str], cancel: CancelToken | None = None
 ) -> Decision:
-    """Count the source, find out what its environment needs, and make the plan. Raises EzpzError or Stopped."""
+    """Count the source, find out what its environment needs, and make the plan. Raises EzpzError or Cancelled."""
     source = sight.source
     destination = destination_of(request, source)
     counted = _identity_of_archive(source) if source.is_archive else 0
@@ -68,7 +68,7 @@ def decide(
     if source.kind is None:
         contents, words = Contents(Scan(b"", archive=counted)), "as the unpacked tree needs it"
     else:
-        contents = count(source, source.kind, request, destination, environ, stop)
+        contents = count(source, source.kind, request, destination, environ, cancel)
         assert contents.environment is not None
         in_place = source.node_local and source.real == destination
         words = STANDS_THERE if in_place else in_words(contents.environment, destination, request.base)
@@ -109,22 +109,24 @@ def count(
     request: Request,
     destination: str,
     environ: Mapping[str, str],
-    stop: threading.Event | None,
+    cancel: CancelToken | None,
 ) -> Contents:
     """Count a directory, and at the same time ask its environment about itself."""
     root = os.fsencode(source.real)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
     foreign = left_out_of(kind, root)
-    with ThreadPoolExecutor(1) as other:
-        examining = other.submit(examine, root, kind, known, request, environ, stop)
+    examining = run_in_background(lambda: examine(root, kind, known, request, environ, cancel))
+    try:
         scanned = scan(
             root,
             exclude=(*request.exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
             boundary=boundary_of(kind, known),
             skip_unreadable=request.skip_unreadable,
-            stop=stop,
+            cancel=cancel,
         )
-        environment = examining.result()
+    finally:
+        examining.exception()  # waits for its end
+    environment = examining.result()
     for name in foreign:
         scanned.notices.note("environments-left-out", name)
-    return contents_of(root, scanned, environment, request, os.fsencode(destination), stop)
+    return contents_of(root, scanned, environment, request, os.fsencode(destination), cancel)

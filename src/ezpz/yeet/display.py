@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
 from ezpz.cluster.hostnames import fold
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.events import Event, NodeDone, NodeParked, NodeRetrying, NodeServed, Noted, PhaseStarted, Warned
 from ezpz.yeet.report import Outcome, Report, Status
 from ezpz.yeet.source import Kind, active_environment, newer_archive
 from ezpz.yeet.tally import TO_NODES, Tally
-from ezpz.yeet.words import count, relocated
+from ezpz.yeet.words import relocated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -167,12 +168,12 @@ def verdict(report: Report) -> str:
         reason = (
             "interrupted"
             if report.interrupted
-            else f"{len(report.failed_with_cause)} of {count(nodes, 'node')} cannot take it"
+            else f"{len(report.failed_with_cause)} of {pluralize(nodes, 'node')} cannot take it"
         )
         return f"nothing was moved to {place}: {reason}"
-    amount = f"{report.kind}, {count(report.files, 'file')}, {human(report.bytes)}, version {report.version[:12]}"
+    amount = f"{report.kind}, {pluralize(report.files, 'file')}, {human(report.bytes)}, version {report.version[:12]}"
     verb = "has" if nodes == 1 else "have"
-    return f"{have:,} of {count(nodes, 'node')} {verb} {place} ({amount}) after {report.seconds:.1f} s"
+    return f"{have:,} of {pluralize(nodes, 'node')} {verb} {place} ({amount}) after {report.seconds:.1f} s"
 
 
 def _changes(report: Report) -> Iterator[str]:
@@ -180,12 +181,12 @@ def _changes(report: Report) -> Iterator[str]:
     unchanged = sum(result.unchanged for result in report.results)
     removed = max((result.removed for result in report.results), default=0)
     updated = [result for result in report.results if result.replaced and result.via]
-    parts = [f"{count(unchanged, 'node')} had this version already"] if unchanged else []
+    parts = [f"{pluralize(unchanged, 'node')} had this version already"] if unchanged else []
     if updated:
         most = max(updated, key=lambda result: result.sent_bytes)
-        parts.append(f"at most {count(most.sent_files, 'file')}, {human(most.sent_bytes)} had to be sent to a node")
+        parts.append(f"at most {pluralize(most.sent_files, 'file')}, {human(most.sent_bytes)} had to be sent to a node")
     if removed:
-        parts.append(f"{count(removed, 'file')} went")
+        parts.append(f"{pluralize(removed, 'file')} went")
     if parts:
         yield "; ".join(parts)
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
 from ezpz.errors import EzpzError, by_code
-from ezpz.process import Stopped
-from ezpz.yeet.agent.landing import Abandoned, Landing
+from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.manifest import name_of
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.copy.guard import refuse_changed, refuse_changed_files
@@ -22,6 +21,7 @@ from ezpz.yeet.refeed import Again, feed_tree
 from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.intake import Intake, Taken
     from ezpz.yeet.known import Known
     from ezpz.yeet.plan import Plan
@@ -34,13 +34,13 @@ PRIVATE_PLACES = ("/var/tmp", "/dev/shm")  # noqa: S108 - tried in turn; staging
 class Here:
     """Prepare, read, land; then serve from `shipment.path` until closed. Blocking: meant for a thread of its own.
 
-    stop: set when the run is interrupted
+    cancel: cancelled when the run is interrupted
     """
 
-    def __init__(self, plan: Plan, reading: Reading, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, reading: Reading, cancel: CancelToken) -> None:
         self.plan = plan
         self.reading = reading
-        self.stop = stop
+        self.cancel = cancel
         self.is_target = plan.allocation.local is not None
         self.landing = self._landing(plan.destination)
         self.unchanged = self.landed = False
@@ -48,11 +48,6 @@ class Here:
         self.again: Again | None = None
         self.published: dict[str, Any] = {}
         self.comparing = threading.Lock()
-
-    def interrupt(self) -> None:
-        """Make whatever is going on here end soon; safe from any thread."""
-        self.stop.set()
-        self.landing.abandoned.set()
 
     def prepare(self) -> None:
         """Check the destination here and take its lock, before anything moves. Raises EzpzError."""
@@ -110,7 +105,7 @@ class Here:
         return folder
 
     def take_stock(self) -> dict[str, Any]:
-        """What this host has of a version in place; see `agent.standing`. Raises EzpzError or Stopped."""
+        """What this host has of a version in place; see `agent.standing`. Raises EzpzError or Cancelled."""
         with _as_ezpz_errors():
             return self.landing.take_stock()
 
@@ -124,7 +119,7 @@ class Here:
         return Shipment("", self.plan.destination, *facts, executable=False, trial=self.reading.trial)
 
     def read(self, intake: Intake, known: Known | None = None) -> Shipment:
-        """Fill staging, or the intake, or both, relocated and verified; what it is. Raises EzpzError or Stopped.
+        """Fill staging, or the intake, or both, relocated and verified; what it is. Raises EzpzError or Cancelled.
 
         This host's own copy is one more place where it goes, and is left out when nobody wants it.
         known: what an earlier run made of the same
@@ -132,8 +127,8 @@ class Here:
         with _as_ezpz_errors():
             if self._serves_in_place():
                 real = os.fsencode(self.plan.source.real)
-                feed_tree(real, intake, self.stop, self.reading.contents.scan, known)
-                refuse_changed(self.reading.contents.scan, self.stop)
+                feed_tree(real, intake, self.cancel, self.reading.contents.scan, known)
+                refuse_changed(self.reading.contents.scan, self.cancel)
                 shipment = self._shipment(self.plan.source.real, intake.end())
                 return replace(shipment, refuse_changed=self._refuse_changed)
             self.is_kept = intake.needs_tree or self.is_target or self.reading.needs_staging
@@ -175,10 +170,7 @@ class Here:
         self.landing.close()
 
     def _landing(self, destination: str) -> Landing:
-        landing = Landing(os.fsencode(destination), self.plan.id)
-        if self.stop.is_set():
-            landing.abandoned.set()
-        return landing
+        return Landing(os.fsencode(destination), self.plan.id, self.cancel)
 
     def _serves_in_place(self) -> bool:
         """Whether the tree is sent from where it stands: nothing about it has to change, and it is on a local disk."""
@@ -191,8 +183,8 @@ class Here:
     def _refuse_changed(self) -> None:
         """Raise SourceChanged when the tree that is sent from where it stands is no longer what was counted."""
         with self.comparing:
-            refuse_changed_files(self.reading.contents.scan, self.stop)
-            refuse_changed(self.reading.contents.scan, self.stop)
+            refuse_changed_files(self.reading.contents.scan, self.cancel)
+            refuse_changed(self.reading.contents.scan, self.cancel)
 
     def _expected(self) -> dict[str, Any]:
         """What staging must hold, as far as the scan tells; bytecode that was made is counted."""
@@ -253,8 +245,6 @@ class _as_ezpz_errors:  # noqa: N801 - reads as a function
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Refusal):
             raise by_code(error.code)(error.message, hint=error.hint) from error
-        if isinstance(error, Abandoned):
-            raise Stopped from None
         if isinstance(error, OSError) and not isinstance(error, EzpzError):
             refusal = from_os_error(error, f"cannot use '{error.filename or 'the local disk'}'")
             raise by_code(refusal.code)(refusal.message, hint=refusal.hint) from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ezpz.child import in_thread
 from ezpz.errors import EzpzError
+from ezpz.runtime.async_process import run_in_thread
 from ezpz.yeet.leak_report import leaks_here, leaks_request
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class LeakCount:
     """Counts on the first node that has it, whichever that is: all have the same.
 
-    going_on: called several times a second; may raise Stopped
+    going_on: called several times a second; may raise Cancelled
     """
 
     def __init__(self, engine: Engine, environ: Mapping[str, str], going_on: Callable[[], None]) -> None:
@@ -54,7 +54,9 @@ class LeakCount:
             answers = await self.engine.ask((node,), "leaks", dst=shipment.destination, **request)
             return len(answers[node]["leaks"]) if node in answers else None
         try:
-            found = await in_thread(lambda: leaks_here(node, shipment.destination, known, self.environ, self.going_on))
+            found = await run_in_thread(
+                lambda: leaks_here(node, shipment.destination, known, self.environ, self.going_on)
+            )
         except EzpzError:
             return None
         return len(found.leaks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.words import count
+from ezpz.runtime.text import pluralize
 
 if TYPE_CHECKING:
     from ezpz.cli.output import Output
@@ -24,7 +24,7 @@ def show_leaks(output: Output, allocation: Allocation, report: LeakReport) -> No
     if not report.leaks:
         output.line(f"{where}: nothing in it uses a shared filesystem", fg="green", bold=True)
         return
-    output.line(f"{where}: {count(len(report.leaks), 'place')} on a shared filesystem", fg="red", bold=True)
+    output.line(f"{where}: {pluralize(len(report.leaks), 'place')} on a shared filesystem", fg="red", bold=True)
     for (what, remedy), alike in groupby(report.leaks, key=lambda leak: (leak.what, leak.remedy)):
         output.line(f"{what}: {remedy}")
         for leak in alike:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
-from ezpz.child import all_of
 from ezpz.errors import EzpzError, NodesFailed, by_code
+from ezpz.runtime.async_process import gather_or_cancel
+from ezpz.runtime.signals import run_async
 from ezpz.yeet.agent import leaks
 from ezpz.yeet.agent.refusal import Refusal
 from ezpz.yeet.agent.standing import look
@@ -86,7 +87,7 @@ def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, s
         if found is not None and found["receipt"] is not None:
             return leaks_here(local, destination, known_to(found["receipt"]), environ, lambda: None)
     remote = tuple(node for node in allocation.nodes if not node.is_local)
-    return asyncio.run(_leaks_elsewhere(remote, destination, environ, transport))
+    return run_async(_leaks_elsewhere(remote, destination, environ, transport))
 
 
 def known_to(receipt: Mapping[str, Any]) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ async def _opener(nodes: tuple[Node, ...], transport: str) -> AsyncIterator[Open
         started.update(await startup.open(nodes))
         yield started_already
     finally:
-        await all_of(session.close() for session in started.values() if isinstance(session, Session))
+        await gather_or_cancel(session.close() for session in started.values() if isinstance(session, Session))
         await startup.close()
 
 
@@ -176,7 +177,7 @@ async def _first_that_has_it(
             each.cancel()
         answered = await asyncio.gather(*asking, return_exceptions=True)
         others = [each[0] for each in answered if not isinstance(each, BaseException)]
-        await all_of(session.close() for session in others if session is not chosen)
+        await gather_or_cancel(session.close() for session in others if session is not chosen)
     silent = f" ({len(lost)} of them did not answer: {lost[0].message})" if lost else ""
     raise NodesFailed(f"no node has a version at '{destination}'{silent}", hint="put it there first, with `ezpz yeet`")
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from ezpz.cluster.remote import explain
 from ezpz.errors import EzpzError, NodeLost
-from ezpz.process import exit_status
+from ezpz.runtime.process import exit_status
 from ezpz.yeet.agent import frames
 
 if TYPE_CHECKING:
-    from ezpz.child import Child
     from ezpz.cluster.model import Node
+    from ezpz.runtime.async_process import AsyncProcess
 
 CONNECT_WITHIN = 5.0  # seconds
 
@@ -39,7 +39,7 @@ class Line(Protocol):
 class ProcessLine:
     """The stdin and stdout of an ssh that runs the agent."""
 
-    def __init__(self, child: Child, node: Node) -> None:
+    def __init__(self, child: AsyncProcess, node: Node) -> None:
         self.child = child
         self.node = node
 

@@ -32,9 +32,9 @@ from ezpz.yeet.source import Kind, kind_of
 from ezpz.yeet.trail import Trail
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Mapping
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.intake import Intake
     from ezpz.yeet.known import Known
     from ezpz.yeet.plan import Plan, Request
@@ -82,11 +82,11 @@ def contents_of(
     environment: Environment,
     request: Request,
     destination: bytes,
-    stop: threading.Event | None = None,
+    cancel: CancelToken | None = None,
 ) -> Contents:
     """Count what comes along with the environment at `root`. Raises EditableRefused, PrefixTooLong, OSError."""
     refuse_long(environment, destination)
-    snapshot = snapshot_of(environment, destination, stop) if request.editable == "snapshot" else Snapshot()
+    snapshot = snapshot_of(environment, destination, cancel) if request.editable == "snapshot" else Snapshot()
     if request.public:
         folders = (move.source for move in snapshot.moves)
         for path in exposed(os.stat(root).st_mode, entries_of(scanned), folders):
@@ -105,14 +105,14 @@ class Reading:
         plan: Plan,
         contents: Contents,
         environ: Mapping[str, str],
-        stop: threading.Event,
+        cancel: CancelToken,
         moved: Callable[[int], None],
         everywhere: Callable[[dict[str, Any]], str],
     ) -> None:
         self.plan = plan
         self.contents = contents
         self.environ = environ
-        self.stop = stop
+        self.cancel = cancel
         self.moved = moved
         self.everywhere = everywhere
         self.destination = os.fsencode(plan.destination)
@@ -140,7 +140,7 @@ class Reading:
         *,
         kept: bool = True,
     ) -> None:
-        """Fill an empty staging directory, and the feed. Raises EzpzError or Stopped.
+        """Fill an empty staging directory, and the feed. Raises EzpzError or Cancelled.
 
         known: what an earlier run made of the same; kept: whether staging is wanted; without, it gets only what has to
         be compiled
@@ -149,10 +149,10 @@ class Reading:
         source = os.fsencode(self.plan.source.real)
         archive = self.plan.source.is_archive
         feeding = feed if strategy.feeds else None
-        trail = Trail(feeding, staging, self.stop) if feeding is not None and archive else None
+        trail = Trail(feeding, staging, self.cancel) if feeding is not None and archive else None
         job = Job(
-            source, self.contents.scan, staging, self.ledger, self.stop, self.moved, known if strategy.feeds else None,
-            None if archive else feeding, kept, trail,
+            source, self.contents.scan, staging, self.ledger, self.cancel, self.moved,
+            known if strategy.feeds else None, None if archive else feeding, kept, trail,
         )  # fmt: skip
         fill(self.plan.strategy.name, job)
         try:
@@ -164,7 +164,7 @@ class Reading:
         except OSError as e:
             raise local_failure(e) from e
         if feeding is None:
-            feed_tree(staging, feed, self.stop)
+            feed_tree(staging, feed, self.cancel)
         self.restore = lambda folder: materialise(replace(job, staging=folder))
 
     @property
@@ -214,7 +214,7 @@ class Reading:
         if mode == "embed" or (mode == "auto" and self.base_reason):
             self.base = EMBEDDED
             refuse_taken(root, FOLDER, "--base keep")
-            self.embedded = environment.base or base_in(root, python, self.environ, self.stop)
+            self.embedded = environment.base or base_in(root, python, self.environ, self.cancel)
         elif mode == "auto":
             self.base_reason = "every node has it"
             self.interpreter = named(python)
@@ -230,13 +230,15 @@ class Reading:
     def _relocate_unpacked(self, job: Job) -> None:
         """What was unpacked is looked at, relocated where it lies, and joined by what comes along."""
         self.kind = kind_of(job.staging)
-        environment = examine(job.staging, self.kind, (), self.plan.request, self.environ, self.stop)
-        self.contents = contents_of(job.staging, job.scan, environment, self.plan.request, self.destination, self.stop)
+        environment = examine(job.staging, self.kind, (), self.plan.request, self.environ, self.cancel)
+        self.contents = contents_of(
+            job.staging, job.scan, environment, self.plan.request, self.destination, self.cancel
+        )
         self.decide(job.staging)
-        relocate_folder(job.staging, self.ledger, job.stop)
+        relocate_folder(job.staging, self.ledger, job.cancel)
         extra = Scan(job.staging)
         extra.add_all(self._coming_along(job.staging))
-        more = Job(job.root, extra, job.staging, self.ledger, job.stop, job.moved)
+        more = Job(job.root, extra, job.staging, self.ledger, job.cancel, job.moved)
         around = {os.path.dirname(entry.path) for batch in extra.batches() for entry in batch}
         with ExitStack() as opened:
             for folder in sorted(around):
@@ -245,7 +247,7 @@ class Reading:
             filling = Fill(more, (entry for batch in extra.batches() for entry in batch))
             filling.run()
             more.finish_below(filling.directories)
-        refuse_changed(extra, job.stop)
+        refuse_changed(extra, job.cancel)
 
     def _compile(self, job: Job) -> tuple[bytes, ...]:
         """Renew the bytecode of what was patched and make what is missing, so that no node has to; what was dropped."""
@@ -276,7 +278,7 @@ class Reading:
         left = reuse(job.staging, job.known.root if job.known is not None else None, wanted, flavour)
         self.compiled = compile_missing(
             job.staging, python.base_executable, left, self.destination,
-            workers=min(MOST_COMPILERS, len(os.sched_getaffinity(0))), stop=self.stop,
+            workers=min(MOST_COMPILERS, len(os.sched_getaffinity(0))), cancel=self.cancel,
         )  # fmt: skip
         if self.compiled.failed and not self.compiled.compiled:
             self.notices.note("not-compiled", left[0])

@@ -21,20 +21,21 @@ from ezpz.yeet.scan import Scan, scan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.intake import Intake
     from ezpz.yeet.known import Known
     from ezpz.yeet.relocate.bytecode import Flavour
 
 
 def feed_tree(
-    root: bytes, feed: Intake, stop: threading.Event, scanned: Scan | None = None, known: Known | None = None
+    root: bytes, feed: Intake, cancel: CancelToken, scanned: Scan | None = None, known: Known | None = None
 ) -> None:
-    """Feed a tree as it stands. Raises EzpzError or Stopped.
+    """Feed a tree as it stands. Raises EzpzError or Cancelled.
 
     scanned: its entries, when they have been counted; known: what is known of it
     """
-    found = scan(root, stop=stop) if scanned is None else scanned
-    job = Job(root, found, root, Ledger(Relocation(b"")), stop, lambda _: None, known, feed, kept=False)
+    found = scan(root, cancel=cancel) if scanned is None else scanned
+    job = Job(root, found, root, Ledger(Relocation(b"")), cancel, lambda _: None, known, feed, kept=False)
     try:
         Fill(job, entries_of(found)).run()
     finally:
@@ -52,7 +53,7 @@ def entries_of(scanned: Scan) -> Iterator[Entry]:
 def materialise(job: Job, paths: Iterable[bytes] | None = None) -> None:
     """Write what was only fed to staging: these files with the folders around them, or all.
 
-    Raises EzpzError or Stopped.
+    Raises EzpzError or Cancelled.
     """
     wanted = None if paths is None else set(paths)
     folders = {b""}

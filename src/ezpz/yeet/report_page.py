@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
 from ezpz.cluster.hostnames import fold
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.display import PHASES, causes, plan_facts, verdict
 from ezpz.yeet.report import Status
 from ezpz.yeet.report_data import Picture, picture, without_name
-from ezpz.yeet.words import count, relocated
+from ezpz.yeet.words import relocated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,9 +79,9 @@ def _embedded(data: dict[str, Any]) -> str:
 
 def _tiles(report: Report, drawn: Picture) -> Iterable[tuple[str, str]]:
     """The few numbers that one looks for first."""
-    yield f"of {count(len(report.results), 'node')} have it", f"{len(report.succeeded):,}"
+    yield f"of {pluralize(len(report.results), 'node')} have it", f"{len(report.succeeded):,}"
     yield "seconds", f"{report.seconds:.1f}"
-    yield f"in {count(report.files, 'file')}", human(report.bytes)
+    yield f"in {pluralize(report.files, 'file')}", human(report.bytes)
     if drawn.peak:
         yield "at most, over all nodes", f"{human(drawn.peak)}/s"
     if drawn.depth > 1:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import all_of, in_thread
 from ezpz.cluster.transports import TRANSPORTS
 from ezpz.errors import EzpzError, Interrupted, StaleList
-from ezpz.process import Stopped, find
+from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
+from ezpz.runtime.process import find
+from ezpz.runtime.signals import Received, cancel_task_on_signal
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.boundary import on_shared_filesystem
 from ezpz.yeet.copy.base import STRATEGIES
 from ezpz.yeet.events import Emit, Event, NodeDone, PhaseStarted, Read, RunStarted, Warned
@@ -76,12 +76,12 @@ class _Run:
         own = () if sight.source.is_archive else (os.path.join(sight.source.real, "bin", "python3"),)
         limits = Limits(request.retries, request.timeout, sight.transport.name, request.encrypt, own)
         self.engine = engine_type(limits, self._hear, rng)
-        self.stop = threading.Event()
-        self.leaking = LeakCount(self.engine, environ, self._going_on)
+        self.cancel = CancelToken()
+        self.leaking = LeakCount(self.engine, environ, self.cancel.raise_if_cancelled)
         self.started = time.monotonic()
         self.phases: dict[str, float] = {}
         self.results: dict[Node, NodeResult] = {}
-        self.interrupted = 0
+        self.received = Received()
         self.decided: Decision | None = None
         self.reading: Reading | None = None
         self.here: Here | None = None
@@ -96,21 +96,21 @@ class _Run:
         self._hear(RunStarted(len(self.sight.allocation.nodes)))
         for warning in self.sight.allocation.warnings:
             self._hear(Warned(warning))
-        with self._signals():
+        with cancel_task_on_signal(self.cancel.cancel) as self.received:
             try:
                 await self._reach_and_scan()
                 if await self._check() and await self._take_stock():
                     if self._wanted() or not self._is_served():
                         await self._move()
                     await self._note_failed()
-            except (asyncio.CancelledError, Stopped):
-                if not self.interrupted:
+            except (asyncio.CancelledError, Cancelled):
+                if not self.received.first:
                     raise
             finally:
                 await self._close()
         self._account_for_here()
         if self.decided is None:
-            raise Interrupted("interrupted before anything was done", signal=self.interrupted)
+            raise Interrupted("interrupted before anything was done", signal=self.received.first)
         return self._report()
 
     @property
@@ -122,7 +122,7 @@ class _Run:
         """Open the sessions while the source is counted: both take their time, and neither moves anything."""
         remote = tuple(node for node in self.sight.allocation.nodes if not node.is_local)
         destination = "" if self.request.checksum else destination_of(self.request, self.sight.source)
-        counting = asyncio.ensure_future(in_thread(self._decide))
+        counting = asyncio.ensure_future(run_in_thread(self._decide))
         with self._phase("reach"):
             try:
                 lost = await self.engine.reach(remote, destination)
@@ -137,7 +137,7 @@ class _Run:
     def _decide(self) -> Decision:
         from ezpz.yeet.decide import decide
 
-        return decide(self.run, self.request, self.sight, self.environ, self.stop)
+        return decide(self.run, self.request, self.sight, self.environ, self.cancel)
 
     def _everywhere(self, question: dict[str, Any]) -> str:
         """Why not every node that is wanted has this interpreter itself, "" when all have; called from a thread."""
@@ -158,14 +158,14 @@ class _Run:
         assert self.decided is not None
         self.loop = asyncio.get_running_loop()
         self.reading = Reading(
-            self.plan, self.decided.contents, self.environ, self.stop,
+            self.plan, self.decided.contents, self.environ, self.cancel,
             lambda size: self._hear(Read(size)), self._everywhere,
         )  # fmt: skip
-        self.here = Here(self.plan, self.reading, self.stop)
+        self.here = Here(self.plan, self.reading, self.cancel)
         local = self.plan.allocation.local
         with self._phase("check"):
             try:
-                await in_thread(self.here.prepare)
+                await run_in_thread(self.here.prepare)
             except EzpzError as e:
                 if local is None:
                     raise
@@ -176,7 +176,7 @@ class _Run:
         if not self._worth_it():
             return False
         if local is not None and local in self.results:
-            await in_thread(self.here.prepare_elsewhere)
+            await run_in_thread(self.here.prepare_elsewhere)
         return True
 
     async def _take_stock(self) -> bool:
@@ -186,7 +186,7 @@ class _Run:
         assert reading is not None
         with self._phase("compare"):
             answers = await ask_all(self.engine, here, self._wanted())
-            made_of = await in_thread(lambda: reading.settle(answers.interpreter))
+            made_of = await run_in_thread(lambda: reading.settle(answers.interpreter))
             late = answers.seen_otherwise(made_of)
             if late:
                 self._lose(await self.engine.check(late, here.request))
@@ -232,19 +232,19 @@ class _Run:
             await self._send()
             return
         with self._phase("stream", self.plan.totals.bytes):
-            shipment = await in_thread(lambda: here.read(intake, self.stock.known))
+            shipment = await run_in_thread(lambda: here.read(intake, self.stock.known))
             if intake.needs_tree:  # where it stands after it was published here
                 await self._publish(shipment)
                 await self._deliver(self.shipment or shipment)
             else:
-                await all_of((self._publish(shipment), self._deliver(shipment)))
+                await gather_or_cancel((self._publish(shipment), self._deliver(shipment)))
 
     async def _read(self) -> None:
         here, intake = self.here, self.intake
         assert here is not None
         assert intake is not None
         with self._phase("read", self.plan.totals.bytes):
-            shipment = await in_thread(lambda: here.read(intake, self.stock.known))
+            shipment = await run_in_thread(lambda: here.read(intake, self.stock.known))
         with self._phase("publish"):
             await self._publish(shipment)
 
@@ -255,7 +255,7 @@ class _Run:
         assert self.reading is not None
         self._warn(self.reading.carried.warnings)
         self.shipment = shipment
-        self.shipment = await in_thread(lambda: here.publish(shipment))
+        self.shipment = await run_in_thread(lambda: here.publish(shipment))
         self._account_for_here()
 
     def _account_for_here(self) -> None:
@@ -275,10 +275,6 @@ class _Run:
         delivering = asyncio.ensure_future(self.engine.deliver(self._wanted(), shipment))
         self.leaks = await self.leaking.beside(delivering, shipment)
 
-    def _going_on(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
-
     async def _note_failed(self) -> None:
         """With failures and the threshold met, list the failed nodes in the destination, here or where it is."""
         here = self.here
@@ -289,17 +285,17 @@ class _Run:
         if not failed or self._report().status is not Status.PARTIAL:
             return
         if here.is_target:
-            self.failed_list = await in_thread(lambda: here.note_failed(failed))
+            self.failed_list = await run_in_thread(lambda: here.note_failed(failed))
             return
         first = next(node for node in self.plan.remote_nodes if self.results[node].outcome is Outcome.OK)
         path = await self.engine.note_failed(first, failed)
         self.failed_list = f"{first.given}:{path}"
 
     async def _close(self) -> None:
-        self.stop.set()
+        self.cancel.cancel()
         await self.engine.close()
         if self.here is not None:
-            await in_thread(self.here.close)
+            await run_in_thread(self.here.close)
         if self.intake is not None:
             self.intake.close()
         if self.decided is not None:
@@ -314,7 +310,7 @@ class _Run:
             self.plan, results,
             version=sent.version if sent else "", files=sent.files if sent else 0, bytes=sent.bytes if sent else 0,
             kind=self.reading.kind.value if self.reading else "", phases=self.phases, seconds=self._elapsed(),
-            failed_list=self.failed_list, interrupted=self.interrupted,
+            failed_list=self.failed_list, interrupted=self.received.first,
             carried=self.reading.carried if self.reading and self.intake and sent else Carried(), leaks=self.leaks,
         )  # fmt: skip
 
@@ -349,32 +345,6 @@ class _Run:
             yield
         finally:
             self.phases[name] = time.monotonic() - began
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Within it Ctrl-C and SIGTERM cancel the run, once; what is cleaned up then is cleaned up in peace."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-
-        def interrupt(number: int) -> None:
-            if not self.interrupted:
-                self.interrupted = number
-                self.stop.set()
-                if self.here is not None:
-                    self.here.interrupt()
-                task.cancel()
-
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-            numbers.append(signal.SIGHUP)
-        for number in numbers:
-            loop.add_signal_handler(number, interrupt, int(number))
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.errors import SourceChanged, SourceUnreadable
-from ezpz.process import Stopped
-from ezpz.worker import Worker
+from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.access import readable, readable_by_mode
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.counted import CARRIED, Listings, identity_of
@@ -135,15 +135,15 @@ def scan(
     exclude: tuple[str, ...] = (),
     boundary: Boundary | None = None,
     skip_unreadable: bool = False,
-    stop: threading.Event | None = None,
+    cancel: CancelToken | None = None,
 ) -> Scan:
     """Walk `root` with as many threads as pay and return its Scan.
 
     boundary: which links lead out of the tree and are replaced by what they lead to; None carries every link as it is
 
-    Raises SourceUnreadable, which names the first files and folders that cannot be read, SourceChanged, or Stopped.
+    Raises SourceUnreadable, which names the first files and folders that cannot be read, SourceChanged, or Cancelled.
     """
-    return _Walk(root, exclude, boundary, stop or threading.Event(), skip_unreadable=skip_unreadable).walk()
+    return _Walk(root, exclude, boundary, cancel or CancelToken(), skip_unreadable=skip_unreadable).walk()
 
 
 class _Task(NamedTuple):
@@ -166,7 +166,7 @@ class _Walk:
         root: bytes,
         exclude: tuple[str, ...],
         boundary: Boundary | None,
-        stop: threading.Event,
+        cancel: CancelToken,
         *,
         skip_unreadable: bool,
     ) -> None:
@@ -176,11 +176,11 @@ class _Walk:
         self.boundary = boundary
         self.follow = Follow(root, boundary, self.excluded, self.result.notices)
         self.skip_unreadable = skip_unreadable
-        self.stop = stop
+        self.cancel = cancel
         self.lock = threading.Condition()
         self.tasks: list[_Task] = [_Task(b"", root)]
         self.busy = 0
-        self.threads: list[Worker] = []
+        self.threads: list[BackgroundThread[None]] = []
         self.failure: BaseException | None = None
         self.inodes: dict[tuple[int, int], bytes] = {}
         self.calls, self.seconds = 0, 0.0
@@ -188,16 +188,16 @@ class _Walk:
     def walk(self) -> Scan:
         self._grow(FEW)
         with self.lock:
-            while (self.tasks or self.busy) and self.failure is None and not self.stop.is_set():
+            while (self.tasks or self.busy) and self.failure is None and not self.cancel.is_cancelled:
                 self.lock.wait(0.1)
-            interrupted = self.stop.is_set()
+            interrupted = self.cancel.is_cancelled
             if interrupted and self.failure is None:
                 self.failure = OSError(errno.EINTR, "stopped")
             self.lock.notify_all()
         for thread in self.threads:
             thread.join()
         if interrupted:
-            raise Stopped
+            raise Cancelled
         self._judge()
         self.result.latency = self.seconds / max(1, self.calls)
         return self.result
@@ -229,7 +229,7 @@ class _Walk:
 
     def _grow(self, count: int) -> None:
         while len(self.threads) < count:
-            self.threads.append(Worker.started(self._work, self._fail))
+            self.threads.append(BackgroundThread(self._work, self._fail))
 
     def _work(self) -> None:
         while (task := self._take()) is not None:

@@ -12,10 +12,10 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ezpz.child import Child
 from ezpz.cluster.remote import ssh_argv
 from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
-from ezpz.process import GRACE
+from ezpz.runtime.async_process import AsyncProcess
+from ezpz.runtime.process import GRACE
 from ezpz.yeet.agent.serve import READY
 from ezpz.yeet.glance import ANSWER, SEEN, question, receipt_in
 from ezpz.yeet.line import Line, ProcessLine
@@ -134,7 +134,7 @@ class Session:
 
     @classmethod
     async def _open(cls, node: Node, address: str, pythons: tuple[str, ...], destination: str) -> Session:
-        child = await Child.start(ssh_argv(address, bootstrap(pythons)))
+        child = await AsyncProcess.start(ssh_argv(address, bootstrap(pythons)))
         session = cls(node, ProcessLine(child, node))
         session.address = address
         asked = question(destination)

@@ -14,7 +14,6 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import Child
 from ezpz.cluster.remote import ssh_argv
 from ezpz.errors import (
     DestinationNotOurs,
@@ -27,6 +26,7 @@ from ezpz.errors import (
     ToolMissing,
     VerifyFailed,
 )
+from ezpz.runtime.async_process import AsyncProcess
 from ezpz.yeet.agent import place
 from ezpz.yeet.agent.own import FORMAT
 from ezpz.yeet.agent.tree import FAILED_NODES, RECEIPT
@@ -73,7 +73,7 @@ class ShellSession:
     @classmethod
     async def open(cls, node: Node) -> ShellSession:
         """Reach a node that has rsync. Raises EzpzError."""
-        child = await Child.start(ssh_argv(node.address, LOOP))
+        child = await AsyncProcess.start(ssh_argv(node.address, LOOP))
         session = cls(node, ProcessLine(child, node))
         try:
             status, _ = await session._say("command -v rsync >/dev/null && mv --version >/dev/null 2>&1", WITHIN)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
-from ezpz.child import in_thread
 from ezpz.errors import EzpzError, NodesFailed
+from ezpz.runtime.async_process import run_in_thread
+from ezpz.runtime.signals import run_async
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.estate import VARIABLES
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.asking import Asking
@@ -154,7 +154,7 @@ def ask(
 
     verify: every file is read, there and of the source. A node that cannot be reached is an answer, not an error.
     """
-    return asyncio.run(_ask(nodes, question(destination, environ, contents=verify), transport, verify=verify))
+    return run_async(_ask(nodes, question(destination, environ, contents=verify), transport, verify=verify))
 
 
 async def _ask(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, *, verify: bool) -> StatusReport:
@@ -199,20 +199,19 @@ def places_missing(answers: Answers) -> dict[Node, list[str]]:
 
 async def look_at_sources(found: tuple[Destination, ...], *, verify: bool = False) -> tuple[Destination, ...]:
     """The same, with what has become of the sources. Cancelled, it ends soon."""
-    given_up = threading.Event()
-
-    def going_on() -> None:
-        if given_up.is_set():
-            raise OSError
+    cancel = CancelToken()
 
     def look() -> tuple[Destination, ...]:
         within = None if verify else WITHIN
-        return tuple(replace(each, source=since(each.newest, each.path, going_on, within=within)) for each in found)
+        return tuple(
+            replace(each, source=since(each.newest, each.path, cancel.raise_if_cancelled, within=within))
+            for each in found
+        )
 
     try:
-        return tuple(map(settle, await in_thread(look)))
+        return tuple(map(settle, await run_in_thread(look)))
     finally:
-        given_up.set()
+        cancel.cancel()
 
 
 def collect(answers: Answers, destination: str) -> tuple[Destination, ...]:

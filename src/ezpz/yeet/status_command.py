@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +67,6 @@ def status_command(
     destination = None if dst is None else os.path.abspath(dst)
     if leaks:
         ctx.exit(_leaks(output, destination, transport, where))
-    signal.signal(signal.SIGTERM, _stop)
     allocation = detect(**where, environ=os.environ)
     status_display.show_allocation(output, allocation)
     how = (allocation.nodes, destination or "", os.environ, transport_of(transport, allocation))
@@ -94,7 +92,6 @@ def _leaks(output: Output, destination: str | None, wanted: str, where: dict[str
 
     place = destination or default_destination(inspect(active_environment(os.environ)))
     allocation = detect(**where, environ=os.environ)
-    signal.signal(signal.SIGTERM, _stop)
     found = find_leaks(allocation, place, os.environ, transport_of(wanted, allocation))
     leak_display.show_leaks(output, allocation, found)
     return found.exit_code
@@ -144,7 +141,6 @@ def clean_command(
     from ezpz.yeet import clean, clean_display, status_display
     from ezpz.yeet.command import new_run
 
-    signal.signal(signal.SIGTERM, _stop)
     wanted = where.pop("transport")
     allocation = detect(**where, environ=os.environ)
     status_display.show_allocation(output, allocation)
@@ -156,9 +152,3 @@ def clean_command(
         found = clean.remove(found, new_run(), transport)
     clean_display.show_outcome(output, found)
     ctx.exit(found.exit_code)
-
-
-def _stop(number: int, _frame: object) -> None:
-    from ezpz.errors import Interrupted
-
-    raise Interrupted("interrupted", signal=number)

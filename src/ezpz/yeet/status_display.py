@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz.cluster.hostnames import fold
+from ezpz.runtime.text import age, pluralize
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.since import Change
 from ezpz.yeet.status import State, run_in_words
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +68,7 @@ def show_status(output: Output, report: StatusReport, *, verify: bool) -> None:
     if not report.destinations:
         silent = [node.given for node, failure in report.asked.items() if failure is not None]
         answered = len(report.asked) - len(silent)
-        output.line(f"nothing of a yeet under the usual places of {count(answered, 'node')}", bold=True)
+        output.line(f"nothing of a yeet under the usual places of {pluralize(answered, 'node')}", bold=True)
         for failure in {failure for failure in report.asked.values() if failure is not None}:
             say(output, Line(f"{INDENT}{failure.message}", "red", (failure.hint,) if failure.hint else ()))
 
@@ -135,7 +135,7 @@ def _facts(alike: list[Standing], now: float) -> list[str]:
     when = time.strftime("%d %b %H:%M:%S", time.localtime(created))
     return [
         human(receipt["bytes"]),
-        count(receipt["files"], "file"),
+        pluralize(receipt["files"], "file"),
         f"{age(now - created)} old ({when})",
         f"run {_safe(receipt.get('run'))[:80]}",
     ]
@@ -170,14 +170,6 @@ def _notes(destination: Destination, *, verify: bool) -> Iterator[str]:
         yield "note: its source is not there any more, as seen from this host"
     if destination.standings and not verify and any(each.state is State.MODIFIED for each in destination.standings):
         yield "note: --verify lists what differs; a yeet puts it right"
-
-
-def age(seconds: float) -> str:
-    """How long ago, in one unit."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def say(output: Output, line: Line) -> None:

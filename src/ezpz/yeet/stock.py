@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import all_of, in_thread
+from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
 from ezpz.yeet.agent import manifest, standing
 from ezpz.yeet.agent.names import Malformed, raw
 from ezpz.yeet.fanout.base import Base
@@ -82,7 +82,7 @@ async def ask_all(engine: Engine, here: Here, nodes: tuple[Node, ...]) -> Answer
         if node in nodes
     }
     rest = tuple(node for node in nodes if node not in seen)
-    told: list[Any] = await all_of((in_thread(here.take_stock), engine.ask(rest, "stock")))
+    told: list[Any] = await gather_or_cancel((run_in_thread(here.take_stock), engine.ask(rest, "stock")))
     answers = {node: seen.get(node) or told[1].get(node, NOTHING) for node in nodes}
     return Answers(told[0], answers, here.is_target, frozenset(seen))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from typing import Any
 
 import click
@@ -78,20 +76,21 @@ def tar_command(
       ezpz yeet tar --base embed --level 9       for another machine, and small
       ezpz yeet tar --unpack torch.tar.zst /tmp/torch
     """
-    from ezpz.process import Stopped
+    from ezpz.runtime.signals import cancel_on_signal
     from ezpz.yeet import archive_display, display
+    from ezpz.yeet.agent.cancel import Cancelled, CancelToken
     from ezpz.yeet.archive.make import Wanted, make
 
     if unpack is not None:
         if options["src"] and ctx.get_parameter_source("src") is ParameterSource.COMMANDLINE:
             raise click.UsageError("'SRC' and '--unpack' exclude each other.", ctx)
         ctx.exit(_unpack(output, *unpack, base=options["base"]))
-    ending = _Ending()
-    with display.Display(output) as watch:
+    cancel = CancelToken()
+    with cancel_on_signal(cancel.cancel) as received, display.Display(output) as watch:
         try:
-            made = make(Wanted(output=target, **options), os.environ, watch, ending.stop)
-        except Stopped:
-            raise ending.error() from None
+            made = make(Wanted(output=target, **options), os.environ, watch, cancel)
+        except (Cancelled, KeyboardInterrupt):
+            raise Interrupted("interrupted; no archive was made", signal=received.first) from None
     archive_display.show_archive(output, made)
 
 
@@ -113,26 +112,3 @@ def _unpack(output: Output, archive: str, destination: str, *, base: str) -> int
         report = execute(new_run(), request, os.environ, watch, random.Random())  # noqa: S311 - nothing is drawn
     display.show_report(output, report)
     return report.exit_code
-
-
-class _Ending:
-    """Has the signals that end a process set `stop`; the second one ends it at once, in case a filesystem hangs.
-
-    One that the process was started to ignore (nohup) stays ignored.
-    """
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.number = 0
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
-                signal.signal(number, self._heard)
-
-    def _heard(self, number: int, _frame: object) -> None:
-        if self.number:
-            raise self.error()
-        self.number = number
-        self.stop.set()
-
-    def error(self) -> Interrupted:
-        return Interrupted("interrupted; no archive was made", signal=self.number or signal.SIGINT)

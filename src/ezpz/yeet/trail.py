@@ -10,14 +10,14 @@ import stat
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ezpz.crew import Crew
+from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.agent import tree
 from ezpz.yeet.entry import Entry
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.intake import Intake
 
 THREADS = 2
@@ -32,15 +32,15 @@ class Trail:
     A further name of a file, and what takes the place of an earlier member, wait for `settle`: they are few.
     """
 
-    def __init__(self, feed: Intake, root: bytes, stop: threading.Event) -> None:
+    def __init__(self, feed: Intake, root: bytes, cancel: CancelToken) -> None:
         self.feed = feed
         self.root = root
-        self.stop = stop
+        self.cancel = cancel
         self.late: set[bytes] = set()
         self._gathered: list[Callable[[], None]] = []
         self._size = 0
         self.since = 0  # ns: what has been changed later was not fed as it is
-        self._crew = self._hire()
+        self._pool = self._new_pool()
 
     def folder(self, path: bytes) -> None:
         """A folder was made."""
@@ -72,7 +72,7 @@ class Trail:
         for path, _ in reversed(found):  # files before the folders that they are in
             self.feed.remove(path)
         self.late = {os.path.join(folder, path) for path in self.late}
-        self._crew = self._hire()
+        self._pool = self._new_pool()
         self.feed.barrier()
         for path, status in tree.walk(self.root):
             if stat.S_ISDIR(status.st_mode):
@@ -81,7 +81,7 @@ class Trail:
                 self._feed(path, status)
 
     def unpacked(self) -> None:
-        """All of it is there, or something went wrong. Raises what did, or Stopped."""
+        """All of it is there, or something went wrong. Raises what did, or Cancelled."""
         self._finish()
         self.since = _later(self.root + b".mark")
 
@@ -138,19 +138,19 @@ class Trail:
             self._hand_on()
 
     def _hand_on(self) -> None:
-        self._crew.give(self._gathered)
+        self._pool.submit(self._gathered)
         self._gathered, self._size = [], 0
 
     def _finish(self) -> None:
-        """Wait until all that was gathered is fed. Raises what went wrong, or Stopped."""
+        """Wait until all that was gathered is fed. Raises what went wrong, or Cancelled."""
         try:
             self._hand_on()
         finally:
-            self._crew.finish()
+            self._pool.join()
 
-    def _hire(self) -> Crew[list[Callable[[], None]]]:
+    def _new_pool(self) -> WorkerPool[list[Callable[[], None]]]:
         self._gathered, self._size = [], 0
-        return Crew(THREADS, WAITING, _do_all, self.stop)
+        return WorkerPool(THREADS, WAITING, _do_all, self.cancel)
 
 
 def _do_all(tasks: list[Callable[[], None]]) -> None:

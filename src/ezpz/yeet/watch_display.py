@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     from ezpz.cli.output import Output
@@ -66,7 +66,7 @@ class Watch:
 
 def words_of(progress: Progress) -> tuple[str, str]:
     """Which nodes are how far, and how much of it is there."""
-    parts = [f"{progress.published:,} of {count(progress.nodes, 'node')} have it"]
+    parts = [f"{progress.published:,} of {pluralize(progress.nodes, 'node')} have it"]
     for number, word in (
         (progress.writing, "writing"), (progress.preparing, "preparing"), (progress.waiting, "waiting"),
         (progress.lost, "unreachable"),

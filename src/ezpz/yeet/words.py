@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.place import human
 
 if TYPE_CHECKING:
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
     from ezpz.yeet.report import Report
 
 SHOWN = 100  # characters of a path that is longer than anybody reads
-
-
-def count(number: int, noun: str) -> str:
-    """1 node, 2 nodes, 2 entries."""
-    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else many}"
 
 
 def beginning(text: str) -> str:
@@ -35,13 +30,13 @@ def relocated(report: Report) -> Iterator[str]:
         parts.append(f"{done.python} came along ({human(done.base_bytes)} as .python{own})")
     is_first = not any(result.replaced or result.unchanged for result in report.results)
     if done.files_patched and is_first:  # a later run takes most of them from the version in place
-        parts.append(f"{count(done.files_patched, 'file')} patched")
+        parts.append(f"{pluralize(done.files_patched, 'file')} patched")
     if done.editables:
-        parts.append(f"{count(len(done.editables), 'editable install')} snapshotted")
+        parts.append(f"{pluralize(len(done.editables), 'editable install')} snapshotted")
     if done.links_followed:
-        parts.append(f"{count(done.links_followed, 'link')} out of it replaced by {human(done.followed_bytes)}")
+        parts.append(f"{pluralize(done.links_followed, 'link')} out of it replaced by {human(done.followed_bytes)}")
     if done.bytecode_compiled:
-        parts.append(f"{count(done.bytecode_compiled, 'file')} compiled")
+        parts.append(f"{pluralize(done.bytecode_compiled, 'file')} compiled")
     if parts:
         yield "; ".join(parts)
     if report.leaks:
@@ -51,4 +46,4 @@ def relocated(report: Report) -> Iterator[str]:
 def leaks_in_words(destination: str, leaks: int) -> str:
     """How many there are and how to see them, in a line."""
     status = f"ezpz yeet status --leaks {shlex.quote(destination)}"
-    return f"it still uses {count(leaks, 'place')} on a shared filesystem: `{status}` lists them"
+    return f"it still uses {pluralize(leaks, 'place')} on a shared filesystem: `{status}` lists them"

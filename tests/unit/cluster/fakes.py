@@ -10,7 +10,7 @@ from ezpz.cluster import hostfile, localhost, pbs, slurm
 from ezpz.cluster.hostnames import short
 from ezpz.cluster.steps import Inquiry, System
 from ezpz.errors import ToolMissing
-from ezpz.process import Completed
+from ezpz.runtime.process import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

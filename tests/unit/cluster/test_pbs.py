@@ -155,7 +155,7 @@ def test_no_qstat_and_no_user() -> None:
 def test_a_real_process_that_prints_what_is_not_text(fp: FakeProcess) -> None:
     from dataclasses import replace
 
-    from ezpz import process
+    from ezpz.runtime import process
 
     fp.register(["qstat", "-fn1wru", "alice"], stdout=b"\xff\xfe\x00 R \n" + recorded("qstat-polaris").encode())
     inquiry = World("x3006c0s1b0n0").inquiry(USER)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz import process
 from ezpz.cluster.slurm import from_environment, from_squeue, parse_squeue
 from ezpz.cluster.steps import Declined, Found
 from ezpz.errors import BadHostName, SchedulerError
+from ezpz.runtime import process
 from tests.unit.cluster.fakes import World, recorded
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz import process
 from ezpz.cluster.detect import installed_steps
 from ezpz.cluster.steps import Declined, Found, Job, Step, ask, only
 from ezpz.errors import SchedulerError
+from ezpz.runtime import process
 from tests.unit.cluster.fakes import STEPS, World
 
 if TYPE_CHECKING:

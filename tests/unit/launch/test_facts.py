@@ -18,7 +18,7 @@ from ezpz.launch.accelerators import Sight, per_node
 from ezpz.launch.home import Home, find_home
 from ezpz.launch.rendezvous import PORTS, port_is_free, port_is_free_at, rendezvous
 from ezpz.launch.roster import ask_failed, choose, in_order, inside, read_failed
-from ezpz.process import Completed
+from ezpz.runtime.process import Completed
 from tests.contract.support import NOBODY, needs_root
 
 if TYPE_CHECKING:

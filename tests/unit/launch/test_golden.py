@@ -18,7 +18,7 @@ from tests.unit.launch.test_plan import HYDRA, OPEN_MPI, PALS, FakeTools
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ezpz import process
+    from ezpz.runtime import process
 
 RECORDED = Path(__file__).parent / "recorded"
 GOLDEN = RECORDED / "lines.txt"

@@ -50,7 +50,7 @@ def test_otherwise_the_status_is_the_commands(status: int, marks: tuple[Mark, ..
     [
         (255, [15], 143),
         (15, [15], 143),
-        (2, [2, 15], 143),
+        (2, [2, 15], 130),
         (143, [15], 143),
         (7, [15], 7),
         (255, [], 255),

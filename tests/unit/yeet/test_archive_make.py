@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from ezpz.errors import SourceEmpty, UsageError
 from ezpz.yeet.agent import manifest, tree
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.names import raw
 from ezpz.yeet.archive import header as header_of_tar
 from ezpz.yeet.archive.contents import Contents, manifest_member
@@ -69,7 +69,7 @@ class Bench:
 
     def make(self, **wanted: Any) -> Archive:
         asked = Wanted(src=str(self.source))
-        return make(replace(asked, **wanted), os.environ, self.events.append, threading.Event())
+        return make(replace(asked, **wanted), os.environ, self.events.append, CancelToken())
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_other_programs_unpack_the_same_tree(nasty: Path, tmp_path: Path, kind: 
         pytest.skip(f"{tool} is not here")
     before = photograph(nasty)
     path = tmp_path / f"x{kind.suffixes[0]}"
-    made = make(Wanted(src=str(nasty), output=str(path)), os.environ, lambda _: None, threading.Event())
+    made = make(Wanted(src=str(nasty), output=str(path)), os.environ, lambda _: None, CancelToken())
     (tmp_path / "out").mkdir()
     argv = [part.replace("{0}", "{}").replace("{1}", "{}") for part in UNPACKERS[tool][1]]
     places = [str(path), str(tmp_path / "out")]
@@ -118,9 +118,9 @@ def test_the_same_tree_gives_the_same_bytes_however_many_read_it(nasty: Path, tm
         if kind is SQUASHFS:
             from ezpz.yeet.archive.squashfs import write_squashfs
 
-            write_squashfs(Contents(parcel), str(path), kind, 1, nothing, threading.Event())
+            write_squashfs(Contents(parcel), str(path), kind, 1, nothing, CancelToken())
         else:
-            write(Contents(parcel), str(path), kind, level_of(kind, None), nothing, threading.Event())
+            write(Contents(parcel), str(path), kind, level_of(kind, None), nothing, CancelToken())
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
 
@@ -141,7 +141,7 @@ def test_a_sparse_file_on_another_disk_is_the_same(tmp_path: Path) -> None:
         for path in (source / "sparse", source):
             os.utime(path, ns=(1, 1))
         path = tmp_path / f"{step}.tar"
-        made = make(Wanted(src=str(source), output=str(path)), os.environ, lambda _: None, threading.Event())
+        made = make(Wanted(src=str(source), output=str(path)), os.environ, lambda _: None, CancelToken())
         archives.append(path.read_bytes())
         assert made.size < 1 << 20
     assert archives[0] == archives[1]
@@ -154,7 +154,7 @@ class TestManifest:
     def test_what_it_tells(self, nasty: Path, tmp_path: Path, kind: Format) -> None:
         need(kind)
         path = tmp_path / f"x{kind.suffixes[0]}"
-        made = make(Wanted(src=str(nasty), output=str(path)), os.environ, lambda _: None, threading.Event())
+        made = make(Wanted(src=str(nasty), output=str(path)), os.environ, lambda _: None, CancelToken())
         told = told_by(str(path))
         assert told is not None
         assert (told.kind, told.base["mode"], told.prefix) == ("data", "none", str(nasty))

@@ -8,9 +8,7 @@ import os
 import random
 import stat
 import subprocess
-import threading
 import tracemalloc
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,12 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import NoSpace
-from ezpz.process import Stopped
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.archive import header
 from ezpz.yeet.archive.compress import packing_of
 from ezpz.yeet.archive.formats import FORMATS, GZIP, TAR, ZSTD, Format
 from ezpz.yeet.archive.members import Members
-from ezpz.yeet.archive.ordered import in_order
 from ezpz.yeet.archive.stream import Ahead, pieces_of
 from ezpz.yeet.archive.zstd import Damaged, Library, Program, Zstd
 from ezpz.yeet.copy.base import Job
@@ -148,59 +145,6 @@ def test_ahead_ends_when_nobody_wants_more() -> None:
     assert not pieces._worker.is_alive()
 
 
-class TestOrder:
-    """Whoever is done first, the results come in the order of the things."""
-
-    @pytest.mark.parametrize("threads", [1, 2, 7])
-    def test_they_come_in_order(self, threads: int) -> None:
-        late = threading.Event()
-
-        def act(number: int) -> int:
-            if number == 0 and threads > 1:
-                late.wait(5)
-            if number == threads:
-                late.set()
-            return number * number
-
-        ahead = 2 * threads
-        found = in_order(range(50), act, threads=threads, ahead=ahead, stop=threading.Event())
-        assert list(found) == [number * number for number in range(50)]
-
-    def test_what_goes_wrong_ends_it(self) -> None:
-        def act(number: int) -> int:
-            return 1 // (number - 20)
-
-        with pytest.raises(ZeroDivisionError):
-            list(in_order(range(10_000), act, threads=3, ahead=6, stop=threading.Event()))
-
-    def test_what_goes_wrong_with_the_things_ends_it(self) -> None:
-        def things() -> Iterator[int]:
-            yield 1
-            raise KeyError("gone")
-
-        with pytest.raises(KeyError):
-            list(in_order(things(), abs, threads=2, ahead=4, stop=threading.Event()))
-
-    def test_it_stops(self) -> None:
-        stop = threading.Event()
-
-        def act(number: int) -> int:
-            if number == 5:
-                stop.set()
-            return number
-
-        with pytest.raises(Stopped):
-            list(in_order(range(100_000), act, threads=2, ahead=4, stop=stop))
-
-    def test_it_does_not_run_ahead(self) -> None:
-        begun: list[int] = []
-        found = in_order(range(1000), begun.append, threads=2, ahead=4, stop=threading.Event())
-        next(found)
-        assert len(begun) <= 8
-        assert isinstance(found, Generator)
-        found.close()
-
-
 def test_every_format_is_known_by_its_name() -> None:
     assert {name: each.name for name, each in FORMATS.items()} == {name: name for name in FORMATS}
 
@@ -232,7 +176,7 @@ def test_a_bomb_is_refused_and_takes_no_room(tmp_path: Path, *, holes: bool) -> 
     staging.mkdir()
     job = Job(
         os.fsencode(tmp_path / "x.tar.zst"), Scan(b""), os.fsencode(staging), Ledger(Relocation(b"/tmp/x")),
-        threading.Event(), lambda _: None,
+        CancelToken(), lambda _: None,
     )  # fmt: skip
     with pytest.raises(NoSpace, match="bomb"):
         Tarball().fill(job)

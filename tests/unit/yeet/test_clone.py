@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import shutil
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ezpz.yeet.agent import manifest
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.clone import Clone, Cloner, Lacking, adopt, copy_content
 from ezpz.yeet.agent.codec import ZSTD, Codec
 from ezpz.yeet.agent.manifest import BLOCK
@@ -54,7 +54,7 @@ def make(root: Path, tree: Tree) -> Path:
 
 def manifest_of(root: Path) -> list[manifest.Record]:
     with contextlib.closing(Intake()) as intake:
-        feed_tree(os.fsencode(root), intake, threading.Event())
+        feed_tree(os.fsencode(root), intake, CancelToken())
         return manifest.read(intake.end().manifest)
 
 
@@ -193,7 +193,7 @@ def test_from_any_version_to_any_other_through_the_stream(
         try:
             node.from_(feed.ring)
             with contextlib.closing(Intake((feed,))) as intake:
-                feed_tree(os.fsencode(source), intake, threading.Event())
+                feed_tree(os.fsencode(source), intake, CancelToken())
                 intake.end()
             node.finish()
             assert photograph(standing, inode=False) == before

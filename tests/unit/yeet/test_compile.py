@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ezpz.errors import ToolMissing
-from ezpz.process import Stopped
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.agent.tree import survey, walk
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, Stale
@@ -81,8 +81,8 @@ class Tree:
 
     def compile(self, *paths: bytes, workers: int = 2, destination: bytes | None = None) -> Compiled:
         python = os.fsencode(self.python)
-        stop = threading.Event()
-        return compile_missing(self.tree, python, paths, destination or self.tree, workers=workers, stop=stop)
+        cancel = CancelToken()
+        return compile_missing(self.tree, python, paths, destination or self.tree, workers=workers, cancel=cancel)
 
     def ask(self, name: str, what: str = "VALUE", *options: str) -> str:
         """What a module says in a process that would write bytecode if it found none that is valid."""
@@ -276,10 +276,10 @@ class TestBadFiles:
         path = tree.put("x", OLD)
         before = survey(tree.tree)
         python = os.fsencode(script(tmp_path / "python", "#!/bin/sh\nexec sleep 60\n"))
-        stop = threading.Event()
-        threading.Timer(0.2, stop.set).start()
-        with pytest.raises(Stopped):
-            compile_missing(tree.tree, python, (path,), b"/dst", workers=3, stop=stop)
+        cancel = CancelToken()
+        threading.Timer(0.2, cancel.cancel).start()
+        with pytest.raises(Cancelled):
+            compile_missing(tree.tree, python, (path,), b"/dst", workers=3, cancel=cancel)
         assert survey(tree.tree) == before
 
     def test_names_need_not_be_utf_8(self, tmp_path: Path) -> None:
@@ -378,11 +378,12 @@ class TestOutOfTheTree:
 
 
 AS_A_USER = """
-import os, sys, threading
+import os, sys
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.relocate.compile import compile_missing, drop
 tree, x, y, python = map(os.fsencode, sys.argv[1:])
 dropped = drop(tree, [x, y])
-done = compile_missing(tree, python, (x, y), tree, workers=1, stop=threading.Event())
+done = compile_missing(tree, python, (x, y), tree, workers=1, cancel=CancelToken())
 print(len(dropped), done.compiled, done.failed)
 """
 

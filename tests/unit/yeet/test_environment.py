@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import InterpreterBroken, PrefixUnknown
-from ezpz.process import Stopped
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.plan import Request
 from ezpz.yeet.relocate.aliases import aliases_of
 from ezpz.yeet.relocate.environment import Folder, boundary_of, examine
@@ -428,10 +427,10 @@ class TestRealVenvs:
         assert environment.aliases == (os.fsencode(old),)
         relocation = relocation_to(root, environment, os.fsencode(old), None, Snapshot())
         once, again = Ledger(relocation), Ledger(relocation)
-        relocate_folder(root, once, threading.Event())
+        relocate_folder(root, once, CancelToken())
         assert once.files >= 4
         assert once.links >= 1
-        relocate_folder(root, again, threading.Event())
+        relocate_folder(root, again, CancelToken())
         assert (again.files, again.links) == (0, 0)
         shutil.rmtree(old)
         return new
@@ -471,7 +470,7 @@ def test_a_file_that_has_our_working_name_does_no_harm(tmp_path: Path) -> None:
     for name, text in (("tool", "#!/p/venv/bin/python\n"), ("tool.ezpz", "mine\n")):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(text)
-    relocate_folder(os.fsencode(tmp_path), Ledger(MOVED), threading.Event())
+    relocate_folder(os.fsencode(tmp_path), Ledger(MOVED), CancelToken())
     assert (tmp_path / "bin" / "tool").read_text() == "#!/tmp/env/bin/python\n"
     assert (tmp_path / "bin" / "tool.ezpz").read_text() == "mine\n"
 
@@ -482,7 +481,7 @@ def test_the_longest_possible_names_are_relocated_too(tmp_path: Path) -> None:
     script.write_text("#!/p/venv/bin/python\n")
     link.symlink_to("/p/venv/bin/python")
     ledger = Ledger(MOVED)
-    relocate_folder(os.fsencode(tmp_path), ledger, threading.Event())
+    relocate_folder(os.fsencode(tmp_path), ledger, CancelToken())
     assert (ledger.files, ledger.links) == (1, 1)
     assert script.read_text() == "#!/tmp/env/bin/python\n"
     assert link.readlink() == Path("python")
@@ -497,7 +496,7 @@ def test_modes_and_times_stay_when_content_changes(tmp_path: Path) -> None:
         os.utime(path, ns=(10**18 + 1, 10**18 + 2))
     (tmp_path / "bin").chmod(0o555)
     ledger = Ledger(MOVED)
-    relocate_folder(os.fsencode(tmp_path), ledger, threading.Event())
+    relocate_folder(os.fsencode(tmp_path), ledger, CancelToken())
     assert ledger.files == 1
     for path in (script, tmp_path / "bin"):
         assert path.stat().st_mtime_ns == 10**18 + 2
@@ -506,7 +505,7 @@ def test_modes_and_times_stay_when_content_changes(tmp_path: Path) -> None:
 
 def test_a_staged_tree_is_given_up_when_the_run_is_interrupted(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"/was/here/file\n")
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(Stopped):
-        relocate_folder(os.fsencode(tmp_path), Ledger(MOVED), stop)
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        relocate_folder(os.fsencode(tmp_path), Ledger(MOVED), cancel)

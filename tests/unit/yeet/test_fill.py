@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import SourceChanged, SourceUnreadable
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.copy import fill
 from ezpz.yeet.copy.base import Job
 from ezpz.yeet.copy.fill import Fill, read_whole
@@ -47,7 +47,7 @@ class Copy:
         before()
         self.target.mkdir()
         ledger = ledger or Ledger(self.relocation)
-        job = Job(root, scanned, os.fsencode(self.target), ledger, threading.Event(), lambda _: None)
+        job = Job(root, scanned, os.fsencode(self.target), ledger, CancelToken(), lambda _: None)
         Fill(job, (entry for batch in scanned.batches() for entry in batch)).run()
         return ledger
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import InterpreterBroken, LimitReached
-from ezpz.process import Stopped
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.relocate.interpreter import probe, python_of, settings, with_settings
 from tests.contract.doors import INSTALLED, interpreter
 from tests.unit.yeet.programs import library, made_up, needs_gcc, program
@@ -161,10 +161,10 @@ class TestBroken:
         assert probe(python).version.startswith("3.11.")
 
     def test_it_is_stopped(self, tmp_path: Path) -> None:
-        stop = threading.Event()
-        threading.Timer(0.2, stop.set).start()
-        with pytest.raises(Stopped):
-            probe(self._fake(tmp_path, "sleep 60"), stop)
+        cancel = CancelToken()
+        threading.Timer(0.2, cancel.cancel).start()
+        with pytest.raises(Cancelled):
+            probe(self._fake(tmp_path, "sleep 60"), cancel)
 
     def test_one_that_does_not_end_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ezpz.yeet.relocate.interpreter.ANSWER_WITHIN", 0.3)

@@ -193,8 +193,9 @@ class TestKinds:
 
 
 CODE = """
-import os, resource, sys, threading
+import os, resource, sys
 from pathlib import Path
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.copy.base import STRATEGIES, Job
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.prefix import PrefixMap
@@ -205,7 +206,7 @@ moves = PrefixMap({source: b"/tmp/on-the-node"})
 ledger = Ledger(Relocation(b"/tmp/on-the-node", text=moves, root=source))
 os.mkdir(target)
 strategy = STRATEGIES.load(sys.argv[1])()
-job = Job(source, scan(source), target, ledger, threading.Event(), lambda _: None)
+job = Job(source, scan(source), target, ledger, CancelToken(), lambda _: None)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 strategy.fill(job)
 print(ledger.notices.counts, ledger.files, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

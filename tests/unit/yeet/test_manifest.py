@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import random
-import threading
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.yeet.agent import manifest, standing, tree
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.agent.manifest import BLOCK, Unreadable
 from ezpz.yeet.agent.names import text
 from ezpz.yeet.entry import Entry
@@ -44,7 +44,7 @@ def packed(lines: list[bytes]) -> bytes:
 
 def taken(root: Path) -> Taken:
     intake = Intake()
-    feed_tree(os.fsencode(root), intake, threading.Event())
+    feed_tree(os.fsencode(root), intake, CancelToken())
     found = intake.end()
     intake.close()
     return found

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import SourceUnreadable
-from ezpz.process import Stopped
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.boundary import Boundary
 from ezpz.yeet.naming import Exclusion, folded
@@ -487,11 +487,11 @@ class TestFailures:
         assert b"folder/below".decode() in done.stdout
 
     def test_it_stops_when_it_is_told_to(self, nasty: Path) -> None:
-        stop = threading.Event()
-        stop.set()
+        cancel = CancelToken()
+        cancel.cancel()
         before = threading.active_count()
-        with pytest.raises(Stopped):
-            scan(os.fsencode(nasty), stop=stop)
+        with pytest.raises(Cancelled):
+            scan(os.fsencode(nasty), cancel=cancel)
         assert threading.active_count() == before
 
 

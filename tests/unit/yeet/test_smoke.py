@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.process import Stopped
 from ezpz.yeet.agent import place, smoke
+from ezpz.yeet.agent.cancel import Cancelled
 from ezpz.yeet.agent.refusal import Refusal
 from tests.contract.doors import SYSTEM, Piped, Refused, interpreter
 from tests.contract.support import photograph
@@ -135,10 +135,10 @@ class TestFindings:
 
     def test_it_is_given_up_when_nobody_waits_for_it(self, tree: Path) -> None:
         def gone() -> None:
-            raise Stopped
+            raise Cancelled
 
         python(tree, "sleep 60")
-        with pytest.raises(Stopped):
+        with pytest.raises(Cancelled):
             smoke.try_out(os.fsencode(tree), (DESTINATION,), {}, gone)
 
 

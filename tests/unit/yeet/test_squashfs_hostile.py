@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, EzpzError, NoSpace, SourceEmpty
-from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.cancel import Cancelled
 from ezpz.yeet.archive.told import told_by
 from ezpz.yeet.copy.squashfs import Squashfs
 from tests.contract.support import needs_root, on_small_disk
@@ -234,7 +234,7 @@ class TestDamage:
         for position in [*range(96), *rng.sample(range(96, used), 60)]:
             harmed = bytearray(sound)
             harmed[position] ^= 1 << rng.randrange(8)
-            watchdog = threading.Timer(WATCHDOG, bench.stop.set)
+            watchdog = threading.Timer(WATCHDOG, bench.cancel.cancel)
             watchdog.start()
             try:
                 bench.unpack(bytes(harmed))
@@ -305,8 +305,8 @@ class TestBombs:
 
 
 def test_it_stops(bench: Bench, sound: bytes) -> None:
-    bench.stop.set()
-    with pytest.raises(Stopped):
+    bench.cancel.cancel()
+    with pytest.raises(Cancelled):
         bench.unpack(sound)
 
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.yeet.agent import chunk, frames, names, tree
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.agent.codec import ZLIB, ZSTD, Codec
 from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.link import Framed, Link, Listener, connect, dial
 from ezpz.yeet.agent.log import Log
 from ezpz.yeet.agent.part import Part
 from ezpz.yeet.agent.relay import Downstream, words
-from ezpz.yeet.agent.ring import PATIENCE, ROOM, Over, Ring
+from ezpz.yeet.agent.ring import PATIENCE, ROOM, Ring
 from ezpz.yeet.entry import Entry
 from ezpz.yeet.fanout.stream.feed import NOTHING, Feed
 from ezpz.yeet.intake import Intake, Taken
@@ -74,7 +75,7 @@ def fed(root: Path, kind: int = ZSTD, limit: int = 10_000, base: Base = NOTHING)
     feed = Fed(SECRET, Codec(), kind, again.read, limit, base=base)
     FEEDS.append(feed)
     with contextlib.closing(Intake((feed,))) as intake:
-        feed_tree(os.fsencode(root), intake, threading.Event())
+        feed_tree(os.fsencode(root), intake, CancelToken())
         feed.taken = intake.end()
     return feed
 
@@ -227,7 +228,7 @@ class TestRing:
         ring.end(0)
         assert ring.get(0, "child", 0.0) == b""
         ring.give_up()
-        with pytest.raises(Over):
+        with pytest.raises(Cancelled):
             ring.get(0, "child", 0.0)
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, DestinationRefused, EzpzError, SourceEmpty
-from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.cancel import Cancelled
 from ezpz.yeet.archive.estimate import estimated_size
 from ezpz.yeet.copy.tarball import STANDARD_FOLDERS, Tarball
 from tests.unit.yeet.unpacking import Bench, names
@@ -387,6 +387,6 @@ class TestOddButSound:
 
 def test_it_stops_between_two_members(bench: Tars) -> None:
     bench.stop_after = 1
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         bench.unpack([Member(f"f{n}") for n in range(50)])
     assert 0 < len(names(bench.staging)) < 50

@@ -7,7 +7,6 @@ import os
 import random
 import tarfile
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ezpz.process import Stopped
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.agent.codec import ZSTD, Codec
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.copy.base import Job
@@ -72,7 +71,7 @@ class Way:
         self.staging.mkdir(mode=0o700)
         self.root = os.fsencode(self.staging)
         self.feed = Feed(SECRET, Codec(), ZSTD, lambda *_: b"", limit=100_000)
-        self.stop = threading.Event()
+        self.cancel = CancelToken()
         self.node = Node(folder / "node", threads=2)
         self.node.from_(self.feed.ring)
 
@@ -80,10 +79,10 @@ class Way:
         """Unpack it, let `change` relocate it and say what it has dropped, and wait until the node has it."""
         self.archive.tar.close()
         intake = Intake((self.feed,))
-        trail = Trail(intake, self.root, self.stop)
+        trail = Trail(intake, self.root, self.cancel)
         source = os.fsencode(self.archive.path)
         ledger = Ledger(Relocation(b"/tmp/dst"))
-        Tarball().fill(Job(source, Scan(source), self.root, ledger, self.stop, lambda _: None, trail=trail))
+        Tarball().fill(Job(source, Scan(source), self.root, ledger, self.cancel, lambda _: None, trail=trail))
         trail.settle(change(self.staging))
         intake.end()
         intake.close()
@@ -227,8 +226,8 @@ class TestTwice:
 
 def test_one_that_is_stopped_says_so(way: Way) -> None:
     way.archive.file("a", b"first")
-    way.stop.set()
-    with pytest.raises(Stopped):
+    way.cancel.cancel()
+    with pytest.raises(Cancelled):
         way.go()
 
 

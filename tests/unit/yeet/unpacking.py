@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.agent import tree
+from ezpz.yeet.agent.cancel import CancelToken
 from ezpz.yeet.copy.base import Job
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.relocation import Relocation
@@ -34,7 +34,7 @@ class Bench:
         (self.outside / "victim").write_text("keep me")
         self.moved = 0
         self.stop_after: float = math.inf
-        self.stop = threading.Event()
+        self.cancel = CancelToken()
         self.ledger = Ledger(Relocation(b"/tmp/x"))
 
     def unpack(self, content: bytes) -> Path:
@@ -45,7 +45,7 @@ class Bench:
         before = self._around()
         job = Job(
             root=os.fsencode(self.archive), scan=Scan(b""), staging=os.fsencode(self.staging), ledger=self.ledger,
-            stop=self.stop, moved=self._move,
+            cancel=self.cancel, moved=self._move,
         )  # fmt: skip
         try:
             self.strategy.fill(job)
@@ -57,7 +57,7 @@ class Bench:
     def _move(self, size: int) -> None:
         self.moved += size
         if self.moved >= self.stop_after:
-            self.stop.set()
+            self.cancel.cancel()
 
     def _around(self) -> object:
         return [photograph(self.outside), sorted(path.name for path in self.root.iterdir()), self.archive.read_bytes()]

@@ -19,10 +19,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ezpz import process
 from ezpz.cluster.transports import Ssh
 from ezpz.errors import PluginError, TimedOut, ToolMissing, UsageError
-from ezpz.registry import Registry
+from ezpz.runtime import process
+from ezpz.runtime.plugins import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ezpz.cluster.steps import JobSystem
     from ezpz.launch.launchers.failure_signs import Sign
     from ezpz.launch.launchers.output_labels import Label
-    from ezpz.process import Running
+    from ezpz.runtime.process import Running
 
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
 PATIENCE = 10.0  # seconds for `mpiexec --version`

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ezpz.launch.launchers.base import Invocation, Launcher, Verdict
-from ezpz.process import to_group
+from ezpz.runtime.process import to_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ezpz.launch.launchers.base import Job, Tools
-    from ezpz.process import Running
+    from ezpz.runtime.process import Running
 
 
 class Local(Launcher):

@@ -6,7 +6,6 @@ import re
 import signal
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
 from ezpz.cluster import transports
 from ezpz.cluster.hostnames import fold
 from ezpz.cluster.slurm import SLURM
@@ -14,12 +13,13 @@ from ezpz.errors import TimedOut, ToolMissing
 from ezpz.launch.launchers.base import Invocation, Launcher, RankNames, Verdict, bound
 from ezpz.launch.launchers.failure_signs import EXIT, FAULT, NODE, NODE_GROUP, SIGNAL, TIME, Sign, sign
 from ezpz.launch.launchers.output_labels import Label
+from ezpz.runtime import process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ezpz.launch.launchers.base import Job, Tools
-    from ezpz.process import Running
+    from ezpz.runtime.process import Running
 
 PATIENCE = 5.0  # seconds for each of Slurm's commands
 

@@ -11,12 +11,9 @@ import threading
 from typing import Any, Dict
 
 from . import refusal
+from .cancel import Cancelled, CancelToken
 
 READY = "EZPZ-AGENT-READY"
-
-
-class Gone(Exception):
-    """Whoever asked is gone."""
 
 
 class Attendant:
@@ -24,7 +21,7 @@ class Attendant:
 
     def __init__(self, answers: Any) -> None:
         self.answers = answers
-        self.gone = False
+        self.cancel = CancelToken()
         self._saying = threading.Lock()
         self._answering = threading.Lock()
 
@@ -37,14 +34,14 @@ class Attendant:
                 self.say({"id": request["id"], "result": {}})
             else:
                 threading.Thread(target=self.answer, args=(request,)).start()
-        self.gone = True
+        self.cancel.cancel()
 
     def answer(self, request: Dict[str, Any]) -> None:
         number = request["id"]
         with self._answering:
             try:
-                self.say({"id": number, "result": answer(request, self.check_on)})
-            except Gone:
+                self.say({"id": number, "result": answer(request, self.cancel.raise_if_cancelled)})
+            except Cancelled:
                 return
             except refusal.Refusal as e:
                 self.say({"id": number, "error": e.as_dict()})
@@ -54,17 +51,13 @@ class Attendant:
                 message = "agent: {}: {}".format(type(e).__name__, e)
                 self.say({"id": number, "error": {"code": "error", "message": message, "hint": ""}})
 
-    def check_on(self) -> None:
-        if self.gone:
-            raise Gone
-
     def say(self, message: Dict[str, Any]) -> None:
         try:
             with self._saying:
                 self.answers.write(json.dumps(message).encode() + b"\n")
                 self.answers.flush()
         except OSError:
-            self.gone = True
+            self.cancel.cancel()
 
 
 def answer(request: Dict[str, Any], going_on: Any) -> Dict[str, Any]:

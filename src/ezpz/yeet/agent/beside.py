@@ -1,11 +1,11 @@
-"""Beside: something that is done in a thread of its own while this one goes on."""
+"""A call in a thread of its own, whose failure is raised where its end is waited for."""
 
 import threading
 from typing import Any, Callable, Optional
 
 
-class Beside(threading.Thread):
-    """Runs `act` at once; `finish` waits for it, and raises what it raised."""
+class BackgroundTask(threading.Thread):
+    """Calls `act` at once; `finish` waits for its end and raises what it raised."""
 
     def __init__(self, act: Callable[..., Any], *arguments: Any) -> None:
         super().__init__(daemon=True)
@@ -15,17 +15,13 @@ class Beside(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with self:
+        try:
             self.act(*self.arguments)
-
-    def __enter__(self) -> None:
-        """What is raised within is raised again where it is waited for."""
-
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> bool:
-        self.error = error
-        return True
+        except BaseException as e:
+            self.error = e
 
     def finish(self) -> None:
+        """Wait for the end of the call. Raises what it raised."""
         self.join()
         if self.error is not None:
             raise self.error

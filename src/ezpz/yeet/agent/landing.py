@@ -8,12 +8,12 @@ import json
 import os
 import re
 import stat
-import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Container, Dict, Iterator, List, Optional, TextIO
 
 from . import listing, own, place, standing, tree
+from .cancel import CancelToken
 from .lock import Lock
 from .refusal import Refusal, from_os_error, shown
 
@@ -25,17 +25,13 @@ OLD = b"old"  # in staging: what stood at the destination, where the kernel cann
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
-class Abandoned(Exception):
-    """The run that asked has gone away or was interrupted."""
-
-
 class Landing:
     """A destination that is being written; `prepare` first, then `publish`, `keep` or nothing, always `close`.
 
     dst: absolute path; run: the run's id, which names the staging directory
     """
 
-    def __init__(self, dst: bytes, run: str) -> None:
+    def __init__(self, dst: bytes, run: str, cancel: Optional[CancelToken] = None) -> None:
         self.dst = os.path.join(os.path.realpath(os.path.dirname(dst)), os.path.basename(dst))
         self.given = dst
         self.run = run
@@ -43,7 +39,7 @@ class Landing:
         self.staging = place.beside(self.dst, b".ezpz-" + run.encode())
         self.tree = os.path.join(self.staging, b"tree")
         self.lock = Lock(self.dst, run)
-        self.abandoned = threading.Event()
+        self.cancel = cancel or CancelToken()
         self.advanced: "Callable[[], None]" = lambda: None
         self.receipt: Optional[Dict[str, Any]] = None
         self.standing: Optional[os.stat_result] = None
@@ -53,9 +49,8 @@ class Landing:
         self._made_parents: List[bytes] = []
 
     def check_on(self) -> None:
-        """Raise Abandoned once nobody wants the result any more; else report progress."""
-        if self.abandoned.is_set():
-            raise Abandoned
+        """Raise Cancelled once the work was cancelled; else report progress."""
+        self.cancel.raise_if_cancelled()
         self.advanced()
 
     def prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -219,11 +214,11 @@ class Landing:
         Raises Refusal or OSError.
         """
         from . import smoke
-        from .beside import Beside
+        from .beside import BackgroundTask
 
         spellings = (self.given, self.dst)
-        beside = [] if trial is None else [Beside(smoke.try_out, self.tree, spellings, trial, self.check_on)]
-        beside.append(Beside(self._list))
+        beside = [] if trial is None else [BackgroundTask(smoke.try_out, self.tree, spellings, trial, self.check_on)]
+        beside.append(BackgroundTask(self._list))
         try:
             found = tree.survey(self.tree, self.check_on)
         finally:

@@ -23,7 +23,7 @@ LOG = b"log"  # in staging
 class Part:
     """Opens with the listener; `join` once the destination is prepared; then `expect` a parent and `serve` children.
 
-    say: sends an event to the root; abandoned: set when the run has gone
+    say: sends an event to the root
     """
 
     def __init__(self, request: Dict[str, Any], address: str, control: Callable[[Link], None], say: Say) -> None:

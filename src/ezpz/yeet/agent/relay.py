@@ -6,9 +6,10 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from . import frames
+from .cancel import Cancelled
 from .link import Detour, Link, connect, dial
 from .names import Malformed
-from .ring import Over, Ring
+from .ring import Ring
 
 BEAT_EVERY = 1.0  # seconds of silence after which a parent says that it is there
 CONNECT_WITHIN = 5.0  # seconds
@@ -67,7 +68,7 @@ class Downstream:
             self._send_all(link)
         except (OSError, Malformed, frames.Broken, ValueError) as e:
             why = words(e, type(e).__name__)
-        except Over:
+        except Cancelled:
             self.released = True
         finally:
             self.ring.leave(self)
@@ -172,14 +173,14 @@ class Upstream:
             self._take_all(link, wanted)
         except socket.timeout:
             why = "nothing came for {:g} s".format(self.stall)
-        except (OSError, EOFError, frames.Broken, Over) as e:
+        except (OSError, EOFError, frames.Broken, Cancelled) as e:
             why = words(e, "the connection broke")
         link.close()
         with self._lock:
             current = serial == self.serial
             if current:
                 self.link = None
-        if why and current and not self.ring.over:
+        if why and current and not self.ring.cancel.is_cancelled:
             self.say({"stream": "cut", "serial": serial, "why": why})
 
     def _take_all(self, link: Link, wanted: "set[int]") -> None:

@@ -8,16 +8,14 @@ import threading
 import time
 from typing import Callable, Dict, Optional, Set, Union
 
+from .cancel import CancelToken
+
 KEEP = 8 << 20  # bytes that stay for those who come a little late
 PATIENCE = 0.5  # seconds that those who pass it on may take before they are left to the disk
 ROOM = 24 << 20  # bytes above which nothing more is taken in
 
 
 Bytes = Union[bytes, bytearray]
-
-
-class Over(Exception):
-    """The stream was given up."""
 
 
 class Ring:
@@ -37,19 +35,22 @@ class Ring:
         self.landed = 0  # all below it are landed
         self.wire = 0  # bytes that have been here
         self.cursors: Dict[object, int] = {}
-        self.over = False
+        self.cancel = CancelToken()
         self._landed_ahead: Set[int] = set()
 
     def put(self, number: int, frame: Bytes) -> None:
-        """Take a chunk; waits while there is no room, but never for the one that everybody waits for. Raises Over."""
+        """Take a chunk; wait while there is no room, but never for the one that all wait for. Raises Cancelled."""
         with self.changed:
-            while self.size > ROOM and number > self.next and not self.over:
+            while self.size > ROOM and number > self.next and not self.cancel.is_cancelled:
                 self.changed.wait(1.0)
             deadline = time.monotonic() + PATIENCE
-            while self.size > ROOM and not self._forget(for_all=time.monotonic() < deadline) and not self.over:
+            while (
+                self.size > ROOM
+                and not self._forget(for_all=time.monotonic() < deadline)
+                and not self.cancel.is_cancelled
+            ):
                 self.changed.wait(PATIENCE)
-            if self.over:
-                raise Over
+            self.cancel.raise_if_cancelled()
             if number in self.frames or number < self.next:
                 return
             self.frames[number] = frame
@@ -78,15 +79,14 @@ class Ring:
     def get(self, number: int, who: object, patience: float) -> Optional[Bytes]:
         """The frame of a chunk, b"" behind the last one, None when it has not come within `patience` seconds.
 
-        Raises Over, or OSError when it cannot be made again.
+        Raises Cancelled, or OSError when it cannot be made again.
         """
         with self.changed:
             self.cursors[who] = number
             self.changed.notify_all()
             if not self._is_known(number):
                 self.changed.wait_for(lambda: self._is_known(number), patience)
-            if self.over:
-                raise Over
+            self.cancel.raise_if_cancelled()
             if self.total is not None and number >= self.total:
                 return b""
             if number in self.frames:
@@ -104,7 +104,7 @@ class Ring:
     def give_up(self) -> None:
         """Let go of everybody who waits."""
         with self.changed:
-            self.over = True
+            self.cancel.cancel()
             self.changed.notify_all()
 
     @property
@@ -120,7 +120,7 @@ class Ring:
 
     def _is_known(self, number: int) -> bool:
         return (
-            self.over
+            self.cancel.is_cancelled
             or number < self.next
             or number in self.frames
             or (self.total is not None and number >= self.total)

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from . import landing, refusal, standing
+from .cancel import Cancelled, CancelToken
 
 if TYPE_CHECKING:
     from . import link, part
@@ -40,7 +41,7 @@ class Agent:
         self.part: "Optional[part.Part]" = None
         self.starter: Any = None
         self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
-        self.gone = threading.Event()
+        self.cancel = CancelToken()
         self.tidying = threading.Event()
         self.heard = 0.0  # when there was a ping
         self._saying = threading.Lock()
@@ -51,7 +52,7 @@ class Agent:
         self.answers.write(b"\n")  # ends whatever a chatty .bashrc left unfinished
         self._say({"ready": READY, "host": os.uname().nodename, "python": VERSION})
         try:
-            while not self.gone.is_set():
+            while not self.cancel.is_cancelled:
                 request = self.requests.get()
                 if request is None:
                     break
@@ -67,9 +68,7 @@ class Agent:
 
     def abandon(self) -> None:
         """Let go of everything: called when stdin ends, when nobody reads the answers, and on SIGTERM or SIGHUP."""
-        self.gone.set()
-        if self.landing is not None:
-            self.landing.abandoned.set()
+        self.cancel.cancel()
         self.requests.put(None)
 
     def _listen(self, line: Any) -> None:
@@ -120,7 +119,7 @@ class Agent:
         try:
             result = getattr(self, "do_" + request["op"])(request)
             self._say({"id": number, "result": result})
-        except landing.Abandoned:
+        except Cancelled:
             return
         except refusal.Refusal as e:
             self._say({"id": number, "error": e.as_dict()})
@@ -163,13 +162,13 @@ class Agent:
         return {"zstd": transfer.knows_zstd(), "rsync": shutil.which("rsync") is not None}
 
     def do_prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self.landing = landing.Landing(os.fsencode(request["dst"]), request["run"])
+        self.landing = landing.Landing(os.fsencode(request["dst"]), request["run"], self.cancel)
         return self.landing.prepare(request)
 
     def do_interpreter(self, request: Dict[str, Any]) -> Dict[str, Any]:
         from . import smoke
 
-        return smoke.has_python(request, self._check_on)
+        return smoke.has_python(request, self.cancel.raise_if_cancelled)
 
     def do_pull(self, request: Dict[str, Any]) -> Dict[str, Any]:
         from . import transfer
@@ -246,16 +245,12 @@ class Agent:
     def do_estate(self, request: Dict[str, Any]) -> Dict[str, Any]:
         from . import attend
 
-        return attend.answer(request, self._check_on)
+        return attend.answer(request, self.cancel.raise_if_cancelled)
 
     def do_leaks(self, request: Dict[str, Any]) -> Dict[str, Any]:
         from . import leaks
 
-        return leaks.find_leaks(os.fsencode(request["dst"]), request, self._check_on)
-
-    def _check_on(self) -> None:
-        if self.gone.is_set():
-            raise landing.Abandoned
+        return leaks.find_leaks(os.fsencode(request["dst"]), request, self.cancel.raise_if_cancelled)
 
 
 def main() -> None:

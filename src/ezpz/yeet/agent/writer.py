@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from . import chunk, frames, names
-from .beside import Beside
+from .beside import BackgroundTask
 from .clone import NEW, Clone, Cloner, Lacking, clone_of
 from .codec import Codec, Data
 from .log import Log
@@ -277,7 +277,7 @@ class Writer:
         numbers = sorted(self.written)
         found: "List[int]" = []
         shares = [numbers[start :: len(self._threads)] for start in range(len(self._threads))]
-        others = [Beside(self._look_at, share, going_on, found) for share in shares[1:]]
+        others = [BackgroundTask(self._look_at, share, going_on, found) for share in shares[1:]]
         self._look_at(shares[0], going_on, found)
         for other in others:
             other.finish()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.manifest import Unreadable
 from ezpz.yeet.agent.names import Malformed, raw, raw_target
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.told import is_whole, records_of
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     from ezpz.yeet.agent.manifest import Record
@@ -88,5 +88,5 @@ def _facts_now(entry: Entry) -> tuple[object, ...]:
 
 
 def _named(paths: tuple[bytes, ...]) -> str:
-    more = f" and {count(len(paths) - NAMED, 'other')}" if len(paths) > NAMED else ""
+    more = f" and {pluralize(len(paths) - NAMED, 'other')}" if len(paths) > NAMED else ""
     return ", ".join(map(shown, paths[:NAMED])) + more

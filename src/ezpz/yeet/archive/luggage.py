@@ -19,9 +19,9 @@ from ezpz.yeet.scan import Scan, scan
 from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Mapping
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.notices import Notices
     from ezpz.yeet.source import Source
 
@@ -45,20 +45,20 @@ class Luggage:
 
 
 def luggage_of(
-    source: Source, base: str, exclude: tuple[str, ...], environ: Mapping[str, str], stop: threading.Event
+    source: Source, base: str, exclude: tuple[str, ...], environ: Mapping[str, str], cancel: CancelToken
 ) -> Luggage:
-    """Look at a directory and count what goes into its archive. Raises EzpzError, Stopped.
+    """Look at a directory and count what goes into its archive. Raises EzpzError, Cancelled.
 
     base: "embed", "keep", or "auto": embedded unless it is the system's own, on a disk of this host
     """
     assert source.kind is not None
     root = os.fsencode(source.real)
     if base == "embed" or (base == "auto" and _is_wanted(root, source.kind)):
-        return _with_base(source, exclude, environ, stop)
+        return _with_base(source, exclude, environ, cancel)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
     foreign = left_out_of(source.kind, root)
     left_out = (*exclude, *(f"/{os.fsdecode(name)}" for name in foreign))
-    scanned = scan(root, exclude=left_out, boundary=boundary_of(source.kind, known), stop=stop)
+    scanned = scan(root, exclude=left_out, boundary=boundary_of(source.kind, known), cancel=cancel)
     for name in foreign:
         scanned.notices.note("environments-left-out", name)
     parcel = parcel_of(scanned)
@@ -77,7 +77,7 @@ def _is_wanted(root: bytes, kind: Kind) -> bool:
     )
 
 
-def _with_base(source: Source, exclude: tuple[str, ...], environ: Mapping[str, str], stop: threading.Event) -> Luggage:
+def _with_base(source: Source, exclude: tuple[str, ...], environ: Mapping[str, str], cancel: CancelToken) -> Luggage:
     """The luggage of what is to work on another machine: its base and its editable installs come along."""
     from ezpz.yeet.decide import count
     from ezpz.yeet.plan import Request
@@ -87,7 +87,7 @@ def _with_base(source: Source, exclude: tuple[str, ...], environ: Mapping[str, s
     assert source.kind is not None
     root, place = os.fsencode(source.real), os.fsencode(source.path)
     request = Request(src=source.path, exclude=exclude, base="embed", editable="snapshot")
-    found = count(source, source.kind, request, source.path, environ, stop)
+    found = count(source, source.kind, request, source.path, environ, cancel)
     environment = found.environment
     assert environment is not None
     embedded = environment.base if environment.has_base else None

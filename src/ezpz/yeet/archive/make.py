@@ -22,9 +22,9 @@ from ezpz.yeet.events import PhaseStarted, Read
 from ezpz.yeet.source import active_environment, inspect
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Mapping
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.events import Emit, Warned
     from ezpz.yeet.source import Source
 
@@ -87,8 +87,8 @@ class Archive:
         }
 
 
-def make(wanted: Wanted, environ: Mapping[str, str], emit: Emit, stop: threading.Event) -> Archive:
-    """Make the archive, unless a good one of the same is there. Raises EzpzError, Stopped."""
+def make(wanted: Wanted, environ: Mapping[str, str], emit: Emit, cancel: CancelToken) -> Archive:
+    """Make the archive, unless a good one of the same is there. Raises EzpzError, Cancelled."""
     began = time.monotonic()
     source = inspect(wanted.src or active_environment(environ))
     if source.kind is None:
@@ -99,12 +99,12 @@ def make(wanted: Wanted, environ: Mapping[str, str], emit: Emit, stop: threading
     level = level_of(kind, wanted.level)
     path = archive_path(source, wanted.output, kind)
     emit(PhaseStarted("count"))
-    luggage = luggage_of(source, wanted.base, wanted.exclude, environ, stop)
+    luggage = luggage_of(source, wanted.base, wanted.exclude, environ, cancel)
     try:
         if len(luggage.parcel.entries) == 1:
             raise SourceEmpty(f"nothing is left of the source '{source.path}'", hint="does --exclude match all of it?")
         contents = Contents(luggage.parcel, (kind.name, level, luggage.rules))
-        size, outcome, before = _put(contents, path, kind, level, emit, stop)
+        size, outcome, before = _put(contents, path, kind, level, emit, cancel)
     finally:
         luggage.close()
     entries = luggage.parcel.entries
@@ -116,7 +116,7 @@ def make(wanted: Wanted, environ: Mapping[str, str], emit: Emit, stop: threading
 
 
 def _put(
-    contents: Contents, path: str, kind: Format, level: int, emit: Emit, stop: threading.Event
+    contents: Contents, path: str, kind: Format, level: int, emit: Emit, cancel: CancelToken
 ) -> tuple[int, str, Differences | None]:
     """Write it, if what is there is not the same; its size, the outcome, and how what was there differed."""
     before = None
@@ -127,7 +127,7 @@ def _put(
         before = differences(path, told, contents.parcel)
     sweep(os.path.dirname(path), time.time())
     emit(PhaseStarted("pack", contents.parcel.size))
-    size = WRITERS[kind](contents, path, kind, level, lambda moved: emit(Read(moved)), stop)
+    size = WRITERS[kind](contents, path, kind, level, lambda moved: emit(Read(moved)), cancel)
     return size, MADE if before is None else REPLACED, before
 
 

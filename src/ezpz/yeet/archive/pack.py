@@ -15,12 +15,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ezpz.process import Stopped
+from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.agent import manifest
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.archive import header
 from ezpz.yeet.archive.contents import Taken
-from ezpz.yeet.archive.ordered import in_order
 from ezpz.yeet.blocks import GRAIN, HOLE, blocks_of, filled
 from ezpz.yeet.copy.base import changed, refuse_other, unreadable
 from ezpz.yeet.copy.fill import open_counted, read_whole
@@ -32,6 +31,7 @@ from ezpz.yeet.scan import FEW, MANY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.archive.parcel import Parcel
     from ezpz.yeet.entry import Entry
     from ezpz.yeet.relocate.ledger import Ledger
@@ -63,21 +63,21 @@ class Pack:
     """
 
     def __init__(
-        self, parcel: Parcel, block: Callable[[bytes], bytes], stop: threading.Event, *, holes: bool = True
+        self, parcel: Parcel, block: Callable[[bytes], bytes], cancel: CancelToken, *, holes: bool = True
     ) -> None:
         self.holes = holes
         self.parcel = parcel
         self.block = block
-        self.stop = stop
+        self.cancel = cancel
         self.threads = max(parcel.threads, len(os.sched_getaffinity(0)), 2)
         self._reading = threading.Semaphore(parcel.threads if parcel.threads > FEW else 1)
 
     def blocks(self, *, ended: bool = True) -> Iterator[Packed]:
-        """All of them; ended: with what ends an archive. Raises SourceChanged, SourceUnreadable, OSError, Stopped."""
+        """All of them; ended: with what ends an archive. Raises SourceChanged, SourceUnreadable, OSError, Cancelled."""
         threads = min(MANY, self.threads)
-        yield from in_order(self._tasks(), _do, threads=threads, ahead=AHEAD * threads, stop=self.stop)
+        yield from ordered_map(_do, self._tasks(), threads=threads, ahead=AHEAD * threads, cancel=self.cancel)
         parcel = self.parcel
-        refuse_changed_listings(parcel.root, parcel.listings, parcel.entries, parcel.threads, self.stop)
+        refuse_changed_listings(parcel.root, parcel.listings, parcel.entries, parcel.threads, self.cancel)
         if ended:
             yield Packed(self.block(header.END), {})
 
@@ -127,8 +127,7 @@ class Pack:
             if entry.link or not entry.is_regular:
                 parts.append(header.member(entry))
                 continue
-            if self.stop.is_set():
-                raise Stopped
+            self.cancel.raise_if_cancelled()
             if self._is_stale(entry):
                 dropped.append(number)
                 continue
@@ -186,8 +185,7 @@ class Pack:
         return Packed(self.block(b"".join((before, *data, after))), file.taken(), (), moved)
 
     def _go_on(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
+        self.cancel.raise_if_cancelled()
 
 
 class _Source:

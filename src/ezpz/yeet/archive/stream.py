@@ -6,7 +6,7 @@ import queue
 import zlib
 from typing import IO, TYPE_CHECKING
 
-from ezpz.worker import Worker
+from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.archive.formats import GZIP, TAR, ZSTD, Format
 from ezpz.yeet.archive.zstd import INPUT, OUTPUT, Damaged, zstd
 
@@ -76,7 +76,7 @@ class Ahead:
         self._queue: queue.Queue[bytes | None] = queue.Queue(AHEAD)
         self._failure: BaseException | None = None
         self._closed = False
-        self._worker = Worker.started(self._work, self._fail)
+        self._worker = BackgroundThread(self._work, self._fail)
 
     def __iter__(self) -> Iterator[bytes]:
         while (piece := self._queue.get()) is not None:

@@ -16,19 +16,19 @@ from ezpz.yeet.archive.part_file import part_file
 from ezpz.yeet.copy.base import local_failure
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.archive.contents import Contents, Taken
     from ezpz.yeet.archive.formats import Format
 
 
 def write(
-    contents: Contents, path: str, kind: Format, level: int, moved: Callable[[int], None], stop: threading.Event
+    contents: Contents, path: str, kind: Format, level: int, moved: Callable[[int], None], cancel: CancelToken
 ) -> int:
     """Write the archive, and return its size in bytes; `moved` is told the content bytes as they go.
 
-    Raises EzpzError, Stopped.
+    Raises EzpzError, Cancelled.
     """
     keep_memory()
     packing = packing_of(kind, level)
@@ -39,7 +39,7 @@ def write(
             taken: dict[int, Taken] = {}
             dropped: list[int] = []
             size = room
-            for block in Pack(contents.parcel, packing.pack, stop).blocks():
+            for block in Pack(contents.parcel, packing.pack, cancel).blocks():
                 size += file.write(block.data)
                 taken.update(block.taken)
                 dropped += block.dropped

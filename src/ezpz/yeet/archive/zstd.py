@@ -10,9 +10,9 @@ from contextlib import suppress
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ezpz import process
 from ezpz.errors import ToolMissing
-from ezpz.hearing import Hearing
+from ezpz.runtime import process
+from ezpz.runtime.streamed_process import StreamedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +146,7 @@ class Program:
         return done.stdout
 
     def unpack(self, file: IO[bytes]) -> Iterator[bytes]:
-        with Hearing(["zstd", "-d", "-q", "-c", f"--memory={1 << WINDOW_LOG}"], stdin=file) as unpacking:
+        with StreamedProcess(["zstd", "-d", "-q", "-c", f"--memory={1 << WINDOW_LOG}"], stdin=file) as unpacking:
             yield from unpacking
             assert unpacking.done is not None
             if unpacking.done.returncode:

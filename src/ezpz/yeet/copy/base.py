@@ -17,17 +17,17 @@ from ezpz.errors import (
     SourceChanged,
     SourceUnreadable,
 )
-from ezpz.registry import Registry
+from ezpz.runtime.plugins import Registry
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.archive.formats import format_at
 from ezpz.yeet.counted import identity_of
 from ezpz.yeet.words import beginning
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
-    from ezpz.process import Completed
+    from ezpz.runtime.process import Completed
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.entry import Entry
     from ezpz.yeet.intake import Intake
     from ezpz.yeet.known import Known
@@ -47,14 +47,14 @@ class Job:
     trail: the same for an archive, which is always written to staging
     ledger: relocates what is copied
     known: what an earlier run made of the same source by the same rules, or None; what is unchanged is not read
-    stop: set when the run was interrupted; moved: is told how many more bytes of content have been written
+    cancel: cancelled when the run was interrupted; moved: is told how many more bytes of content have been written
     """
 
     root: bytes
     scan: Scan
     staging: bytes
     ledger: Ledger
-    stop: threading.Event
+    cancel: CancelToken
     moved: Callable[[int], None]
     known: Known | None = None
     feed: Intake | None = None
@@ -96,7 +96,7 @@ class Strategy(Protocol):
     """Programs that must be on PATH here."""
 
     def fill(self, job: Job) -> None:
-        """Fill `job.staging`. Raises EzpzError, or Stopped once `job.stop` is set; staging may then hold anything."""
+        """Fill `job.staging`. Raises EzpzError, or Cancelled by `job.cancel`; staging may then hold anything."""
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("ezpz.yeet.strategies", "strategy")

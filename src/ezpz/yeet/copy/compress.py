@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
+from ezpz.runtime import process
 from ezpz.yeet.copy.base import demand, name_list
 from ezpz.yeet.copy.settle import settle
 
@@ -41,7 +41,7 @@ class Compress:
             "--delay-directory-restore",
         ]
         unpack += ["--directory", job.staging, "--file=-"]
-        packed, unpacked = process.pipeline(pack, unpack, feed=b"./\0" + name_list(job.scan), stop=job.stop)
+        packed, unpacked = process.pipeline(pack, unpack, feed=b"./\0" + name_list(job.scan), cancel=job.cancel)
         demand(unpacked, "tar")  # first, since the other ends badly as well when nobody reads from it
         demand(packed, "tar")
         job.moved(job.scan.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
+from ezpz.runtime import process
 from ezpz.yeet.copy.base import demand
 from ezpz.yeet.copy.settle import settle
 
@@ -31,7 +31,7 @@ class Cp:
             job.root + b"/.",
             job.staging + b"/",
         ]
-        done = process.run(argv, stop=job.stop)
+        done = process.run(argv, cancel=job.cancel)
         if any(left.why == "unreadable" for left in job.scan.left_out):
             done = _without_refusals(done)
         demand(done, "cp")

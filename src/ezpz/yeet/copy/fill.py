@@ -9,8 +9,7 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.crew import Crew
-from ezpz.process import Stopped
+from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.copy.base import changed, local_failure, open_source, refuse_other, unreadable
 from ezpz.yeet.counted import identity_of
 from ezpz.yeet.relocate.bytecode import HEADER
@@ -45,19 +44,19 @@ class Fill:
         self.lending = threading.Lock()
 
     def run(self) -> None:
-        """Write them all; folders are left writable. Raises EzpzError, or Stopped."""
-        crew = Crew(self.job.scan.threads, QUEUED, self._write_all, self.job.stop)
+        """Write them all; folders are left writable. Raises EzpzError, or Cancelled."""
+        pool = WorkerPool(self.job.scan.threads, QUEUED, self._write_all, self.job.cancel)
         try:
             try:
-                self._hand_out(crew)
+                self._hand_out(pool)
             finally:
-                crew.finish()
+                pool.join()
             for entry in self.links:
                 self._link(entry)
         except OSError as e:
             raise local_failure(e) from e
 
-    def _hand_out(self, crew: Crew[Batch]) -> None:
+    def _hand_out(self, pool: WorkerPool[Batch]) -> None:
         """Make directories in the order they come, parents first, and hand on everything else."""
         batch: Batch = []
         size = 0
@@ -70,11 +69,11 @@ class Fill:
                 batch.append(entry)
                 size += entry.size
             if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
-                if crew.is_over:
+                if pool.is_stopped:
                     return
-                crew.give(batch)
+                pool.submit(batch)
                 batch, size = [], 0
-        crew.give(batch)
+        pool.submit(batch)
 
     def _make_folder(self, entry: Entry) -> None:
         if self.job.feed is not None:
@@ -176,8 +175,7 @@ class Fill:
             self._go_on()
 
     def _go_on(self) -> None:
-        if self.job.stop.is_set():
-            raise Stopped
+        self.job.cancel.raise_if_cancelled()
 
     def _recall(self, entry: Entry) -> bool:
         """Take an unchanged file from the version in place, where all who want it have it; else False, and nothing."""

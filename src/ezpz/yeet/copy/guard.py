@@ -7,14 +7,14 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ezpz.crew import Crew
 from ezpz.errors import EzpzError, SourceChanged, SourceUnreadable
+from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.copy.base import STRATEGIES, changed, refuse_other, unreadable
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterable
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.copy.base import Job
     from ezpz.yeet.counted import Listing, Listings
     from ezpz.yeet.entry import Entry
@@ -46,19 +46,19 @@ def _refuse_changed_job(job: Job, *, by_others: bool) -> None:
     if job.scan.archive:
         refuse_other(job.root, _lstat(job.root), job.scan.archive)
     if by_others:
-        refuse_changed_files(job.scan, job.stop)
-    refuse_changed(job.scan, job.stop)
+        refuse_changed_files(job.scan, job.cancel)
+    refuse_changed(job.scan, job.cancel)
 
 
-def refuse_changed(scanned: Scan, stop: threading.Event) -> None:
+def refuse_changed(scanned: Scan, cancel: CancelToken) -> None:
     """Raise SourceChanged when something in a directory was added, removed or replaced since it was counted."""
     refuse_changed_listings(
-        scanned.root, scanned.listings, (e for batch in scanned.batches() for e in batch), scanned.threads, stop
+        scanned.root, scanned.listings, (e for batch in scanned.batches() for e in batch), scanned.threads, cancel
     )
 
 
 def refuse_changed_listings(
-    root: bytes, listings: Listings, entries: Iterable[Entry], threads: int, stop: threading.Event
+    root: bytes, listings: Listings, entries: Iterable[Entry], threads: int, cancel: CancelToken
 ) -> None:
     """Do the same; entries: what was counted below `root`, to name what is another now."""
     different: list[Listing] = []
@@ -66,18 +66,18 @@ def refuse_changed_listings(
     def look(batch: list[Listing]) -> None:
         different.extend(listing for listing in batch if not _is_unchanged(listing))
 
-    crew = Crew(threads, QUEUED, look, stop)
+    pool = WorkerPool(threads, QUEUED, look, cancel)
     try:
         found = listings.all()
         for start in range(0, len(found), TOGETHER):
-            crew.give(found[start : start + TOGETHER])
+            pool.submit(found[start : start + TOGETHER])
     finally:
-        crew.finish()
+        pool.join()
     if different:
         raise changed(_what_changed(min(different, key=lambda listing: listing.where), root, entries))
 
 
-def refuse_changed_files(scanned: Scan, stop: threading.Event) -> None:
+def refuse_changed_files(scanned: Scan, cancel: CancelToken) -> None:
     """Raise SourceChanged when a file or link of a scan is not the one that was counted, wherever it stands."""
 
     def look(batch: list[Entry]) -> None:
@@ -85,12 +85,12 @@ def refuse_changed_files(scanned: Scan, stop: threading.Event) -> None:
             if entry.identity:
                 refuse_other(entry.path, _lstat(_place(scanned.root, entry)), entry.identity)
 
-    crew = Crew(scanned.threads, QUEUED, look, stop)
+    pool = WorkerPool(scanned.threads, QUEUED, look, cancel)
     try:
         for batch in scanned.batches():
-            crew.give(batch)
+            pool.submit(batch)
     finally:
-        crew.finish()
+        pool.join()
 
 
 def _is_unchanged(listing: Listing) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
+from ezpz.runtime import process
 from ezpz.yeet.copy.base import demand, name_list
 from ezpz.yeet.copy.settle import settle
 
@@ -23,6 +23,6 @@ class Rsync:
     def fill(self, job: Job) -> None:
         argv: list[process.Argument] = ["rsync", "-lptHS", "--modify-window=-1", "--files-from=-", "--from0"]
         argv += ["--", job.root + b"/", job.staging + b"/"]
-        demand(process.run(argv, feed=name_list(job.scan), stop=job.stop), "rsync")
+        demand(process.run(argv, feed=name_list(job.scan), cancel=job.cancel), "rsync")
         job.moved(job.scan.size)
         settle(job)

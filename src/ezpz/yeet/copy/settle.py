@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def settle(job: Job) -> None:
     """Finish a copy of the scan's own entries: what is left out goes, what stands elsewhere comes, all is relocated.
 
-    Raises EzpzError, or Stopped.
+    Raises EzpzError, or Cancelled.
     """
     folders = []
     try:
@@ -33,7 +33,7 @@ def settle(job: Job) -> None:
                     _set_mode(os.path.join(job.staging, entry.path), entry.permissions)
                 if entry.is_directory:
                     folders.append(entry)
-        relocate_folder(job.staging, job.ledger, job.stop)
+        relocate_folder(job.staging, job.ledger, job.cancel)
         for entry in folders:
             if not entry.is_foreign:
                 os.chmod(os.path.join(job.staging, entry.path), entry.permissions | 0o700)

@@ -7,9 +7,10 @@ import re
 import stat
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz import process
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
-from ezpz.hearing import Hearing
+from ezpz.runtime import process
+from ezpz.runtime.streamed_process import StreamedProcess
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.agent.place import human
@@ -19,7 +20,6 @@ from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
 from ezpz.yeet.archive.stream import lines_of
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.copy.base import demand, local_failure, open_source
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
     from ezpz.yeet.copy.base import Job
@@ -40,13 +40,12 @@ class Squashfs:
     tools: ClassVar[tuple[str, ...]] = (READER,)
 
     def fill(self, job: Job) -> None:
-        refuse_old(READER, SAFE, job.stop)
+        refuse_old(READER, SAFE, job.cancel)
         os.close(open_source(job.root, identity=job.scan.archive)[0])
-        if job.stop.is_set():
-            raise process.Stopped
+        job.cancel.raise_if_cancelled()
         self._judge(job)
         argv: list[str | bytes] = [READER, "-force", "-no-progress", "-no-xattrs", "-dest", job.staging, job.root]
-        done = process.run(argv, stop=job.stop)
+        done = process.run(argv, cancel=job.cancel)
         if done.returncode and any(sign in done.err for sign in OF_THE_DISK):
             demand(done, READER)
         if done.returncode:
@@ -60,7 +59,7 @@ class Squashfs:
     def _judge(self, job: Job) -> None:
         """Look at the list of what is in it, before anything is unpacked. Raises EzpzError."""
         declared = entries = 0
-        with Hearing([READER, "-lln", job.root], stop=job.stop) as listing:
+        with StreamedProcess([READER, "-lln", job.root], cancel=job.cancel) as listing:
             try:
                 for found in filter(None, map(LISTED.match, lines_of(listing, LONGEST))):
                     kind, size = found.groups()
@@ -112,7 +111,7 @@ def _refuse_full(job: Job, size: int, entries: int) -> None:
     if size > free:
         what = f"holds {human(size)}, and {human(free)} are free here"
     elif room.f_files and entries > room.f_favail:
-        what = f"holds {count(entries, 'entry')}, and {count(room.f_favail, 'inode')} are free here"
+        what = f"holds {pluralize(entries, 'entry')}, and {pluralize(room.f_favail, 'inode')} are free here"
     else:
         return
     raise NoSpace(f"the archive '{shown(job.root)}' {what}", hint="free some space, or choose another place with --dst")

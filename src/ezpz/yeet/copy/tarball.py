@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar
 
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
-from ezpz.process import Stopped
 from ezpz.yeet.agent.manifest import BLOCK
 from ezpz.yeet.agent.place import human
 from ezpz.yeet.agent.refusal import shown
@@ -73,8 +72,7 @@ class _Unpack:
                 with closing(Ahead(pieces_of(file, self.format))) as pieces:
                     members = Members(pieces)
                     for member in members:
-                        if self.job.stop.is_set():
-                            raise Stopped
+                        self.job.cancel.raise_if_cancelled()
                         count += self._unpack(members, member)
                 if all(relative for relative, _, _ in self.folders):
                     os.chmod(self.job.staging, UNTOLD)
@@ -263,8 +261,7 @@ class _Unpack:
             trail.wait(entry.path)  # until it is known what it is
         read = 0
         for block in members.blocks(member):
-            if self.job.stop.is_set():
-                raise Stopped
+            self.job.cancel.raise_if_cancelled()
             if read == BELIEVED:
                 self._refuse_full(entry)
             for start, data in filled(block):

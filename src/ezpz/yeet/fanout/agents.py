@@ -7,8 +7,8 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from ezpz.child import all_of
 from ezpz.errors import EzpzError, ToolMissing
+from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.events import Warned
 from ezpz.yeet.fanout.machine import handshakes, raise_open_files
 from ezpz.yeet.fanout.pace import BALLAST
@@ -69,7 +69,7 @@ class Agents:
 
     async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
         asked = (attempt(self.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request)) for node in nodes)
-        answers = await all_of(asked)
+        answers = await gather_or_cancel(asked)
         return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
 
     async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
@@ -119,7 +119,7 @@ class Agents:
         self, nodes: tuple[Node, ...], act: Callable[[Node], Coroutine[Any, Any, None]]
     ) -> Mapping[Node, Failure]:
         """Do it on all nodes at once; the failures by node."""
-        outcomes = await all_of(_failure_of(act(node)) for node in nodes)
+        outcomes = await gather_or_cancel(_failure_of(act(node)) for node in nodes)
         return {node: failure for node, failure in zip(nodes, outcomes, strict=True) if failure is not None}
 
     def elapsed(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
-from ezpz.registry import Registry
+from ezpz.runtime.plugins import Registry
 from ezpz.yeet.agent import manifest
 from ezpz.yeet.agent.names import raw
 

@@ -12,10 +12,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.child import Child, all_of, in_thread
 from ezpz.cluster.model import Node
 from ezpz.cluster.remote import explain, ssh_command_line
 from ezpz.errors import EzpzError, SourceChanged, TimedOut
+from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
 from ezpz.yeet.agent.transfer import PROGRESS, STATS, knows_zstd
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.events import NodeDone, NodeMoved, NodeRetrying, NodeStarted, Noted
@@ -116,8 +116,8 @@ class _Delivery:
     async def _weigh(self) -> Pace:
         """Learn what the network carries from one node, and from all of them what their rsync knows."""
         sessions = [self.engine.sessions[node] for node in self.nodes]
-        answers = await all_of(attempt(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
-        zstd = await in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
+        answers = await gather_or_cancel(attempt(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
+        zstd = await run_in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
         return choose_pace(await rate_of(sessions), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
@@ -128,7 +128,7 @@ class _Delivery:
             await self._adopt(node)
             moved = await self._copy(node, source)
             if source is ORIGIN and self.shipment.refuse_changed is not None:
-                await in_thread(self.shipment.refuse_changed)
+                await run_in_thread(self.shipment.refuse_changed)
             published = await self._publish(node)
         except EzpzError as e:
             self._failed(node, source, e, number)
@@ -183,7 +183,7 @@ class _Delivery:
         session = self.engine.sessions[node]
         staging = self.engine.prepared[node]["staging"]
         argv = self._argv(node, self.shipment.path + "/", f"{_host(session.address)}:{staging}/")
-        child = await Child.start(argv, env=dict(os.environ, LC_ALL="C"))
+        child = await AsyncProcess.start(argv, env=dict(os.environ, LC_ALL="C"))
         timeout = self.engine.limits.timeout or None
         try:
             said = await asyncio.wait_for(self._follow(node, child), timeout)
@@ -199,7 +199,7 @@ class _Delivery:
             raise explain(child.err, status, node.given)
         return {name: int(match.group(1)) if (match := pattern.search(said)) else 0 for name, pattern in STATS.items()}
 
-    async def _follow(self, node: Node, child: Child) -> bytes:
+    async def _follow(self, node: Node, child: AsyncProcess) -> bytes:
         """Read what rsync says to its end, tell how far it is, and return the last of it."""
         kept = b""
         told = 0.0

@@ -15,8 +15,7 @@ from ezpz.yeet.relocate.graft import Grafts
 from ezpz.yeet.relocate.libraries import Library, closure
 
 if TYPE_CHECKING:
-    import threading
-
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.relocate.interpreter import Interpreter
     from ezpz.yeet.scan import Scan
 
@@ -82,7 +81,7 @@ def base_of(
     *,
     with_site_packages: bool,
     library_path: tuple[bytes, ...],
-    stop: threading.Event | None = None,
+    cancel: CancelToken | None = None,
 ) -> Base:
     """Look at the installation that an environment's python belongs to, and count what would come along.
 
@@ -92,7 +91,7 @@ def base_of(
     large, and what `scan` raises.
     """
     prefixes = prefixes_of(home, interpreter.base_prefix)
-    grafts = Grafts(stop)
+    grafts = Grafts(cancel)
     real = interpreter.base_executable
     executable = os.path.basename(real)
     grafts.add_file(os.path.join(FOLDER, b"bin", executable), real)

@@ -10,19 +10,19 @@ import os
 import re
 import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ezpz import process
+from ezpz.runtime import process
+from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.relocate import compile_program
 from ezpz.yeet.relocate.bytecode import HEADER, source_of
 from ezpz.yeet.relocate.compile_program import CACHE, DISK, open_folder
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterable, Iterator, Sequence
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.relocate.bytecode import Flavour
 
 FAILURE = re.compile(rb"!(\d+)")  # in what the program says: the disk failed, and how
@@ -44,21 +44,28 @@ def compile_missing(
     destination: bytes,
     *,
     workers: int,
-    stop: threading.Event,
+    cancel: CancelToken,
 ) -> Compiled:
     """Compile files of a tree by `workers` processes of an interpreter, which runs no code of the environment.
 
     Each `.pyc` is a new file with its source's mode and time, so that a later run makes the same tree. Modes and times
     of folders stay. destination: where the tree will stand, for tracebacks.
-    Raises Stopped, ToolMissing, LimitReached, or OSError when the disk is full, read-only or broken, or when a folder
+    Raises Cancelled, ToolMissing, LimitReached, or OSError when the disk is full, read-only or broken, or when a folder
     cannot be given its mode and time back.
     """
     began = time.monotonic()
     wanted = sorted(set(paths))
     command = (python, b"-I", b"-S", b"-B", b"-c", _program(), tree, destination)
-    with _caches(tree, wanted, make=True), ThreadPoolExecutor(max(1, workers)) as pool:
+    shares = _deal(tree, wanted, max(1, workers))
+    with _caches(tree, wanted, make=True):
         compiled = sum(
-            pool.map(lambda share: _compile(command, tree, share, stop), _deal(tree, wanted, max(1, workers)))
+            ordered_map(
+                lambda share: _compile(command, tree, share, cancel),
+                shares,
+                threads=len(shares),
+                ahead=len(shares),
+                cancel=cancel,
+            )
         )
     return Compiled(compiled, len(wanted) - compiled, time.monotonic() - began)
 
@@ -104,14 +111,14 @@ def _program() -> bytes:
         return file.read()
 
 
-def _compile(command: tuple[bytes, ...], tree: bytes, share: Sequence[bytes], stop: threading.Event) -> int:
+def _compile(command: tuple[bytes, ...], tree: bytes, share: Sequence[bytes], cancel: CancelToken) -> int:
     """Compile a share of the files and return how many could be; a file that crashes the interpreter is passed by.
 
     Raises OSError when it is the disk that failed.
     """
     compiled = 0
     while share:
-        done = process.run(command, feed=b"".join(path + b"\0" for path in share), stop=stop)
+        done = process.run(command, feed=b"".join(path + b"\0" for path in share), cancel=cancel)
         begun = done.stdout.count(b".")
         compiled += done.stdout.count(b"+")
         failure = FAILURE.search(done.stdout)

@@ -26,9 +26,9 @@ from ezpz.yeet.relocate.search_path import searched
 from ezpz.yeet.source import Kind
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator, Mapping
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.plan import Request
 
 WITNESS_LIMIT = 4 << 20  # bytes; what is asked where an environment stands is smaller
@@ -148,13 +148,13 @@ def examine(
     known: tuple[bytes, ...],
     request: Request,
     environ: Mapping[str, str],
-    stop: threading.Event | None = None,
+    cancel: CancelToken | None = None,
 ) -> Environment:
     """Find out all that relocation needs to know about the tree at `root`, which is only read.
 
     known: the prefixes that it is known by; none for one that was just unpacked and stands nowhere
 
-    Raises PrefixUnknown, InterpreterBroken, EditableRefused, NoSpace, OSError, Stopped.
+    Raises PrefixUnknown, InterpreterBroken, EditableRefused, NoSpace, OSError, Cancelled.
     """
     given = (*known, os.fsencode(request.orig_prefix)) if request.orig_prefix else known
     if not kind.is_environment:
@@ -172,7 +172,7 @@ def examine(
             hint="pass it: --orig-prefix /the/path/it/had",
         )
     moved = () if known else tuple(alias.rstrip(b"/") for alias in aliases)
-    interpreter = _interpreter(folder, moved, request, notices, stop)
+    interpreter = _interpreter(folder, moved, request, notices, cancel)
     _note_search_path(folder, kind, interpreter, environ, notices)
     own_base = None if interpreter is None else _own_base(interpreter, root, aliases)
     based = interpreter if kind is Kind.VENV and own_base is None else None
@@ -180,7 +180,7 @@ def examine(
         kind, aliases, interpreter,
         has_base=based is not None,
         own_base=own_base,
-        base=_base(folder, based, environ, stop) if based and _will_be_embedded(based, request.base) else None,
+        base=_base(folder, based, environ, cancel) if based and _will_be_embedded(based, request.base) else None,
         editables=_editables(folder, aliases, interpreter, request, notices),
         binaries={**records.binary, **{path: len(old) for path, old in packed.binary.items()}},
         packed=tuple(sorted(placeholders)), is_packed=_is_packed(folder), notices=notices,
@@ -200,7 +200,7 @@ def _is_packed(folder: Folder) -> bool:
 
 
 def _interpreter(
-    folder: Folder, moved: tuple[bytes, ...], request: Request, notices: Notices, stop: threading.Event | None
+    folder: Folder, moved: tuple[bytes, ...], request: Request, notices: Notices, cancel: CancelToken | None
 ) -> Interpreter | None:
     """What the environment's python says; None when it has none, or may not be asked since it stays as it is.
 
@@ -212,7 +212,7 @@ def _interpreter(
         return None
     try:
         with standing_in(root, moved) as place:
-            found = probe(python_of(place) or b"", stop)
+            found = probe(python_of(place) or b"", cancel)
     except InterpreterBroken:
         if request.base != "keep":
             _refuse_damaged(folder)
@@ -253,19 +253,19 @@ def _will_be_embedded(interpreter: Interpreter, mode: str) -> bool:
 
 
 def base_in(
-    root: bytes, interpreter: Interpreter, environ: Mapping[str, str], stop: threading.Event | None = None
+    root: bytes, interpreter: Interpreter, environ: Mapping[str, str], cancel: CancelToken | None = None
 ) -> Base:
     """Count what embedding the interpreter of the venv at `root` would bring. Raises as `base_of` does."""
-    return _base(Folder(root), interpreter, environ, stop)
+    return _base(Folder(root), interpreter, environ, cancel)
 
 
-def _base(folder: Folder, interpreter: Interpreter, environ: Mapping[str, str], stop: threading.Event | None) -> Base:
+def _base(folder: Folder, interpreter: Interpreter, environ: Mapping[str, str], cancel: CancelToken | None) -> Base:
     return base_of(
         interpreter,
         folder.settings.get(b"home", b""),
         with_site_packages=folder.shares_site_packages,
         library_path=tuple(os.fsencode(path) for path in environ.get("LD_LIBRARY_PATH", "").split(":") if path),
-        stop=stop,
+        cancel=cancel,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.process import Stopped
+from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.agent import tree
 from ezpz.yeet.agent.landing import writable
 from ezpz.yeet.entry import Entry
@@ -18,52 +17,60 @@ from ezpz.yeet.relocate.large import WHOLE, Large, write_at
 from ezpz.yeet.relocate.relocation import BYTECODE
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
 
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.relocate.ledger import Ledger
 
 THREADS = 4
-AHEAD = 256  # files that may wait for a thread
-TOGETHER = 64  # files that a thread looks at before another one goes on
+AHEAD = 4  # parts that may wait for a thread, or to be written
+TOGETHER = 64  # files of a part
 SPARE = b".new"  # beside the tree, where it meets no name of the tree's
 
+Change: TypeAlias = "tuple[bytes, os.stat_result, Callable[[int], None]]"
 
-def relocate_folder(root: bytes, ledger: Ledger, stop: threading.Event) -> None:
-    """Rewrite what has to change in a staged tree, each file as a new one. Raises OSError, PrefixTooLong, Stopped.
+
+def relocate_folder(root: bytes, ledger: Ledger, cancel: CancelToken) -> None:
+    """Rewrite what has to change in a staged tree, each file as a new one. Raises OSError, PrefixTooLong, Cancelled.
 
     Modes and times stay, so that the version of a relocated tree does not depend on when it was relocated.
     """
-    _Folder(root, ledger, stop).run()
+    _Folder(root, ledger, cancel).run()
 
 
 class _Folder:
-    def __init__(self, root: bytes, ledger: Ledger, stop: threading.Event) -> None:
+    def __init__(self, root: bytes, ledger: Ledger, cancel: CancelToken) -> None:
         self.root = root
         self.ledger = ledger
-        self.stop = stop
+        self.cancel = cancel
         self.spare = root.rstrip(b"/") + SPARE
         self.first: dict[int, bytes] = {}  # the first name of a hard-linked file, by inode
 
     def run(self) -> None:
         """Read in threads, write in this one: few files change, and folders are made writable one at a time."""
         further: list[tuple[bytes, bytes]] = []
-        with ThreadPoolExecutor(THREADS) as threads:
-            for batch in _batches(tree.walk(self.root)):
-                files = []
-                for path, status in batch:
-                    entry = self._look(path, status)
-                    if entry.is_regular and status.st_nlink > 1 and self.first.setdefault(status.st_ino, path) != path:
-                        further.append((path, self.first[status.st_ino]))
-                    elif entry.is_regular:
-                        files.append((path, status))
-                parts = [files[start : start + TOGETHER] for start in range(0, len(files), TOGETHER)]
-                for (path, status), write in zip(files, chain(*threads.map(self._all_changed, parts)), strict=True):
-                    if write is not None:
-                        self._rewrite(path, write, status)
+        found = ordered_map(self._all_changed, self._parts(further), threads=THREADS, ahead=AHEAD, cancel=self.cancel)
+        with contextlib.closing(found):
+            for part in found:
+                for path, status, write in part:
+                    self._rewrite(path, write, status)
         for path, first in further:
             self._link_again(path, first)
             self.ledger.linked(path, first, os.path.join(self.root, path))
+
+    def _parts(self, further: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, os.stat_result]]]:
+        """The regular files, some at a time; further names of a file go to `further`."""
+        files: list[tuple[bytes, os.stat_result]] = []
+        for path, status in tree.walk(self.root):
+            entry = self._look(path, status)
+            if entry.is_regular and status.st_nlink > 1 and self.first.setdefault(status.st_ino, path) != path:
+                further.append((path, self.first[status.st_ino]))
+            elif entry.is_regular:
+                files.append((path, status))
+            if len(files) == TOGETHER:
+                yield files
+                files = []
+        yield files
 
     def _look(self, path: bytes, status: os.stat_result) -> Entry:
         """The entry at a path after relocation; a link that changes is replaced."""
@@ -79,8 +86,9 @@ class _Folder:
                 os.replace(self.spare, full)
         return new
 
-    def _all_changed(self, files: list[tuple[bytes, os.stat_result]]) -> list[Callable[[int], None] | None]:
-        return [self._changed(file) for file in files]
+    def _all_changed(self, files: list[tuple[bytes, os.stat_result]]) -> list[Change]:
+        """The files that change, each with what writes its new content."""
+        return [(*file, write) for file in files if (write := self._changed(file)) is not None]
 
     def _changed(self, file: tuple[bytes, os.stat_result]) -> Callable[[int], None] | None:
         """What writes the new content of a file, or None when it stays."""
@@ -107,8 +115,7 @@ class _Folder:
         self.ledger.count(path, outcome)
 
     def _go_on(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
+        self.cancel.raise_if_cancelled()
 
     def _rewrite(self, path: bytes, write: Callable[[int], None], status: os.stat_result) -> None:
         full = os.path.join(self.root, path)
@@ -142,13 +149,3 @@ class _kept_time:  # noqa: N801 - reads as a function
 
     def __exit__(self, *_: object) -> None:
         os.utime(self.folder, ns=(self.status.st_atime_ns, self.status.st_mtime_ns))
-
-
-def _batches(found: Iterator[tuple[bytes, os.stat_result]]) -> Iterator[list[tuple[bytes, os.stat_result]]]:
-    batch: list[tuple[bytes, os.stat_result]] = []
-    for item in found:
-        batch.append(item)
-        if len(batch) == AHEAD:
-            yield batch
-            batch = []
-    yield batch

@@ -12,7 +12,7 @@ from ezpz.yeet.entry import Entry
 from ezpz.yeet.scan import SET_ID, Scan, scan
 
 if TYPE_CHECKING:
-    import threading
+    from ezpz.yeet.agent.cancel import CancelToken
 
 EPOCH = 315_532_800 * 10**9  # 1980, as in zip archives: what is made anew has the same time in every run
 
@@ -23,9 +23,9 @@ class Grafts:
     standing: folders that the source has itself
     """
 
-    def __init__(self, stop: threading.Event | None = None, standing: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, cancel: CancelToken | None = None, standing: tuple[bytes, ...] = ()) -> None:
         self.scan = Scan(b"/")
-        self.stop = stop
+        self.cancel = cancel
         self._made = set(standing)
 
     def add_folder(self, target: bytes, path: bytes, exclude: tuple[str, ...] = ()) -> list[bytes]:
@@ -34,7 +34,7 @@ class Grafts:
         Raises what `scan` raises.
         """
         names = tuple(dict.fromkeys((path, os.path.realpath(path))))
-        found = scan(path, exclude=exclude, boundary=Boundary(names, image=()), stop=self.stop)
+        found = scan(path, exclude=exclude, boundary=Boundary(names, image=()), cancel=self.cancel)
         self._make_folders(target)
         libraries: list[bytes] = []
         for batch in found.batches():

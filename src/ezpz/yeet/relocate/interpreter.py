@@ -9,14 +9,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ezpz import process
 from ezpz.errors import InterpreterBroken, LimitReached
+from ezpz.runtime import process
 from ezpz.yeet.agent.interpreter import run_python
 from ezpz.yeet.agent.refusal import Refusal, shown
 from ezpz.yeet.relocate.elf import is_elf
 
 if TYPE_CHECKING:
-    import threading
+    from ezpz.yeet.agent.cancel import CancelToken
 
 ANSWER_WITHIN = 120.0  # seconds; a cold shared filesystem answers slowly
 PATHS = ("prefix", "base_prefix", "base_executable", "stdlib", "platstdlib", "user_site")
@@ -92,10 +92,10 @@ def python_of(root: bytes) -> bytes | None:
     return None
 
 
-def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
+def probe(python: bytes, cancel: CancelToken | None = None) -> Interpreter:
     """Ask a python about itself; it writes nothing and runs isolated from the user's settings (python(1), -I -B).
 
-    Raises InterpreterBroken when it does not start, does not answer or is too old, LimitReached, and Stopped.
+    Raises InterpreterBroken when it does not start, does not answer or is too old, LimitReached, and Cancelled.
     """
     name = shown(python)
     if not os.path.exists(python):
@@ -106,9 +106,9 @@ def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
     if not os.path.isfile(python) or not os.access(python, os.X_OK):
         raise InterpreterBroken(f"'{name}' may not be executed", hint="look at its mode, or make the environment again")
     try:
-        facts = _facts(_said(python, PROGRAM % (TRIED,), stop, (b"-I",)))
+        facts = _facts(_said(python, PROGRAM % (TRIED,), cancel, (b"-I",)))
     except Refusal as e:
-        raise _broken(python, e, stop) from e
+        raise _broken(python, e, cancel) from e
     if facts is None:
         raise InterpreterBroken(f"'{name}' does not answer as a python does", hint="does it run by hand?")
     _refuse_old(name, facts["version"])
@@ -120,12 +120,12 @@ def probe(python: bytes, stop: threading.Event | None = None) -> Interpreter:
     )  # fmt: skip
 
 
-def _said(python: bytes, program: str, stop: threading.Event | None, options: tuple[bytes, ...]) -> bytes:
-    """What a python prints, which finds its libraries as the user's session does. Raises Refusal, Stopped."""
+def _said(python: bytes, program: str, cancel: CancelToken | None, options: tuple[bytes, ...]) -> bytes:
+    """What a python prints, which finds its libraries as the user's session does. Raises Refusal, Cancelled."""
 
     def going_on() -> None:
-        if stop is not None and stop.is_set():
-            raise process.Stopped
+        if cancel is not None:
+            cancel.raise_if_cancelled()
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return run_python(python, program, environ, going_on, ANSWER_WITHIN, cwd=b"/", options=options)
@@ -144,8 +144,8 @@ def _facts(said: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _broken(python: bytes, refusal: Refusal, stop: threading.Event | None) -> InterpreterBroken:
-    """Why a python did not do what it was asked. Raises LimitReached, Stopped, and InterpreterBroken for an old one."""
+def _broken(python: bytes, refusal: Refusal, cancel: CancelToken | None) -> InterpreterBroken:
+    """Why a python did not do what it was asked. Raises LimitReached, Cancelled; InterpreterBroken for an old one."""
     name, cause = shown(python), refusal.__context__
     if refusal.code == "timed-out":
         hint = "what hangs when it starts, a .pth file? --base keep goes on without its answer"
@@ -166,15 +166,15 @@ def _broken(python: bytes, refusal: Refusal, stop: threading.Event | None) -> In
             f"'{name}' does not start: {missing.group(1)} not found",
             hint="load the module that it was made with (module load ...), then run it again",
         )
-    _refuse_unknown(python, stop)
+    _refuse_unknown(python, cancel)
     why = refusal.message.removeprefix(f"'{name}' does not work: ")
     return InterpreterBroken(f"'{name}' does not start: {why}", hint="does it run by hand?")
 
 
-def _refuse_unknown(python: bytes, stop: threading.Event | None) -> None:
+def _refuse_unknown(python: bytes, cancel: CancelToken | None) -> None:
     """Raise InterpreterBroken for a python that is too old to have been asked as others are."""
     try:
-        said = _said(python, VERSION_PROGRAM, stop, ())
+        said = _said(python, VERSION_PROGRAM, cancel, ())
     except Refusal:
         return
     for line in said.splitlines():

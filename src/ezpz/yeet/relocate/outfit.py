@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ezpz.errors import PrefixTooLong, UsageError
+from ezpz.runtime.text import pluralize
 from ezpz.yeet.agent.refusal import shown
 from ezpz.yeet.relocate.conda_activation import standalone_activation
 from ezpz.yeet.relocate.editable_moves import EXCLUDED_BELOW, SIZE_LIMIT, Move, destinations, too_large
@@ -17,11 +18,9 @@ from ezpz.yeet.relocate.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan
 from ezpz.yeet.source import Kind
-from ezpz.yeet.words import count
 
 if TYPE_CHECKING:
-    import threading
-
+    from ezpz.yeet.agent.cancel import CancelToken
     from ezpz.yeet.relocate.base import Base
     from ezpz.yeet.relocate.environment import Environment
 
@@ -37,10 +36,10 @@ class Snapshot:
     scan: Scan = field(default_factory=lambda: Scan(b"/"), repr=False)
 
 
-def snapshot_of(environment: Environment, destination: bytes, stop: threading.Event | None = None) -> Snapshot:
+def snapshot_of(environment: Environment, destination: bytes, cancel: CancelToken | None = None) -> Snapshot:
     """Count what of the editable installs comes along. Raises EditableRefused when it is too large, OSError."""
     moves = destinations(environment.editables, destination)
-    grafts = Grafts(stop)
+    grafts = Grafts(cancel)
     for move in moves:
         if not move.whole:
             _take(grafts, move.target, move.source)
@@ -152,5 +151,5 @@ def in_words(environment: Environment, destination: str, base: str) -> str:
         what = {"embed": "embedded", "keep": "kept", "auto": "embedded unless every node has it"}[base]
         parts.append(f"{python.name} of {shown(python.base_prefix)} {what}")
     if environment.editables:
-        parts.append(count(len(environment.editables), "editable install"))
+        parts.append(pluralize(len(environment.editables), "editable install"))
     return "; ".join(parts) or "links only: not an environment"

@@ -6,8 +6,8 @@ import secrets
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.child import all_of
 from ezpz.errors import EzpzError, ToolMissing, by_code
+from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.events import NodeDone
 from ezpz.yeet.fanout.agents import ANSWER_WITHIN, Agents, rate_of
 from ezpz.yeet.fanout.base import Base
@@ -112,7 +112,7 @@ class Stream(Agents):
         streamed = {node for stream in self.streams for node in stream.nodes}
         rest = tuple(node for node in nodes if node not in streamed)
         by_rsync = [self._by_rsync(rest, shipment)] if rest else []
-        await all_of([*(stream.finish(shipment) for stream in self.streams), *by_rsync])
+        await gather_or_cancel([*(stream.finish(shipment) for stream in self.streams), *by_rsync])
 
     async def _by_rsync(self, nodes: tuple[Node, ...], shipment: Shipment) -> None:
         """Serve the nodes without python."""

@@ -181,7 +181,7 @@ class Feed:
         return task
 
     def _pack(self, number: int, records: list[list[Any]], content: list[bytes], flags: int) -> None:
-        """Compress a chunk, in the thread that filled it, and put it on the ring. Raises Over, OSError."""
+        """Compress a chunk, in the thread that filled it, and put it on the ring. Raises Cancelled, OSError."""
         if not records:
             return
         try:

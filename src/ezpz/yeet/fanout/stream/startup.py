@@ -8,9 +8,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ezpz.child import Child, all_of
 from ezpz.cluster.remote import explain, srun_argv, ssh_argv
 from ezpz.errors import EzpzError, NodeLost
+from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel
 from ezpz.yeet.agent.starter import result_in
 from ezpz.yeet.fanout.stream.shape import starter_of
 from ezpz.yeet.line import NetLine
@@ -81,7 +81,7 @@ class SshStartup:
         self._destination = destination if len(nodes) <= self.fan else ""  # else some of them start others
         loop = asyncio.get_running_loop()
         ready: list[asyncio.Future[Session | None]] = [loop.create_future() for _ in nodes]
-        results = await all_of(self._open(index, nodes, ready) for index in range(len(nodes)))
+        results = await gather_or_cancel(self._open(index, nodes, ready) for index in range(len(nodes)))
         return dict(zip(nodes, results, strict=True))
 
     async def _open(
@@ -147,7 +147,7 @@ class SrunStartup:
     def __init__(self, invitation: Invitation) -> None:
         self.invitation = invitation
         self.where: dict[Node, dict[str, Any]] = {}
-        self.children: list[Child] = []
+        self.children: list[AsyncProcess] = []
 
     async def open(self, nodes: tuple[Node, ...], _destination: str = "") -> Mapping[Node, Session | EzpzError]:
         found = await self._open(nodes)
@@ -156,13 +156,13 @@ class SrunStartup:
         if not dead or not rest:
             return found
         # Slurm ends the whole step when one of its nodes does not answer
-        await all_of(session.close() for session in found.values() if isinstance(session, Session))
+        await gather_or_cancel(session.close() for session in found.values() if isinstance(session, Session))
         return {**dead, **await self._open(rest)}
 
     async def _open(self, nodes: tuple[Node, ...]) -> Mapping[Node, Session | EzpzError]:
         if not nodes:
             return {}
-        child = await Child.start(srun_argv(nodes, ("sh", "-c", bootstrap(self.invitation.pythons))))
+        child = await AsyncProcess.start(srun_argv(nodes, ("sh", "-c", bootstrap(self.invitation.pythons))))
         self.children.append(child)
         with contextlib.suppress(ConnectionError):
             child.writer.write(b"\n" + bundle() + self.invitation.to_all(nodes).encode())
@@ -183,7 +183,7 @@ class SrunStartup:
         return {node: found.get(node) or _missing(node, child) for node in nodes}
 
     async def _listen(
-        self, child: Child, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
+        self, child: AsyncProcess, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
     ) -> None:
         while not complete() and (line := await _line(child)):
             where = result_in(line)
@@ -202,7 +202,7 @@ class SrunStartup:
                 await child.end(3.0)
 
 
-async def _line(child: Child) -> bytes:
+async def _line(child: AsyncProcess) -> bytes:
     """The next line that a process prints, b"" at its end."""
     try:
         return await child.reader.readline()
@@ -214,7 +214,7 @@ class _Unlaunched(NodeLost):
     """Slurm says that it cannot start anything on this node."""
 
 
-def _missing(node: Node, child: Child) -> EzpzError:
+def _missing(node: Node, child: AsyncProcess) -> EzpzError:
     """Why srun has started no agent on a node."""
     lines = child.err.splitlines()
     said = [line for line in lines if re.search(rf"\b{re.escape(node.given)}\b", line)] or lines[-2:]

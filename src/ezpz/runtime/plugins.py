@@ -48,12 +48,12 @@ class Registry(Generic[T]):
             from importlib.metadata import entry_points
 
             points = tuple(entry_points(group=self.group))
-            refuse_twins(self.noun, points)
+            reject_duplicates(self.noun, points)
             self._found = {point.name: point for point in points}
         return self._found
 
 
-def refuse_twins(noun: str, points: tuple[EntryPoint, ...]) -> None:
+def reject_duplicates(noun: str, points: tuple[EntryPoint, ...]) -> None:
     """Raise PluginError when two different entry points carry one name (one that is found twice on sys.path is one)."""
     counts = Counter(name for name, _ in {(point.name, point.value) for point in points})
     for name, count in counts.items():

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from ezpz.child import Child
 from ezpz.errors import ToolMissing
-from ezpz.process import STDERR_LINES
+from ezpz.runtime.async_process import AsyncProcess
+from ezpz.runtime.process import STDERR_LINES
 from tests.unit.processes import PATIENCE, Tree, end, nothing_leaks
 
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ T = TypeVar("T")
 leaktight = pytest.fixture(autouse=True)(nothing_leaks)
 
 
-class TestChild:
+class TestAsyncProcess:
     """A process with a line to it."""
 
     @staticmethod
-    def with_child(argv: list[str], act: Callable[[Child], Coroutine[None, None, T]], *, grace: float = 1.0) -> T:
+    def with_child(
+        argv: list[str], act: Callable[[AsyncProcess], Coroutine[None, None, T]], *, grace: float = 1.0
+    ) -> T:
         """Start a child, do something with it, end it."""
 
         async def session() -> T:
-            child = await Child.start(argv)
+            child = await AsyncProcess.start(argv)
             try:
                 return await act(child)
             finally:
@@ -39,7 +41,7 @@ class TestChild:
         return asyncio.run(asyncio.wait_for(session(), PATIENCE))
 
     def test_lines_go_there_and_back(self) -> None:
-        async def act(child: Child) -> tuple[bytes, bytes, int]:
+        async def act(child: AsyncProcess) -> tuple[bytes, bytes, int]:
             child.writer.write(b"one\n")
             first = await child.reader.readline()
             child.writer.write(b"two\n")
@@ -51,7 +53,7 @@ class TestChild:
     def test_a_long_line_and_much_of_it(self) -> None:
         line = b"x" * (2 << 20) + b"\n"
 
-        async def act(child: Child) -> int:
+        async def act(child: AsyncProcess) -> int:
             total = 0
             for _ in range(3):
                 child.writer.write(line)
@@ -61,7 +63,7 @@ class TestChild:
         assert self.with_child(["cat"], act) == 3 * len(line)
 
     def test_its_status_and_the_end_of_its_stderr(self) -> None:
-        async def act(child: Child) -> tuple[bytes, int, str]:
+        async def act(child: AsyncProcess) -> tuple[bytes, int, str]:
             said = await child.reader.read()
             return said, await child.wait(), child.err
 
@@ -71,7 +73,7 @@ class TestChild:
         assert err.splitlines() == [str(number) for number in range(100_001 - STDERR_LINES, 100_001)]
 
     def test_a_stderr_without_line_ends_does_not_block_it(self) -> None:
-        async def act(child: Child) -> int:
+        async def act(child: AsyncProcess) -> int:
             await child.reader.read()
             return await child.wait()
 
@@ -80,7 +82,7 @@ class TestChild:
     def test_a_tree_that_does_not_listen_is_ended(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path)
 
-        async def act(child: Child) -> int:
+        async def act(child: AsyncProcess) -> int:
             await child.reader.readline()
             return await child.end(0.2)
 
@@ -90,7 +92,7 @@ class TestChild:
     def test_a_stubborn_tree_is_ended_too(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path, stubborn=True)
 
-        async def act(child: Child) -> int:
+        async def act(child: AsyncProcess) -> int:
             await child.reader.readline()
             return await child.end(0.2)
 
@@ -98,7 +100,7 @@ class TestChild:
         tree.assert_ended()
 
     def test_one_that_ends_when_its_stdin_does_is_given_the_time(self, tmp_path: Path) -> None:
-        async def act(child: Child) -> int:
+        async def act(child: AsyncProcess) -> int:
             return await child.end(PATIENCE)
 
         assert self.with_child(["sh", "-c", f"cat; sleep 0.2; touch '{tmp_path}/tidy'; exit 9"], act) == 9
@@ -108,7 +110,7 @@ class TestChild:
     def test_what_outlives_its_leader_is_ended(self, *, detached: bool, tmp_path: Path) -> None:
         tree = Tree(tmp_path, leader_stays=False, detached=detached)
 
-        async def act(child: Child) -> int:
+        async def act(child: AsyncProcess) -> int:
             await child.reader.readline()
             return await child.wait()
 
@@ -119,13 +121,13 @@ class TestChild:
             end(tree)
 
     def test_ending_it_twice_does_no_harm(self) -> None:
-        async def act(child: Child) -> tuple[int, int]:
+        async def act(child: AsyncProcess) -> tuple[int, int]:
             return await child.end(0.2), await child.end(0.2)
 
         assert self.with_child(["cat"], act) == (0, 0)
 
     def test_a_missing_tool(self) -> None:
-        async def act(child: Child) -> None:
+        async def act(child: AsyncProcess) -> None:
             raise AssertionError("it was started")
 
         with pytest.raises(ToolMissing, match="no-such-tool"):
@@ -133,7 +135,7 @@ class TestChild:
 
     def test_many_at_once(self) -> None:
         async def one(number: int) -> bytes:
-            child = await Child.start(["cat"])
+            child = await AsyncProcess.start(["cat"])
             child.writer.write(b"%d\n" % number)
             said = await child.reader.readline()
             assert await child.end() == 0
@@ -147,7 +149,7 @@ class TestChild:
     def test_a_cancelled_wait_leaves_it_to_be_ended(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path)
 
-        async def act(child: Child) -> None:
+        async def act(child: AsyncProcess) -> None:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(child.wait(), 0.3)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import PluginError, UsageError
-from ezpz.registry import Registry, refuse_twins
+from ezpz.runtime.plugins import Registry, reject_duplicates
 from tests.cli.support import make_package
 
 if TYPE_CHECKING:
@@ -74,4 +74,4 @@ def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_one_plugin_found_twice_is_one() -> None:
     point = EntryPoint(name="one", value="package:thing", group=GROUP)
-    refuse_twins("thing", (point, point))
+    reject_duplicates("thing", (point, point))

@@ -1,4 +1,4 @@
-"""Local processes and threads for asyncio: a line to a process, many at once, something that blocks."""
+"""Local processes for asyncio: a two-way connection to each, many at once, and calls that block in threads."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import asyncio
 import contextlib
 import signal
 import socket
-import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ezpz.errors import EzpzError, LimitReached
-from ezpz.process import GRACE, PIPE, STDERR_LINES, exit_status, signal_group, start
+from ezpz.runtime.process import GRACE, PIPE, STDERR_LINES, exit_status, signal_group, start
+from ezpz.runtime.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
-    from ezpz.process import Argument, Running
+    from ezpz.runtime.process import Argument, Running
 
 T = TypeVar("T")
 PATIENCE = 3.0  # seconds that something which was cancelled waits for its thread
 LINE_LIMIT = 1 << 24  # bytes; an agent's longest line
 
 
-async def all_of(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What all of them return, in order. When this is cancelled, all of them are, and have ended before it ends."""
+async def gather_or_cancel(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines at once and return their results in order.
+
+    When one fails or this is cancelled, all are cancelled, and have ended before this ends.
+    """
     tasks = [asyncio.ensure_future(act) for act in acts]
     try:
         return list(await asyncio.gather(*tasks))
@@ -34,49 +38,30 @@ async def all_of(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Work(threading.Thread, Generic[T]):
-    """Something that blocks, and the future of what it returns or raises."""
+async def run_in_thread(act: Callable[[], T]) -> T:
+    """Call `act`, which blocks, in a thread of its own and return its result.
 
-    def __init__(self, act: Callable[[], T]) -> None:
-        super().__init__(daemon=True)
-        self.act = act
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = self.loop.create_future()
-
-    def run(self) -> None:
-        with self:
-            self._settle(self.future.set_result, self.act())
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if error is not None:
-            self._settle(self.future.set_exception, error)
-        return True  # it is raised again where the future is awaited
-
-    def _settle(self, how: Callable[[Any], None], value: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended without us
-            self.loop.call_soon_threadsafe(lambda: None if self.future.done() else how(value))
-
-
-async def in_thread(act: Callable[[], T]) -> T:
-    """What `act`, which blocks, returns. Cancelled, it waits `PATIENCE` seconds for `act` to give up by itself.
-
-    On a filesystem that hangs it may never do so; its thread does not keep the process from ending then.
+    When this is cancelled, it waits at most `PATIENCE` seconds for `act` to end, which may hang on a filesystem.
     """
-    work = _Work(act)
-    work.start()
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(how: Callable[[Any], None], value: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended before the thread
+            loop.call_soon_threadsafe(lambda: None if future.done() else how(value))
+
+    BackgroundThread(act, partial(settle, future.set_exception), partial(settle, future.set_result))
     try:
-        return await asyncio.shield(work.future)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([work.future], timeout=PATIENCE)
-        if work.future.done():
-            work.future.exception()
+        await asyncio.wait([future], timeout=PATIENCE)
+        if future.done():
+            future.exception()
         raise
 
 
-class Child:
-    """A process with a two-way line to it, for asyncio: write bytes, read lines, keep the end of its stderr."""
+class AsyncProcess:
+    """A process for asyncio: write bytes to it, read lines from it; the end of its stderr is kept."""
 
     def __init__(self, process: Running, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.process = process
@@ -86,7 +71,7 @@ class Child:
         self._stderr_done: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, argv: Sequence[Argument], *, env: Mapping[str, str] | None = None) -> Child:
+    async def start(cls, argv: Sequence[Argument], *, env: Mapping[str, str] | None = None) -> AsyncProcess:
         """Start `argv` with its stdin and stdout on one socket (one descriptor here). Raises as `process.start`."""
         try:
             ours, theirs = socket.socketpair()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.process import STDERR_LINES, Stopped, find, pipeline, run
+from ezpz.runtime.process import STDERR_LINES, find, pipeline, run
+from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from tests.unit.processes import PATIENCE, Tree, end, nothing_leaks, wait_until
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ class TestRun:
         assert run(["cat"], feed=BIG).stdout == BIG
         assert run(["cat"]).stdout == b""
 
-    @pytest.mark.parametrize("stop", [None, threading.Event()], ids=["", "stoppable"])
-    def test_a_slow_reader_gets_all_of_it(self, stop: threading.Event | None) -> None:
+    @pytest.mark.parametrize("cancel", [None, CancelToken()], ids=["", "to be cancelled"])
+    def test_a_slow_reader_gets_all_of_it(self, cancel: CancelToken | None) -> None:
         """Not with `communicate(input, timeout)` again and again, which forgets its input."""
-        assert run(["sh", "-c", "sleep 0.4; cat"], feed=BIG, timeout=PATIENCE, stop=stop).stdout == BIG
+        assert run(["sh", "-c", "sleep 0.4; cat"], feed=BIG, timeout=PATIENCE, cancel=cancel).stdout == BIG
 
     def test_one_that_never_reads_is_no_error(self) -> None:
         assert run(["true"], feed=BIG).returncode == 0
@@ -70,18 +71,18 @@ class TestRun:
         tree.assert_ended()
 
     def test_somebody_stops_it(self, tmp_path: Path) -> None:
-        tree, stop = Tree(tmp_path), threading.Event()
-        watcher = tree.stopper(stop)
-        with pytest.raises(Stopped):
-            run(tree.argv, feed=BIG, stop=stop)
+        tree, cancel = Tree(tmp_path), CancelToken()
+        watcher = tree.stopper(cancel)
+        with pytest.raises(Cancelled):
+            run(tree.argv, feed=BIG, cancel=cancel)
         watcher.join()
         tree.assert_ended()
 
     def test_a_stubborn_tree_is_ended_too(self, tmp_path: Path) -> None:
-        tree, stop = Tree(tmp_path, stubborn=True), threading.Event()
-        watcher = tree.stopper(stop)
-        with pytest.raises(Stopped):
-            run(tree.argv, stop=stop)
+        tree, cancel = Tree(tmp_path, stubborn=True), CancelToken()
+        watcher = tree.stopper(cancel)
+        with pytest.raises(Cancelled):
+            run(tree.argv, cancel=cancel)
         watcher.join()
         tree.assert_ended()
 
@@ -95,10 +96,10 @@ class TestRun:
             end(tree)
 
     def test_what_outlives_its_leader_is_ended_when_it_is_stopped(self, tmp_path: Path) -> None:
-        tree, stop = Tree(tmp_path, leader_stays=False), threading.Event()
-        watcher = tree.stopper(stop)
-        with pytest.raises(Stopped):
-            run(tree.argv, stop=stop)
+        tree, cancel = Tree(tmp_path, leader_stays=False), CancelToken()
+        watcher = tree.stopper(cancel)
+        with pytest.raises(Cancelled):
+            run(tree.argv, cancel=cancel)
         watcher.join()
         try:
             tree.assert_ended()
@@ -131,17 +132,17 @@ class TestPipeline:
         first, second = pipeline(
             ["sh", "-c", "cat; echo one >&2; exit 5"],
             ["sh", "-c", f"cat > '{target}'; echo two >&2; exit 6"],
-            feed=BIG, stop=threading.Event(),
+            feed=BIG, cancel=CancelToken(),
         )  # fmt: skip
         assert target.read_bytes() == BIG
         assert (first.returncode, first.err, second.returncode, second.err) == (5, "one", 6, "two")
 
     def test_a_second_that_ends_early_ends_the_first(self) -> None:
-        first, second = pipeline(["cat"], ["true"], feed=BIG, stop=threading.Event())
+        first, second = pipeline(["cat"], ["true"], feed=BIG, cancel=CancelToken())
         assert (first.returncode, second.returncode) == (-signal.SIGPIPE, 0)
 
     def test_a_first_that_fails_ends_the_second(self) -> None:
-        first, second = pipeline(["false"], ["cat"], feed=b"", stop=threading.Event())
+        first, second = pipeline(["false"], ["cat"], feed=b"", cancel=CancelToken())
         assert (first.returncode, second.returncode) == (1, 0)
 
     @pytest.mark.parametrize(
@@ -149,21 +150,21 @@ class TestPipeline:
     )
     def test_one_that_is_missing(self, argv: tuple[list[str], list[str]]) -> None:
         with pytest.raises(ToolMissing, match="no-such-tool"):
-            pipeline(*argv, feed=BIG, stop=threading.Event())
+            pipeline(*argv, feed=BIG, cancel=CancelToken())
 
     def test_both_are_stopped(self, tmp_path: Path) -> None:
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-        first, second, stop = Tree(tmp_path / "one"), Tree(tmp_path / "two"), threading.Event()
+        first, second, cancel = Tree(tmp_path / "one"), Tree(tmp_path / "two"), CancelToken()
 
         def interrupt() -> None:
             wait_until(lambda: first.begun and second.begun)
-            stop.set()
+            cancel.cancel()
 
         watcher = threading.Thread(target=interrupt)
         watcher.start()
-        with pytest.raises(Stopped):
-            pipeline(first.argv, second.argv, feed=BIG, stop=stop)
+        with pytest.raises(Cancelled):
+            pipeline(first.argv, second.argv, feed=BIG, cancel=cancel)
         watcher.join()
         first.assert_ended()
         second.assert_ended()

@@ -1,0 +1,1 @@
+"""Processes, threads, signals, plugins and text that know nothing of environments, nodes and jobs."""
