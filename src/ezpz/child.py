@@ -10,17 +10,48 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ezpz.errors import EzpzError, LimitReached
-from ezpz.process import GRACE, PIPE, STDERR_LINES, exit_status, signal_group, start
+from ezpz.errors import EzpzError, Interrupted, LimitReached
+from ezpz.process import GRACE, PIPE, STDERR_LINES, collected_signals, exit_status, signal_group, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
-    from ezpz.process import Argument, Running
+    from ezpz.process import Argument, Running, Signals
 
 T = TypeVar("T")
 PATIENCE = 3.0  # seconds that something which was cancelled waits for its thread
 LINE_LIMIT = 1 << 24  # bytes; an agent's longest line
+TO_END = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_until_signal(act: Coroutine[Any, Any, T], numbers: Iterable[int] = TO_END) -> T:
+    """Run a coroutine in an event loop of its own and return its result; a signal cancels it.
+
+    A signal handler that raises does so in whatever runs at that moment: within the work for one node, the exception
+    would count as that node's failure. For the main thread only. Raises Interrupted when one of the signals came.
+    """
+    with collected_signals(numbers) as signals:
+        return asyncio.run(_cancel_on_signal(act, signals))
+
+
+async def _cancel_on_signal(act: Coroutine[Any, Any, T], signals: Signals) -> T:
+    task = asyncio.ensure_future(act)
+    came: list[int] = []
+
+    def look() -> None:
+        came.extend(signals.within(0.0))
+        if came:
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(signals.fileno(), look)
+    try:
+        await asyncio.wait([task])
+    finally:
+        loop.remove_reader(signals.fileno())
+    if came:
+        raise Interrupted("interrupted", signal=came[0])
+    return task.result()
 
 
 async def all_of(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -16,18 +16,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ezpz.child import Child, all_of
+from ezpz.child import Child, all_of, run_until_signal
 from ezpz.cluster.hostnames import short
 from ezpz.cluster.remote import explain, srun_argv, ssh_argv
 from ezpz.errors import EzpzError, Interrupted, NodeLost, TimedOut
 from ezpz.launch.agent.checkup import MARK
-from ezpz.process import NOTICED, collected_signals
+from ezpz.process import NOTICED
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from ezpz.cluster.model import Node
-    from ezpz.process import Signals
 
 AT_ONCE = 64  # ssh sessions that are being opened
 CONNECTING = 20.0  # seconds to reach a node, beside those that the program takes
@@ -70,31 +69,12 @@ def consult(nodes: tuple[Node, ...], request: Mapping[str, Any], *, transport: s
     transport: "ssh" or "srun". within: seconds that the program may take there. For the main thread only. Raises
     Interrupted when a signal comes that asks to end, or that the time will soon be over.
     """
-    with collected_signals(NOTICED) as signals:
-        return asyncio.run(_heeding(signals, _consult(nodes, json.dumps(request).encode() + b"\n", transport, within)))
-
-
-async def _heeding(signals: Signals, act: Coroutine[Any, Any, dict[str, Heard]]) -> dict[str, Heard]:
-    """What `act` returns, unless a signal comes: then it is cancelled. Raises Interrupted."""
-    task = asyncio.ensure_future(act)
-    came: list[int] = []
-
-    def look() -> None:
-        came.extend(signals.within(0.0))
-        if came:
-            task.cancel()
-
-    loop = asyncio.get_running_loop()
-    loop.add_reader(signals.fileno(), look)
+    act = _consult(nodes, json.dumps(request).encode() + b"\n", transport, within)
     try:
-        return await task
-    except asyncio.CancelledError:
-        if not came:
-            raise
-        name = signal.Signals(came[0]).name
-        raise Interrupted(f"it was interrupted by {name} while it looked at the nodes", signal=came[0]) from None
-    finally:
-        loop.remove_reader(signals.fileno())
+        return run_until_signal(act, NOTICED)
+    except Interrupted as e:
+        name = signal.Signals(e.signal).name
+        raise Interrupted(f"it was interrupted by {name} while it looked at the nodes", signal=e.signal) from None
 
 
 async def _consult(nodes: tuple[Node, ...], request: bytes, transport: str, within: float) -> dict[str, Heard]:

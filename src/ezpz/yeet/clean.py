@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
+from ezpz.child import run_until_signal
 from ezpz.errors import DestinationBusy, EzpzError, NodesFailed, UsageError, by_code
 from ezpz.yeet.agent.clearing import STALE
 from ezpz.yeet.asking import Asking
@@ -208,7 +208,7 @@ def look(
     nodes: tuple[Node, ...], destination: str, environ: Mapping[str, str], transport: str, keep: int
 ) -> CleanReport:
     """What would go from the nodes; destination: "" for all that is found. A node's failure is in the report."""
-    return asyncio.run(_look(nodes, question(destination, environ, weigh=True), transport, keep))
+    return run_until_signal(_look(nodes, question(destination, environ, weigh=True), transport, keep))
 
 
 async def _look(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, keep: int) -> CleanReport:
@@ -222,7 +222,7 @@ async def _look(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, 
 
 def remove(report: CleanReport, run: str, transport: str) -> CleanReport:
     """Remove what was chosen, on all nodes at once; run: names what is moved aside meanwhile."""
-    return asyncio.run(_remove(report, run, transport))
+    return run_until_signal(_remove(report, run, transport))
 
 
 async def _remove(report: CleanReport, run: str, transport: str) -> CleanReport:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
-from ezpz.child import all_of
+from ezpz.child import all_of, run_until_signal
 from ezpz.errors import EzpzError, NodesFailed, by_code
 from ezpz.yeet.agent import leaks
 from ezpz.yeet.agent.refusal import Refusal
@@ -85,7 +85,7 @@ def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, s
         if found is not None and found["receipt"] is not None:
             return leaks_here(local, destination, known_to(found["receipt"]), environ, lambda: None)
     remote = tuple(node for node in allocation.nodes if not node.is_local)
-    return asyncio.run(_leaks_elsewhere(remote, destination, environ, transport))
+    return run_until_signal(_leaks_elsewhere(remote, destination, environ, transport))
 
 
 def known_to(receipt: Mapping[str, Any]) -> tuple[str, ...]:

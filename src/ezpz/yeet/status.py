@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
-from ezpz.child import in_thread
+from ezpz.child import in_thread, run_until_signal
 from ezpz.errors import EzpzError, NodesFailed
 from ezpz.yeet.agent.estate import VARIABLES
 from ezpz.yeet.agent.refusal import shown
@@ -154,7 +153,7 @@ def ask(
 
     verify: every file is read, there and of the source. A node that cannot be reached is an answer, not an error.
     """
-    return asyncio.run(_ask(nodes, question(destination, environ, contents=verify), transport, verify=verify))
+    return run_until_signal(_ask(nodes, question(destination, environ, contents=verify), transport, verify=verify))
 
 
 async def _ask(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, *, verify: bool) -> StatusReport:

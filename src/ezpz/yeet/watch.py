@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ezpz.child import run_until_signal
 from ezpz.errors import EzpzError
 from ezpz.yeet.asking import Asking
 from ezpz.yeet.status import ANSWER_WITHIN, State, collect, inquire, question
@@ -92,7 +93,7 @@ def follow(
 
     destination: "" for all; show: is given every run that is under way. Ctrl-C ends it, and no run.
     """
-    return asyncio.run(_follow(nodes, question(destination, environ), transport, show))
+    return run_until_signal(_follow(nodes, question(destination, environ), transport, show))
 
 
 def pause_after(answers: Answers) -> float:
