@@ -13,6 +13,7 @@ import pytest
 
 from tests.lab import FaultyLab, Host, LabUnavailable, make_lab
 from tests.lab.slurm import Slurm
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,7 +138,7 @@ class Ezpz:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         host: Host | str = "n000",
-        timeout: float = 120,
+        timeout: float = DEADLINE,
         check: bool = False,
         input: str | None = None,  # noqa: A002 - the name that subprocess.run gives it
     ) -> subprocess.CompletedProcess[str]:

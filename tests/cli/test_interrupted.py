@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.support import clean_environ
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ def test_it_ends_with_the_signal_and_asks_no_node_to_the_end(
     environ["PATH"] = f"{tmp_path}:{environ['PATH']}"
     done = subprocess.run(
         [sys.executable, "-m", "ezpz", "yeet", *command, "--hosts", NODES, "--json"],
-        env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE,
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (128 + number, False), done.stderr
     assert json.loads(done.stdout)["error"]["code"] == "interrupted", done.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tests.contract.sources import DESTINATION, EVERY, OURS, Sources, Way, arriv
 from tests.contract.support import as_ordinary_user, copied_without, on_small_disk, photograph, powerless
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
+from tests.waiting import act_when
 
 every_way = pytest.mark.parametrize("way", EVERY, ids=str)
 
@@ -322,14 +322,7 @@ def test_it_stops_in_the_middle(
         (stubs / tool).write_text(f'#!/bin/sh\necho $$ >> "{started}"\nexec sleep 300\n')
         (stubs / tool).chmod(0o755)
     monkeypatch.setenv("PATH", str(stubs), prepend=os.pathsep)
-
-    def interrupt() -> None:
-        while not started.exists() and not stop.is_set():
-            time.sleep(0.01)
-        stop.set()
-
-    watcher = threading.Thread(target=interrupt)
-    watcher.start()
+    watcher = act_when(lambda: started.exists() or stop.is_set(), stop.set)
     try:
         with pytest.raises(Stopped):
             fill(way, job)

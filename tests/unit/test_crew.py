@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from ezpz.crew import Crew
 from ezpz.process import Stopped
+from tests.waiting import DEADLINE, wait_until
 
 
 def test_all_of_it_is_done() -> None:
@@ -27,8 +27,7 @@ def test_the_first_failure_is_raised_and_the_rest_is_dropped(threads: int, waiti
     def act(number: int) -> None:
         if number == 0:
             raise KeyError("a bug")
-        while crew.failure is None:
-            time.sleep(0.001)
+        wait_until(lambda: crew.failure is not None)
         done.append(number)
 
     crew: Crew[int] = Crew(threads, waiting, act, threading.Event())
@@ -45,7 +44,7 @@ def test_one_that_is_stopped_says_so() -> None:
     stop, begun = threading.Event(), threading.Event()
     crew: Crew[int] = Crew(1, 8, lambda _: begun.set(), stop)
     crew.give(0)
-    begun.wait(5)
+    assert begun.wait(DEADLINE)
     stop.set()
     assert crew.is_over
     with pytest.raises(Stopped):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +11,12 @@ from ezpz.errors import TimedOut, ToolMissing
 from ezpz.hearing import LAST, Hearing
 from ezpz.process import Stopped
 from tests.unit.processes import nothing_leaks
+from tests.waiting import DEADLINE, act_when
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 leaktight = pytest.fixture(autouse=True)(nothing_leaks)
 MANY = 5_000_000  # bytes; more than any pipe holds
@@ -39,7 +41,7 @@ def test_it_comes_while_the_process_runs() -> None:
 
 def test_neither_pipe_holds_up_the_other_and_only_the_end_of_stderr_is_kept() -> None:
     flood = f"head -c {MANY} /dev/zero"
-    with Hearing(sh(f"{flood} >&2; {flood}; {flood} >&2; echo end >&2"), timeout=30.0) as hearing:
+    with Hearing(sh(f"{flood} >&2; {flood}; {flood} >&2; echo end >&2"), timeout=DEADLINE) as hearing:
         assert sum(map(len, hearing)) == MANY
         assert hearing.done is not None
         assert hearing.done.stderr.endswith(b"\0end\n")
@@ -47,13 +49,12 @@ def test_neither_pipe_holds_up_the_other_and_only_the_end_of_stderr_is_kept() ->
 
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "sleep 600; echo", "sleep 600 & sleep 600"])
-def test_it_stops(script: str) -> None:
-    stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
-    began = time.monotonic()
-    with pytest.raises(Stopped), Hearing(sh(script), stop=stop) as hearing:
+def test_it_stops(tmp_path: Path, script: str) -> None:
+    stop, begun = threading.Event(), tmp_path / "begun"
+    watcher = act_when(begun.exists, stop.set)
+    with pytest.raises(Stopped), Hearing(sh(f"touch {begun}; {script}"), stop=stop) as hearing:
         list(hearing)
-    assert time.monotonic() - began < 10
+    watcher.join()
 
 
 def test_time_is_up() -> None:

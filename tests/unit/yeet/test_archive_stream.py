@@ -32,6 +32,7 @@ from ezpz.yeet.entry import Entry
 from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ def test_what_is_packed_in_blocks_is_one_file(kind: Format, stored: bytes, block
     assert unpacked(packed(kind, *blocks, stored=stored), kind) == stored + b"".join(blocks)
 
 
+@pytest.mark.processes
 @every_format
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 131_072, 131_073, 300_000])
 def test_other_programs_unpack_it(kind: Format, size: int) -> None:
@@ -92,6 +94,7 @@ def test_zeros_behind_a_gzip_mean_nothing() -> None:
     assert unpacked(gzip.compress(b"a") + gzip.compress(b"b") + bytes(700), GZIP) == b"ab"
 
 
+@pytest.mark.processes
 @every_zstd
 def test_every_way_to_pack_zstd(make: Callable[[], Zstd]) -> None:
     zstd = make()
@@ -100,6 +103,7 @@ def test_every_way_to_pack_zstd(make: Callable[[], Zstd]) -> None:
     assert subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True).stdout == NOISE * 13
 
 
+@pytest.mark.processes
 def test_the_program_unpacks_a_file(tmp_path: Path) -> None:
     path = tmp_path / "x.zst"
     path.write_bytes(Library().pack(NOISE, 1) + Library().pack(NOISE, 1))
@@ -110,6 +114,7 @@ def test_the_program_unpacks_a_file(tmp_path: Path) -> None:
         b"".join(Program().unpack(file))
 
 
+@pytest.mark.processes
 def test_a_window_that_would_take_memory_is_refused() -> None:
     data = subprocess.run(
         ["zstd", "-q", "-c", "--ultra", "--long=30", "--no-check"],
@@ -157,7 +162,7 @@ class TestOrder:
 
         def act(number: int) -> int:
             if number == 0 and threads > 1:
-                late.wait(5)
+                assert late.wait(DEADLINE)
             if number == threads:
                 late.set()
             return number * number

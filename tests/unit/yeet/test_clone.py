@@ -170,6 +170,7 @@ print(took < 1 << 20, found, os.stat("old/a").st_nlink)
 """
 
 
+@pytest.mark.processes
 def test_where_blocks_can_be_shared_a_copy_takes_no_room_and_is_one_of_its_own(tmp_path: Path) -> None:
     done = on_btrfs(SHARED, tmp_path / "disk")
     assert (done.stdout, done.stderr) == ("True [True, False, True] 1\n", "")

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.yeet.shell import LOOP
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 SHELLS = ("sh", "bash", "zsh", "fish", "csh", "tcsh")
 
@@ -54,5 +57,5 @@ def test_staging_goes_when_it_is_told_to_end(tmp_path: Path, number: signal.Sign
         running.stdin.flush()
         assert running.stdout.readline() == "EZPZ-SHELL 0\n"
         running.send_signal(number)
-        running.wait(10)
+        running.wait(DEADLINE)
     assert list(tmp_path.iterdir()) == []
