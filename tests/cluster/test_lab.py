@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -183,6 +184,34 @@ def test_nothing_is_left_however_a_lab_ends(ending: signal.Signals) -> None:
         subprocess.run([sys.executable, "-m", "tests.lab", "down"], cwd=REPOSITORY, check=True)
     assert made
     assert not traces(lab_id)
+
+
+def test_shell_enters_the_lab_that_is_named_and_refuses_to_choose() -> None:
+    def command(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "tests.lab", *arguments]
+
+    def enter(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command("shell", *arguments), cwd=REPOSITORY, capture_output=True, text=True)
+
+    with contextlib.ExitStack() as stack:
+        lab_ids = []
+        for hosts_of_it in ("1", "2"):
+            up = command("up", "--hosts", hosts_of_it)
+            owner = stack.enter_context(subprocess.Popen(up, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True))
+            stack.callback(owner.terminate)
+            assert owner.stdout is not None
+            for line in owner.stdout:
+                if line.startswith("lab "):
+                    lab_ids.append(line.split()[1].rstrip(":"))
+                if line.startswith("Ctrl-C"):
+                    break
+        refused = enter("n000", "hostname")
+        assert refused.returncode == 1, refused.stdout
+        assert all(lab_id in refused.stderr for lab_id in lab_ids)
+        assert "choose with --lab: " in refused.stderr
+        assert enter("--lab", lab_ids[1], "n001", "hostname").stdout == "n001\n"
+        missing = enter("--lab", lab_ids[0], "n001", "hostname")
+        assert (missing.returncode, f"no lab {lab_ids[0]} is up that has a host n001" in missing.stderr) == (1, True)
 
 
 def test_two_labs_do_not_see_one_another(lab4: FaultyLab) -> None:

@@ -65,7 +65,7 @@ words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categori
 @pytest.mark.processes
 @given(words)
 @example(["a\x1bb", "\udcff", "new\nline\n", "tab\t", "", "nb\xa0sp", "it's", "$HOME", "*"])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=min(30, settings().max_examples))
 def test_what_holds_no_secret_is_what_a_shell_makes_of_it(found: list[str]) -> None:
     plain = [word for word in found if "=" not in word and not word.startswith("-")]
     line = shell_line(["printf", "%s\\0", *plain], {})

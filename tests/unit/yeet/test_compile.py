@@ -23,6 +23,8 @@ from tests.contract.doors import interpreter
 from tests.contract.support import on_small_disk, powerless
 from tests.waiting import act_when
 
+pytestmark = pytest.mark.processes
+
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 TIME = 1_600_000_000_987_654_321

@@ -407,6 +407,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("venvs")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("version", VENV_VERSIONS)
 class TestRealVenvs:
     """What `python -m venv` of each version writes works from its new place."""
@@ -441,7 +442,6 @@ class TestRealVenvs:
         shutil.rmtree(old)
         return new
 
-    @pytest.mark.processes
     @pytest.mark.parametrize("shell", ["bash", "zsh", "sh", "fish", "csh", "tcsh"])
     def test_it_is_activated_in_every_shell(self, version: str, shell: str, moved: Path, tmp_path: Path) -> None:
         if shutil.which(shell) is None:
@@ -470,7 +470,6 @@ class TestRealVenvs:
         settings = dict(line.split(" = ", 1) for line in (moved / "pyvenv.cfg").read_text().splitlines())
         assert settings["home"] == str(Path(interpreter(version)).parent)
 
-    @pytest.mark.processes
     def test_its_scripts_run(self, version: str, moved: Path) -> None:
         done = subprocess.run([moved / "bin" / "tool"], capture_output=True, text=True, timeout=DEADLINE)
         assert (done.stdout, done.stderr) == (f"{moved}\n", "")

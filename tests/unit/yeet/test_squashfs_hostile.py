@@ -311,6 +311,7 @@ class TestBombs:
             tracemalloc.stop()
 
 
+@pytest.mark.processes
 def test_it_stops(bench: Bench, sound: bytes) -> None:
     bench.stop.set()
     with pytest.raises(Stopped):

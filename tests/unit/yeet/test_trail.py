@@ -240,7 +240,7 @@ MEMBERS = st.lists(
 
 
 @given(MEMBERS, st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=min(60, settings().max_examples))
 def test_whatever_an_archive_holds_a_node_ends_with_what_staging_has(
     members: list[tuple[str, str, str]],
     changes: bool,  # noqa: FBT001 - drawn
