@@ -1,4 +1,4 @@
-.PHONY: demo test fuzz matrix lint types imports docs bench completions setup clean
+.PHONY: check demo test fuzz matrix lint types imports docs bench completions setup clean
 
 PYTHON_BIN := .venv/bin
 # One more than the two cores of CI: many tests wait for nodes that hang, and the others need not wait with them.
@@ -6,6 +6,9 @@ WORKERS := 3
 
 setup:
 	@scripts/setup
+
+check: setup
+	@scripts/check
 
 demo: setup
 	@$(PYTHON_BIN)/python -m tests.lab.demo

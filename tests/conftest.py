@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lab import FaultyLab, Host, LabUnavailable, make_lab
 from tests.lab.slurm import Slurm
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +24,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LABS = ("lab4", "lab16", "shaped", "slurm")
 FOREIGN = ("PBS_", "SLURM_", "PMI_", "PALS_", "EZPZ_", "VIRTUAL_ENV", "CONDA_", "PYTHONDONTWRITEBYTECODE")
 
+
+# How long an example takes says nothing: the machine may be busy. `make check` draws fewer examples.
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("check", settings.get_profile("full"), max_examples=15)
+settings.load_profile("full")
 
 SLOWEST = ("tests/cluster/", "tests/relocation/", "")
 
@@ -144,7 +151,7 @@ class Ezpz:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         host: Host | str = "n000",
-        timeout: float = 120,
+        timeout: float = DEADLINE,
         check: bool = False,
         input: str | None = None,  # noqa: A002 - the name that subprocess.run gives it
     ) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from tests.waiting import DEADLINE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -32,7 +34,7 @@ def ezpz(
         capture_output=True,
         text=True,
         errors="surrogateescape",
-        timeout=60,
+        timeout=DEADLINE,
         env=clean_environ(*paths, **(variables or {})),
     )
 

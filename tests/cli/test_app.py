@@ -13,6 +13,7 @@ import pytest
 
 from ezpz import __version__
 from tests.cli.support import clean_environ, ezpz, make_package
+from tests.waiting import DEADLINE
 
 ACME = """
 import sys
@@ -49,7 +50,7 @@ def late(output):
 def slow():
     import time
     print("ready", flush=True)
-    time.sleep(30)
+    time.sleep(600)
 
 @click.command()
 def talk():
@@ -236,7 +237,7 @@ def test_interrupt(acme: Path, number: int) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 128 + number
     assert err.endswith("error: interrupted\n")
 
@@ -253,7 +254,7 @@ def test_a_reader_that_goes_away_is_no_error(acme: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b"acme is loaded\n"
-        assert process.wait(20) == 141
+        assert process.wait(DEADLINE) == 141
 
 
 def test_closed_and_full_stdout(acme: Path) -> None:

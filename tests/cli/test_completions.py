@@ -6,18 +6,17 @@ import contextlib
 import os
 import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
 from tests.cli.support import clean_environ, make_package
+from tests.waiting import DEADLINE, read_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 COMPLETIONS = REPOSITORY / "completions"
 ESCAPES = re.compile(r"\x1b(\[[0-9;?=>]*[A-Za-z]|[=>()][A-Z0-9]?)")
-PATIENCE = 20.0  # seconds
 
 STRATEGIES = ("compress", "cp", "direct", "rsync", "tarball")
 CASES = {
@@ -96,14 +94,8 @@ class Typed:
         os.write(self.terminal, text.encode())
 
     def read_until(self, enough: Callable[[str], bool]) -> str:
-        """What it shows, without escape sequences, until that is enough or 20 s have passed."""
-        said, deadline = b"", time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if select.select([self.terminal], [], [], 0.1)[0]:
-                said += os.read(self.terminal, 65536)
-            elif enough(plain(said)):
-                break
-        return plain(said)
+        """What it shows, without escape sequences, until that is enough."""
+        return plain(read_until(self.terminal, lambda said: enough(plain(said))))
 
     def complete(self, line: str, wanted: tuple[str, ...]) -> str:
         """What is shown after the line and a press of Tab."""
@@ -161,7 +153,12 @@ def fish(place: Path, environ: dict[str, str]) -> Complete:
     def complete(line: str, wanted: tuple[str, ...]) -> str:
         script = f"source {COMPLETIONS}/ezpz.fish; complete -C '{line}'"
         done = subprocess.run(
-            ["fish", "--no-config", "-c", script], cwd=place, env=environ, capture_output=True, text=True, timeout=60
+            ["fish", "--no-config", "-c", script],
+            cwd=place,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
         )
         assert done.stderr == ""
         return done.stdout
@@ -195,7 +192,7 @@ def answers(*words: str, **variables: str) -> list[str]:
         env=clean_environ(**asked, **variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
     )
     assert done.stderr == ""
     return [line.partition(",")[2] for line in done.stdout.split()]

@@ -12,6 +12,7 @@ import pytest
 
 from ezpz.cli.deprecated import TAR_STRAYS, YEET_STRAYS, without_stray
 from tests.cli.support import clean_environ, ezpz
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ def old(script: str, *args: str) -> subprocess.CompletedProcess[str]:
         f"import sys; from ezpz.cli.deprecated import {SCRIPTS[script]} as f; sys.argv[0] = '{script}'; sys.exit(f())"
     )
     return subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60, env=clean_environ()
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=DEADLINE, env=clean_environ()
     )
 
 

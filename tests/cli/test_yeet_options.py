@@ -18,6 +18,7 @@ import pytest
 from tests.cli.support import clean_environ
 from tests.contract.support import photograph, powerless
 from tests.unit.yeet.plans import assert_valid
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +63,7 @@ class Yeet:
         first = [command] if command else []
         return subprocess.run(
             [sys.executable, "-m", module, *first, *map(str, args)],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, cwd=self.root, env=environ,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, cwd=self.root, env=environ,
         )  # fmt: skip
 
     def here(self, *args: str | Path, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from ezpz.yeet.fanout.base import ENGINES
 from tests.cluster.conftest import Job
 from tests.contract.node import facts
 from tests.lab.compare import compare_trees
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -303,6 +304,4 @@ def shown(place: Path) -> dict[bytes, Any]:
 
 def until_free(job: Job) -> None:
     """Wait for agents that have lost their launching host."""
-    deadline = time.monotonic() + 20.0
-    while any(job.lab.processes(host) for host in job.lab.hosts[1:]) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: not any(job.lab.processes(host) for host in job.lab.hosts[1:]), "the end of all agents")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pty
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from tests.conftest import clean_environment
 from tests.lab.environments import make_tree
+from tests.waiting import DEADLINE, read_until, wait_for_next_second, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +141,7 @@ def test_a_run_under_way_is_left_alone_on_every_node(job: Job, data: Path) -> No
         assert done.returncode == 22, done.stdout + done.stderr
         assert f"left alone: '{place}' is held: run {OLD} of me is under way" in done.stdout
     finally:
-        holder.communicate(timeout=10)
+        holder.communicate(timeout=DEADLINE)
     assert all(data.name in names(job, host.name) for host in job.lab.hosts)
     assert all("free" not in names(job, host.name) for host in job.lab.hosts)
     assert job.yeet("clean", "--yes").returncode == 0
@@ -154,7 +154,7 @@ def test_keep_keeps_the_newest_of_each_source(job: Job, data: Path) -> None:
     for number in range(3):
         (data / "more").write_text(str(number))
         job.report(data, "--dst", f"/tmp/v{number}")
-        time.sleep(1.1)
+        wait_for_next_second()  # a receipt holds whole seconds
     job.report(other, "--dst", "/tmp/only")
     job.report("clean", "--keep", "2", "--yes")
     assert all(names(job, host.name) == {"v1", "v2", "only"} for host in job.lab.hosts)
@@ -201,7 +201,7 @@ def test_a_clean_that_is_killed_leaves_nothing_half_and_the_next_finishes(job: J
             kill_agents(job, host.name)
         if not signalled:
             cleaning.send_signal(signal.SIGKILL)
-            cleaning.communicate(timeout=20)
+            cleaning.communicate(timeout=DEADLINE)
     for host in job.lab.hosts:
         left = names(job, host.name)
         if data.name in left:
@@ -218,17 +218,19 @@ def test_an_interrupt_in_the_middle_leaves_nothing_half(job: Job, number: int) -
     make_tree(data, files=6000, total_bytes=600_000, seed=number)
     job.report(data)
     wanted = job.files("n000", place_of(data))
+    hold, asked = job.lab.shared / f"hold-{number}", job.lab.shared / f"asked-{number}"
+    hold.touch()  # n003 answers the question, and is reached for the removal only when there is no hold any more
+    job.lab.bashrc("n003", f"mkdir {asked} 2>/dev/null || while test -e {hold}; do sleep 0.05; done\n")
     cleaning = job.ezpz.popen("yeet", "clean", "--yes", "--hostfile", job.hostfile)
     assert cleaning.stdout is not None
     assert any("this would free" in line for line in iter(cleaning.stdout.readline, ""))
-    time.sleep(0.3)
+    wait_until(lambda: data.name not in names(job, "n001"), "the removal on n001", process=cleaning)
     cleaning.send_signal(number)
-    _, err = cleaning.communicate(timeout=20)
+    _, err = cleaning.communicate(timeout=DEADLINE)
     assert (cleaning.returncode, "Traceback" in err) == (128 + number, False), err
+    hold.unlink()
     for host in job.lab.hosts:
-        deadline = time.monotonic() + 10
-        while any("-IS" in argv for _, argv in job.lab.processes(host)) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_until(lambda: not any("-IS" in argv for _, argv in job.lab.processes(host)), "the end of all agents")  # noqa: B023 - called at once
         if data.name in names(job, host.name):
             assert job.files(host.name, place_of(data)) == wanted
     again = job.yeet("clean", "--yes")
@@ -281,14 +283,17 @@ def on_a_terminal(job: Job, arguments: list[str], answer: str) -> tuple[str, int
     if pid == 0:
         os.execvpe(argv[0], argv, {**clean_environment(), "TERM": "xterm", "NO_COLOR": "1"})
     keys = b"\x03" if answer == "\x03" else answer.encode() + b"\n"
-    said, pressed, deadline = b"", False, time.monotonic() + 40
-    with contextlib.suppress(OSError):  # the terminal ends with its last process
-        while time.monotonic() < deadline:
-            quiet = not select.select([terminal], [], [], 1.0)[0]
-            said += b"" if quiet else os.read(terminal, 1 << 16)
-            if b"[y/N]" in said and (not pressed or (quiet and keys == b"\x03")):
+    pressed = False
+
+    def answer_when_asked(said: bytes) -> bool:
+        nonlocal pressed
+        if b"[y/N]" in said and (not pressed or keys == b"\x03"):
+            with contextlib.suppress(OSError):  # it has just ended
                 os.write(terminal, keys)
-                pressed = True
+            pressed = True
+        return False
+
+    said = read_until(terminal, answer_when_asked)
     os.close(terminal)  # hangs up on whoever is still there
     return said.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

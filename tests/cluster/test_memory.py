@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.members import write_members
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,6 @@ MILLION_MOST = 600 * MEGABYTE
 FILES, FILE_SIZE = 8, 16 * MEGABYTE  # more in all than what an agent may take, and twice as much as all buffers
 MANY = 10_000  # enough to see what a file takes, and made and copied in seconds
 WANTED, MILLION = 100_000, 1_000_000  # files
-PATIENCE = 100.0  # seconds
 
 
 def high_water(pid: int) -> int:
@@ -44,14 +43,15 @@ def peaks(job: Job, tree: Path | str) -> tuple[int, int]:
     job.hostfile.write_text("".join(f"{name}\n" for name in ("n000", *NODES)))
     running = job.ezpz.popen("yeet", tree, "--dst", "/tmp/copy", "--hostfile", job.hostfile, "--json")
     most = dict.fromkeys(("n000", *NODES), 0)
-    deadline = time.monotonic() + PATIENCE
+
+    def look() -> bool:
+        found = [(name, pid) for name in NODES for pid, argv in job.lab.processes(name) if "-IS" in argv]
+        for name, pid in (("n000", running.pid), *found):
+            most[name] = max(most[name], high_water(pid))
+        return running.poll() is not None
+
     try:
-        while running.poll() is None:
-            assert time.monotonic() < deadline, "it does not end"
-            found = [(name, pid) for name in NODES for pid, argv in job.lab.processes(name) if "-IS" in argv]
-            for name, pid in (("n000", running.pid), *found):
-                most[name] = max(most[name], high_water(pid))
-            time.sleep(0.05)
+        wait_until(look, "the end of the run")
         out, err = running.communicate()
     finally:
         running.kill()

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,14 +16,13 @@ from tests.lab import make_lab
 from tests.lab.compare import compare_trees
 from tests.lab.environments import make_tree, make_venv
 from tests.lab.slurm import Slurm
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slurm]
-
-GONE_WITHIN = 5.0  # seconds
 
 
 def in_job(
@@ -33,7 +31,7 @@ def in_job(
     """Run a command inside an allocation, on its first node, as a job script would."""
     line = ["salloc", "--quiet", *options, f"--nodes={nodes}", "--no-shell" if not command else "--"]
     line += map(str, command)
-    return slurm.lab.run("n000", line, env=clean_environment(), check=False, timeout=120)
+    return slurm.lab.run("n000", line, env=clean_environment(), check=False, timeout=DEADLINE)
 
 
 def ezpz(*arguments: str | Path) -> list[str]:
@@ -128,13 +126,11 @@ def slow() -> Iterator[Slurm]:
     yield from slurm_without_ssh(rate="20mbit")
 
 
-def agents(slurm: Slurm, *hosts: str) -> list[int]:
-    """Agents that still run, after the time that they may take to go."""
-    deadline = time.monotonic() + GONE_WITHIN
-    found = [-1]
-    while found and time.monotonic() < deadline:
-        found = [pid for host in hosts for pid, argv in slurm.lab.processes(host) if "-IS" in argv]
-    return found
+def wait_until_agents_are_gone(slurm: Slurm, *hosts: str) -> None:
+    wait_until(
+        lambda: not any("-IS" in argv for host in hosts for _, argv in slurm.lab.processes(host)),
+        "the end of all agents",
+    )
 
 
 class TestWithoutSsh:
@@ -154,7 +150,7 @@ class TestWithoutSsh:
                 host.name
             )
             assert "ezpz" not in no_ssh.lab.run(host, ["ls", "-A", "/tmp"]).stdout
-        assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+        wait_until_agents_are_gone(no_ssh, "n000", "n001", "n002", "n003")
 
     def test_status_and_clean_need_no_ssh_either(self, no_ssh: Slurm) -> None:
         tree = no_ssh.lab.shared / "told"
@@ -166,7 +162,7 @@ class TestWithoutSsh:
         cleaned = in_job(no_ssh, *ezpz("yeet", "clean", "/tmp/told", "--yes"))
         assert cleaned.returncode == 0, cleaned.stderr + cleaned.stdout
         assert "removed 4 directories from 4 nodes" in cleaned.stdout
-        assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+        wait_until_agents_are_gone(no_ssh, "n000", "n001", "n002", "n003")
 
     def test_nor_does_looking_for_leaks_on_another_node(self, no_ssh: Slurm) -> None:
         source = no_ssh.lab.shared / "looked-into"
@@ -180,7 +176,7 @@ class TestWithoutSsh:
         by_ssh = in_job(no_ssh, *line, "--transport", "ssh")
         assert by_ssh.returncode == 1, by_ssh.stdout
         assert "3 of them did not answer" in by_ssh.stderr
-        assert agents(no_ssh, "n000", "n001", "n002", "n003") == []
+        wait_until_agents_are_gone(no_ssh, "n000", "n001", "n002", "n003")
 
     def test_a_run_is_followed_from_another_terminal(self, slow: Slurm) -> None:
         lab, tree = slow.lab, slow.lab.shared / "followed"
@@ -191,15 +187,15 @@ class TestWithoutSsh:
         run = lab.popen("n000", line, env=clean_environment(), **pipes)
         begun = "while ! find /tmp/.followed.ezpz-*/tree -type f 2>/dev/null | grep -q .; do sleep 0.05; done"
         for host in ("n001", "n003"):
-            lab.run(host, ["sh", "-c", begun], timeout=60)
+            lab.run(host, ["sh", "-c", begun], timeout=DEADLINE)
         [job] = lab.run("n000", ["squeue", "--noheader", "-o", "%A"], env=clean_environment()).stdout.split()
         terminal = {**clean_environment(), "SLURM_JOB_ID": job}
-        done = lab.run("n000", ezpz("yeet", "status", "--watch"), env=terminal, check=False, timeout=120)
+        done = lab.run("n000", ezpz("yeet", "status", "--watch"), env=terminal, check=False, timeout=DEADLINE)
         assert re.search(r"/tmp/followed: \d of 4 nodes have it, \d writing", done.stderr), done.stderr
         assert done.returncode == 0, done.stdout + done.stderr
         assert "    4  n[000-003]  current" in done.stdout
-        assert run.communicate(timeout=60)[0] == "0\n"
-        assert agents(slow, "n000", "n001", "n002", "n003") == []
+        assert run.communicate(timeout=DEADLINE)[0] == "0\n"
+        wait_until_agents_are_gone(slow, "n000", "n001", "n002", "n003")
 
     def test_nothing_could_be_served_by_ssh(self, no_ssh: Slurm) -> None:
         done = in_job(no_ssh, *ezpz("yeet", "/usr/share/doc/bash", "--transport", "ssh", "--json"))
@@ -231,4 +227,4 @@ class TestWithoutSsh:
         assert (done.returncode, report["succeeded"]) == (36, 3)
         for name in ("n000", "n001", "n003"):
             assert compare_trees(tree, frail.lab.path(name, "/tmp/most"), but=OWN_FILES, private=True) == [], name
-        assert agents(frail, "n000", "n001", "n003") == []
+        wait_until_agents_are_gone(frail, "n000", "n001", "n003")

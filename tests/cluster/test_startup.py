@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.conftest import clean_environment
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.cluster
 PROGRAM = Path(__file__).with_name("tree_of_agents.py")
 FAN = 2
 NODES = [f"n{number:03d}" for number in range(1, 13)]
-GONE_WITHIN = 15.0  # seconds
 
 
 class Tree:
@@ -45,17 +44,14 @@ class Tree:
 
     def close(self) -> None:
         assert self._ask("close") == {"closed": True}
-        assert self.process.wait(GONE_WITHIN) == 0
+        assert self.process.wait(DEADLINE) == 0
 
     def started_from(self, host: str) -> list[str]:
         """The nodes to which a host holds an ssh."""
         return sorted(argv[-2] for _, argv in self.lab.processes(host) if argv[0] == "ssh")
 
     def wait_until_nothing_runs(self, hosts: list[str]) -> None:
-        deadline = time.monotonic() + GONE_WITHIN
-        while any(self.lab.processes(host) for host in hosts) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert {host: self.lab.processes(host) for host in hosts} == {host: [] for host in hosts}
+        wait_until(lambda: not any(self.lab.processes(host) for host in hosts), "the end of all processes")
 
     def _ask(self, what: str) -> dict[str, Any]:
         assert self.process.stdin is not None

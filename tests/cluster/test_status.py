@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from tests.conftest import clean_environment
 from tests.lab import make_lab
 from tests.lab.environments import make_tree
+from tests.waiting import DEADLINE, wait_for_next_second
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,13 +71,13 @@ def test_another_version_is_stale_and_a_changed_source_makes_all_stale(job: Job,
     place = place_of(data)
     job.report(data)
     (data / "more").write_text("more")
-    time.sleep(1.1)
+    wait_for_next_second()  # a receipt holds whole seconds
     done = job.ezpz("yeet", data, "--hosts", "n[000-001]")
     assert done.returncode == 0, done.stderr
     assert states(job, place) == ["current", "current", "stale", "stale"]
     job.report(data)
     assert states(job, place, exit_code=0) == ["current"] * 4
-    time.sleep(1.1)
+    wait_for_next_second()  # a receipt holds whole seconds
     (data / "even-more").write_text("more")
     found = status(job, place)
     assert {node["state"] for node in found.values()} == {"stale"}
@@ -215,7 +215,7 @@ def test_a_run_is_followed_to_its_end(slow: tuple[Job, Path]) -> None:
     assert now["n003"]["lock"]["host"] == "n003"
     assert now["n003"]["staging"][0]["live"]
     done = job.yeet("status", "--watch")
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=DEADLINE) == 0
     run.communicate()
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(
@@ -233,9 +233,9 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(slow: tuple[Job, Path]) -> Non
     assert watching.stderr is not None
     assert "on their disks" in watching.stderr.readline()
     watching.send_signal(signal.SIGINT)
-    _, err = watching.communicate(timeout=20)
+    _, err = watching.communicate(timeout=DEADLINE)
     assert (watching.returncode, "Traceback" in err) == (130, False)
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=DEADLINE) == 0
     run.communicate()
     assert states(job, "/tmp/tree", exit_code=0) == ["current"] * 4
 
@@ -255,8 +255,8 @@ def test_on_a_terminal_it_is_drawn_in_place(slow: tuple[Job, Path]) -> None:
     except OSError:
         pass  # the terminal is gone with its last process
     os.close(ours)
-    out, _ = watching.communicate(timeout=20)
-    run.communicate(timeout=60)
+    out, _ = watching.communicate(timeout=DEADLINE)
+    run.communicate(timeout=DEADLINE)
     assert b"nodes have it" in said
     assert b"\x1b[2K" in said or b"\x1b[1A" in said
     assert "current" in out

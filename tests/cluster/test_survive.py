@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import pytest
 
 from tests.cluster.test_launch import openmpi
 from tests.conftest import clean_environment
-from tests.unit.processes import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,15 +50,15 @@ def launch(job: Job, *arguments: str | Path, host: str = "n000") -> Iterator[sub
             process.kill()
 
 
-def finish(process: subprocess.Popen[str], within: float = 90) -> tuple[str, str]:
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     try:
-        return process.communicate(timeout=within)
+        return process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
 
 
 def wait_for(folder: Path, *names: str) -> None:
-    wait_until(lambda: all((folder / name).exists() for name in names), within=40)
+    wait_until(lambda: all((folder / name).exists() for name in names))
 
 
 # Every rank says that it is there, and where; on the second attempt it succeeds.
@@ -79,7 +78,7 @@ def test_a_node_that_dies_in_the_middle_is_replaced_by_the_spare(job: Job) -> No
     shutil.rmtree(logs, ignore_errors=True)
     line = ("--spares", "1", "--max-restarts", "2", "--log-dir", logs, "--", "sh", path)
     with launch(job, *line) as process:
-        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 3, within=40)
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 3)
         assert not list(path.parent.glob("ran.n003.*"))
         (path.parent / "broken").touch()
         job.lab.kill("n001")
@@ -113,7 +112,7 @@ def test_a_node_that_open_mpi_loses_is_no_success(
     path = script(job, "open-mpi", TWICE)
     env = {**OPEN_MPI, "PATH": f"{openmpi}:{os.environ['PATH']}"}
     with job.ezpz.popen("launch", "--hostfile", job.hostfile, *options, "--", "sh", path, env=env) as process:
-        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == (4 if status else 3), within=40)
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == (4 if status else 3))
         (path.parent / "broken").touch()
         job.lab.kill("n001")
         out, err = finish(process)
@@ -128,9 +127,7 @@ def test_a_node_that_is_dead_from_the_start_is_replaced_too(job: Job) -> None:
     """MPICH's mpiexec says so, and then waits forever."""
     path = script(job, "dead", "echo all $host")
     job.lab.kill("n001")
-    done = job.ezpz(
-        "launch", "--hostfile", job.hostfile, "--spares", "1", "--max-restarts", "1", "--", "sh", path, timeout=90
-    )
+    done = job.ezpz("launch", "--hostfile", job.hostfile, "--spares", "1", "--max-restarts", "1", "--", "sh", path)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()[-3:]) == ["all n000", "all n002", "all n003"]
 
@@ -144,12 +141,12 @@ def test_a_node_without_the_command_is_replaced_and_a_command_that_no_node_has_i
         )
         job.lab.run(host, ["mv", f"/tmp/{host}.tool", "/tmp/the-tool"])
     line = ("--spares", "1", "--max-restarts", "2", "--log-dir", job.lab.shared / "lacking", "--")
-    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "/tmp/the-tool", timeout=90)
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "/tmp/the-tool")
     assert done.returncode == 0, done.stderr
     assert "attempt 1: '/tmp/the-tool' is not on n001, or is no program there" in done.stderr
     assert "n003 takes the place of n001" in done.stderr
     assert "\x1e" not in (job.lab.shared / "lacking" / "attempt-1.log").read_text()
-    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "/tmp/no-such-tool", timeout=90)
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "/tmp/no-such-tool")
     assert done.returncode == 51, done.stderr
     assert "attempt 2" not in done.stderr
 
@@ -177,7 +174,7 @@ def test_a_copy_is_run_from_on_every_attempt(job: Job, bare_venv: Path) -> None:
         "--",
         "python3",
     )
-    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "-c", code, timeout=90)
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "-c", code)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.splitlines()) == {"/tmp/env /tmp/env"}
     assert "all 3 nodes passed the checks" in done.stderr
@@ -196,13 +193,13 @@ def test_a_yeet_puts_the_copy_on_spares_too_and_may_fail_on_as_many_nodes(job: J
     job.sh("n003", "mkdir -p /tmp && touch /tmp/bare")  # in the way of the yeet
     line = ("--yeet", "--nhosts", "2", "--max-restarts", "1", "--progress-regex", "bare", "--check", "--")
     env = {"VIRTUAL_ENV": str(bare_venv)}
-    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "python3", "-c", code, env=env, timeout=90)
+    done = job.ezpz("launch", "--hostfile", job.hostfile, *line, "python3", "-c", code, env=env)
     assert done.returncode == 0, done.stderr
     assert "left out n003: the yeet to /tmp/bare failed there" in done.stderr
     assert "all 3 nodes passed the checks" in done.stderr
     assert "n002 takes the place of n001" in done.stderr
     assert sorted(done.stdout.splitlines()[-2:]) == ["/tmp/bare n000", "/tmp/bare n002"]
-    done = job.ezpz("launch", "--hostfile", job.hostfile, "--yeet", "--", "python3", "-V", env=env, timeout=90)
+    done = job.ezpz("launch", "--hostfile", job.hostfile, "--yeet", "--", "python3", "-V", env=env)
     assert done.returncode == 21, done.stderr
     assert "nothing was launched" in done.stderr
 
@@ -211,7 +208,7 @@ def test_a_yeet_puts_the_copy_on_spares_too_and_may_fail_on_as_many_nodes(job: J
 def test_no_spare_is_left(job: Job) -> None:
     path = script(job, "nospare", TWICE)
     with launch(job, "--max-restarts", "3", "--", "sh", path) as process:
-        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 4, within=40)
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 4)
         job.lab.kill("n003")
         _, err = finish(process)
     assert process.returncode == 61, err
@@ -223,7 +220,7 @@ def test_no_spare_is_left(job: Job) -> None:
 def test_fewer_nodes_will_do(job: Job) -> None:
     path = script(job, "fewer", TWICE)
     with launch(job, "--nhosts", "2:4", "--max-restarts", "1", "--", "sh", path) as process:
-        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 4, within=40)
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 4)
         (path.parent / "broken").touch()
         job.lab.kill("n002")
         out, err = finish(process)
@@ -240,17 +237,15 @@ def test_a_hung_rank_is_ended_and_nothing_is_left(job: Job) -> None:
     assert process.returncode == 124, err
     assert out.startswith("begun\n" * 4)
     assert "nothing was said for 3 s" in err
-    assert not _left(job)
+    wait_until_nothing_is_left(job)
 
 
 @hydra
 def test_a_stopped_rank_is_ended_too(job: Job) -> None:
     path = script(job, "stopped", "echo begun; [ $host = n001 ] && kill -STOP $$; sleep 300")
-    done = job.ezpz(
-        "launch", "--hostfile", job.hostfile, "--idle-timeout", "3", "--grace", "2", "--", "sh", path, timeout=60
-    )
+    done = job.ezpz("launch", "--hostfile", job.hostfile, "--idle-timeout", "3", "--grace", "2", "--", "sh", path)
     assert done.returncode == 124, done.stderr
-    assert not _left(job)
+    wait_until_nothing_is_left(job)
 
 
 @hydra
@@ -258,7 +253,7 @@ def test_a_node_that_hangs_is_replaced_and_not_one_whose_ranks_were_ended_for_it
     path = script(job, "freezes", TWICE.replace("sleep 120", "sleep 20"))
     line = ("--spares", "1", "--max-restarts", "1", "--idle-timeout", "4", "--grace", "1", "--", "sh", path)
     with launch(job, *line) as process:
-        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 3, within=40)
+        wait_until(lambda: len(list(path.parent.glob("ran.*"))) == 3)
         (path.parent / "broken").touch()
         job.lab.freeze("n001")
         out, err = finish(process)
@@ -267,18 +262,8 @@ def test_a_node_that_hangs_is_replaced_and_not_one_whose_ranks_were_ended_for_it
     assert sorted(line for line in out.splitlines() if line.startswith("all ")) == ["all n000", "all n002", "all n003"]
 
 
-def _left(job: Job) -> list[str]:
-    """What of a run is still on some host, a moment later."""
-    found: list[str] = []
-
-    def look() -> bool:
-        found[:] = [" ".join(argv) for host in job.lab.hosts for _, argv in job.lab.processes(host)]
-        return not found
-
-    deadline = time.monotonic() + 5
-    while not look() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
+def wait_until_nothing_is_left(job: Job) -> None:
+    wait_until(lambda: not any(map(job.lab.processes, job.lab.hosts)), "the end of all that was started on the hosts")
 
 
 NODE = "os.environ['SLURMD_NODENAME']"
@@ -309,12 +294,12 @@ def test_signals_reach_every_rank_which_has_time_for_a_checkpoint(job: Job, numb
         err
     )  # mpiexec may answer with 0, which an interrupted run never does
     wait_for(path.parent, *(f"saved.n00{number}" for number in range(4)))
-    assert not _left(job)
+    wait_until_nothing_is_left(job)
 
 
 def check(job: Job, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    line = ("launch", "--hostfile", job.hostfile, "--check", "--check-timeout", "2", *arguments, "--", "hostname")
-    return job.ezpz(*line, timeout=90)
+    line = ("launch", "--hostfile", job.hostfile, "--check", "--check-timeout", "5", *arguments, "--", "hostname")
+    return job.ezpz(*line)
 
 
 @hydra
@@ -327,14 +312,12 @@ def test_checks_leave_bad_nodes_out_and_say_why(job: Job) -> None:
     (hung / "data").write_text("fine elsewhere")
     job.lab.fill("n002", leave_bytes=10_000_000)
     job.lab.kill("n003")
-    begin = time.monotonic()
     done = check(job, "--check-path", hung / "data")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begin < 60
     assert done.stdout == "n000\n"
     rows = {line.split()[0]: line for line in done.stderr.splitlines() if line[:1] == "n"}
     assert "path" in rows["n001"]
-    assert "no answer within 2 s" in rows["n001"]
+    assert "no answer within 5 s" in rows["n001"]
     assert "MB free in /tmp, 100 MB wanted" in rows["n002"]
     assert "reached" in rows["n003"]
     assert "left out: n[001-003]; 1 of 4 nodes remain" in done.stderr
@@ -346,7 +329,7 @@ def test_a_check_knows_a_program_beside_the_user(job: Job) -> None:
     for host in ("n000", "n002"):
         job.sh(host, "printf '#!/bin/sh\necho ran\n' > /tmp/tool; chmod +x /tmp/tool")
     line = ("launch", "--hostfile", job.hostfile, "--check", "--", "./tool")
-    done = job.ezpz(*line, cwd=Path("/tmp"), timeout=90)
+    done = job.ezpz(*line, cwd=Path("/tmp"))
     assert done.returncode == 0, done.stderr
     assert "n001  path   /tmp/tool does not exist" in done.stderr
     assert "left out: n[001,003]; 2 of 4 nodes remain" in done.stderr
@@ -375,21 +358,17 @@ def hanging(job: Job, host: str) -> str:
 
 @hydra
 def test_a_check_that_not_even_sigkill_ends_hangs_nothing(job: Job, frozen: str) -> None:
-    begin = time.monotonic()
     done = check(job)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begin < 30
-    assert f"{frozen}  tmp    no answer within 2 s" in done.stderr
+    assert f"{frozen}  tmp    no answer within 5 s" in done.stderr
     assert sorted(done.stdout.split()) == ["n000", "n002", "n003"]
     assert "python3" in hanging(job, frozen)
 
 
 def test_a_rank_that_not_even_sigkill_ends_does_not_keep_us(job: Job, frozen: str) -> None:
     line = ("--hosts", frozen, "--idle-timeout", "1", "--grace", "1", "--", "sh", "-c", "echo begun; echo x > /tmp/x")
-    begin = time.monotonic()
-    done = job.ezpz("launch", *line, host=frozen, timeout=60)
+    done = job.ezpz("launch", *line, host=frozen)
     assert (done.returncode, done.stdout) == (124, "begun\n"), done.stderr
-    assert time.monotonic() - begin < 30
     assert "(sh)" in hanging(job, frozen)
 
 
@@ -473,10 +452,10 @@ def test_srun_with_a_spare(slurm: Slurm) -> None:
     path.write_text(f"cd {folder}\nhost=$SLURMD_NODENAME\n{TWICE}")
     options = ("--spares", "1", "--max-restarts", "2", "--check", "--idle-timeout", "30", "--grace", "2")
     with in_job(slurm, *options, "--log-dir", folder / "logs", "sh", path) as process:
-        wait_until(lambda: len(list(folder.glob("ran.*"))) == 3, within=40)
+        wait_until(lambda: len(list(folder.glob("ran.*"))) == 3)
         (folder / "broken").touch()
         slurm.lab.kill("n001")
-        out, err = finish(process, within=150)
+        out, err = finish(process)
     assert process.returncode == 0, err
     assert sorted(line for line in out.splitlines() if line.startswith("all ")) == ["all n000", "all n002", "all n003"]
     assert "n003 takes the place of n001" in err

@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab import make_lab
 from tests.lab.environments import make_tree
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +123,7 @@ def test_a_rerun_never_shows_half_a_tree(job: Job, data: Path) -> None:
             job.report(data)
     finally:
         job.sh("n001", "touch /tmp/stop")
-        looks, missing = map(int, reader.communicate(timeout=20)[0].split())
+        looks, missing = map(int, reader.communicate(timeout=DEADLINE)[0].split())
     assert looks > 100
     assert missing == 0
 

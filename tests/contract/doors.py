@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +17,7 @@ from ezpz.yeet.agent.landing import Landing
 from ezpz.yeet.agent.refusal import Refusal, from_os_error
 from ezpz.yeet.agent.serve import READY
 from ezpz.yeet.session import BOOTSTRAP, bundle
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 IMPORTED, SYSTEM = "imported", "system"
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 INSTALLED = Path.home() / ".pyenv" / "versions"  # before a test gives us another home
-PATIENCE = 20.0  # seconds; far beyond what any answer takes
 
 
 class Refused(Exception):
@@ -156,7 +155,7 @@ class Piped:
         """End its stdin and return its exit status."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(PATIENCE)
+        return self.process.wait(DEADLINE)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -188,9 +187,8 @@ class Piped:
 
     def _line(self) -> str:
         assert self.process.stdout is not None
-        deadline = time.monotonic() + PATIENCE
         while b"\n" not in self._heard:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE)
             data = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
             if not data:
                 self.process.kill()

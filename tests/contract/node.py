@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.agent import frames
@@ -15,13 +14,13 @@ from ezpz.yeet.agent.ring import Ring
 from ezpz.yeet.agent.tree import OWN_FILES
 from ezpz.yeet.agent.writer import Writer
 from tests.contract.support import photograph
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SECRET = b"s" * 32
 KEY = frames.derive(SECRET, "chunks")
-SOON = 10.0  # seconds
 
 
 class Node:
@@ -58,7 +57,7 @@ class Node:
         return Downstream(ring, SECRET, "parent", serial, self.where, 2.0, self.events.append)
 
     def wait(self) -> None:
-        until(lambda: self.ring.is_landed or bool(self.failures))
+        wait_until(lambda: self.ring.is_landed or bool(self.failures))
         assert self.failures == []
 
     def finish(self) -> Path:
@@ -71,13 +70,6 @@ class Node:
         self.ring.give_up()
         self.writer.stop()
         self.writer.join()
-
-
-def until(done: Any) -> None:
-    deadline = time.monotonic() + SOON
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def facts(root: Path) -> dict[bytes, tuple[object, ...]]:

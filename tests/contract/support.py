@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.waiting import DEADLINE
+
 Photograph: TypeAlias = "dict[bytes, tuple[object, ...]]"
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -139,6 +141,6 @@ def run_code(
     """Run Python code, which may import ezpz and tests, with these arguments and perhaps under another command."""
     return subprocess.run(
         [*under, sys.executable, "-c", code, *(os.fspath(argument) for argument in arguments)],
-        capture_output=True, text=True, errors="surrogateescape", timeout=60, cwd=REPOSITORY,
+        capture_output=True, text=True, errors="surrogateescape", timeout=DEADLINE, cwd=REPOSITORY,
         env=dict(os.environ, PYTHONPATH=os.pathsep.join((str(REPOSITORY / "src"), str(REPOSITORY)))),
     )  # fmt: skip

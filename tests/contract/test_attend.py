@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from ezpz.yeet.agent.attend import READY
 from ezpz.yeet.asking import MODULES
 from ezpz.yeet.session import BOOTSTRAP, bundle
 from tests.contract.doors import SYSTEM, VERSIONS, interpreter
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def test_what_it_refuses_is_an_answer(attendant: Attendant) -> None:
 def test_it_goes_when_its_line_ends(attendant: Attendant) -> None:
     assert attendant.process.stdin is not None
     attendant.process.stdin.close()
-    assert attendant.process.wait(timeout=10) == 0
+    assert attendant.process.wait(timeout=DEADLINE) == 0
 
 
 def test_it_gives_up_what_it_reads_when_its_line_ends(tmp_path: Path) -> None:
@@ -96,10 +96,11 @@ def test_it_gives_up_what_it_reads_when_its_line_ends(tmp_path: Path) -> None:
         (tmp_path / f"file-{number}").touch()
     attendant = Attendant(interpreter(SYSTEM))
     attendant.send(1, op="estate", what="survey", wanted=[str(tmp_path / "dst")] * 5000, places=[])  # for a minute
+    attendant.send(2, op="ping")
+    assert attendant.read() == {"id": 2, "result": {}}
     assert attendant.process.stdin is not None
-    time.sleep(0.3)
     attendant.process.stdin.close()
-    assert attendant.process.wait(timeout=10) == 0
+    assert attendant.process.wait(timeout=DEADLINE) == 0
     attendant.end()
 
 
@@ -111,5 +112,5 @@ def test_pings_are_answered_meanwhile_and_a_signal_ends_it(tmp_path: Path) -> No
     attendant.send(2, op="ping")
     assert attendant.read() == {"id": 2, "result": {}}
     os.kill(attendant.process.pid, signal.SIGTERM)
-    assert attendant.process.wait(timeout=10) == -signal.SIGTERM
+    assert attendant.process.wait(timeout=DEADLINE) == -signal.SIGTERM
     attendant.end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,9 +20,10 @@ from ezpz.yeet.fanout.stream.feed import Feed
 from ezpz.yeet.fanout.stream.startup import Invitation
 from ezpz.yeet.intake import Intake, Taken
 from ezpz.yeet.refeed import Again, feed_tree
-from tests.contract.doors import PATIENCE, SYSTEM, VERSIONS, Piped, Refused, interpreter
+from tests.contract.doors import SYSTEM, VERSIONS, Piped, Refused, interpreter
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,13 +123,6 @@ def root(nasty: Path) -> Iterator[Root]:
         yield found
 
 
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @every_python
 def test_it_lands_a_nasty_tree_and_passes_it_on_meanwhile(
     python: str, hands: Callable[..., Hand], root: Root, nasty: Path, tmp_path: Path
@@ -169,7 +162,7 @@ def test_it_serves_from_its_disk_whoever_comes_later_and_goes_on_from_the_positi
         for number in range(total // 2):
             half.put(number, root.feed.log.again(number))
         root.serve(second, 2, half)
-        until(lambda: max(list(half.cursors.values()), default=0) == total // 2)
+        wait_until(lambda: max(list(half.cursors.values()), default=0) == total // 2)
         root.serving[1].release()
         second.ask("expect", parent="first", serial=3, chunks=[])
         first.ask("serve", serial=3, to=second.where)
@@ -190,7 +183,7 @@ def test_who_knows_the_secret_takes_over(python: str, hands: Callable[..., Hand]
         await session.close()
 
     asyncio.run(take_over())
-    hand.process.wait(PATIENCE)
+    hand.process.wait(DEADLINE)
     assert os.listdir(hand.place.parent) == []
 
 

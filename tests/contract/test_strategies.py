@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from tests.contract.sources import DESTINATION, EVERY, OURS, Sources, Way, arriv
 from tests.contract.support import as_ordinary_user, copied_without, on_small_disk, photograph, powerless
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
+from tests.waiting import act_when
 
 every_way = pytest.mark.parametrize("way", EVERY, ids=str)
 
@@ -322,14 +321,7 @@ def test_it_stops_in_the_middle(
         (stubs / tool).write_text(f'#!/bin/sh\necho $$ >> "{started}"\nexec sleep 300\n')
         (stubs / tool).chmod(0o755)
     monkeypatch.setenv("PATH", str(stubs), prepend=os.pathsep)
-
-    def interrupt() -> None:
-        while not started.exists() and not cancel.is_cancelled:
-            time.sleep(0.01)
-        cancel.cancel()
-
-    watcher = threading.Thread(target=interrupt)
-    watcher.start()
+    watcher = act_when(lambda: started.exists() or cancel.is_cancelled, cancel.cancel)
     try:
         with pytest.raises(Cancelled):
             fill(way, job)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.lab import LabError, LabUnavailable, choose, make_lab
 from tests.lab.slurm import Slurm
-from tests.lab.state import destroy, labs
+from tests.lab.state import PREFIX, destroy, labs
 
 
 def main() -> int:
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--slurm", action="store_true", help="start Slurm on it")
     up.set_defaults(act=_up)
     shell = commands.add_parser("shell", help="enter a host of the lab that is up")
+    shell.add_argument("--lab", metavar="ID", help="which lab, as `up` shows it (default: the only one that is up)")
     shell.add_argument("host", help="its short name, e.g. n001")
     shell.add_argument("command", nargs=argparse.REMAINDER, help="what to run there (default: a login shell)")
     shell.set_defaults(act=_shell)
@@ -55,20 +56,30 @@ def _up(arguments: argparse.Namespace) -> int:
             stack.enter_context(Slurm(lab))
         for host in lab.hosts:
             (lab.state / host.name / "enter").write_text(shlex.join(lab.argv(host, [])))
-        print(f"{kind.__name__} ({why}): {lab.hosts[0].name} ... {lab.hosts[-1].name}")
+        lab_id = lab.state.name.removeprefix(PREFIX)
+        print(f"lab {lab_id}: {kind.__name__} ({why}): {lab.hosts[0].name} ... {lab.hosts[-1].name}")
         print(f"a directory that every host sees: {lab.shared}")
-        print(f"enter a host: {sys.executable} -m tests.lab shell {lab.hosts[0].name}")
+        print(f"enter a host: {sys.executable} -m tests.lab shell --lab {lab_id} {lab.hosts[0].name}")
         print("Ctrl-C removes it all", flush=True)
         signal.pause()
     return 0
 
 
 def _shell(arguments: argparse.Namespace) -> int:
-    entries = [path / arguments.host / "enter" for path in labs(running=True)]
-    newest = max((path for path in entries if path.exists()), key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
-        raise LabError(f"no lab is up that has a host {arguments.host}")
-    return _become([*shlex.split(newest.read_text()), *(arguments.command or [os.environ.get("SHELL", "bash"), "-l"])])
+    entry = _entry(arguments.host, arguments.lab)
+    return _become([*shlex.split(entry.read_text()), *(arguments.command or [os.environ.get("SHELL", "bash"), "-l"])])
+
+
+def _entry(host: str, lab_id: str | None) -> Path:
+    """Return the file that tells how a host is entered. Raises LabError unless exactly one lab is meant."""
+    entries = {path.name.removeprefix(PREFIX): path / host / "enter" for path in labs(running=True)}
+    found = {each: path for each, path in entries.items() if path.exists() and lab_id in (None, each)}
+    if not found:
+        where = "no lab is up that" if lab_id is None else f"no lab {lab_id} is up that"
+        raise LabError(f"{where} has a host {host}; `python -m tests.lab up` keeps one")
+    if len(found) > 1:
+        raise LabError(f"{len(found)} labs have a host {host}; choose with --lab: {', '.join(sorted(found))}")
+    return found.popitem()[1]
 
 
 def _become(argv: list[str]) -> int:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tests.lab import keys, procs
 from tests.lab.model import Host, LabError
 from tests.lab.state import State
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-BOOT_SECONDS = 20.0
 Kind = TypeVar("Kind", bound="BaseLab")
 
 
@@ -119,7 +119,7 @@ class BaseLab(ABC):
                 self._holders[host.name] = subprocess.Popen(
                     self._boot_argv(host), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
-        deadline = time.monotonic() + BOOT_SECONDS
+        deadline = time.monotonic() + DEADLINE
         for host in hosts:
             while not self._is_up(host):
                 if self._holders[host.name].poll() is not None or time.monotonic() > deadline:
@@ -166,7 +166,7 @@ class BaseLab(ABC):
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 60,
+        timeout: float = DEADLINE,
         check: bool = True,
         input: str | None = None,  # noqa: A002 - the name that subprocess.run gives it
     ) -> subprocess.CompletedProcess[str]:

@@ -15,12 +15,12 @@ from tests.lab import FaultyLab, LabError, LabUnavailable, choose, make_lab
 from tests.lab.environments import make_venv
 from tests.lab.hosts import Lab
 from tests.lab.slowfs import CACHE
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOSTS = 4
-PATIENCE = 120.0  # seconds for one command
 WHERE = """\
 import socket, sys, numpy
 print(f"{socket.gethostname()}: {sys.prefix}: numpy {numpy.__version__} from {numpy.__file__}")
@@ -83,10 +83,10 @@ class Demo:
             stderr=subprocess.STDOUT,
         )
         try:
-            status = child.wait(PATIENCE)
+            status = child.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             child.kill()
-            raise StepFailed(f"no end after {PATIENCE:g} s: {text}") from None
+            raise StepFailed(f"no end after {DEADLINE:g} s: {text}") from None
         if status:
             raise StepFailed(f"exit {status}: {text}")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.lab import procs
 from tests.lab.base import BaseLab
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +135,7 @@ class FaultyLab(BaseLab):
                 self.mend(host)
         self._boot(chosen)
 
-    def clean(self, patience: float = 3.0) -> list[str]:
+    def clean(self, patience: float = DEADLINE) -> list[str]:
         """Make every host as new; return what still ran, after ``patience`` seconds, on hosts nobody broke."""
         whole = [host for host in self.hosts if host.name not in self._altered]
         deadline = time.monotonic() + patience

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lab.model import LabUnavailable
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ def hidden(
     paths: Iterable[Path],
     *,
     env: Mapping[str, str] | None = None,
-    timeout: float = 60,
+    timeout: float = DEADLINE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end where these paths are empty directories or empty files. Nobody else sees them so."""
     reason = why_not()
@@ -92,7 +93,7 @@ def hidden(
 
 
 def elsewhere(
-    argv: Sequence[str | os.PathLike[str]], paths: Iterable[Path], *, timeout: float = 60
+    argv: Sequence[str | os.PathLike[str]], paths: Iterable[Path], *, timeout: float = DEADLINE
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end on another machine: its root has the libraries of this system, sh, env, mkdir, sed,
     tar and zstd, and these paths. There is no other file, and no python.
@@ -118,7 +119,7 @@ def traced(
     paths: Iterable[Path],
     *,
     env: Mapping[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = DEADLINE,
 ) -> list[str]:
     """Run a program to its end and return every system call, as strace writes it, that reached one of these paths.
 

@@ -39,6 +39,7 @@ class Lab(FaultyLab):
         """Describe the lab; entering it starts the hosts."""
         super().__init__(count, domain=domain, tmp_size=tmp_size, python=python)
         cables = (network.Cable("eth0", rate, latency),)
+        self._cut: set[str] = set()
         self._cables = (*cables, network.Cable("hsn0", hsn_rate, latency)) if hsn else cables
 
     def _prepare(self) -> None:
@@ -99,7 +100,9 @@ class Lab(FaultyLab):
 
     def cut(self, host: Host | str, interface: str | None = None) -> None:
         """Take the cable (or the one of this interface) out: packets vanish, nobody is told."""
-        self._network.switch(self._alter(host), "down", interface)
+        host = self._alter(host)
+        self._cut.add(host.name)
+        self._network.switch(host, "down", interface)
 
     def reshape(self, host: Host | str, rate: str) -> None:
         """Give a host's cables another rate, in both directions."""
@@ -107,7 +110,11 @@ class Lab(FaultyLab):
 
     def mend(self, host: Host | str, interface: str | None = None) -> None:
         """Put the cable back in."""
-        self._network.switch(self.host(host), "up", interface)
+        host = self.host(host)
+        self._network.switch(host, "up", interface)
+        if host.name in self._cut:
+            self._cut.discard(host.name)
+            self._network.forget_neighbors(self.hosts)
 
 
 def why_not() -> str | None:

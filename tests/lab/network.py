@@ -105,6 +105,14 @@ class Network:
         chosen = (c for c in self.cables if interface in (None, c.interface))
         batch(("ip", "-n", self.hub), (f"link set {c.hub_end(host)} {to}" for c in chosen))
 
+    def forget_neighbors(self, hosts: Iterable[Host]) -> None:
+        """Have hosts look up each other's hardware address anew.
+
+        A look-up that began while a cable was cut fails three seconds later, and every connection with it.
+        """
+        for host in hosts:
+            batch(("ip", "-n", self.namespace(host)), ("neigh flush all",))
+
     def reshape(self, host: Host, rate: str) -> None:
         """Give both ends of a host's cables another rate."""
         cables = [replace(cable, rate=rate) for cable in self.cables]

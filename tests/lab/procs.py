@@ -8,6 +8,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from tests.waiting import DEADLINE
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -69,7 +71,7 @@ def send(pids: Collection[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def freeze_all(namespaces: Collection[str], patience: float = 5.0) -> None:
+def freeze_all(namespaces: Collection[str], patience: float = DEADLINE) -> None:
     """Stop every process of these namespaces, also those that are being started meanwhile."""
     deadline = time.monotonic() + patience
     while running := [pid for pid in members(namespaces) if state(pid) not in ("T", "t", "Z", "")]:
@@ -79,7 +81,7 @@ def freeze_all(namespaces: Collection[str], patience: float = 5.0) -> None:
         time.sleep(0.002)
 
 
-def kill_all(namespaces: Collection[str], patience: float = 5.0) -> None:
+def kill_all(namespaces: Collection[str], patience: float = DEADLINE) -> None:
     """Kill every process of these namespaces and wait until none is left."""
     deadline = time.monotonic() + patience
     while left := [pid for pid in members(namespaces) if state(pid) not in ("Z", "")]:

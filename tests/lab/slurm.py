@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.lab.hosts import Lab
 from tests.lab.model import Host, LabError, LabUnavailable
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from tests.lab.faults import FaultyLab
 
-READY_SECONDS = 30.0
 CONFIG = """\
 ClusterName=lab
 SlurmctldHost={controller}
@@ -139,9 +139,9 @@ class Slurm:
         return shown.stdout.split() == ["idle", str(len(self.hosts))]
 
     def _await(self, ready: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + DEADLINE
         while not ready():
             if time.monotonic() > deadline:
                 logs = "\n".join(path.read_text()[-2000:] for path in sorted(self.directory.glob("*.log")))
-                raise LabError(f"{what} not ready after {READY_SECONDS} s:\n{logs}")
+                raise LabError(f"{what} not ready after {DEADLINE} s:\n{logs}")
             time.sleep(0.05)

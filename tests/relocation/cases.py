@@ -15,6 +15,7 @@ from tests.conftest import clean_environment
 from tests.lab.creators import CREATORS, install, make
 from tests.lab.pythons import belongings, copy_python, python
 from tests.relocation.support import Landed, Made
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,7 @@ class Estate:
         made, path = self.made(case), self._place(SHAPES[case.shape].destination)
         argv = [sys.executable, "-m", "ezpz", "yeet", "env", str(made.path), "--dst", str(path)]
         argv += ["--base", "embed", "--hosts", "localhost", "--json", *options]
-        done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=300)
+        done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=DEADLINE)
         assert done.returncode == 0, f"{argv} exited {done.returncode}\n{done.stdout}{done.stderr}"
         return Landed(made, path, self.home, json.loads(done.stdout))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.conftest import clean_environment
 from tests.relocation.support import Landed, Made
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +47,12 @@ class Ground:
         argv = [sys.executable, "-m", "ezpz", "yeet", source, "--dst", place, "--hosts", "localhost", "--json"]
         kept = {name: value for name, value in clean_environment().items() if not name.startswith(FOREIGN)}
         done = subprocess.run(
-            [*argv, *options], env={**kept, **(env or {})}, cwd=self.node, capture_output=True, text=True, timeout=120
+            [*argv, *options],
+            env={**kept, **(env or {})},
+            cwd=self.node,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
         )
         assert done.returncode == code, f"exited {done.returncode}\n{done.stdout}{done.stderr}"
         document: dict[str, Any] = json.loads(done.stdout)

@@ -11,6 +11,7 @@ import pytest
 from tests.cluster.conftest import Job
 from tests.contract.support import needs_root
 from tests.lab.environments import make_tree
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +174,7 @@ def test_case_58_what_is_in_use_is_replaced_at_once_and_its_users_go_on(
     (data / "new").touch()
     assert job.report(data)["succeeded"] == 4
     assert job.sh("n002", f"cat /tmp/{data.name}/held") == "another content"
-    assert user.communicate("\n", timeout=20)[0] == "old True\n"
+    assert user.communicate("\n", timeout=DEADLINE)[0] == "old True\n"
     assert job.litter("n002") == []
 
 

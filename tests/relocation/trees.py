@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import clean_environment
 from tests.contract.support import NOBODY
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,7 @@ def yeet(
     argv = [*under, sys.executable, "-m", "ezpz", "yeet", "env", str(source), "--dst", str(destination)]
     argv += ["--hosts", "localhost", "--json", *options]
     environ = {**clean_environment(), **(env or {})}
-    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == exit_code, f"{argv} exited {done.returncode}\n{done.stdout}{done.stderr}"
     document: Document = json.loads(done.stdout)
     return document

@@ -6,23 +6,15 @@ import gc
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.waiting import act_when, wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ezpz.yeet.agent.cancel import CancelToken
-
-PATIENCE = 20.0
-
-
-def wait_until(holds: Callable[[], object], within: float = PATIENCE) -> None:
-    deadline = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def alive(pid: int) -> bool:
@@ -56,10 +48,7 @@ def nothing_leaks() -> Iterator[None]:
         return [what for what, is_more in more.items() if is_more]
 
     yield
-    deadline = time.monotonic() + 5
-    while leaks() and time.monotonic() < deadline:
-        time.sleep(0.02)  # a thread that has just been told to end
-    assert leaks() == []
+    wait_until(lambda: not leaks(), "the end of everything that the test started")
 
 
 class Tree:
@@ -85,21 +74,14 @@ class Tree:
 
     def stopper(self, cancel: CancelToken) -> threading.Thread:
         """A running thread that cancels as soon as the tree stands."""
-
-        def work() -> None:
-            wait_until(lambda: self.begun)
-            cancel.cancel()
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        return thread
+        return act_when(lambda: self.begun, cancel.cancel)
 
     @property
     def begun(self) -> bool:
         return (self.folder / "leader").exists() and bool((self.folder / "leader").read_text())
 
     def assert_ended(self) -> None:
-        wait_until(lambda: not any(map(alive, self.pids)), within=3.0)
+        wait_until(lambda: not any(map(alive, self.pids)), "the end of the tree")
 
 
 def end(tree: Tree) -> None:

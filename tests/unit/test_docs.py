@@ -17,6 +17,7 @@ import pytest
 
 from ezpz import errors
 from ezpz.cli.app import InternalError, main
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,7 +152,7 @@ class Here:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "ezpz", *arguments]
         return subprocess.run(
-            argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=DEADLINE, check=False
         )
 
     def document(self, *arguments: str) -> tuple[dict[str, Any], int]:
@@ -178,6 +179,7 @@ def here(tmp_path: Path, schemas: dict[str, Any]) -> Here:
 ME = ("--hosts", "localhost")
 
 
+@pytest.mark.processes
 def test_a_report_is_as_its_schema_says(here: Here) -> None:
     done, status = here.document("yeet", "demo", "--dst", str(here.folder / "copy"), *ME)
     assert (done["schema"], status, done["status"]) == ("ezpz/yeet-report/1", 0, "success")
@@ -185,6 +187,7 @@ def test_a_report_is_as_its_schema_says(here: Here) -> None:
     assert again["nodes"][0]["unchanged"]
 
 
+@pytest.mark.processes
 def test_a_failed_report_is_as_its_schema_says(here: Here) -> None:
     (here.folder / "copy").mkdir()
     done, status = here.document("yeet", "demo", "--dst", str(here.folder / "copy"), *ME)
@@ -192,12 +195,14 @@ def test_a_failed_report_is_as_its_schema_says(here: Here) -> None:
     assert done["nodes"][0]["failure"]["code"] == "destination-not-ours"
 
 
+@pytest.mark.processes
 def test_a_plan_is_as_its_schema_says(here: Here) -> None:
     done, status = here.document("yeet", "demo", "--dry-run", "--min-success-nodes", "1", *ME)
     assert (done["schema"], status) == ("ezpz/yeet-plan/1", 0)
     assert done["plan"]["threshold"] == 1
 
 
+@pytest.mark.processes
 def test_an_archive_and_its_plan_are_as_their_schemas_say(here: Here) -> None:
     done, status = here.document("yeet", "tar", "demo")
     assert (done["schema"], status) == ("ezpz/archive/1", 0)
@@ -207,6 +212,7 @@ def test_an_archive_and_its_plan_are_as_their_schemas_say(here: Here) -> None:
     assert report["kind"] == "tool"
 
 
+@pytest.mark.processes
 def test_a_status_is_as_its_schema_says(here: Here) -> None:
     destination = str(here.folder / "copy")
     absent, status = here.document("yeet", "status", destination, *ME)
@@ -217,6 +223,7 @@ def test_a_status_is_as_its_schema_says(here: Here) -> None:
     assert (current["schema"], state, status) == ("ezpz/yeet-status/2", "current", 0)
 
 
+@pytest.mark.processes
 def test_a_clean_is_as_its_schema_says(here: Here) -> None:
     destination = str(here.folder / "copy")
     here.document("yeet", "demo", "--dst", destination, *ME)
@@ -227,6 +234,7 @@ def test_a_clean_is_as_its_schema_says(here: Here) -> None:
     assert not (here.folder / "copy").exists()
 
 
+@pytest.mark.processes
 def test_leaks_are_as_their_schema_says(here: Here) -> None:
     source, destination = here.folder / "env", str(here.folder / "copy")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", source], check=True)
@@ -238,12 +246,14 @@ def test_leaks_are_as_their_schema_says(here: Here) -> None:
     assert ([(leak["what"], leak["path"]) for leak in some["leaks"]], status) == ([("PYTHONPATH", f"{source}/lib")], 1)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [("yeet", "nowhere"), ("yeet", "--retries", "-1"), ("launch",)], ids=str)
 def test_an_error_is_as_its_schema_says(here: Here, arguments: tuple[str, ...]) -> None:
     done, status = here.document(*arguments)
     assert (done["schema"], status) == ("ezpz/error/1", done["error"]["exit_code"])
 
 
+@pytest.mark.processes
 def test_a_launch_is_as_its_schema_says(here: Here) -> None:
     done = here.run("launch", "--json", *ME, "true")
     here.validate(json.loads(done.stdout), "ezpz/launch/2")
@@ -254,6 +264,7 @@ def test_a_launch_is_as_its_schema_says(here: Here) -> None:
     here.validate(json.loads(planned.stdout), "ezpz/launch/2")
 
 
+@pytest.mark.processes
 def test_a_receipt_is_as_its_schema_says(here: Here) -> None:
     here.document("yeet", "demo", "--dst", str(here.folder / "copy"), *ME)
     receipt = json.loads((here.folder / "copy" / ".ezpz-yeet-receipt.json").read_text())
@@ -319,11 +330,13 @@ def extended(here: Here, plugins: Path) -> Here:
     return here
 
 
+@pytest.mark.processes
 def test_the_command_of_the_page_runs(extended: Here) -> None:
     done = extended.run("hello", "--hosts", "n[1-2]", "--hsn", "off")
     assert (done.stdout, done.returncode) == ("hello n1\nhello n2\n", 0)
 
 
+@pytest.mark.processes
 def test_the_strategy_of_the_page_runs(extended: Here) -> None:
     destination = extended.folder / "copy"
     done = extended.run("yeet", "demo", "--dst", str(destination), "--strategy", "reflink", *ME)
@@ -331,12 +344,14 @@ def test_the_strategy_of_the_page_runs(extended: Here) -> None:
     assert (destination / "bin" / "alias").is_symlink()
 
 
+@pytest.mark.processes
 def test_the_engine_of_the_page_runs(extended: Here) -> None:
     arguments = ("--dst", str(extended.folder / "copy"), "--engine", "nowhere", "--hosts", "n1", "--hsn", "off")
     done = extended.run("yeet", "demo", *arguments)
     assert (done.returncode, "reaches nobody" in done.stdout) == (errors.NodeLost.exit_code, True), done.stderr
 
 
+@pytest.mark.processes
 def test_the_scheduler_of_the_page_runs(extended: Here) -> None:
     hosts = extended.folder / "hosts"
     hosts.write_text("n7\nn7\nn8\n")

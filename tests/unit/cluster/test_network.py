@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,23 +86,26 @@ def test_a_resolver_that_hangs_costs_the_limit_once() -> None:
     def hang(name: str) -> tuple[str, ...]:
         if name == "n7-hsn0":
             return (name,)
-        release.wait(30)
+        release.wait()
         return ()
 
     names = [f"n{number}" for number in range(4096)]
-    begin = time.monotonic()
     chosen = dial_addresses(names, resolve=hang, answers=lambda _: True, limit=0.3)
-    assert time.monotonic() - begin < 2.0
     release.set()
     assert chosen["n7"].address == "n7-hsn0"
     assert chosen["n4095"] == Address("n4095", "<node>-hsn0 was not found within 0.3 s")
     assert chosen.keys() == set(names)
 
 
-def test_4096_nodes_without_a_fast_network_take_no_time() -> None:
-    begin = time.monotonic()
-    chosen = dial([f"n{number}" for number in range(4096)], set())
-    assert time.monotonic() - begin < 2.0
+def test_each_of_4096_nodes_without_a_fast_network_is_looked_up_once() -> None:
+    asked: list[str] = []
+
+    def nothing(name: str) -> tuple[str, ...]:
+        asked.append(name)
+        return ()
+
+    chosen = dial_addresses([f"n{number}" for number in range(4096)], resolve=nothing, answers=lambda _: True)
+    assert sorted(asked) == sorted(f"n{number}-hsn0" for number in range(4096))
     assert summary(chosen) == "all dialled by the given name (there is no <node>-hsn0)"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -55,17 +54,17 @@ def test_only() -> None:
         only(jobs, "9", "X")
 
 
+@pytest.mark.processes
 def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
     program = tmp_path / "qstat"
-    program.write_text("#!/bin/sh\nsleep 60\n")
+    program.write_text("#!/bin/sh\nsleep 600\n")
     program.chmod(0o755)
     inquiry = World().inquiry()
     inquiry = replace(inquiry, system=replace(inquiry.system, run=process.run, patience=0.2))
-    begin = time.monotonic()
     assert ask(inquiry, str(program)) == Declined("no answer within 0.2 s", notable=True)
-    assert time.monotonic() - begin < 10
 
 
+@pytest.mark.processes
 def test_a_program_that_is_not_executable_is_missing(tmp_path: Path) -> None:
     (tmp_path / "qstat").touch(0o644)
     inquiry = World().inquiry()

@@ -62,9 +62,10 @@ def test_words_of_a_line(line: str, masked: str, pasteable: str) -> None:
 words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=4)
 
 
+@pytest.mark.processes
 @given(words)
 @example(["a\x1bb", "\udcff", "new\nline\n", "tab\t", "", "nb\xa0sp", "it's", "$HOME", "*"])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=min(30, settings().max_examples))
 def test_what_holds_no_secret_is_what_a_shell_makes_of_it(found: list[str]) -> None:
     plain = [word for word in found if "=" not in word and not word.startswith("-")]
     line = shell_line(["printf", "%s\\0", *plain], {})
@@ -73,6 +74,7 @@ def test_what_holds_no_secret_is_what_a_shell_makes_of_it(found: list[str]) -> N
     assert done.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in plain or [""]]
 
 
+@pytest.mark.processes
 def test_a_shell_puts_the_secret_back() -> None:
     line = shell_line(["printf", "%s|", "", "x hf_0123456789 y", "$A"], ENVIRON)
     assert "hf_" not in line

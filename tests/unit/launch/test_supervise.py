@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from ezpz.launch.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.restarts import Policy
 from ezpz.launch.supervise import MARK, Outcome, Supervisor, World
 from ezpz.launch.topology import NodeCount, Topology, Wish, spread
+from tests.waiting import DEADLINE, act_when
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +88,7 @@ def care(**settings: Any) -> Care:
     return Care(Watching(end_when_lost=True, labels=True), **settings)
 
 
+@pytest.mark.processes
 def test_a_culprit_is_replaced_until_it_works() -> None:
     fake = Fake('echo step: 1; case "$*" in *n1*) echo "x: rank 1 died from signal 9"; exit 1;; esac')
     outcome = fake.run(care(restarts=3), Wish(spares=1))
@@ -96,6 +97,7 @@ def test_a_culprit_is_replaced_until_it_works() -> None:
     assert fake.told[1] == "attempt 2 in 5 s on n[0,2-3]: n3 takes the place of n1"
 
 
+@pytest.mark.processes
 def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
     fake = Fake('case "$*" in *n2*) exit 255;; esac', dead={"n2"})
     outcome = fake.run(care(restarts=3), Wish(spares=1))
@@ -104,6 +106,7 @@ def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
     assert fake.asked[0][1]["sweep"] == "EZPZ_LAUNCH_ID=1a2b"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("script", "settings", "dead", "reason", "code"),
     [
@@ -122,11 +125,13 @@ def test_why_it_stops(script: str, settings: dict[str, Any], dead: tuple[str, ..
     assert outcome.error.exit_code == code == outcome.to_dict()["exit_code"]
 
 
+@pytest.mark.processes
 def test_without_restarts_the_status_is_the_commands() -> None:
     outcome = Fake("exit 3").run(Care(Watching(idle=50)))
     assert (outcome.reason, outcome.status, outcome.error) == ("failed", 3, None)
 
 
+@pytest.mark.processes
 def test_a_lost_node_is_not_the_commands_failure() -> None:
     fake = Fake("echo 'Timeout, server n2 not responding.' >&2; exit 255", dead={"n2"})
     outcome = fake.run(Care(Watching(idle=50)))
@@ -136,6 +141,7 @@ def test_a_lost_node_is_not_the_commands_failure() -> None:
     assert "sweep" in fake.asked[-1][1]
 
 
+@pytest.mark.processes
 def test_silence_without_restarts() -> None:
     fake = Fake("exec sleep 60")
     outcome = fake.run(Care(Watching(idle=0.3, grace=5)))
@@ -144,6 +150,7 @@ def test_silence_without_restarts() -> None:
     assert "sweep" in fake.asked[-1][1]
 
 
+@pytest.mark.processes
 def test_slurm_is_told_to_overlap_the_step_that_lost_a_node(tmp_path: Path) -> None:
     said = tmp_path / "said"
     for system, expected in ((SLURM, "-\n1\n"), (PBS, "-\n-\n")):
@@ -153,12 +160,14 @@ def test_slurm_is_told_to_overlap_the_step_that_lost_a_node(tmp_path: Path) -> N
         said.unlink()
 
 
+@pytest.mark.processes
 def test_what_remains_is_too_little_for_the_command() -> None:
     outcome = Fake("echo step=1; exit 1", {"n3"}, fewest=4).run(care(restarts=2), Wish(nhosts=NodeCount(2, 4)))
     assert outcome.reason == "no-spares"
     assert "-n does not fit" in outcome.why
 
 
+@pytest.mark.processes
 def test_checks_leave_nodes_out() -> None:
     fake = Fake("exit 0", {"n1"})
     outcome = fake.run(Care(check=Wanted()))
@@ -167,6 +176,7 @@ def test_checks_leave_nodes_out() -> None:
     assert fake.told[-1] == "left out: n1; 3 of 4 nodes remain"
 
 
+@pytest.mark.processes
 def test_spares_fill_up_what_the_checks_take() -> None:
     outcome = Fake("exit 0", {"n1"}).run(Care(check=Wanted()), Wish(spares=1))
     assert outcome.attempts[0].nodes == ("n0", "n2", "n3")
@@ -179,15 +189,23 @@ def test_what_passes_the_checks_is_too_little_for_the_command() -> None:
         Fake("exit 0", {"n1"}, fewest=4).run(Care(check=Wanted()), Wish(nproc=4))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("status", "reason"), [(0, "success"), (3, "walltime")])
-def test_a_warning_of_the_scheduler_is_none_for_whoever_succeeds(status: int, reason: str) -> None:
-    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-    timer.start()
-    outcome = Fake(f"trap '' USR1; sleep 1; exit {status}").run(care(restarts=3))
-    timer.join()
+def test_a_warning_of_the_scheduler_is_none_for_whoever_succeeds(tmp_path: Path, status: int, reason: str) -> None:
+    begun, warned = tmp_path / "begun", tmp_path / "warned"
+
+    def warn() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        warned.touch()
+
+    sender = act_when(begun.exists, warn)
+    script = f"trap '' USR1; touch {begun}; until test -e {warned}; do sleep 0.05; done; exit {status}"
+    outcome = Fake(script).run(care(restarts=3))
+    sender.join()
     assert (outcome.reason, outcome.attempts[0].ended.signals) == (reason, (signal.SIGUSR1,))
 
 
+@pytest.mark.processes
 def test_logs_that_vanish_cost_nothing_but_themselves(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     fake = Fake(f"echo step: 1; rm -rf {logs}; exit 3")
@@ -197,6 +215,7 @@ def test_logs_that_vanish_cost_nothing_but_themselves(tmp_path: Path) -> None:
     assert fake.told[-1] == f"'{logs}/summary.txt' cannot be written: No such file or directory"
 
 
+@pytest.mark.processes
 def test_a_signal_while_nodes_are_asked_ends_it() -> None:
     def consult(*_: object, **__: object) -> dict[str, Heard]:
         raise Interrupted("SIGTERM came", signal=15)
@@ -206,15 +225,16 @@ def test_a_signal_while_nodes_are_asked_ends_it() -> None:
     assert fake.run(care(restarts=3)).reason == "walltime"
 
 
+@pytest.mark.processes
 def test_a_signal_between_attempts_ends_it() -> None:
     fake = Fake("echo step=1; exit 1")
-    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    timer.start()
-    outcome = fake.run(care(restarts=3), back_off=10.0)
-    timer.join()
+    sender = act_when(lambda: fake.told, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    outcome = fake.run(care(restarts=3), back_off=DEADLINE)
+    sender.join()
     assert outcome.reason == "walltime"
 
 
+@pytest.mark.processes
 def test_logs_and_summary(tmp_path: Path) -> None:
     fake = Fake("echo step: 1; echo 'rank 2 exited with code 7'; echo 'ValueError: no' >&2; exit 7")
     outcome = fake.run(care(restarts=1, log_dir=str(tmp_path)), Wish(spares=1))

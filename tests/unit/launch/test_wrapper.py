@@ -20,6 +20,7 @@ from ezpz.launch.topology import Topology
 from ezpz.launch.wrapper import Mark, find_marks, wrap
 from ezpz.yeet.agent import place
 from tests.contract.support import NOBODY, needs_root
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ def run(
     assert (sh, zeroth) == ("sh", "ezpz")
     argv = (*first, option, script, name or zeroth, *command)
     env = {"PATH": "/usr/bin:/bin", **variables}
-    return subprocess.run(argv, capture_output=True, text=True, env=env, timeout=30)
+    return subprocess.run(argv, capture_output=True, text=True, env=env, timeout=DEADLINE)
 
 
 def who(names: RankNames | None, topology: Topology, shell: str = "dash", **variables: str) -> str:
@@ -53,6 +54,7 @@ def who(names: RankNames | None, topology: Topology, shell: str = "dash", **vari
 SEVEN = Topology(4, 7, 2)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
     ("names", "variables", "told"),
@@ -91,6 +93,7 @@ def test_a_rank_knows_who_it_is(shell: str, names: RankNames | None, variables: 
     assert who(names, SEVEN, shell, **variables) == told
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_variables_and_devices_are_set_and_odd_values_kept(shell: str) -> None:
     words = wrap(("env",), PLAIN, SEVEN, {"ODD": "a 'b' $c"}, devices=("DEVICES", 2))
@@ -99,6 +102,7 @@ def test_variables_and_devices_are_set_and_odd_values_kept(shell: str) -> None:
     assert "DEVICES=2,3" in shown
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_command_that_is_missing_is_told_to_whoever_listens(shell: str) -> None:
     words = wrap(("no-such-program", "x"), PLAIN, SEVEN, {})
@@ -110,6 +114,7 @@ def test_a_command_that_is_missing_is_told_to_whoever_listens(shell: str) -> Non
     assert (rest, mark.what, mark.rank, heard.returncode) == (b"", "absent", 4, 51)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_what_is_no_program_is_told_apart_from_one_that_fails(shell: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("#!/bin/sh\n")
@@ -119,12 +124,14 @@ def test_what_is_no_program_is_told_apart_from_one_that_fails(shell: str, tmp_pa
     assert run(wrap((str(tmp_path / "text"),), PLAIN, SEVEN, {}), shell).returncode == 0
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_colon_arrives(shell: str) -> None:
     done = run(wrap(("printf", "%s|", ":", "a b", "it's"), PLAIN, SEVEN, {}), shell)
     assert done.stdout == ":|a b|it's|"
 
 
+@pytest.mark.processes
 def test_a_rank_that_starts_reports_once_and_its_arguments_are_as_given() -> None:
     odd = ("printf", "%s|", "a b", "$HOME", "", "*", "'", '"', "é\n")
     done = run(wrap(odd, PLAIN, SEVEN, {}), name="ezpz-0a", R="2")
@@ -150,6 +157,7 @@ def environment(root: Path, *, script: bool, conda: bool = False) -> Home:
     return Home(str(place))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_copy_is_activated_by_its_own_script_or_by_hand(shell: str, tmp_path: Path) -> None:
     def shown(home: Home) -> list[str]:
@@ -165,6 +173,7 @@ def test_a_copy_is_activated_by_its_own_script_or_by_hand(shell: str, tmp_path: 
     assert "CONDA_PREFIX=/x" in shown(active)
 
 
+@pytest.mark.processes
 def test_a_copy_that_is_missing_is_an_error() -> None:
     words: Any = wrap(("env",), PLAIN, SEVEN, {}, home=Home("/no/it's there"))
     done = run(words)

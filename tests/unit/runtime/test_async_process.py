@@ -11,11 +11,14 @@ import pytest
 from ezpz.errors import ToolMissing
 from ezpz.runtime.async_process import AsyncProcess
 from ezpz.runtime.process import STDERR_LINES
-from tests.unit.processes import PATIENCE, Tree, end, nothing_leaks
+from tests.unit.processes import Tree, end, nothing_leaks
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ class TestAsyncProcess:
             finally:
                 await child.end(grace)
 
-        return asyncio.run(asyncio.wait_for(session(), PATIENCE))
+        return asyncio.run(asyncio.wait_for(session(), DEADLINE))
 
     def test_lines_go_there_and_back(self) -> None:
         async def act(child: AsyncProcess) -> tuple[bytes, bytes, int]:
@@ -101,7 +104,7 @@ class TestAsyncProcess:
 
     def test_one_that_ends_when_its_stdin_does_is_given_the_time(self, tmp_path: Path) -> None:
         async def act(child: AsyncProcess) -> int:
-            return await child.end(PATIENCE)
+            return await child.end(DEADLINE)
 
         assert self.with_child(["sh", "-c", f"cat; sleep 0.2; touch '{tmp_path}/tidy'; exit 9"], act) == 9
         assert (tmp_path / "tidy").exists()

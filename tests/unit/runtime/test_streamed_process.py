@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +10,12 @@ from ezpz.errors import TimedOut, ToolMissing
 from ezpz.runtime.streamed_process import LAST, FedProcess, StreamedProcess
 from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from tests.unit.processes import nothing_leaks
+from tests.waiting import DEADLINE, act_when
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 leaktight = pytest.fixture(autouse=True)(nothing_leaks)
 MANY = 5_000_000  # bytes; more than any pipe holds
@@ -39,7 +40,7 @@ def test_it_comes_while_the_process_runs() -> None:
 
 def test_neither_pipe_holds_up_the_other_and_only_the_end_of_stderr_is_kept() -> None:
     flood = f"head -c {MANY} /dev/zero"
-    with StreamedProcess(sh(f"{flood} >&2; {flood}; {flood} >&2; echo end >&2"), timeout=30.0) as hearing:
+    with StreamedProcess(sh(f"{flood} >&2; {flood}; {flood} >&2; echo end >&2"), timeout=DEADLINE) as hearing:
         assert sum(map(len, hearing)) == MANY
         assert hearing.done is not None
         assert hearing.done.stderr.endswith(b"\0end\n")
@@ -47,13 +48,12 @@ def test_neither_pipe_holds_up_the_other_and_only_the_end_of_stderr_is_kept() ->
 
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "sleep 600; echo", "sleep 600 & sleep 600"])
-def test_it_stops(script: str) -> None:
-    cancel = CancelToken()
-    threading.Timer(0.2, cancel.cancel).start()
-    began = time.monotonic()
-    with pytest.raises(Cancelled), StreamedProcess(sh(script), cancel=cancel) as hearing:
+def test_it_stops(tmp_path: Path, script: str) -> None:
+    cancel, begun = CancelToken(), tmp_path / "begun"
+    watcher = act_when(begun.exists, cancel.cancel)
+    with pytest.raises(Cancelled), StreamedProcess(sh(f"touch {begun}; {script}"), cancel=cancel) as hearing:
         list(hearing)
-    assert time.monotonic() - began < 10
+    watcher.join()
 
 
 def test_time_is_up() -> None:

@@ -60,6 +60,7 @@ def scanned(root: Path) -> Scan:
 class TestWriting:
     """Beside its place, then into it."""
 
+    @pytest.mark.processes
     def test_tar_unpacks_the_same_tree(self, tmp_path: Path) -> None:
         nasty = nasty_tree(tmp_path / "nasty")
         before = photograph(nasty)
@@ -74,6 +75,7 @@ class TestWriting:
         assert compare_trees(nasty, tmp_path / "out", but=(tree.MANIFEST,)) == []
         assert photograph(nasty) == before
 
+    @pytest.mark.processes
     def test_plain_tar_of_an_ordinary_user_unpacks_it(self, tmp_path: Path) -> None:
         """Which closes a read-only folder as soon as a member comes that is not in it."""
         nasty, work = nasty_tree(tmp_path / "nasty"), tmp_path / "work"
@@ -129,6 +131,7 @@ class TestWriting:
             pack(found, str(tmp_path / name), nothing)
         assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
 
+    @pytest.mark.processes
     def test_the_same_tree_elsewhere_gives_the_same_content(self, source: Path, tmp_path: Path) -> None:
         subprocess.run(["cp", "-a", source, tmp_path / "copy"], check=True)
         contents = []
@@ -158,6 +161,7 @@ class TestWriting:
         "pack(scan(os.fsencode(sys.argv[1])), sys.argv[2], lambda _: None)\n"
     )
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("name", ["x.tar.gz", "x.squashfs"])
     def test_it_is_on_the_disk_before_it_has_its_name(self, source: Path, tmp_path: Path, name: str) -> None:
         if shutil.which("strace") is None or (name == "x.squashfs" and shutil.which("mksquashfs") is None):
@@ -256,6 +260,7 @@ class TestFailures:
         "except EzpzError as e:\n    print(e.code)\nprint(sorted(os.listdir(sys.argv[1])))\n"
     )
 
+    @pytest.mark.processes
     def test_a_disk_that_fills_up(self, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
         (tmp_path / "source" / "noise").write_bytes(os.urandom(400_000))
@@ -263,6 +268,7 @@ class TestFailures:
         done = on_small_disk(self.CODE, tmp_path / "disk", "128k", tmp_path / "source", older)
         assert (done.stdout, done.stderr) == ("no-space\n['x.tar.gz']\n", "")
 
+    @pytest.mark.processes
     def test_a_folder_that_may_not_be_written(self, source: Path, path: Path) -> None:
         path.parent.chmod(0o555)
         done = powerless(self.CODE, path.parent, source, "")
@@ -270,6 +276,7 @@ class TestFailures:
         assert (done.stdout, done.stderr) == ("destination-unwritable\n['x.tar.gz']\n", "")
         self.assert_as_before(path)
 
+    @pytest.mark.processes
     def test_a_file_that_may_not_be_read(self, source: Path, path: Path) -> None:
         done = powerless(self.CODE, path.parent, source, "os.chmod(os.path.join(sys.argv[2], 'file'), 0)")
         assert (done.stdout, done.stderr) == ("source-unreadable\n['x.tar.gz']\n", "")

@@ -26,6 +26,7 @@ from ezpz.yeet.scan import scan
 from tests.contract.support import photograph
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
+from tests.waiting import unchanging
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +83,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nasty_tree(tmp_path_factory.mktemp("nasty") / "nasty")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "tool"), WAYS, ids=lambda value: getattr(value, "name", value))
 def test_other_programs_unpack_the_same_tree(nasty: Path, tmp_path: Path, kind: Format, tool: str) -> None:
     need(kind)
@@ -106,6 +108,7 @@ def test_other_programs_unpack_the_same_tree(nasty: Path, tmp_path: Path, kind: 
 UTF8 = {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
+@pytest.mark.processes
 @every_format
 def test_the_same_tree_gives_the_same_bytes_however_many_read_it(nasty: Path, tmp_path: Path, kind: Format) -> None:
     need(kind)
@@ -150,6 +153,7 @@ def test_a_sparse_file_on_another_disk_is_the_same(tmp_path: Path) -> None:
 class TestManifest:
     """The first member tells what is in it."""
 
+    @pytest.mark.processes
     @every_format
     def test_what_it_tells(self, nasty: Path, tmp_path: Path, kind: Format) -> None:
         need(kind)
@@ -174,6 +178,7 @@ class TestManifest:
         assert told is not None
         assert told.prefix == ""
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("content", [b"", b"x" * 700, b"\x28\xb5\x2f\xfdrubbish", b"hsqsrubbish"])
     def test_what_has_none_tells_nothing(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "x.tar.zst").write_bytes(content)
@@ -231,15 +236,16 @@ class TestLies:
 class TestNeed:
     """A good archive of the same stays as it is."""
 
+    @pytest.mark.processes
     @every_format
     def test_a_second_time_nothing_is_done(self, bench: Bench, kind: Format) -> None:
         need(kind)
         first = bench.make(format=kind.name)
-        before = os.stat(first.path)
+        before = unchanging(first.path)
         bench.events.clear()
         second = bench.make(format=kind.name)
         assert (first.outcome, second.outcome, second.path) == (MADE, UNCHANGED, first.path)
-        assert os.stat(first.path) == before
+        assert unchanging(first.path) == before
         assert [type(event).__name__ for event in bench.events] == ["PhaseStarted"]
 
     def test_what_changed_is_told(self, bench: Bench) -> None:
@@ -270,6 +276,7 @@ class TestNeed:
         assert "not as long" in again.before.words
         assert (again.outcome, again.size) == (REPLACED, made.size)
 
+    @pytest.mark.processes
     def test_one_of_somebody_else_is_made_anew(self, bench: Bench) -> None:
         subprocess.run(["tar", "-C", bench.source, "-czf", bench.root / "source.tar.gz", "."], check=True)
         made = bench.make(format="tar.gz")

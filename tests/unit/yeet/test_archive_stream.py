@@ -55,6 +55,7 @@ def test_what_is_packed_in_blocks_is_one_file(kind: Format, stored: bytes, block
     assert unpacked(packed(kind, *blocks, stored=stored), kind) == stored + b"".join(blocks)
 
 
+@pytest.mark.processes
 @every_format
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 131_072, 131_073, 300_000])
 def test_other_programs_unpack_it(kind: Format, size: int) -> None:
@@ -89,6 +90,7 @@ def test_zeros_behind_a_gzip_mean_nothing() -> None:
     assert unpacked(gzip.compress(b"a") + gzip.compress(b"b") + bytes(700), GZIP) == b"ab"
 
 
+@pytest.mark.processes
 @every_zstd
 def test_every_way_to_pack_zstd(make: Callable[[], Zstd]) -> None:
     zstd = make()
@@ -97,6 +99,7 @@ def test_every_way_to_pack_zstd(make: Callable[[], Zstd]) -> None:
     assert subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True).stdout == NOISE * 13
 
 
+@pytest.mark.processes
 def test_the_program_unpacks_a_file(tmp_path: Path) -> None:
     path = tmp_path / "x.zst"
     path.write_bytes(Library().pack(NOISE, 1) + Library().pack(NOISE, 1))
@@ -107,6 +110,7 @@ def test_the_program_unpacks_a_file(tmp_path: Path) -> None:
         b"".join(Program().unpack(file))
 
 
+@pytest.mark.processes
 def test_a_window_that_would_take_memory_is_refused() -> None:
     data = subprocess.run(
         ["zstd", "-q", "-c", "--ultra", "--long=30", "--no-check"],

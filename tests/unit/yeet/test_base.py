@@ -184,6 +184,7 @@ def test_a_library_folder_of_another_name_comes_beside(top: Path) -> None:
     assert ".python/lib64/python3.11/lib-dynload/_y.so" in paths(found)
 
 
+@pytest.mark.processes
 @needs_gcc
 class TestLibraries:
     """What the program loads comes along, if it is not the system's."""

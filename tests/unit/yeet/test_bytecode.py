@@ -8,7 +8,6 @@ import re
 import stat
 import sys
 import threading
-import time
 import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING
@@ -273,15 +272,12 @@ class TestEstimate:
         missing = len(ledger.stale().missing)
         assert estimate(map(source, both), OURS.tag) == (missing, missing * 4096)
 
-    def test_of_300_000_files_it_takes_less_than_60_mb_and_a_second(self) -> None:
-        """A tenth of them: tracemalloc makes it slow; and five times the second, for the slowest machine."""
+    def test_of_300_000_files_it_takes_less_than_60_mb(self) -> None:
+        """A tenth of them: tracemalloc makes it slow."""
         path = SITE + b"a_package/of_usual/depth_%d/module_%d.py"
         sources = [source(path % (number // 10, number), TIME, number) for number in range(30_000)]
         compiled = [source(cached(each.path)) for each in sources]
         for entries in (sources, compiled, [*sources, *compiled], [*compiled, *sources]):
-            began = time.process_time()
-            estimate(entries, OURS.tag)
-            assert time.process_time() - began < 5 * 1 / 10 * len(entries) / 30_000
             tracemalloc.start()
             try:
                 estimate(entries, OURS.tag)

@@ -170,12 +170,13 @@ print(took < 1 << 20, found, os.stat("old/a").st_nlink)
 """
 
 
+@pytest.mark.processes
 def test_where_blocks_can_be_shared_a_copy_takes_no_room_and_is_one_of_its_own(tmp_path: Path) -> None:
     done = on_btrfs(SHARED, tmp_path / "disk")
     assert (done.stdout, done.stderr) == ("True [True, False, True] 1\n", "")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=min(60, settings().max_examples))
 @given(old=trees, new=trees, touched=st.sets(st.sampled_from(NAMES)))
 def test_from_any_version_to_any_other_through_the_stream(
     tmp_path_factory: pytest.TempPathFactory, old: Tree, new: Tree, touched: set[str]
@@ -207,7 +208,7 @@ def test_from_any_version_to_any_other_through_the_stream(
     assert feed.files == sum(data[1] > 0 and data[:2] not in known for data in new.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=min(60, settings().max_examples))
 @given(old=trees, new=trees, touched=st.sets(st.sampled_from(NAMES)))
 def test_what_is_adopted_is_of_the_new_version(
     tmp_path_factory: pytest.TempPathFactory, old: Tree, new: Tree, touched: set[str]

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,9 @@ from ezpz.yeet.relocate.bytecode import Bytecode, Flavour, Stale
 from ezpz.yeet.relocate.compile import Compiled, compile_missing, drop, reuse
 from tests.contract.doors import interpreter
 from tests.contract.support import on_small_disk, powerless
+from tests.waiting import act_when
+
+pytestmark = pytest.mark.processes
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -96,6 +98,7 @@ def tricked(tree: Tree, name: str) -> None:
     tree.put(name, NEW)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("version", VERSIONS)
 class TestCatalogue:
     def test_case_31_missing_bytecode_is_compiled_and_valid_bytecode_stays(self, tmp_path: Path, version: str) -> None:
@@ -163,6 +166,7 @@ class TestCatalogue:
             assert new.ask(name, "NAME") == str(new.root / os.fsdecode(new.path(name)))
 
 
+@pytest.mark.processes
 class TestTheSameTreeEachTime:
     """The version of a tree has the size, mode and time of each `.pyc` in it."""
 
@@ -230,6 +234,7 @@ class TestTheSameTreeEachTime:
 class TestBadFiles:
     """What cannot be compiled is counted, and nothing else happens."""
 
+    @pytest.mark.processes
     def test_each_is_one_failure(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path)
         (tree.root / "outside.py").write_text(OLD)
@@ -247,6 +252,7 @@ class TestBadFiles:
         assert (done.compiled, done.failed) == (2, len(paths))
         assert sorted(path.name.split(".")[0] for path in tree.cached("good").parent.iterdir()) == ["good", "warns"]
 
+    @pytest.mark.processes
     def test_one_that_crashes_the_interpreter_is_passed_by(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path / "tree")
         paths = [tree.put(name, OLD) for name in ("a", "crash", "crash2", "z")]
@@ -255,6 +261,7 @@ class TestBadFiles:
         assert (done.compiled, done.failed) == (2, 2)
         assert tree.cached("z").exists()
 
+    @pytest.mark.processes
     def test_an_interpreter_that_does_not_start_compiles_nothing(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path / "tree")
         paths = [tree.put(name, OLD) for name in "abc"]
@@ -271,17 +278,20 @@ class TestBadFiles:
         tree.python = "/nowhere/python"
         assert tree.compile().failed == 0
 
+    @pytest.mark.processes
     def test_stop_ends_the_workers_and_restores_the_folders(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path / "tree")
         path = tree.put("x", OLD)
         before = survey(tree.tree)
-        python = os.fsencode(script(tmp_path / "python", "#!/bin/sh\nexec sleep 60\n"))
+        python = os.fsencode(script(tmp_path / "python", f"#!/bin/sh\ntouch {tmp_path}/begun\nexec sleep 600\n"))
         cancel = CancelToken()
-        threading.Timer(0.2, cancel.cancel).start()
+        watcher = act_when((tmp_path / "begun").exists, cancel.cancel)
         with pytest.raises(Cancelled):
             compile_missing(tree.tree, python, (path,), b"/dst", workers=3, cancel=cancel)
+        watcher.join()
         assert survey(tree.tree) == before
 
+    @pytest.mark.processes
     def test_names_need_not_be_utf_8(self, tmp_path: Path) -> None:
         tree = Tree(tmp_path)
         assert tree.compile(tree.put("caf\udce9", OLD)).compiled == 1
@@ -306,6 +316,7 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.processes
 class TestOutOfTheTree:
     """Nothing outside of the tree is ever written, and no file is written in place."""
 
@@ -388,6 +399,7 @@ print(len(dropped), done.compiled, done.failed)
 """
 
 
+@pytest.mark.processes
 class TestDisks:
     """A disk that cannot take the bytecode is no file that cannot be compiled."""
 
@@ -449,6 +461,7 @@ print([str(path) for path in disk.rglob(".ezpz-*")])
 """
 
 
+@pytest.mark.processes
 class TestReuse:
     """The version in place has compiled the same sources before."""
 

@@ -258,6 +258,7 @@ def relocated_tool(tool: conda.Package, source: Path, destination: Path) -> subp
     return subprocess.run([destination / "bin" / "labtool"], capture_output=True, text=True)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["d", "a much/longer name than the one that it had at first", "x" * 60])
 def test_case_48_a_program_with_a_prefix_in_it_finds_its_data_elsewhere(
     tool: conda.Package, tmp_path: Path, name: str
@@ -267,6 +268,7 @@ def test_case_48_a_program_with_a_prefix_in_it_finds_its_data_elsewhere(
     assert done.stdout == f"found by the program\n{destination}/lib:{destination}/share:/usr/lib\n", done.stderr
 
 
+@pytest.mark.processes
 def test_case_49_a_program_has_room_for_the_placeholder_and_no_more(tool: conda.Package, tmp_path: Path) -> None:
     last = tmp_path / "a" / ("x" * (255 - len(bytes(tmp_path / "a" / "")) - 1))
     assert len(bytes(last)) == 255

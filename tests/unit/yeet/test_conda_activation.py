@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from ezpz.yeet.relocate.conda_activation import standalone_activation
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 PATH = "/usr/bin:/bin"
 LOG = {
@@ -81,7 +84,7 @@ def run(shell: Shell, folder: Path, script: str, root: bytes, **more: str | byte
     env |= {"ACTIVATE": root + b"/bin/activate" + suffix, **more}
     file = folder / "script"  # csh reads a line at a time
     file.write_text(f"{shell.strict}\n{script}")
-    done = subprocess.run([*shell.argv, str(file)], env=env, capture_output=True, timeout=30)
+    done = subprocess.run([*shell.argv, str(file)], env=env, capture_output=True, timeout=DEADLINE)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.split(b"---\n")
 

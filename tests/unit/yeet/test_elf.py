@@ -52,6 +52,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
+@pytest.mark.processes
 @needs_gcc
 @pytest.mark.parametrize("old", [True, False])
 def test_case_46_runpath_into_the_source_becomes_origin(source: Path, tmp_path: Path, *, old: bool) -> None:
@@ -70,6 +71,7 @@ def test_case_46_runpath_into_the_source_becomes_origin(source: Path, tmp_path: 
     assert output(moved(source, tmp_path / "destination", lambda _: after.data)) == "its own"
 
 
+@pytest.mark.processes
 @needs_gcc
 def test_case_46_a_python_with_a_shared_library_runs_from_another_place(tmp_path: Path) -> None:
     if not PYTHON.exists():
@@ -145,6 +147,7 @@ SHARES = {
 }
 
 
+@pytest.mark.processes
 @needs_gcc
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("hash_style", ["sysv", "gnu"])
@@ -189,6 +192,7 @@ def verdef(order: str, version: int) -> tuple[tuple[int, bytes]]:
     return ((0x6FFFFFFC, struct.pack(order + "4H4I", 1, 0, 1, 1, 0, 20, 0, version)),)
 
 
+@pytest.mark.processes
 @needs_gcc
 @pytest.mark.parametrize(
     "flags",
@@ -219,6 +223,7 @@ def test_case_08_a_program_finds_its_library_without_ld_library_path(
     assert add_run_path(after, ORIGIN) is None
 
 
+@pytest.mark.processes
 def test_case_08_a_program_keeps_the_run_path_that_it_has_behind_the_new_one(source: Path, tmp_path: Path) -> None:
     made = program(
         source / "bin/program", source / "lib/libhello.so.1", "-Wl,--build-id=none", "-Wl,-rpath,/nowhere/of/its/own"
@@ -278,6 +283,7 @@ def test_case_08_a_run_path_longer_than_the_build_id_is_not_added() -> None:
     assert add_run_path(made_up(), b"x" * 20) is None
 
 
+@pytest.mark.processes
 @needs_gcc
 def test_case_08_ld_library_path_does_not_override_a_preferred_run_path(source: Path, tmp_path: Path) -> None:
     library(tmp_path / "shared/libhello.so.1", "the shared one")
@@ -378,6 +384,7 @@ def test_damaged_files_are_never_an_error_and_keep_their_length(data: bytes) -> 
     survives(data)
 
 
+@pytest.mark.processes
 @needs_gcc
 @given(st.data())
 def test_a_damaged_library_is_never_an_error_and_keeps_its_length(real: bytes, data: st.DataObject) -> None:

@@ -41,6 +41,7 @@ def run(folder: Path, shell: str, *, before: str = "", place: Path | None = None
     return {"ACTIVATED": activated, **{name: now[name] for name in now.keys() - given.keys() - {*OF_A_SHELL}}}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_case_30_caches_are_on_this_node(tmp_path: Path, shell: str) -> None:
     said = run(tmp_path, shell)
@@ -60,10 +61,12 @@ def test_case_30_the_docs_name_what_is_set() -> None:
     assert named == {name.decode() for name in CACHES}
 
 
+@pytest.mark.processes
 def test_case_30_a_second_time_it_is_the_same_folder(tmp_path: Path) -> None:
     assert run(tmp_path, "sh") == run(tmp_path, "sh")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_case_30_a_link_or_a_file_of_that_name_is_not_used(tmp_path: Path, shell: str) -> None:
     """In /tmp anybody could have made it."""
@@ -73,6 +76,7 @@ def test_case_30_a_link_or_a_file_of_that_name_is_not_used(tmp_path: Path, shell
     assert run(tmp_path, shell) == {"ACTIVATED": "yes"}
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_case_30_nor_one_of_another_user(tmp_path: Path) -> None:
     taken = tmp_path / f"ezpz-cache-{os.geteuid()}"

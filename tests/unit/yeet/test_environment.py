@@ -26,6 +26,7 @@ from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source import Kind
 from tests.contract.doors import interpreter
 from tests.unit.yeet.programs import made_up
+from tests.waiting import DEADLINE
 
 NEW = b"/tmp/env"
 MOVES = PrefixMap({b"/p/venv": NEW})
@@ -268,6 +269,7 @@ class TestExamine:
         assert (environment.interpreter, environment.base, environment.editables) == (None, None, ())
         assert environment.notices.paths == {"no-interpreter": [b"bin/python"]}
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("python", ["/no/such/python", "/bin/false", "/bin/true"])
     def test_one_whose_python_does_not_start_is_refused_unless_that_may_stay(self, tmp_path: Path, python: str) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n", "bin/activate": f"VIRTUAL_ENV={tmp_path}\n"})
@@ -279,6 +281,7 @@ class TestExamine:
         assert environment.interpreter is None
         assert environment.notices.counts == {"no-interpreter": 1}
 
+    @pytest.mark.processes
     def test_one_that_is_too_old_is_refused_unless_it_may_stay(self, tmp_path: Path) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"})
         (tmp_path / "bin").mkdir()
@@ -288,6 +291,7 @@ class TestExamine:
         environment = examine(root, Kind.VENV, (root,), Request(base="keep"), {})
         assert environment.notices.counts == {"no-interpreter": 1}
 
+    @pytest.mark.processes
     def test_one_of_another_architecture_may_stay(self, tmp_path: Path) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n", "bin/python": ""})
         (tmp_path / "bin" / "python").write_bytes(made_up(64, ">"))
@@ -296,6 +300,7 @@ class TestExamine:
             examine(root, Kind.VENV, (root,), Request(), {})
         assert examine(root, Kind.VENV, (root,), Request(base="keep"), {}).interpreter is None
 
+    @pytest.mark.processes
     def test_a_pyvenv_cfg_that_is_no_text_is_named(self, tmp_path: Path) -> None:
         root = written(tmp_path, {"bin/tool": "#!/bin/sh\n"})
         (tmp_path / "bin" / "python").symlink_to(interpreter("3.11"))
@@ -401,6 +406,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("venvs")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("version", VENV_VERSIONS)
 class TestRealVenvs:
     """What `python -m venv` of each version writes works from its new place."""
@@ -444,7 +450,9 @@ class TestRealVenvs:
         show = 'echo "$VIRTUAL_ENV"\npython -c "import sys; print(sys.prefix)"\ndeactivate\n'
         (tmp_path / "script").write_text(f"{source} '{moved}/bin/{script}'\n{show}")
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        done = subprocess.run([shell, tmp_path / "script"], capture_output=True, text=True, env=environment, timeout=60)
+        done = subprocess.run(
+            [shell, tmp_path / "script"], capture_output=True, text=True, env=environment, timeout=DEADLINE
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{moved}\n{moved}\n", "")
 
     def test_nothing_names_the_old_place(self, version: str, moved: Path) -> None:
@@ -462,7 +470,7 @@ class TestRealVenvs:
         assert settings["home"] == str(Path(interpreter(version)).parent)
 
     def test_its_scripts_run(self, version: str, moved: Path) -> None:
-        done = subprocess.run([moved / "bin" / "tool"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([moved / "bin" / "tool"], capture_output=True, text=True, timeout=DEADLINE)
         assert (done.stdout, done.stderr) == (f"{moved}\n", "")
 
 

@@ -56,12 +56,14 @@ class TestTheStateOfADestination:
         assert judged(tmp_path / "dst")["state"] == "absent"
         assert judged(tmp_path / "no" / "folder" / "dst")["state"] == "absent"
 
+    @pytest.mark.processes
     def test_as_it_was_published(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst")
         found = judged(tmp_path / "dst")
         assert (found["state"], found["why"], found["lock"], found["staging"]) == ("whole", "", None, [])
         assert found["receipt"]["version"] == receipt["version"]
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(
         ("script", "why"),
         [
@@ -79,11 +81,13 @@ class TestTheStateOfADestination:
         assert os.system(f"cd '{tmp_path}' && {script}") == 0
         assert (judged(tmp_path / "dst")["state"], judged(tmp_path / "dst")["why"]) == ("modified", why)
 
+    @pytest.mark.processes
     def test_a_quick_look_does_not_compare(self, tmp_path: Path) -> None:
         publish(tmp_path / "dst")
         (tmp_path / "dst" / "file").unlink()
         assert judged(tmp_path / "dst", quick=True)["state"] == "whole"
 
+    @pytest.mark.processes
     def test_a_manifest_that_is_not_the_receipts_is_no_proof(self, tmp_path: Path) -> None:
         publish(tmp_path / "dst")
         path = tmp_path / "dst" / os.fsdecode(RECEIPT)
@@ -92,6 +96,7 @@ class TestTheStateOfADestination:
         assert found["state"] == "modified"
         assert "manifest" in found["why"]
 
+    @pytest.mark.processes
     def test_what_is_not_ours(self, tmp_path: Path) -> None:
         dst = tmp_path / "dst"
         dst.mkdir()
@@ -105,6 +110,7 @@ class TestTheStateOfADestination:
         assert judged(tmp_path / "file")["why"] == "it is no directory"
         assert {judged(tmp_path / name)["state"] for name in ("dst", "moved", "link", "file")} == {"foreign"}
 
+    @pytest.mark.processes
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_what_is_somebody_elses(self, tmp_path: Path) -> None:
         publish(tmp_path / "dst")
@@ -151,6 +157,7 @@ class TestTheStateOfADestination:
 
 
 class TestWhatIsFound:
+    @pytest.mark.processes
     def test_versions_staging_and_locks_and_nothing_else(self, tmp_path: Path) -> None:
         publish(tmp_path / "version")
         publish(tmp_path / "moved")
@@ -164,6 +171,7 @@ class TestWhatIsFound:
         names = [os.path.basename(path) for path in estate.destinations_in(os.fsencode(tmp_path), nothing)]
         assert names == [b"locked", b"staged", b"version"]
 
+    @pytest.mark.processes
     def test_under_the_usual_places_and_those_that_are_told(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -205,6 +213,7 @@ class TestClearing:
         request = {"what": "clear", "dst": str(dst), "run": RUN, "version": version, "staging": list(staging)}
         return attend.answer(request, nothing)
 
+    @pytest.mark.processes
     def test_a_version_goes_whole_and_tells_what_it_freed(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst", "x" * 100_000)
         told = judged(tmp_path / "dst", weigh=True)["disk"]
@@ -212,6 +221,7 @@ class TestClearing:
         assert (done["removed"], list(tmp_path.iterdir())) == ([str(tmp_path / f".dst.ezpz-{RUN}")], [])
         assert done["freed"] == told >= 100_000
 
+    @pytest.mark.processes
     def test_read_only_folders_go_too(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst")
         (tmp_path / "dst" / "deep").mkdir()
@@ -221,6 +231,7 @@ class TestClearing:
         self.clear(tmp_path / "dst", receipt)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.processes
     def test_what_lies_behind_links_stays(self, tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "file").write_text("precious")
@@ -229,6 +240,7 @@ class TestClearing:
         self.clear(tmp_path / "dst", receipt)
         assert (tmp_path / "mine" / "file").read_text() == "precious"
 
+    @pytest.mark.processes
     def test_another_version_than_the_one_that_was_looked_at_stays(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst")
         publish(tmp_path / "dst", "newer", run="20261121-164754-252269f7")
@@ -237,6 +249,7 @@ class TestClearing:
         assert caught.value.code == "destination-not-ours"
         assert (tmp_path / "dst" / "file").read_text() == "newer"
 
+    @pytest.mark.processes
     def test_what_has_gone_or_is_no_longer_ours(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst")
         os.rename(tmp_path / "dst", tmp_path / "other")
@@ -250,6 +263,7 @@ class TestClearing:
             self.clear(tmp_path / "dst", receipt)
         assert sorted(os.listdir(tmp_path)) == ["dst", "other"]
 
+    @pytest.mark.processes
     def test_a_run_that_holds_the_lock_is_left_alone(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst")
         running = Landing(os.fsencode(tmp_path / "dst"), OLD_RUN)
@@ -290,6 +304,7 @@ class TestClearing:
             self.clear(tmp_path / "dst", staging=(OLD_RUN,))
         assert (tmp_path / "mine").exists()
 
+    @pytest.mark.processes
     def test_where_somebody_else_could_swap_things(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst")
         os.chmod(tmp_path, 0o777)
@@ -312,6 +327,7 @@ print(estate.holder(lock.path))
 """
 
 
+@pytest.mark.processes
 def test_who_holds_a_lock_where_devices_have_other_numbers_than_files(tmp_path: Path) -> None:
     done = on_btrfs(ON_BTRFS.replace("RUN", RUN), tmp_path / "disk")
     assert (done.stdout, done.stderr) == (f"None\n{RUN} True\nNone\n", "")

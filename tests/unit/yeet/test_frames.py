@@ -92,6 +92,7 @@ class TestCodecs:
             kind, packed = Codec().pack(data, wanted, 1)
             assert bytes(Codec().unpack(packed, kind, len(data))) == data
 
+    @pytest.mark.processes
     def test_the_library_and_the_program_understand_each_other(self) -> None:
         library, program = Library(), Program()
         data = b"the same " * 1000

@@ -51,6 +51,7 @@ def seen(place: Path | str, shell: str = "sh") -> dict[str, Any] | None:
     return receipt_in(lines[first : first + ANSWER])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("name", ["env", "an 'env'", '"$x" `y`', "-n", "\\n%s", "a*"])
 def test_an_untouched_version_is_seen_by_every_shell(tmp_path: Path, shell: str, name: str) -> None:
@@ -85,6 +86,7 @@ TOUCHED = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("what", TOUCHED)
 def test_nothing_is_seen_where_something_was_touched(tmp_path: Path, what: str) -> None:
     place = published(tmp_path / "env")
@@ -94,6 +96,7 @@ def test_nothing_is_seen_where_something_was_touched(tmp_path: Path, what: str) 
     assert seen(place) is None
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 @pytest.mark.parametrize("whose", ["", RECEIPT.decode(), ".."])
 def test_what_is_somebody_else_s_proves_nothing(tmp_path: Path, whose: str) -> None:
@@ -106,10 +109,12 @@ def test_a_name_that_no_line_can_hold_is_not_asked_for() -> None:
     assert question("/tmp/a\nb") == question("") == b""
 
 
+@pytest.mark.processes
 def test_what_is_not_there_has_no_listing(tmp_path: Path) -> None:
     assert listing.digest(os.fsencode(tmp_path / "gone"), lambda: None) == ""
 
 
+@pytest.mark.processes
 def test_a_find_that_fails_lists_never_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As busybox's does, which knows no -printf."""
     tool = tmp_path / "bin" / "find"
@@ -120,6 +125,7 @@ def test_a_find_that_fails_lists_never_the_same(tmp_path: Path, monkeypatch: pyt
     assert len({listing.digest(os.fsencode(tmp_path), lambda: None) for _ in range(3)}) == 3
 
 
+@pytest.mark.processes
 def test_a_listing_that_nobody_waits_for_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(Exception):
         pass

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import struct
 import subprocess
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,9 @@ from ezpz.errors import InterpreterBroken, LimitReached
 from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from ezpz.yeet.relocate.interpreter import probe, python_of, settings, with_settings
 from tests.contract.doors import INSTALLED, interpreter
+from tests.unit.processes import alive
 from tests.unit.yeet.programs import library, made_up, needs_gcc, program
+from tests.waiting import act_when, wait_until
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 CONFIGURATION = b"""\
@@ -95,6 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("asked")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("version", VERSIONS)
 def test_case_01_what_a_venv_of_each_version_says(folder: Path, version: str) -> None:
     base = os.path.realpath(interpreter(version))
@@ -129,6 +131,7 @@ class TestBroken:
             probe(os.fsencode(tmp_path / "python"))
         assert "load its module" in caught.value.hint
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(
         ("script", "message"),
         [
@@ -155,31 +158,40 @@ class TestBroken:
         assert caught.value.hint
         assert ("module load" in caught.value.hint) == ("libpython" in message)
 
+    @pytest.mark.processes
     def test_what_it_prints_besides_does_not_matter(self, tmp_path: Path) -> None:
         """As what a .pth file runs may do."""
         python = self._fake(tmp_path, f'echo hello; echo "{{}}"; printf ezpz:; exec {interpreter("3.11")} "$@"')
         assert probe(python).version.startswith("3.11.")
 
+    @pytest.mark.processes
     def test_it_is_stopped(self, tmp_path: Path) -> None:
-        cancel = CancelToken()
-        threading.Timer(0.2, cancel.cancel).start()
+        cancel, begun = CancelToken(), tmp_path / "begun"
+        watcher = act_when(begun.exists, cancel.cancel)
         with pytest.raises(Cancelled):
-            probe(self._fake(tmp_path, "sleep 60"), cancel)
+            probe(self._fake(tmp_path, f"touch {begun}; sleep 600"), cancel)
+        watcher.join()
 
+    @pytest.mark.processes
     def test_one_that_does_not_end_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ezpz.yeet.relocate.interpreter.ANSWER_WITHIN", 0.3)
         with pytest.raises(InterpreterBroken, match=r"bin/python' did not end within 0\.3 s") as caught:
-            probe(self._fake(tmp_path / "bin", "sleep 60"))
+            probe(self._fake(tmp_path / "bin", "sleep 600"))
         assert "--base keep" in caught.value.hint
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("apart", [False, True])
     def test_what_a_pth_file_leaves_running_is_not_waited_for(self, tmp_path: Path, *, apart: bool) -> None:
         subprocess.run([interpreter("3.11"), "-m", "venv", "--without-pip", str(tmp_path)], check=True)
-        left = f"import subprocess; subprocess.Popen(['sleep', '20'], start_new_session={apart})"
+        pid = tmp_path / "pid"
+        stays = ["sh", "-c", f"echo $$ > {pid}; exec sleep 600"]
+        left = f"import subprocess; subprocess.Popen({stays}, start_new_session={apart})"
         (tmp_path / "lib/python3.11/site-packages/x.pth").write_text(left + "\n")
-        began = time.monotonic()
         assert probe(os.fsencode(tmp_path / "bin" / "python")).version.startswith("3.11.")
-        assert time.monotonic() - began < 10
+        if apart:
+            running = int(wait_until(lambda: pid.exists() and pid.read_text().strip()))
+            assert alive(running)
+            os.kill(running, signal.SIGKILL)
 
     @pytest.mark.parametrize("what", ["a folder", "a file that is no program"])
     def test_one_that_may_not_be_executed(self, tmp_path: Path, what: str) -> None:
@@ -189,6 +201,7 @@ class TestBroken:
             probe(os.fsencode(python))
         assert "PATH" not in caught.value.hint
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(
         ("order", "machine", "name"),
         [("<", 183, "aarch64"), (">", 21, "ppc64"), ("<", 21, "ppc64"), ("<", 0xFFF0, "ELF machine 65520")],
@@ -205,6 +218,7 @@ class TestBroken:
         assert caught.value.message == told
         assert caught.value.hint
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("content", [b"", b"neither nor", b"\x7fELF", b"#!/no/such/shell\n"])
     def test_one_that_is_no_program_at_all(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "python").write_bytes(content)
@@ -223,6 +237,7 @@ class TestBroken:
         with pytest.raises(LimitReached, match="Resource temporarily unavailable"):
             probe(python)
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
     def test_one_that_is_too_old(self, version: str) -> None:
         python = next(iter(sorted(INSTALLED.glob(f"{version}.*/bin/python{version}"))), None)
@@ -241,6 +256,7 @@ class TestBroken:
         return os.fsencode(path)
 
 
+@pytest.mark.processes
 def test_the_users_settings_are_not_heard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise ImportError('taken')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -249,6 +265,7 @@ def test_the_users_settings_are_not_heard(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert probe(os.fsencode(interpreter("3.11"))).version.startswith("3.11.")
 
 
+@pytest.mark.processes
 @needs_gcc
 def test_it_finds_its_libraries_as_the_users_session_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By LD_LIBRARY_PATH, which a module of the system may have set."""

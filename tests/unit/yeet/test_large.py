@@ -179,6 +179,7 @@ class TestKinds:
         assert (new, outcome) == expected(b"bin/app.pyz", data, shorter)
         assert len(new) < len(data)
 
+    @pytest.mark.processes
     @needs_gcc
     @pytest.mark.parametrize("also", [b"", b"\0/p/venv/share\0"], ids=["alone", "and elsewhere"])
     def test_case_46_run_paths_are_edited_in_place(self, tmp_path: Path, also: bytes) -> None:
@@ -214,6 +215,7 @@ print(ledger.notices.counts, ledger.files, (resource.getrusage(resource.RUSAGE_S
 GIGABYTES = 3
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("strategy", ["direct", "cp"])
 @pytest.mark.parametrize("kind", ["database", "elf", "zip"])
 def test_case_43_a_huge_sparse_file_takes_little_memory_and_keeps_its_holes(

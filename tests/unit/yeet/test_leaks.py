@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +23,8 @@ from ezpz.yeet.agent.refusal import Refusal
 from ezpz.yeet.leak_report import Leak, LeakReport
 from ezpz.yeet.words import leaks_in_words
 from tests.contract.doors import Piped, interpreter
+from tests.unit.processes import alive
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,6 +74,7 @@ def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     return make(tmp_path)
 
 
+@pytest.mark.processes
 class TestWhole:
     """What is on this node's own disks is no leak."""
 
@@ -102,6 +103,7 @@ class TestWhole:
         assert env.leaks() == []
 
 
+@pytest.mark.processes
 class TestInterpreter:
     """A base interpreter on a shared filesystem is one leak, whatever is loaded from it."""
 
@@ -129,6 +131,7 @@ class TestInterpreter:
         assert env.found() == {("sysconfig", str(env.shared), 1)}
 
 
+@pytest.mark.processes
 class TestModules:
     """What is imported from elsewhere."""
 
@@ -172,6 +175,7 @@ class TestModules:
         assert env.found(PYTHONPATH=str(folder)) == {("PYTHONPATH", str(folder), 1)}
 
 
+@pytest.mark.processes
 class TestLibraries:
     """What the dynamic linker finds elsewhere."""
 
@@ -192,6 +196,7 @@ class TestLibraries:
         assert env.found() == {("library", str(env.shared), 1)}
 
 
+@pytest.mark.processes
 class TestCaches:
     """Where packages keep what they compile."""
 
@@ -238,6 +243,7 @@ class TestFilesystems:
         assert "--dst" in leak["remedy"]
 
 
+@pytest.mark.processes
 class TestBroken:
     """A Python that cannot tell is a refusal, and nothing of it is left."""
 
@@ -290,7 +296,9 @@ class TestBroken:
         monkeypatch.setattr(leaks, "WITHIN", 1.0)
         assert self.refusal(env).code == "timed-out"
         assert len(pids.read_text().split()) == 2
-        assert not [pid for pid in pids.read_text().split() if alive(int(pid))]
+        wait_until(
+            lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), "the end of all that it started"
+        )
 
     def test_one_that_nobody_waits_for_any_more(self, env: Environment) -> None:
         pids = self.hang(env)
@@ -301,7 +309,9 @@ class TestBroken:
 
         with pytest.raises(KeyboardInterrupt):
             leaks.find_leaks(os.fsencode(env.root), {"known": [], "environ": {}}, going_on)
-        assert not [pid for pid in pids.read_text().split() if alive(int(pid))]
+        wait_until(
+            lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), "the end of all that it started"
+        )
 
     def test_what_it_leaves_running_is_ended(self, env: Environment) -> None:
         program = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"
@@ -315,7 +325,7 @@ class TestBroken:
                 cwd=os.fsencode(env.root),
             )
         )
-        assert not alive(pid)
+        wait_until(lambda: not alive(pid), "the end of what it left")
 
     def hang(self, env: Environment) -> Path:
         """Make its Python hang at the start, with a child, and write both their numbers into a file."""
@@ -329,19 +339,7 @@ class TestBroken:
         return pids
 
 
-def alive(pid: int) -> bool:
-    """Whether it still runs a moment later: what is killed is waited for by init, in its own time."""
-    for _ in range(50):
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return False
-        except OSError:
-            return False
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGKILL)
-    return True
-
-
+@pytest.mark.processes
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_of_any_python_answers_and_gives_up_when_nobody_listens(env: Environment, name: str) -> None:
     agent = Piped(interpreter(name))
@@ -351,10 +349,9 @@ def test_an_agent_of_any_python_answers_and_gives_up_when_nobody_listens(env: En
     assert answer["python"] == sys.version.split()[0]
     pids = TestBroken().hang(env)
     agent.send("leaks", **request, environ={})
-    while not (pids.exists() and len(pids.read_text().split()) == 2):
-        time.sleep(0.02)
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
     assert agent.hang_up() == 0
-    assert not [pid for pid in pids.read_text().split() if alive(int(pid))]
+    wait_until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), "the end of all of it")
     agent.close()
 
 

@@ -35,6 +35,7 @@ def agree(made: Path, tmp_path: Path, library_path: Path | None = None) -> set[b
     return {each.path for each in result.libraries}
 
 
+@pytest.mark.processes
 @needs_gcc
 @pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize("override", [True, False])
@@ -53,6 +54,7 @@ def test_case_08_libraries_are_those_that_ld_so_loads(tmp_path: Path, *, old: bo
     assert agree(made, tmp_path, other) == agree(tmp_path / "link", tmp_path, other) == expected
 
 
+@pytest.mark.processes
 @needs_gcc
 @pytest.mark.parametrize("old", [True, False])
 def test_case_08_an_rpath_serves_the_libraries_of_libraries_and_a_runpath_does_not(
@@ -69,6 +71,7 @@ def test_case_08_an_rpath_serves_the_libraries_of_libraries_and_a_runpath_does_n
         assert closure([bytes(made)]).missing == ((b"libdeep.so", bytes(middle)),)
 
 
+@pytest.mark.processes
 @needs_gcc
 def test_case_08_the_origin_of_a_library_behind_a_link_is_where_the_link_is(tmp_path: Path) -> None:
     deep = compile_c(tmp_path / "lib/libdeep.so", "int deep;", "-shared", "-fPIC", "-Wl,-soname,libdeep.so")
@@ -196,6 +199,7 @@ def test_a_library_that_is_needed_by_its_path(tmp_path: Path) -> None:
     assert result.missing == ((b"relative/libx.so", asks),)
 
 
+@pytest.mark.processes
 @needs_gcc
 def test_a_module_finds_what_its_program_has_loaded_or_has_an_rpath_for(tmp_path: Path) -> None:
     one = library(tmp_path / "lib/libhello.so.1", "hello")
@@ -227,6 +231,7 @@ def test_system_directories_are_those_of_ld_so_conf_and_the_defaults(tmp_path: P
     assert bytes(tmp_path / "four") not in found
 
 
+@pytest.mark.processes
 @needs_gcc
 def test_a_library_is_known_by_its_own_name_too(tmp_path: Path) -> None:
     one = library(tmp_path / "lib/libhello.so.1", "hello")

@@ -180,6 +180,7 @@ class TestContent:
         with pytest.raises(PrefixTooLong, match="prefix too long by 8 bytes in bin/tool"):
             conda.content(b"bin/tool", b"\0/p/venv/lib\0x")
 
+    @pytest.mark.processes
     @needs_gcc
     def test_case_46_a_run_path_becomes_relative(self, tmp_path: Path) -> None:
         data = library(tmp_path / "x.so", "x", *run_path("/p/venv/lib/x.libs:/usr/lib")).read_bytes()

@@ -49,6 +49,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestCounts:
     """What find(1) finds, and nothing else."""
 
+    @pytest.mark.processes
     def test_every_entry_once_parents_first(self, nasty: Path) -> None:
         before = photograph(nasty)
         found = [entry.path for entry in entries(scan(os.fsencode(nasty)))]
@@ -60,6 +61,7 @@ class TestCounts:
             seen.add(path)
         assert photograph(nasty) == before
 
+    @pytest.mark.processes
     def test_totals(self, nasty: Path) -> None:
         scanned = scan(os.fsencode(nasty))
         assert scanned.directories == len(find(nasty, "-type", "d"))
@@ -355,6 +357,7 @@ class TestExclusion:
         assert not exclusion.matches(name + b"x")
         assert not exclusion.matches(name + b"/another-name")
 
+    @pytest.mark.processes
     def test_a_folder_takes_along_what_is_below(self, nasty: Path) -> None:
         scanned = scan(os.fsencode(nasty), exclude=("deep", "__pycache__", "/links/directory"))
         found = {entry.path for entry in entries(scanned)}
@@ -411,6 +414,7 @@ class TestFailures:
         assert "--exclude" in caught.value.hint
         assert scan(top, exclude=("d/d/d",)).directories == 2
 
+    @pytest.mark.processes
     def test_case_40_the_first_ten_are_named_and_the_others_counted(self, tmp_path: Path) -> None:
         for number in range(13):
             (tmp_path / f"f{number:02}").touch(mode=0)
@@ -424,6 +428,7 @@ class TestFailures:
         assert refused.endswith(" and 3 more: Permission denied")
         assert skipped == "{'unreadable': 13}"
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("mode", [0o000, 0o444], ids=["closed", "no search"])
     def test_a_folder_that_may_not_be_read(self, tmp_path: Path, mode: int) -> None:
         for number in range(20):
@@ -461,6 +466,7 @@ class TestFailures:
         (tmp_path / "link").symlink_to("closed00")
         return tmp_path
 
+    @pytest.mark.processes
     def test_case_40_the_first_ten_that_may_not_be_read_are_named_and_counted(self, closed: Path) -> None:
         done = powerless(self.UNREADABLE, closed)
         assert done.stderr == ""
@@ -473,11 +479,13 @@ class TestFailures:
         assert "and 3 more" in message
         assert "--skip-unreadable" in hint
 
+    @pytest.mark.processes
     def test_case_40_or_left_out_when_that_is_asked_for(self, closed: Path) -> None:
         done = powerless(self.UNREADABLE, closed, "skip")
         kept = [b"link", b"open", b"owner"]
         assert (done.stdout, done.stderr) == (f"{kept} ['unreadable'] {{'unreadable': 13}} 10\n", "")
 
+    @pytest.mark.processes
     def test_case_40_who_may_read_all_is_told_nothing(self, closed: Path, tmp_path: Path) -> None:
         """By a capability as by being root, whatever the modes say."""
         (tmp_path / "own").mkdir()
@@ -523,6 +531,7 @@ class TestThreads:
                 (tmp_path / "wide" / str(folder) / str(number)).touch()
         return tmp_path / "wide"
 
+    @pytest.mark.processes
     def test_a_slow_filesystem_is_asked_by_many(self, wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             settings = slowfs(wide, 2000)
@@ -563,6 +572,7 @@ scanned.close()
 """
 
 
+@pytest.mark.processes
 def test_the_entries_of_a_huge_source_are_not_kept_in_memory() -> None:
     done = run_code(MEMORY)
     assert done.stderr == ""

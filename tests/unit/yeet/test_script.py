@@ -141,6 +141,7 @@ def test_case_13_every_way_to_quote(old: bytes, quoted: bytes) -> None:
     assert rewritten(EXEC % quoted + BODY, PrefixMap({old: NEW})) == (b"#!/tmp/venv/bin/python3\n" + BODY, 1)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
 @pytest.mark.parametrize("header", [b"#!/p/venv/bin/python3 -E\n", EXEC % b"'/p/venv/bin/python3' -E"])
 def test_case_14_a_script_runs_wherever_it_goes(tmp_path: Path, folder: str, header: bytes) -> None:
@@ -154,6 +155,7 @@ def test_case_14_a_script_runs_wherever_it_goes(tmp_path: Path, folder: str, hea
     assert rewritten(moved, PrefixMap({OLD: prefix})) == (moved, 0)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", ["dash", "bash", "zsh", "ksh"])
 @pytest.mark.parametrize("folder", [FOLDERS["marks"], FOLDERS["not utf-8"]])
 def test_case_14_the_exec_form_in_every_sh(tmp_path: Path, folder: str, shell: str) -> None:
@@ -182,6 +184,7 @@ def test_case_14_an_interpreter_that_is_not_python_is_found_by_name(new: bytes) 
     assert rewritten(b"#!/p/venv/bin/perl -w\n", moves) == (b"#!/usr/bin/env -S perl -w\n", 1)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("folder", ["long", "spaced", "accented", "accented without blanks", "plain"])
 @pytest.mark.parametrize("coding", [b"latin-1", b"utf-8", b"euc-jp"])
 @pytest.mark.parametrize("exec_first", [False, True])
@@ -226,6 +229,7 @@ def test_the_rest_of_a_script_follows_and_nothing_is_replaced_twice() -> None:
     assert rewrite_text(b"x.txt", b"no header: /p/x", inner) == (b"no header: /p/venv/x", 1)
 
 
+@pytest.mark.processes
 def test_case_17_a_wrapper_under_the_old_prefix_runs(tmp_path: Path) -> None:
     prefix = environment(tmp_path / FOLDERS["marks"].replace("\n", ""))
     text = b'#!/bin/sh\nX=/p/venv/lib:$X\nexec /p/venv/bin/python3 "/p/venv/bin/tell.py" \'/p/venv\'/x "$X" "$@"\n'
@@ -260,6 +264,7 @@ def archive(tmp_path: Path, header: bytes) -> bytes:
     return (tmp_path / "app.pyz").read_bytes()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
 @pytest.mark.parametrize("old", ["p", "a very " * 30, "longer than the new one" * 10])
 def test_case_25_a_zipapp_gets_a_new_header_and_still_runs(tmp_path: Path, folder: str, old: str) -> None:
@@ -273,6 +278,7 @@ def test_case_25_a_zipapp_gets_a_new_header_and_still_runs(tmp_path: Path, folde
     assert run(script, moved) == expected(prefix, script, ignores=1)
 
 
+@pytest.mark.processes
 def test_case_25_a_shorter_header_is_filled_up_with_blanks_that_the_kernel_drops(tmp_path: Path) -> None:
     prefix = environment(tmp_path / "v")
     data = archive(tmp_path, b"#!" + prefix + b"/and/some/more/that/makes/it/longer/bin/python3 -E\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.yeet.fanout.stream.shape import (
@@ -40,12 +40,10 @@ class TestTree:
     def test_two_children_each(self) -> None:
         assert [parent_of(index, 2) for index in range(8)] == [-1, -1, 0, 0, 1, 1, 2, 2]
 
-    @settings(deadline=None)
     @given(st.integers(0, 3000), WIDTHS)
     def test_a_parent_comes_before_its_children(self, index: int, width: int) -> None:
         assert -1 <= parent_of(index, width) < index
 
-    @settings(deadline=None)
     @given(st.integers(1, 600), WIDTHS)
     def test_nobody_has_more_children_than_the_width_and_all_but_one_of_the_parents_have_as_many(
         self, count: int, width: int
@@ -54,7 +52,6 @@ class TestTree:
         assert max(children.values()) <= width
         assert sum(served < width for served in children.values()) <= 1
 
-    @settings(deadline=None)
     @given(st.integers(0, 1500), WIDTHS)
     def test_its_depth_is_counted_right(self, count: int, width: int) -> None:
         assert depth(count, width) == max(levels(count, width), default=0)
@@ -73,7 +70,6 @@ class TestStart:
     def test_the_launching_host_starts_the_first_and_each_of_them_as_many(self) -> None:
         assert [starter_of(index, 3) for index in range(12)] == [-1, -1, -1, 0, 0, 0, 1, 1, 1, 2, 2, 2]
 
-    @settings(deadline=None)
     @given(st.integers(1, 3000), st.integers(1, 128))
     def test_nobody_starts_more_than_the_fan_nor_before_it_is_up(self, count: int, fan: int) -> None:
         starters = [starter_of(index, fan) for index in range(count)]
@@ -110,7 +106,6 @@ class TestChoice:
         assert choose_shape(count, Rates()).width == 1
         assert choose_shape(count, Rates()).seconds == pytest.approx(8, abs=0.1)
 
-    @settings(deadline=None)
     @given(st.integers(0, 5000), st.floats(1e5, 1e11), st.floats(1, 1e13))
     def test_no_other_width_would_be_quicker(self, count: int, rate: float, size: float) -> None:
         rates = Rates(rate=rate, size=size)

@@ -43,6 +43,7 @@ printf '%s\\n' $v $w $x
 SHELLS = {"sh": "sh", "bash": "sh", "zsh": "sh", "csh": "csh", "fish": "fish"}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("shell", SHELLS)
 def test_case_18_every_shell_reads_the_new_place(tmp_path: Path, shell: str, place: str) -> None:

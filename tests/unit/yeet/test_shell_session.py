@@ -15,9 +15,12 @@ import pytest
 from ezpz.cluster.model import Node
 from ezpz.yeet.agent.tree import FAILED_NODES
 from ezpz.yeet.shell import LOOP, ShellSession
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 SHELLS = ("sh", "bash", "zsh", "fish", "csh", "tcsh")
 
@@ -57,7 +60,7 @@ def test_staging_goes_when_it_is_told_to_end(tmp_path: Path, number: signal.Sign
         running.stdin.flush()
         assert running.stdout.readline() == "EZPZ-SHELL 0\n"
         running.send_signal(number)
-        running.wait(10)
+        running.wait(DEADLINE)
     assert list(tmp_path.iterdir()) == []
 
 

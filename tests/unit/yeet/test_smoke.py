@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ezpz.yeet.agent.cancel import Cancelled
 from ezpz.yeet.agent.refusal import Refusal
 from tests.contract.doors import SYSTEM, Piped, Refused, interpreter
 from tests.contract.support import photograph
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,11 +74,13 @@ def runs(pid: str) -> bool:
 class TestFindings:
     """What it says is compared with what it should say."""
 
+    @pytest.mark.processes
     def test_all_is_well(self, tree: Path) -> None:
         saying(tree)
         trial(tree, version="3.11.7 (main)", base="/usr", imports=["ssl"])
         trial(tree)
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(
         ("facts", "expected", "why"),
         [
@@ -96,6 +98,7 @@ class TestFindings:
         saying(tree, **facts)
         assert refusal(tree, **expected) == f"the environment does not work there: 'bin/python3': {why}"
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(
         ("script", "why"),
         [
@@ -121,6 +124,7 @@ class TestFindings:
         assert (caught.value.code, caught.value.message) == ("smoke-failed", said)
         assert "--base embed" in caught.value.hint
 
+    @pytest.mark.processes
     def test_one_that_hangs_is_ended_with_all_that_it_started(
         self, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -128,11 +132,9 @@ class TestFindings:
         python(tree, f"sleep 60 & echo $! > {tree.parent}/pid; sleep 60")
         assert "did not end within 0.5 s" in refusal(tree)
         pid = (tree.parent / "pid").read_text().strip()
-        deadline = time.monotonic() + 10  # the kernel ends it when it gets to it
-        while runs(pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not runs(pid)
+        wait_until(lambda: not runs(pid), "the end of what it started")
 
+    @pytest.mark.processes
     def test_it_is_given_up_when_nobody_waits_for_it(self, tree: Path) -> None:
         def gone() -> None:
             raise Cancelled
@@ -145,6 +147,7 @@ class TestFindings:
 class TestTraces:
     """What was verified stays as it is, and the python is told nothing by this user."""
 
+    @pytest.mark.processes
     def test_the_tree_is_as_before(self, tree: Path) -> None:
         (tree / "pyvenv.cfg").write_bytes(b"home = %b/.python/bin\n" % DESTINATION)
         (tree / ".python" / "bin").mkdir(parents=True)
@@ -170,6 +173,7 @@ class TestTraces:
         with smoke.standing_in(os.fsencode(tree), (DESTINATION,)) as root:
             assert root == os.fsencode(tree)
 
+    @pytest.mark.processes
     def test_variables_of_this_user_are_not_its(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH"):
             monkeypatch.setenv(name, "/somewhere")
@@ -185,9 +189,11 @@ class TestHasPython:
         request = {"executable": str(executable), "prefix": str(prefix), "version": version}
         return smoke.has_python(request, nothing)
 
+    @pytest.mark.processes
     def test_case_07_the_same(self) -> None:
         assert self.ask(Path(sys.executable), Path(sys.base_prefix), sys.version) == {"same": True, "why": ""}
 
+    @pytest.mark.processes
     def test_case_07_another_build(self) -> None:
         found = self.ask(Path(sys.executable), Path(sys.base_prefix), "3.11.7 (another)")
         assert found == {"same": False, "why": f"'{sys.executable}' is '{sys.version}'"}
@@ -198,6 +204,7 @@ class TestHasPython:
         found = self.ask(Path(sys.executable), tmp_path / "prefix", sys.version)
         assert found == {"same": False, "why": f"'{tmp_path}/prefix' is not there"}
 
+    @pytest.mark.processes
     def test_case_07_one_that_does_not_start(self, tree: Path) -> None:
         python(tree, "exit 1")
         found = self.ask(tree / "bin" / "python3", tree, sys.version)
@@ -221,6 +228,7 @@ def agent(request: pytest.FixtureRequest) -> Iterator[Piped]:
     door.close()
 
 
+@pytest.mark.processes
 class TestAgent:
     """It does the same on a node, by whatever Python is there."""
 

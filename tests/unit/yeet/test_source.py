@@ -159,6 +159,7 @@ class TestErrors:
             inspect(name)
         assert caught.value.message.isprintable()
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(("kind", "mode"), [("env", 0o000), ("env", 0o400), ("env", 0o100), ("env.tar.gz", 0o000)])
     def test_what_may_not_be_read(self, tmp_path: Path, kind: str, mode: int) -> None:
         folder(tmp_path / "env")

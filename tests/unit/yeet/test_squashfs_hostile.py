@@ -76,6 +76,7 @@ NAMES = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_a_name_that_would_land_elsewhere_is_refused(bench: Bench, source: Path, kind: str, name: bytes) -> None:
@@ -96,6 +97,7 @@ def test_a_name_that_would_land_elsewhere_is_refused(bench: Bench, source: Path,
     assert {name for name in set(os.listdir("/tmp")) - before if "ezpz-absolute" in name} == set()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("target", [UP, "/"])
 def test_a_link_and_a_folder_of_one_name_lead_nowhere(bench: Bench, source: Path, target: str) -> None:
     """What was CVE-2021-41072: the link is made first, and what is in the folder goes through it."""
@@ -108,6 +110,7 @@ def test_a_link_and_a_folder_of_one_name_lead_nowhere(bench: Bench, source: Path
     assert not os.path.lexists("/ezpz-through")
 
 
+@pytest.mark.processes
 def test_links_may_point_anywhere(bench: Bench, source: Path) -> None:
     (source / "up").symlink_to(UP)
     (source / "python").symlink_to("/usr/bin/python3")
@@ -127,6 +130,7 @@ SPECIALS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("special", SPECIALS.values(), ids=SPECIALS)
 def test_devices_and_the_like_are_refused_before_anything_is_unpacked(bench: Bench, source: Path, special: str) -> None:
     (source / "folder" / "deep").mkdir(parents=True)
@@ -136,6 +140,7 @@ def test_devices_and_the_like_are_refused_before_anything_is_unpacked(bench: Ben
     assert names(bench.staging) == []
 
 
+@pytest.mark.processes
 class TestDefused:
     """What is no reason to refuse, and not carried."""
 
@@ -208,6 +213,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return image(folder)
 
 
+@pytest.mark.processes
 class TestDamage:
     """What is damaged is called damaged, or is what it was."""
 
@@ -265,6 +271,7 @@ class TestDamage:
             bench.unpack(image(source))
 
 
+@pytest.mark.processes
 class TestBombs:
     """A few bytes that would be very many."""
 
@@ -304,12 +311,14 @@ class TestBombs:
             tracemalloc.stop()
 
 
+@pytest.mark.processes
 def test_it_stops(bench: Bench, sound: bytes) -> None:
     bench.cancel.cancel()
     with pytest.raises(Cancelled):
         bench.unpack(sound)
 
 
+@pytest.mark.processes
 def test_every_refusal_says_which_archive_and_what_to_do(bench: Bench, sound: bytes, source: Path) -> None:
     (source / "x").write_text("x")
     refusals: list[Callable[[], bytes]] = [lambda: sound[:500], lambda: image(source, "-p", "null c 666 0 0 1 3")]

@@ -342,6 +342,7 @@ class TestOddButSound:
         assert sum(len(files) for _, _, files in os.walk(staging)) == count
         assert bench.moved == count
 
+    @pytest.mark.processes
     def test_sparse_files(self, bench: Tars) -> None:
         source = bench.root / "source"
         source.mkdir()

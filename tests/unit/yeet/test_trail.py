@@ -26,7 +26,8 @@ from ezpz.yeet.relocate.ledger import Ledger
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.scan import Scan
 from ezpz.yeet.trail import Trail
-from tests.contract.node import SECRET, Node, facts, until
+from tests.contract.node import SECRET, Node, facts
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,7 +151,7 @@ def test_it_arrives_while_it_is_unpacked(way: Way) -> None:
     landed: list[int] = []
 
     def change(_: Path) -> tuple[bytes, ...]:
-        until(lambda: len(list(way.node.root.iterdir())) >= 30)
+        wait_until(lambda: len(list(way.node.root.iterdir())) >= 30)
         landed.append(way.feed.ring.next)
         return ()
 
@@ -238,7 +239,7 @@ MEMBERS = st.lists(
 
 
 @given(MEMBERS, st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=min(60, settings().max_examples))
 def test_whatever_an_archive_holds_a_node_ends_with_what_staging_has(
     members: list[tuple[str, str, str]],
     changes: bool,  # noqa: FBT001 - drawn
