@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 from bench import scale
 from bench.fluid import ROOT, Clock, Fluid, World
-from ezpz.yeet.fanout.stream.course import Action, Course, GiveUp, Serve, State
-from ezpz.yeet.fanout.stream.shape import Rates, choose_shape, starter_of
+from ezpz.remote.startup import starter_of
+from ezpz.yeet.engines.stream.node_state import Action, GiveUp, NodePhase, Serve
+from ezpz.yeet.engines.stream.topology import NetworkModel, choose_shape
+from ezpz.yeet.engines.stream.tree_scheduler import TreeScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,10 +65,12 @@ class Simulation:
     def __init__(self, world: World) -> None:
         self.world = world
         self.rng = random.Random(world.seed)
-        rates = Rates(rate=world.rate, hop=world.hop, chunk=world.chunk, size=world.size, start=world.start)
+        rates = NetworkModel(rate=world.rate, hop=world.hop, chunk=world.chunk, size=world.size, start=world.start)
         self.shape = choose_shape(world.nodes, rates)  # that some nodes will die it does not know
         nodes = tuple(range(world.nodes))
-        self.course: Course[int] = Course(ROOT, nodes, self.shape.width, random.Random(world.seed), wire=world.rate)
+        self.course: TreeScheduler[int] = TreeScheduler(
+            ROOT, nodes, self.shape.width, random.Random(world.seed), wire=world.rate
+        )
         self.clock = Clock()
         self.fluid = Fluid(world, self.clock, self._full)
         self.missing = set(nodes)
@@ -176,7 +180,7 @@ class Simulation:
             else:
                 host = self.fluid.hosts[action.child]
                 well = not (host.dead or host.hung)
-                self.parkings += well and self.course.members[action.child].state is State.PARKED
+                self.parkings += well and self.course.members[action.child].state is NodePhase.PARKED
 
     def _end(self, child: int) -> None:
         self.serial[child] += 1

@@ -130,7 +130,7 @@ class TestOldModulePath:
         assert yeet_env.main([str(source), "--dry-run", "--hosts", "localhost", "--dst", str(tmp_path / "there")]) == 0
 
     def test_pick_source(self) -> None:
-        from ezpz.utils.yeet_env import pick_source
+        from ezpz.yeet.engines.copy_tree import pick_source
 
         assert callable(pick_source)
 

@@ -731,10 +731,10 @@ class TestOldModule:
         assert capsys.readouterr().err
 
     def test_pick_source_is_the_one_of_the_engine(self) -> None:
-        from ezpz.utils.yeet_env import pick_source
-        from ezpz.yeet.fanout import sources
+        from ezpz.yeet.engines import copy_tree
+        from ezpz.yeet.engines.copy_tree import pick_source
 
-        assert pick_source is sources.pick_source
+        assert pick_source is copy_tree.pick_source
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])

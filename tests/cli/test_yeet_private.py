@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.copy.base import STRATEGIES
+from ezpz.yeet.strategies.base import STRATEGIES
 from tests.cli.support import ezpz
 
 if TYPE_CHECKING:

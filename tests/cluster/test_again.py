@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from ezpz.yeet.agent.manifest import BLOCK
-from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.fanout.base import ENGINES
+from ezpz.agent.common.layout import OWN_FILES
+from ezpz.agent.common.manifest import BLOCK
+from ezpz.yeet.engines.base import ENGINES
 from tests.cluster.conftest import Job
 from tests.contract.node import facts
 from tests.lab.compare import compare_trees

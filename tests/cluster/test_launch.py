@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.launch.rendezvous import PORTS
+from ezpz.launch.plan.rendezvous import PORTS
 from tests.cluster.conftest import CACHE
 from tests.conftest import clean_environment
 from tests.lab import make_lab

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.yeet.agent import tree
-from tests.unit.yeet.test_removal import make_deep
+from ezpz.agent.common import tree
+from tests.unit.agent.destination.test_removal import make_deep
 
 if TYPE_CHECKING:
     from pathlib import Path

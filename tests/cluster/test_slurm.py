@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent.tree import OWN_FILES
+from ezpz.agent.common.layout import OWN_FILES
 from tests.conftest import clean_environment
 from tests.lab import make_lab
 from tests.lab.compare import compare_trees

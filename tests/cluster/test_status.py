@@ -157,11 +157,11 @@ def test_a_run_that_was_killed_leaves_a_partial_one(job: Job, data: Path) -> Non
 
 @pytest.mark.parametrize("shell", ["/bin/csh", "/usr/bin/fish", "/bin/dash"])
 def test_every_login_shell_starts_what_answers(job: Job, shell: str) -> None:
-    from ezpz.yeet.asking import quick_bootstrap
+    from ezpz.remote.bootstrap import query_command
 
     if not os.path.exists(shell):
         pytest.skip(f"no {shell} here")
-    done = subprocess.run([shell, "-c", quick_bootstrap()], input=b"0\n", capture_output=True)
+    done = subprocess.run([shell, "-c", query_command()], input=b"0\n", capture_output=True)
     assert b"python3: not found" in done.stderr  # as no python can run an empty program
 
 
@@ -180,7 +180,7 @@ def test_very_many_nodes_are_reached_through_a_tree_of_agents(job: Job, data: Pa
     job.report(data)
     arguments = ["yeet", "status", "--verify", "--hostfile", str(job.hostfile)]
     code = (
-        "from ezpz.yeet import asking; from ezpz.yeet.fanout.stream import startup; from ezpz.cli.app import main; "
+        "from ezpz.yeet import asking; from ezpz.yeet.engines.stream import startup; from ezpz.cli.app import main; "
         f"asking.MANY = 1; startup.FAN = 1; main({arguments!r})"
     )
     done = job.lab.run("n000", [sys.executable, "-c", code], env=clean_environment(), check=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent import frames
+from ezpz.agent.stream import frames
 from tests.conftest import clean_environment
 from tests.lab.environments import make_tree
 from tests.waiting import DEADLINE, wait_until

@@ -11,12 +11,12 @@ import json
 import secrets
 import sys
 
-from ezpz.cluster.model import Node
+from ezpz.cluster.allocation import Node
 from ezpz.errors import EzpzError
+from ezpz.remote.limits import connection_limit
+from ezpz.remote.session import AgentSession
+from ezpz.remote.startup import ListenRequest, SshStartup
 from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
-from ezpz.yeet.fanout.machine import handshakes
-from ezpz.yeet.fanout.stream.startup import Invitation, SshStartup
-from ezpz.yeet.session import Session
 
 STALL = 10.0  # seconds
 ANSWER_WITHIN = 20.0  # seconds
@@ -24,11 +24,11 @@ ANSWER_WITHIN = 20.0  # seconds
 
 async def main(fan: int, names: list[str]) -> None:
     nodes = tuple(Node(name, address=name, given=name) for name in names)
-    startup = SshStartup(Invitation(secrets.token_bytes(32), "this host", STALL), handshakes(), fan)
+    startup = SshStartup(ListenRequest(secrets.token_bytes(32), "this host", STALL), connection_limit(), fan)
     found = await startup.open(nodes)
-    sessions = [session for session in found.values() if isinstance(session, Session)]
+    sessions = [session for session in found.values() if isinstance(session, AgentSession)]
     came = {
-        node.given: type(result.line).__name__ if isinstance(result, Session) else result.code
+        node.given: type(result.line).__name__ if isinstance(result, AgentSession) else result.code
         for node, result in found.items()
     }
     tell({"came": came, "where": {node.given: where for node, where in startup.where.items()}})
@@ -40,7 +40,7 @@ async def main(fan: int, names: list[str]) -> None:
     tell({"closed": True})
 
 
-async def _answers(session: Session) -> bool:
+async def _answers(session: AgentSession) -> bool:
     try:
         return await session.ask("ping", timeout=ANSWER_WITHIN) == {}
     except EzpzError:

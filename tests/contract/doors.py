@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from ezpz.yeet.agent.landing import Landing
-from ezpz.yeet.agent.refusal import Refusal, from_os_error
-from ezpz.yeet.agent.serve import READY
-from ezpz.yeet.session import BOOTSTRAP, bundle
+from ezpz.agent.common.errors import AgentError, from_os_error
+from ezpz.agent.destination.deployment import Deployment
+from ezpz.agent.server import READY
+from ezpz.remote.bootstrap import BOOTSTRAP, bundle
 from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
@@ -53,16 +53,16 @@ class Imported:
     """The launching host's own."""
 
     def __init__(self) -> None:
-        self._landing: Landing | None = None
+        self._landing: Deployment | None = None
 
     @property
-    def landing(self) -> Landing:
+    def landing(self) -> Deployment:
         assert self._landing is not None, "nothing was prepared"
         return self._landing
 
     def prepare(self, **request: Any) -> dict[str, Any]:
         with _refusing():
-            self._landing = Landing(os.fsencode(request["dst"]), request["run"])
+            self._landing = Deployment(os.fsencode(request["dst"]), request["run"])
             return self.landing.prepare(request)
 
     def same(self, **made_of: Any) -> bool:
@@ -90,7 +90,7 @@ class _refusing(contextlib.AbstractContextManager[None]):  # noqa: N801 - used a
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             error = from_os_error(error, "failed")
-        if isinstance(error, Refusal):
+        if isinstance(error, AgentError):
             raise Refused(error.code, error.message, error.hint) from error
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.agent import frames
-from ezpz.yeet.agent.codec import Codec
-from ezpz.yeet.agent.link import Listener
-from ezpz.yeet.agent.log import Log
-from ezpz.yeet.agent.relay import Downstream, Upstream
-from ezpz.yeet.agent.ring import Ring
-from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.agent.writer import Writer
+from ezpz.agent.common.layout import OWN_FILES
+from ezpz.agent.stream import frames
+from ezpz.agent.stream.chunk_buffer import ChunkBuffer
+from ezpz.agent.stream.chunk_index import ChunkIndex
+from ezpz.agent.stream.codec import Codec
+from ezpz.agent.stream.connection import Listener
+from ezpz.agent.stream.relay import Downstream, Upstream
+from ezpz.agent.stream.tree_writer import TreeWriter
 from tests.contract.support import photograph
 from tests.waiting import wait_until
 
@@ -35,9 +35,9 @@ class Node:
         self.events: list[dict[str, Any]] = []
         self.failures: list[BaseException] = []
         file = os.open(folder / "log", os.O_RDWR | os.O_CREAT)
-        self.log = Log(file, Codec(), KEY, self.read)
-        self.ring = Ring(self.log.again)
-        self.writer = Writer(
+        self.log = ChunkIndex(file, Codec(), KEY, self.read)
+        self.ring = ChunkBuffer(self.log.again)
+        self.writer = TreeWriter(
             os.open(self.root, os.O_RDONLY), self.old, self.log, Codec(), lambda number, _: self.ring.land(number),
             self.failures.append, threads,
         )  # fmt: skip
@@ -51,7 +51,7 @@ class Node:
     def where(self) -> dict[str, Any]:
         return {"name": "child", "address": "127.0.0.1", "port": self.listener.port}
 
-    def from_(self, ring: Ring, chunks: tuple[int, ...] = (), serial: int = 1) -> Downstream:
+    def from_(self, ring: ChunkBuffer, chunks: tuple[int, ...] = (), serial: int = 1) -> Downstream:
         """Be served by whoever has this ring."""
         self.upstream.expect("parent", serial, list(chunks))
         return Downstream(ring, SECRET, "parent", serial, self.where, 2.0, self.events.append)

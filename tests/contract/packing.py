@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.agent.cancel import CancelToken
-from ezpz.yeet.archive.contents import Contents
-from ezpz.yeet.archive.formats import SQUASHFS, level_of, split_name
-from ezpz.yeet.archive.parcel import parcel_of
-from ezpz.yeet.archive.squashfs import write_squashfs
-from ezpz.yeet.archive.write import write
+from ezpz.agent.common.cancel import CancelToken
+from ezpz.yeet.pack.archive_manifest import ArchiveManifest
+from ezpz.yeet.pack.collect import parcel_of
+from ezpz.yeet.pack.squashfs_writer import write_squashfs
+from ezpz.yeet.pack.tar_builder import write
+from ezpz.yeet.source.archive_formats import SQUASHFS, level_of, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ezpz.yeet.scan import Scan
+    from ezpz.yeet.source.scan import Scan
 
 
 def pack(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
@@ -22,4 +22,4 @@ def pack(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
     found = split_name(path)
     assert found is not None
     writing = write_squashfs if found[1] is SQUASHFS else write
-    return writing(Contents(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, CancelToken())
+    return writing(ArchiveManifest(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, CancelToken())

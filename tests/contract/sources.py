@@ -9,31 +9,31 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.agent import manifest
-from ezpz.yeet.agent.cancel import CancelToken
-from ezpz.yeet.archive.formats import FORMATS, GZIP, SQUASHFS
-from ezpz.yeet.copy import guard
-from ezpz.yeet.copy.base import STRATEGIES, Job
-from ezpz.yeet.copy.fill import Fill
-from ezpz.yeet.counted import identity_of
-from ezpz.yeet.intake import Intake
-from ezpz.yeet.known import Known
-from ezpz.yeet.refeed import feed_tree
-from ezpz.yeet.relocate.aliases import aliases_of
-from ezpz.yeet.relocate.environment import Environment, Folder, boundary_of
-from ezpz.yeet.relocate.folder import relocate_folder
-from ezpz.yeet.relocate.ledger import Ledger
-from ezpz.yeet.relocate.outfit import Snapshot, relocation_to
+from ezpz.agent.common import manifest
+from ezpz.agent.common.cancel import CancelToken
+from ezpz.yeet.pipeline.replay import feed_tree
+from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
+from ezpz.yeet.relocate.in_place import relocate_folder
+from ezpz.yeet.relocate.inspect.aliases import aliases_of
+from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, boundary_of
+from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
-from ezpz.yeet.scan import Scan, scan
-from ezpz.yeet.source import kind_of
+from ezpz.yeet.source.archive_formats import FORMATS, GZIP, SQUASHFS
+from ezpz.yeet.source.identity import identity_of
+from ezpz.yeet.source.inspect import kind_of
+from ezpz.yeet.source.scan import Scan, scan
+from ezpz.yeet.strategies import fill_staging
+from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
+from ezpz.yeet.strategies.tree_copier import TreeCopier
+from ezpz.yeet.transfer.entry_tee import EntryTee
+from ezpz.yeet.transfer.previous_version import PreviousVersion
 from tests.contract.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from ezpz.yeet.entry import Entry
+    from ezpz.yeet.model.entry import Entry
 
 DESTINATION = b"/tmp/on-the-node/env"
 POSIX, GNU, PLAIN = "tar --format=posix", "tar --format=gnu", ""
@@ -118,7 +118,7 @@ class Sources:
         cancel: CancelToken | None = None,
         moved: Callable[[int], None] = nothing,
         previous: Path | None = None,
-    ) -> Job:
+    ) -> CopyJob:
         """The job that `ezpz yeet` would give to a strategy; the archive of `source` for one that reads archives.
 
         along: what comes along with the entries of a directory
@@ -130,23 +130,23 @@ class Sources:
         scanned = counted or self.scan(source, exclude, follow=follow)
         if along is not None and not way.maker:
             scanned = joined(scanned, along)
-        return Job(
+        return CopyJob(
             root=archive or os.fsencode(source),
             scan=scanned,
             staging=os.fsencode(staging),
-            ledger=Ledger(relocation or Relocation(DESTINATION)),
+            ledger=RelocationRecorder(relocation or Relocation(DESTINATION)),
             cancel=cancel or CancelToken(),
             moved=moved,
             known=None if previous is None else known_of(previous),
         )
 
 
-def known_of(previous: Path) -> Known:
+def known_of(previous: Path) -> PreviousVersion:
     """What a version in place tells of itself."""
     root = os.fsencode(previous)
-    with contextlib.closing(Intake()) as intake:
+    with contextlib.closing(EntryTee()) as intake:
         feed_tree(root, intake, CancelToken())
-        return Known(manifest.read(intake.end().manifest), root)
+        return PreviousVersion(manifest.read(intake.end().manifest), root)
 
 
 def relocation_of(root: Path, known: Path | None) -> Relocation:
@@ -154,7 +154,7 @@ def relocation_of(root: Path, known: Path | None) -> Relocation:
     tree_root = os.fsencode(root)
     names = () if known is None else (os.fsencode(known),)
     kind = kind_of(tree_root)
-    folder = Folder(tree_root)
+    folder = TreeReader(tree_root)
     aliases = aliases_of(names, read=folder.read, scripts=folder.scripts) if kind.is_environment else names
     return relocation_to(DESTINATION, Environment(kind, aliases), tree_root if names else None, None, Snapshot())
 
@@ -173,8 +173,8 @@ def joined(*scans: Scan) -> Scan:
     return both
 
 
-def fill(way: Way, job: Job) -> None:
-    guard.fill(way.strategy, job)
+def fill(way: Way, job: CopyJob) -> None:
+    fill_staging.fill_staging(way.strategy, job)
 
 
 def arrive(
@@ -187,19 +187,19 @@ def arrive(
     follow: bool = False,
     along: Scan | None = None,
     previous: Path | None = None,
-) -> Ledger:
+) -> RelocationRecorder:
     """Fill and relocate as a run does; `change` is made to the relocation. Returns what it has counted."""
     relocation = change(relocation_of(source, source))
     job = sources.job(way, source, staging, follow=follow, along=along, relocation=relocation, previous=previous)
     fill(way, job)
     if not way.maker:
         return job.ledger
-    unpacked = replace(job, ledger=Ledger(change(relocation_of(staging, None))))
+    unpacked = replace(job, ledger=RelocationRecorder(change(relocation_of(staging, None))))
     relocate_folder(unpacked.staging, unpacked.ledger, unpacked.cancel)
     if along is not None:
         status = staging.stat()
         staging.chmod(0o700)
-        filling = Fill(unpacked, entries(along))
+        filling = TreeCopier(unpacked, entries(along))
         filling.run()
         unpacked.finish_below(filling.directories)
         os.utime(staging, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent.attend import READY
-from ezpz.yeet.asking import MODULES
-from ezpz.yeet.session import BOOTSTRAP, bundle
+from ezpz.agent.query_server import READY
+from ezpz.remote.bootstrap import BOOTSTRAP, bundle
 from tests.contract.doors import SYSTEM, VERSIONS, interpreter
 from tests.waiting import DEADLINE
 
@@ -27,7 +26,7 @@ class Attendant:
     def __init__(self, python: str) -> None:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen([python, "-IS", "-c", BOOTSTRAP], stdin=pipe, stdout=pipe, stderr=pipe)
-        self.write(bundle("attend", MODULES))
+        self.write(bundle("query_server"))
         assert self.read() == {"ready": READY}
 
     def write(self, data: bytes) -> None:

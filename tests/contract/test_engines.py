@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.fanout.base import ENGINES
+from ezpz.agent.common.layout import OWN_FILES
+from ezpz.yeet.engines.base import ENGINES
 from tests.cluster.conftest import Job
 from tests.contract.support import copied_without, needs_root, photograph
 from tests.lab.compare import compare_trees

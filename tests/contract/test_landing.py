@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent import own, tree
-from ezpz.yeet.agent.cancel import CancelToken
-from ezpz.yeet.agent.manifest import name_of
-from ezpz.yeet.intake import Intake
-from ezpz.yeet.refeed import feed_tree
+from ezpz.agent.common import layout, receipt, tree
+from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.manifest import manifest_digest
+from ezpz.yeet.pipeline.replay import feed_tree
+from ezpz.yeet.transfer.entry_tee import EntryTee
 from tests.contract.doors import IMPORTED, SYSTEM, VERSIONS, Door, Imported, Piped, Refused, interpreter, open_door
 from tests.contract.support import NOBODY, as_ordinary_user, needs_root, on_small_disk, photograph
 from tests.waiting import DEADLINE, wait_until
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 ALL_DOORS = (IMPORTED, SYSTEM, *VERSIONS)
 SOME_DOORS = (IMPORTED, "3.6", SYSTEM)
 SOURCE = "/shared/envs/env"
-RECEIPT = os.fsdecode(tree.RECEIPT)
-FAILED = os.fsdecode(tree.FAILED_NODES)
+RECEIPT = os.fsdecode(layout.RECEIPT)
+FAILED = os.fsdecode(layout.FAILED_NODES)
 
 every_door = pytest.mark.parametrize("name", ALL_DOORS)
 some_doors = pytest.mark.parametrize("name", SOME_DOORS)
@@ -61,16 +61,16 @@ def write(staging: str | Path, word: str, files: int = 2) -> tree.Survey:
     for number in range(files):
         (root / "folder" / f"file{number}").write_text(word)
     (root / word).write_text(word)
-    return tree.survey(os.fsencode(staging))
+    return tree.summarize(os.fsencode(staging))
 
 
 def with_manifest(staging: str | Path) -> dict[str, str]:
     """Put a manifest beside a version in a staging directory, as a stream would; what its receipt says of it."""
-    with contextlib.closing(Intake()) as intake:
+    with contextlib.closing(EntryTee()) as intake:
         feed_tree(os.fsencode(staging), intake, CancelToken())
         taken = intake.end()
-    (Path(staging) / os.fsdecode(tree.MANIFEST)).write_bytes(taken.manifest)
-    return {"contents": taken.contents, "manifest": name_of(taken.manifest)}
+    (Path(staging) / os.fsdecode(layout.MANIFEST)).write_bytes(taken.manifest)
+    return {"contents": taken.contents, "manifest": manifest_digest(taken.manifest)}
 
 
 def expect(found: tree.Survey) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def code_of(act: Callable[[], object]) -> str:
 def stands(dst: Path) -> str:
     """The word of the version at `dst`, after a look at all of it."""
     receipt = json.loads((dst / RECEIPT).read_text())
-    found = tree.survey(os.fsencode(dst))
+    found = tree.summarize(os.fsencode(dst))
     assert (found.version, found.files, found.bytes) == (receipt["version"], receipt["files"], receipt["bytes"])
     words = {path.read_text() for path in dst.glob("folder/*")}
     assert len(words) == 1
@@ -212,7 +212,7 @@ class TestARun:
         (dst / "extra").touch()
         assert not door.same(inputs="old")
         (dst / "extra").unlink()
-        manifest = dst / os.fsdecode(tree.MANIFEST)
+        manifest = dst / os.fsdecode(layout.MANIFEST)
         whole = manifest.read_bytes()
         for damaged in (whole[:-9], whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], b"", whole * 2):
             manifest.write_bytes(damaged)
@@ -398,7 +398,7 @@ class TestWhoseItIs:
         assert stands(dst) == "ours"
 
     def receipt(self, dst: Path, **other: Any) -> str:
-        return json.dumps({"format": own.FORMAT, "destination": str(dst), "source": SOURCE, **other})
+        return json.dumps({"format": receipt.FORMAT, "destination": str(dst), "source": SOURCE, **other})
 
     @some_doors
     @pytest.mark.parametrize("forgery", ["elsewhere", "format", "link", "stranger", "folder", "FIFO", "text", "list"])

@@ -14,20 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.detect import installed_steps
-from ezpz.cluster.model import Allocation, Node
 from ezpz.cluster.transports import TRANSPORTS
-from ezpz.launch.command import launch
+from ezpz.launch.cli.command import launch
 from ezpz.launch.launchers import failure_signs
 from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Job, Launcher, Verdict, installed
 from ezpz.launch.launchers.output_labels import LabelParser, with_labels
-from ezpz.launch.report import Report
+from ezpz.launch.output.startup_markers import StartupReport
 from ezpz.runtime.process import PIPE, end_tree, start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ezpz.cluster.steps import JobSystem
+    from ezpz.cluster.schedulers.base import JobSystem
 
 ALL = installed([])
 SYSTEMS: tuple[JobSystem | None, ...] = tuple(dict.fromkeys((None, *(step.system for step in installed_steps([])))))
@@ -195,7 +195,7 @@ def test_a_status_that_hides_the_signal_is_told_as_a_shell_does(launcher: Launch
 @every_launcher
 def test_lines_of_failures_can_be_looked_for(launcher: Launcher) -> None:
     invocation = launcher.invocation(job(local=launcher.is_local))
-    report = Report("ezpz-1a", invocation.exit_line, invocation.lost_line, 2)
+    report = StartupReport("ezpz-1a", invocation.exit_line, invocation.lost_line, 2)
     report.note(b"\nhello\n")
     assert (report.found, report.lost) == (None, None)
     told = re.compile(invocation.exit_line).groupindex

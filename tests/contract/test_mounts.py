@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.yeet.agent import mounts, place
+from ezpz.agent.common import filesystem, mounts
 from tests.contract.doors import IMPORTED, open_door
 from tests.contract.support import in_mount_namespace
 from tests.contract.test_landing import asked, land
-from tests.unit.yeet.test_removal import make_deep
+from tests.unit.agent.destination.test_removal import make_deep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,8 +89,8 @@ def test_a_deep_tree_is_replaced_again_and_again(deep_path: Path, name: str) -> 
 
 LATE = """
 import os, subprocess, sys
-from ezpz.yeet.agent.landing import Landing
-from ezpz.yeet.agent.refusal import Refusal
+from ezpz.agent.destination.deployment import Landing
+from ezpz.agent.common.errors import Refusal
 from tests.contract.test_landing import asked, write
 dst = sys.argv[1]
 landing = Landing(os.fsencode(dst), asked(dst)["run"])
@@ -122,7 +122,7 @@ def test_a_bind_mount_of_the_same_disk_is_a_mount_point(folder: Path) -> None:
 def test_the_hint_is_the_command_for_that_kind(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     found = [mounts.Mount(point, "0:1", kind) for point in (b"/tmp/t/a b", b"/tmp/t/c")]
     monkeypatch.setattr(mounts, "table", lambda: iter(found))
-    refusal = place.refusal_of_mounts(b"/tmp/t")
+    refusal = filesystem.refusal_of_mounts(b"/tmp/t")
     assert refusal is not None
     assert refusal.message == "'/tmp/t/a b' (and 1 more) is mounted in '/tmp/t'"
     command = "umount" if kind == "ext4" else "fusermount -u"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.cluster.model import Node
-from ezpz.yeet.agent import chunk
-from ezpz.yeet.agent.cancel import CancelToken
-from ezpz.yeet.agent.codec import PLAIN, ZLIB, ZSTD, Codec
-from ezpz.yeet.agent.relay import Downstream
-from ezpz.yeet.agent.ring import KEEP, Ring
-from ezpz.yeet.agent.tree import OWN_FILES
-from ezpz.yeet.fanout.stream.feed import Feed
-from ezpz.yeet.fanout.stream.startup import Invitation
-from ezpz.yeet.intake import Intake, Taken
-from ezpz.yeet.refeed import Again, feed_tree
+from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.layout import OWN_FILES
+from ezpz.agent.stream import chunks
+from ezpz.agent.stream.chunk_buffer import KEEP, ChunkBuffer
+from ezpz.agent.stream.codec import PLAIN, ZLIB, ZSTD, Codec
+from ezpz.agent.stream.relay import Downstream
+from ezpz.cluster.allocation import Node
+from ezpz.remote.startup import ListenRequest
+from ezpz.yeet.engines.stream.sender import StreamSender
+from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
+from ezpz.yeet.transfer.entry_tee import EntryTee, ManifestSummary
 from tests.contract.doors import SYSTEM, VERSIONS, Piped, Refused, interpreter
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
@@ -68,7 +68,7 @@ class Hand(Piped):
         assert (self.where["name"], self.where["address"]) == (self.name, HERE)
         self.ask("join")
 
-    def finish(self, taken: Taken) -> None:
+    def finish(self, taken: ManifestSummary) -> None:
         """Wait for all of it, verify and publish."""
         found = taken.survey
         expected = {"version": found.version, "files": found.files, "bytes": found.bytes}
@@ -93,14 +93,14 @@ class Root:
     """The launching host's end: a feed, and those it serves."""
 
     def __init__(self, source: Path, kind: int = ZSTD, limit: int = CHUNK) -> None:
-        self.again = Again(os.fsencode(source), lambda: None)
-        self.feed = Feed(SECRET, Codec(), kind, self.again.read, limit)
-        self.intake = Intake((self.feed,))
+        self.again = ReplayReader(os.fsencode(source), lambda: None)
+        self.feed = StreamSender(SECRET, Codec(), kind, self.again.read, limit)
+        self.intake = EntryTee((self.feed,))
         self.source = source
         self.events: list[dict[str, Any]] = []
         self.serving: list[Downstream] = []
 
-    def serve(self, hand: Hand, serial: int, ring: Ring | None = None) -> None:
+    def serve(self, hand: Hand, serial: int, ring: ChunkBuffer | None = None) -> None:
         """Send what is fed, or what another ring has."""
         hand.ask("expect", parent="root", serial=serial, chunks=[])
         ring = self.feed.ring if ring is None else ring
@@ -150,7 +150,7 @@ def test_it_serves_from_its_disk_whoever_comes_later_and_goes_on_from_the_positi
     python: str, kind: int, hands: Callable[..., Hand], heavy: Path, tmp_path: Path
 ) -> None:
     first, second = hands(python, "first", tmp_path), hands(python, "second", tmp_path)
-    with contextlib.closing(Root(heavy, kind, chunk.CONTENT_LIMIT)) as root:
+    with contextlib.closing(Root(heavy, kind, chunks.CONTENT_LIMIT)) as root:
         for hand in (first, second):
             hand.enlist()
         root.serve(first, 1)
@@ -158,7 +158,7 @@ def test_it_serves_from_its_disk_whoever_comes_later_and_goes_on_from_the_positi
         first.finish(root.taken)
         total = root.feed.ring.total
         assert total is not None
-        half = Ring(root.feed.log.again)  # of somebody who knows no more, and then is gone
+        half = ChunkBuffer(root.feed.log.again)  # of somebody who knows no more, and then is gone
         for number in range(total // 2):
             half.put(number, root.feed.log.again(number))
         root.serve(second, 2, half)
@@ -176,7 +176,7 @@ def test_who_knows_the_secret_takes_over(python: str, hands: Callable[..., Hand]
     hand.enlist()
 
     async def take_over() -> None:
-        session = await Invitation(SECRET, "this host", STALL).accept(Node("node", HERE, "node"), hand.where)
+        session = await ListenRequest(SECRET, "this host", STALL).accept(Node("node", HERE, "node"), hand.where)
         assert session.host["python"] == hand.hello["python"]
         assert await session.ask("ping", attached=bytes(2_000_000)) == {}
         assert await session.ask("look", dst=str(hand.place)) == {"standing": None}

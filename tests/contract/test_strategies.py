@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.yeet.agent import tree
-from ezpz.yeet.agent.cancel import Cancelled, CancelToken
-from ezpz.yeet.copy.base import STRATEGIES
+from ezpz.agent.common import tree
+from ezpz.agent.common.cancel import Cancelled, CancelToken
+from ezpz.yeet.strategies.base import STRATEGIES
 from tests.contract.sources import DESTINATION, EVERY, OURS, Sources, Way, arrive, fill, relocation_of, ways
 from tests.contract.support import as_ordinary_user, copied_without, on_small_disk, photograph, powerless
 from tests.lab.compare import compare_trees
@@ -41,7 +41,7 @@ def test_a_copy_is_the_same_in_everything(way: Way, nasty: Path, sources: Source
     staging = tmp_path / "run" / "tree"
     fill(way, sources.job(way, nasty, staging, moved=moved.append))
     assert compare_trees(nasty, staging, mtime_ns=way.keeps_nanoseconds) == []
-    assert tree.survey(os.fsencode(staging)) == tree.survey(os.fsencode(nasty))
+    assert tree.summarize(os.fsencode(staging)) == tree.summarize(os.fsencode(nasty))
     assert [path.name for path in staging.parent.iterdir()] == ["tree"]
     assert sum(moved) == sources.scan(nasty).size
 
@@ -253,7 +253,7 @@ class TestRelocation:
         staging = tmp_path / "tree"
         arrive(way, sources, source, staging, previous=reference if rerun else None)
         assert compare_trees(reference, staging, mtime_ns=way.keeps_nanoseconds) == []
-        assert tree.survey(os.fsencode(staging)).version == tree.survey(os.fsencode(reference)).version
+        assert tree.summarize(os.fsencode(staging)).version == tree.summarize(os.fsencode(reference)).version
         assert photograph(source) == before
 
     @every_way
@@ -281,7 +281,7 @@ class TestRelocation:
 ORDINARY = """
 import os, sys
 from pathlib import Path
-from ezpz.yeet.agent import tree
+from ezpz.agent import tree
 from tests.contract.sources import Sources, Way, arrive, fill
 from tests.lab.compare import compare_trees
 work, nasty, venv, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]

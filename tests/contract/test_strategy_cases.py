@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.agent.common import tree
 from ezpz.errors import SourceChanged
-from ezpz.yeet.agent import tree
-from ezpz.yeet.relocate.graft import Grafts
-from ezpz.yeet.relocate.large import WHOLE
+from ezpz.yeet.relocate.extra_entries import ExtraEntries
+from ezpz.yeet.relocate.large_file import WHOLE
 from tests.contract.sources import DESTINATION, EVERY, OURS, PLAIN, Sources, Way, arrive, fill
 from tests.contract.support import as_ordinary_user, photograph
 from tests.lab.compare import compare_trees
 
 if TYPE_CHECKING:
-    from ezpz.yeet.relocate.ledger import Ledger
+    from ezpz.yeet.relocate.recorder import RelocationRecorder
     from ezpz.yeet.relocate.relocation import Relocation
-    from ezpz.yeet.scan import Scan
+    from ezpz.yeet.source.scan import Scan
 
 SPARSE_BYTES = 64 << 20
 SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -135,7 +135,7 @@ class TestLinksThatLeadOut:
         before = photograph(tmp_path / "p"), photograph(cache)
         arrive(way, sources, env, tmp_path / "tree", follow=True, previous=reference if rerun else None)
         assert compare_trees(reference, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
-        assert tree.survey(os.fsencode(tmp_path / "tree")) == tree.survey(os.fsencode(reference))
+        assert tree.summarize(os.fsencode(tmp_path / "tree")) == tree.summarize(os.fsencode(reference))
         assert (photograph(tmp_path / "p"), photograph(cache)) == before
 
     @ours
@@ -169,7 +169,7 @@ class TestWhatComesAlong:
     @staticmethod
     def along(env: Path, elsewhere: Path) -> Scan:
         """New ones each time, since a scan that is read to its end by one job is read again by another."""
-        grafts = Grafts(standing=(b"lib", b"lib/python3.11", b"lib/python3.11/site-packages", b"bin"))
+        grafts = ExtraEntries(standing=(b"lib", b"lib/python3.11", b"lib/python3.11/site-packages", b"bin"))
         grafts.add_folder(b".editable/pkg", os.fsencode(elsewhere))
         grafts.add_file(b".python/bin/python3.11", os.fsencode(elsewhere / "tool"))
         grafts.add_link(b".python/bin/python3", b"python3.11", PAST)
@@ -179,7 +179,7 @@ class TestWhatComesAlong:
 
     def arrive(
         self, way: Way, sources: Sources, env: Path, elsewhere: Path, staging: Path, previous: Path | None = None
-    ) -> Ledger:
+    ) -> RelocationRecorder:
         return arrive(way, sources, env, staging, along=self.along(env, elsewhere), previous=previous)
 
     @pytest.fixture
@@ -213,7 +213,7 @@ class TestWhatComesAlong:
         found = compare_trees(reference, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds)
         touched = "'lib/python3.11/site-packages': mtime"  # of an unpacked tree, which is added to where it lies
         assert [line for line in found if not (way.maker and line.startswith(touched))] == []
-        assert tree.survey(os.fsencode(tmp_path / "tree")) == tree.survey(os.fsencode(reference))
+        assert tree.summarize(os.fsencode(tmp_path / "tree")) == tree.summarize(os.fsencode(reference))
         assert (photograph(env), photograph(elsewhere)) == before
 
     @every_way
@@ -319,7 +319,7 @@ class TestOddFiles:
 ORDINARY = """
 import os, sys
 from pathlib import Path
-from ezpz.yeet.agent import tree
+from ezpz.agent import tree
 from tests.contract.sources import OURS, PLAIN, Sources, Way, arrive
 work, env, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
 there = work / "run" / "tree"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import SourceChanged
-from ezpz.yeet.relocate.graft import Grafts
+from ezpz.yeet.relocate.extra_entries import ExtraEntries
 from tests.contract.sources import EVERY, PLAIN, Sources, fill
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def test_what_comes_along(way: Way, change: str, source: Path, sources: Sources,
     (elsewhere / "sub" / "file").write_text("V = 1\n")
     (elsewhere / "python").write_text("V = 1\n")
     settle(elsewhere)
-    grafts = Grafts()
+    grafts = ExtraEntries()
     grafts.add_folder(b".editable/pkg", os.fsencode(elsewhere / "sub"))
     grafts.add_file(b".python/bin/python3.11", os.fsencode(elsewhere / "python"))
     job = sources.job(way, source, tmp_path / "tree", along=grafts.scan)
@@ -188,7 +188,7 @@ def test_what_comes_along(way: Way, change: str, source: Path, sources: Sources,
 @of_directories
 def test_a_single_file_that_comes_along(way: Way, source: Path, sources: Sources, tmp_path: Path) -> None:
     (tmp_path / "python").write_text("V = 1\n")
-    grafts = Grafts()
+    grafts = ExtraEntries()
     grafts.add_file(b".python/bin/python3.11", os.fsencode(tmp_path / "python"))
     job = sources.job(way, source, tmp_path / "tree", along=grafts.scan)
     beside(tmp_path / "python", "V = 2\n")

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.agent import chunk, frames, names, starter
-from ezpz.yeet.agent.codec import PLAIN, ZSTD, Codec, Unpackable
+from ezpz.agent import spawner
+from ezpz.agent.common import wire_paths
+from ezpz.agent.stream import chunks, frames
+from ezpz.agent.stream.codec import PLAIN, ZSTD, Codec, Unpackable
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
 KEY, NONCES = b"k" * 32, b"n" * 64
-REFUSALS = (frames.Broken, names.Malformed, Unpackable, EOFError)
+REFUSALS = (frames.FrameError, wire_paths.ProtocolError, Unpackable, EOFError)
 CODEC = Codec()
 LISTED: list[list[Any]] = [
     ["d", "a", 0o755, 1],
@@ -64,19 +66,19 @@ def _hello(data: bytes) -> object:
 
 
 def _chunk(data: bytes, codec: int = ZSTD) -> object:
-    kind, listed, content = chunk.split(memoryview(data))
-    records = chunk.records_of(listed, kind, CODEC)
+    kind, listed, content = chunks.split(memoryview(data))
+    records = chunks.records_of(listed, kind, CODEC)
     for record in records:
-        assert not names.raw(str(record[1])).startswith(b"/")
-    return records, chunk.content_of(content, codec, CODEC)
+        assert not wire_paths.decode_path(str(record[1])).startswith(b"/")
+    return records, chunks.content_of(content, codec, CODEC)
 
 
 DECODERS = (
-    Decoder("read_frame", _frame, frames.seal(KEY, frames.CHUNK, 7, b"payload" * 9, 2, 1)),
+    Decoder("read_frame", _frame, frames.encode_frame(KEY, frames.CHUNK, 7, b"payload" * 9, 2, 1)),
     Decoder("read_hello", _hello, frames.hello(KEY, "dial", {"role": "stream", "chunks": [1, 2]}, NONCES)),
-    Decoder("chunk", _chunk, chunk.pack(LISTED, b"hello" * 99, CODEC, ZSTD, 1)[1]),
-    Decoder("plain chunk", partial(_chunk, codec=PLAIN), chunk.pack(LISTED, b"hello", CODEC, PLAIN, 1)[1]),
-    Decoder("result_in", starter.result_in, json.dumps({"id": 1, "result": {"port": 1}}).encode()),
+    Decoder("chunk", _chunk, chunks.pack(LISTED, b"hello" * 99, CODEC, ZSTD, 1)[1]),
+    Decoder("plain chunk", partial(_chunk, codec=PLAIN), chunks.pack(LISTED, b"hello", CODEC, PLAIN, 1)[1]),
+    Decoder("result_in", spawner.result_in, json.dumps({"id": 1, "result": {"port": 1}}).encode()),
 )
 
 

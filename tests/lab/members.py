@@ -5,10 +5,10 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.archive import header
+from ezpz.yeet.archive import tar_header
 from ezpz.yeet.archive.compress import packing_of
-from ezpz.yeet.archive.formats import ZSTD
-from ezpz.yeet.entry import Entry
+from ezpz.yeet.model.entry import Entry
+from ezpz.yeet.source.archive_formats import ZSTD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +28,9 @@ def write_members(path: Path, count: int) -> None:
 def _folders(count: int) -> Iterator[bytes]:
     for begin in range(0, count, PER_FOLDER):
         folder = b"part-%06d" % (begin // PER_FOLDER)
-        parts = [header.member(Entry(folder, stat.S_IFDIR | 0o755, WHEN, 0))]
+        parts = [tar_header.member(Entry(folder, stat.S_IFDIR | 0o755, WHEN, 0))]
         for number in range(begin, min(begin + PER_FOLDER, count)):
             name = b"%b/a-name-of-some-length-%d.py" % (folder, number)
-            parts.append(header.member(Entry(name, stat.S_IFREG | 0o644, WHEN, 0)))
+            parts.append(tar_header.member(Entry(name, stat.S_IFREG | 0o644, WHEN, 0)))
         yield b"".join(parts)
-    yield header.END
+    yield tar_header.END

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.yeet.archive.told import told_by
+from ezpz.yeet.archive.info import read_info
 from tests.contract.support import REPOSITORY
 from tests.lab import conda
 from tests.lab.creators import tools
@@ -180,7 +180,7 @@ def test_one_with_its_base_is_unpacked_where_neither_is(
 @pytest.mark.parametrize(("base", "mode"), [("embed", "embedded"), ("keep", "kept"), ("auto", "embedded")])
 def test_it_tells_which_base_it_has(environments: Environments, base: str, mode: str) -> None:
     environment = environments.made("venv of 3.12")
-    told = told_by(str(ours(environment, base, ".tar")))
+    told = read_info(str(ours(environment, base, ".tar")))
     assert told is not None
     assert (told.kind, told.prefix, told.base["mode"]) == ("venv", str(environment), mode)
     assert "3.12" in told.base["python"]
@@ -191,7 +191,7 @@ def test_the_systems_own_python_stays_where_it_is_unless_it_shall_come(ground: G
     environment = ground.shared / "of-the-system"
     if subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment]).returncode:
         pytest.skip("the system has no python with venv")
-    modes = [told_by(str(ours(environment, base, ".tar"))) for base in ("auto", "keep", "embed")]
+    modes = [read_info(str(ours(environment, base, ".tar"))) for base in ("auto", "keep", "embed")]
     assert [told and told.base["mode"] for told in modes] == ["kept", "kept", "embedded"]
 
 

@@ -14,7 +14,7 @@ from tests.waiting import act_when, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ezpz.yeet.agent.cancel import CancelToken
+    from ezpz.agent.common.cancel import CancelToken
 
 
 def alive(pid: int) -> bool:

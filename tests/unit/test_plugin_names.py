@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "src"
-TRANSPORT_FILES = ("ezpz/cluster/transports.py", "ezpz/yeet/transports.py")
+TRANSPORT_FILES = ("ezpz/cluster/transports.py", "ezpz/remote/transports.py")
 OTHER_WORDS: Mapping[tuple[str, str], str] = {
-    ("ezpz/launch/rendezvous.py", "localhost"): "the name of a host",
-    ("ezpz/yeet/fanout/stream/startup.py", "launch"): "a word in Slurm's messages",
-    ("ezpz/yeet/report_data.py", "stream"): "the name of a phase",
-    ("ezpz/yeet/tally.py", "stream"): "the name of a phase",
+    ("ezpz/launch/plan/rendezvous.py", "localhost"): "the name of a host",
+    ("ezpz/remote/startup.py", "launch"): "a word in Slurm's messages",
+    ("ezpz/yeet/reporting/html/chart_data.py", "stream"): "the name of a phase",
+    ("ezpz/yeet/reporting/progress_state.py", "stream"): "the name of a phase",
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.yeet.notices import WORDS
+from ezpz.yeet.model.warnings import MESSAGES
 
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = (TESTS.parent / "docs" / "explanation" / "relocation.md").read_text()
@@ -32,18 +32,18 @@ def numbers_with_tests() -> set[int]:
     return {int(name) for name in names}
 
 
-@pytest.mark.parametrize("case", WORDS)
+@pytest.mark.parametrize("case", MESSAGES)
 def test_the_page_has_every_warning_in_its_words(case: str) -> None:
     found = re.search(rf"^### {re.escape(case)}\n\n((?:> .*\n)+)\n(?=[^\n#>])", PAGE, re.MULTILINE)
     assert found, f"no section {case!r} with a quotation and an explanation"
     words = " ".join(line.removeprefix("> ") for line in found[1].splitlines())
-    assert words == WORDS[case].format("…")
+    assert words == MESSAGES[case].format("…")
 
 
 def test_the_page_has_no_warning_that_is_never_given() -> None:
     section = re.search(r"^## Warnings\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
     assert section
-    assert sorted(re.findall(r"^### (\S+)$", section[1], re.MULTILINE)) == sorted(WORDS)
+    assert sorted(re.findall(r"^### (\S+)$", section[1], re.MULTILINE)) == sorted(MESSAGES)
 
 
 def test_every_case_has_a_row() -> None:

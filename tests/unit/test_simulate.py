@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from bench import scale, simulate
 from bench.fluid import ROOT, Clock, Fluid, World
 from bench.simulate import DIAL, TICK, Simulation
-from ezpz.yeet.fanout.stream.course import SILENCE, Course, Release, Serve
-from ezpz.yeet.fanout.stream.shape import depth
+from ezpz.yeet.engines.stream.topology import depth
+from ezpz.yeet.engines.stream.tree_scheduler import SILENCE, TreeScheduler
+
+if TYPE_CHECKING:
+    from ezpz.yeet.engines.stream.node_state import Release, Serve
 
 GB = 1e9
 
@@ -158,7 +162,7 @@ class TestCommand:
         assert simulate.main(["--nodes", "64", "--bound", "7"]) == 1
 
     def test_a_live_node_that_was_not_served_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Careless(Course[int]):
+        class Careless(TreeScheduler[int]):
             def start(self) -> list[Serve[int] | Release[int]]:  # type: ignore[override]
                 return []
 

@@ -31,12 +31,12 @@ ALLOWED = {
         "clock",
     ): "slowfs sleeps: a call takes at least its time on any machine",
     ("tests/cluster/test_lab.py", "short limit"): "a frozen host does not answer, however long one waits",
-    ("tests/unit/launch/test_watch.py", "sleep"): "a reader that is slower than the idle timeout",
+    ("tests/unit/launch/execute/test_monitor.py", "sleep"): "a reader that is slower than the idle timeout",
     ("tests/contract/test_landing.py", "sleep"): "killed at any moment",
     ("tests/cluster/test_again.py", "sleep"): "killed at any moment",
     ("tests/cluster/test_clean.py", "sleep"): "killed at any moment",
-    ("tests/unit/yeet/test_squashfs_hostile.py", "timer"): "a watchdog that only a hang reaches",
-    ("tests/unit/yeet/test_stream_landing.py", "short limit"): "a thread that has to wait still waits",
+    ("tests/unit/yeet/strategies/test_squashfs_hostile.py", "timer"): "a watchdog that only a hang reaches",
+    ("tests/unit/agent/stream/test_tree_writer.py", "short limit"): "a thread that has to wait still waits",
 }
 """What is allowed all the same, and why: (file, kind)."""
 

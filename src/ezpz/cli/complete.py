@@ -47,7 +47,7 @@ complete_engines = complete_names("ezpz.yeet.engines")
 
 def _hosts(hostfile: str | None) -> tuple[str, ...]:
     from ezpz.cluster.detect import detect
-    from ezpz.cluster.steps import System
+    from ezpz.cluster.schedulers.base import System
 
     try:
         allocation = detect(hostfile=hostfile, hsn="off", environ=os.environ, system=System(run=_start_nothing))

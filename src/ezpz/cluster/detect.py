@@ -5,28 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ezpz.cluster import network
-from ezpz.cluster.hostfile import is_named
+from ezpz.cluster.addresses import AUTO, Address, check_hsn, choose_addresses, summary
+from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.hostnames import check_name, fold, is_me, short
-from ezpz.cluster.model import Allocation, Node
-from ezpz.cluster.steps import REAL, Found, Inquiry, JobSystem, Step, System
+from ezpz.cluster.schedulers.base import REAL, DetectionContext, JobSystem, NodeDetector, NodesFound, System
+from ezpz.cluster.schedulers.hostfile import is_named
 from ezpz.errors import PluginError, SchedulerError
 from ezpz.runtime.plugins import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SCHEDULERS: Registry[tuple[Step, ...]] = Registry("ezpz.schedulers", "scheduler")
+SCHEDULERS: Registry[tuple[NodeDetector, ...]] = Registry("ezpz.schedulers", "scheduler")
 
 
 def detect(
     *,
     hosts: str | None = None,
     hostfile: str | None = None,
-    hsn: str = network.AUTO,
+    hsn: str = AUTO,
     environ: Mapping[str, str],
     system: System = REAL,
-    steps: Sequence[Step] | None = None,
+    steps: Sequence[NodeDetector] | None = None,
 ) -> Allocation:
     """The nodes of this job, each once and in the scheduler's order, with the address to dial and why we believe it.
 
@@ -34,21 +34,21 @@ def detect(
     alone. `steps` replaces those of the plugins. Raises UsageError for a bad option, BadHostName, HostfileError and
     SchedulerError.
     """
-    network.check_hsn(hsn)
+    check_hsn(hsn)
     me = system.local_names()
     evidence: list[str] = []
     ordered = sorted(installed_steps(evidence) if steps is None else steps, key=lambda step: (step.rank, step.label))
-    inquiry = Inquiry(environ, system, me, hosts, hostfile)
+    inquiry = DetectionContext(environ, system, me, hosts, hostfile)
     step, found = _first(inquiry, ordered, evidence)
     given = _unique(found.names, step.label, me)
     remote = [name for name in given if not is_me(name, me)]
-    chosen = network.dial_addresses(remote, hsn=hsn, resolve=system.resolve, answers=system.answers)
+    chosen = choose_addresses(remote, hsn=hsn, resolve=system.resolve, answers=system.answers)
     nodes = tuple(_node(name, chosen) for name in given)
     evidence.append(_deciding_line(step, found, nodes, chosen))
     return Allocation(found.scheduler, found.job_id, nodes, tuple(evidence), found.warnings + _fallbacks(hsn, chosen))
 
 
-def installed_steps(evidence: list[str]) -> tuple[Step, ...]:
+def installed_steps(evidence: list[str]) -> tuple[NodeDetector, ...]:
     """The steps of every installed scheduler; a plugin that cannot be loaded becomes a line of evidence."""
     return tuple(step for name in SCHEDULERS.names() for step in _steps_of(name, evidence))
 
@@ -62,7 +62,7 @@ def job_system_of(allocation: Allocation, environ: Mapping[str, str]) -> JobSyst
     return next((each for each in reversed(systems.values()) if environ.get(each.job_variable)), None)
 
 
-def _steps_of(name: str, evidence: list[str]) -> tuple[Step, ...]:
+def _steps_of(name: str, evidence: list[str]) -> tuple[NodeDetector, ...]:
     try:
         return SCHEDULERS.load(name)
     except PluginError as e:
@@ -70,11 +70,13 @@ def _steps_of(name: str, evidence: list[str]) -> tuple[Step, ...]:
         return ()
 
 
-def _first(inquiry: Inquiry, steps: Sequence[Step], evidence: list[str]) -> tuple[Step, Found]:
+def _first(
+    inquiry: DetectionContext, steps: Sequence[NodeDetector], evidence: list[str]
+) -> tuple[NodeDetector, NodesFound]:
     """The first step that finds nodes; the others' lines go into the evidence."""
     for step in steps:
         answer = step.find(inquiry)
-        if isinstance(answer, Found):
+        if isinstance(answer, NodesFound):
             return step, answer
         line = f"{step.label}: {answer.why}"
         evidence.append(line)
@@ -95,20 +97,20 @@ def _unique(names: Sequence[str], where: str, me: frozenset[str]) -> tuple[str, 
     return tuple(by_key.values())
 
 
-def _node(given: str, chosen: Mapping[str, network.Address]) -> Node:
+def _node(given: str, chosen: Mapping[str, Address]) -> Node:
     """A name that was not probed is this host's."""
     dialled = chosen.get(given)
     return Node(short(given), dialled.address if dialled else given, given, is_local=dialled is None)
 
 
-def _deciding_line(step: Step, found: Found, nodes: Sequence[Node], chosen: dict[str, network.Address]) -> str:
+def _deciding_line(step: NodeDetector, found: NodesFound, nodes: Sequence[Node], chosen: dict[str, Address]) -> str:
     count = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
     job = f" of job {found.job_id}" if found.job_id else ""
-    addresses = f"; {network.summary(chosen)}" if chosen else ""
+    addresses = f"; {summary(chosen)}" if chosen else ""
     return f"{step.label}: {count}{job}, {found.why}{addresses}"
 
 
-def _fallbacks(hsn: str, chosen: Mapping[str, network.Address]) -> tuple[str, ...]:
+def _fallbacks(hsn: str, chosen: Mapping[str, Address]) -> tuple[str, ...]:
     names = [name for name, address in chosen.items() if address.fell_back]
     if not names:
         return ()

@@ -9,13 +9,13 @@ import shutil
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.cluster.remote import srun_argv, ssh_argv, ssh_forward_argv
-from ezpz.cluster.slurm import SLURM
+from ezpz.cluster.schedulers.slurm import SLURM
+from ezpz.cluster.ssh import srun_argv, ssh_argv, ssh_forward_argv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ezpz.cluster.model import Allocation, Node
+    from ezpz.cluster.allocation import Allocation, Node
 
 AUTO = "auto"
 

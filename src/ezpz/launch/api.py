@@ -16,10 +16,10 @@ import os
 from typing import TYPE_CHECKING
 
 from ezpz.errors import UsageError
-from ezpz.launch.look import Question, decide
-from ezpz.launch.plan import LaunchPlan, LaunchRequest
-from ezpz.launch.run import GRACE, execute
-from ezpz.launch.topology import NodeCount, Wish
+from ezpz.launch.execute.run import GRACE, execute
+from ezpz.launch.plan.discover import PlacementOptions, decide
+from ezpz.launch.plan.plan import LaunchPlan, LaunchRequest
+from ezpz.launch.plan.topology import NodeCount, RankRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,9 +56,9 @@ def plan(
         raise UsageError(f"{command!r} is no command", hint="give a list: the program and its arguments")
     least, most = nhosts if isinstance(nhosts, tuple) else (nhosts, nhosts)
     count = None if least is None or most is None else NodeCount(least, most)
-    wish = Wish(nproc, ppn, count, spares, gpus_per_rank)
+    wish = RankRequest(nproc, ppn, count, spares, gpus_per_rank)
     request = LaunchRequest(tuple(command), wish, cpu_bind, tuple(options), launcher)
-    question = Question(hosts, hostfile, hsn, tuple(exclude), env, site=site)
+    question = PlacementOptions(hosts, hostfile, hsn, tuple(exclude), env, site=site)
     return decide(request, question, os.environ if environ is None else environ)
 
 

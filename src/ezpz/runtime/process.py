@@ -21,7 +21,7 @@ from ezpz.runtime.threads import BackgroundThread
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ezpz.yeet.agent.cancel import CancelToken
+    from ezpz.agent.common.cancel import CancelToken
 
 Argument: TypeAlias = "str | bytes"
 Running: TypeAlias = "subprocess.Popen[bytes]"

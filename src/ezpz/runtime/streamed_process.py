@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ezpz.yeet.agent.cancel import CancelToken
+    from ezpz.agent.common.cancel import CancelToken
 
 PIECE = 1 << 20  # bytes that are read at once
 LAST = 64 << 10  # bytes of stderr that are kept

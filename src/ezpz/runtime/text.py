@@ -25,3 +25,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in _PRINTED else c.encode("unicode_escape").decode() for c in text)
+
+
+SHORT_LENGTH = 100  # characters of a path that is longer than anybody reads
+
+
+def shorten(text: str) -> str:
+    """As much of a long text as fits into a line."""
+    return text if len(text) <= SHORT_LENGTH else f"{text[:SHORT_LENGTH]}..."

@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ezpz.yeet.agent.cancel import Cancelled, CancelToken
+from ezpz.agent.common.cancel import Cancelled, CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

@@ -11,7 +11,7 @@ import click
 from ezpz.cli.deprecated import YEET_STRAYS, without_stray
 from ezpz.cli.output import Output
 from ezpz.errors import EzpzError
-from ezpz.yeet.fanout.sources import pick_source
+from ezpz.yeet.engines.copy_tree import pick_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     Raises SystemExit: 2 for a bad line, 0 after --help.
     """
-    from ezpz.yeet.command import env_command
+    from ezpz.yeet.cli.env_command import env_command
 
     try:
         with env_command.make_context("ezpz yeet env", _arguments(argv)) as ctx:

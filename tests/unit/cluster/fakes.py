@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ezpz.cluster import hostfile, localhost, pbs, slurm
 from ezpz.cluster.hostnames import short
-from ezpz.cluster.steps import Inquiry, System
+from ezpz.cluster.schedulers import hostfile, localhost, pbs, slurm
+from ezpz.cluster.schedulers.base import DetectionContext, System
 from ezpz.errors import ToolMissing
 from ezpz.runtime.process import Completed
 
@@ -74,6 +74,6 @@ class World:
 
     def inquiry(
         self, environ: Mapping[str, str] | None = None, *, hosts: str | None = None, hostfile: str | None = None
-    ) -> Inquiry:
+    ) -> DetectionContext:
         system = self.system()
-        return Inquiry(environ or {}, system, system.local_names(), hosts, hostfile)
+        return DetectionContext(environ or {}, system, system.local_names(), hosts, hostfile)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.cluster.detect import detect
-from ezpz.cluster.steps import Found, Inquiry, Step
+from ezpz.cluster.schedulers.base import DetectionContext, NodeDetector, NodesFound
 from ezpz.errors import BadHostName, HostfileError, SchedulerError, UsageError
 from tests.unit.cluster.fakes import STEPS, World, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ezpz.cluster.model import Allocation
+    from ezpz.cluster.allocation import Allocation
 
 AUX = "/var/spool/pbs/aux"
 
@@ -138,10 +138,10 @@ def test_bad_input_is_refused() -> None:
 
 
 def test_a_third_partys_step_is_no_less_and_its_names_are_checked() -> None:
-    def lsf(inquiry: Inquiry) -> Found:
-        return Found("lsf", "9", tuple(inquiry.environ["LSB_HOSTS"].split(",")), "LSB_HOSTS")
+    def lsf(inquiry: DetectionContext) -> NodesFound:
+        return NodesFound("lsf", "9", tuple(inquiry.environ["LSB_HOSTS"].split(",")), "LSB_HOSTS")
 
-    steps = (*STEPS, Step(65, "LSF", lsf))
+    steps = (*STEPS, NodeDetector(65, "LSF", lsf))
     world = World("login1")
     allocation = detect(environ={"LSB_HOSTS": "n1,n2"}, system=world.system(), steps=steps)
     assert (allocation.scheduler, len(allocation.nodes)) == ("lsf", 2)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from ezpz.cluster.model import Allocation, Node
+from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.transports import AUTO, TRANSPORTS, usable
 from ezpz.errors import UsageError
-from ezpz.yeet.options import transport_option
-from ezpz.yeet.plan import Request, transport_choice
-from ezpz.yeet.transports import AGENT_TRANSPORTS
+from ezpz.remote.transports import AGENT_TRANSPORTS
+from ezpz.yeet.cli.options import transport_option
+from ezpz.yeet.model.plan import Request, transport_choice
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import TimedOut, ToolMissing
 from ezpz.runtime.process import STDERR_LINES, find, pipeline, run
-from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from tests.unit.processes import Tree, end, nothing_leaks
 from tests.waiting import DEADLINE, wait_until
 

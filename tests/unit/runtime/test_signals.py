@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import Interrupted
 from ezpz.runtime.signals import (
     INTERRUPTS,
@@ -21,7 +22,6 @@ from ezpz.runtime.signals import (
     interruptible,
     run_async,
 )
-from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

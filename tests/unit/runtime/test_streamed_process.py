@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import TimedOut, ToolMissing
 from ezpz.runtime.streamed_process import LAST, FedProcess, StreamedProcess
-from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 from tests.unit.processes import nothing_leaks
 from tests.waiting import DEADLINE, act_when
 

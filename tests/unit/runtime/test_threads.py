@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.runtime.threads import BackgroundThread, WorkerPool, ordered_map, run_in_background
-from ezpz.yeet.agent.cancel import Cancelled, CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

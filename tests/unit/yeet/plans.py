@@ -8,9 +8,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from ezpz.cluster.model import Allocation, Node
-from ezpz.yeet.plan import Choice, Plan, Request, Totals, make_plan
-from ezpz.yeet.source import Kind, Source
+from ezpz.cluster.allocation import Allocation, Node
+from ezpz.yeet.model.plan import Choice, Plan, Request, Totals, make_plan
+from ezpz.yeet.model.source import Kind, Source
 
 REFERENCE = Path(__file__).resolve().parents[3] / "docs" / "reference"
 VENV = Source("/shared/env", "/shared/env", "env", Kind.VENV, node_local=False)

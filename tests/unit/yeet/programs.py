@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.yeet.relocate.elf import read_dynamic
+from ezpz.yeet.relocate.formats.elf import read_dynamic
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ezpz.yeet.relocate.elf import Dynamic
+    from ezpz.yeet.relocate.formats.elf import Dynamic
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 MAIN = "#include <stdio.h>\nconst char *hello(void);\nint main(void) { puts(hello()); return 0; }\n"

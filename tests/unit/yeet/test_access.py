@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.yeet.access import classes, exposed, readers, readers_of_all
-from ezpz.yeet.entry import Entry
+from ezpz.yeet.model.entry import Entry
+from ezpz.yeet.source.permissions import classes, exposed, readers, readers_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ezpz.yeet.agent.cancel import Cancelled, CancelToken
+from ezpz.agent.common.cancel import Cancelled, CancelToken
 
 
 def test_a_token_raises_only_once_it_was_cancelled() -> None:

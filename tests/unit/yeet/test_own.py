@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.agent.common import layout, manifest, receipt
+from ezpz.agent.destination import installed
 from ezpz.errors import EzpzError, UsageError
-from ezpz.yeet import report_file
-from ezpz.yeet.agent import manifest, own, standing, tree
+from ezpz.yeet.reporting.html.page import check_report_path, write_report
 from tests.contract.support import NOBODY, needs_root
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-RECEIPT = os.fsdecode(tree.RECEIPT)
-MANIFEST = os.fsdecode(tree.MANIFEST)
+RECEIPT = os.fsdecode(layout.RECEIPT)
+MANIFEST = os.fsdecode(layout.MANIFEST)
 
 
 def copy_at(place: Path) -> Path:
     """A directory with a receipt that names it."""
     place.mkdir()
-    (place / RECEIPT).write_text(json.dumps({"format": own.FORMAT, "destination": str(place)}))
+    (place / RECEIPT).write_text(json.dumps({"format": receipt.FORMAT, "destination": str(place)}))
     return place
 
 
 def is_ours(place: Path) -> bool:
-    found = standing.look(os.fsencode(place))
+    found = installed.describe(os.fsencode(place))
     assert found is not None
     assert (found["receipt"] is not None) == (found["state"] == "receipt")
     return found["receipt"] is not None
@@ -77,19 +78,19 @@ def test_a_link_to_a_copy_is_foreign(tmp_path: Path) -> None:
 def test_a_manifest_of_another_user_is_not_read(tmp_path: Path) -> None:
     copy = copy_at(tmp_path / "torch")
     (copy / MANIFEST).write_bytes(b"packed")
-    assert standing.read_manifest(os.fsencode(copy), 0) == {"piece": "cGFja2Vk"}
+    assert installed.read_manifest(os.fsencode(copy), 0) == {"piece": "cGFja2Vk"}
     os.chown(copy / MANIFEST, NOBODY, NOBODY)
     with pytest.raises(PermissionError):
-        standing.read_manifest(os.fsencode(copy), 0)
+        installed.read_manifest(os.fsencode(copy), 0)
     with pytest.raises(manifest.Unreadable):
-        standing.records_of(os.fsencode(copy), {})
+        installed.records_of(os.fsencode(copy), {})
 
 
 def test_a_new_file_takes_no_name_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"list.{b'guessed!'.hex()}").symlink_to(tmp_path / "victim")
     random = iter((b"guessed!", b"tooquick"))
     monkeypatch.setattr(os, "urandom", lambda _: next(random))
-    fd, path = own.create(os.fsencode(tmp_path), b"list.")
+    fd, path = receipt.create(os.fsencode(tmp_path), b"list.")
     os.close(fd)
     assert os.path.basename(path) == b"list." + b"tooquick".hex().encode()
     assert os.stat(path).st_mode & 0o777 == 0o600
@@ -105,8 +106,8 @@ class TestReport:
         if exists:
             victim.write_text("mine")
         page.symlink_to(victim)
-        path = report_file.check(str(page))
-        report_file.write(path, "page")
+        path = check_report_path(str(page))
+        write_report(path, "page")
         assert (path, page.read_text(), page.is_symlink()) == (str(page), "page", False)
         assert victim.exists() == exists
         assert not exists or victim.read_text() == "mine"
@@ -115,15 +116,15 @@ class TestReport:
     def test_a_link_that_comes_later_is_not_followed(self, tmp_path: Path) -> None:
         victim, page = tmp_path / "profile", tmp_path / "run.html"
         victim.write_text("mine")
-        path = report_file.check(str(page))
+        path = check_report_path(str(page))
         page.symlink_to(victim)
-        report_file.write(path, "page")
+        write_report(path, "page")
         assert (page.read_text(), victim.read_text()) == ("page", "mine")
 
     def test_its_directory_may_be_a_link(self, tmp_path: Path) -> None:
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("real")
-        assert report_file.check(str(tmp_path / "link" / "run.html")) == str(tmp_path / "real" / "run.html")
+        assert check_report_path(str(tmp_path / "link" / "run.html")) == str(tmp_path / "real" / "run.html")
 
     @needs_root
     def test_what_another_user_keeps_there_is_told_before_anything_moves(
@@ -135,8 +136,8 @@ class TestReport:
         os.chown(page, NOBODY, NOBODY, follow_symlinks=False)
         monkeypatch.setattr(os, "geteuid", lambda: 4711)
         with pytest.raises(UsageError, match="belongs to another user"):
-            report_file.check(str(page))
+            check_report_path(str(page))
 
     def test_a_directory_that_vanished_costs_only_the_report(self, tmp_path: Path) -> None:
         with pytest.raises(EzpzError, match="cannot be written: No such file"):
-            report_file.write(str(tmp_path / "gone" / "run.html"), "page")
+            write_report(str(tmp_path / "gone" / "run.html"), "page")

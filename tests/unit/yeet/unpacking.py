@@ -6,18 +6,18 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.agent import tree
-from ezpz.yeet.agent.cancel import CancelToken
-from ezpz.yeet.copy.base import Job
-from ezpz.yeet.relocate.ledger import Ledger
+from ezpz.agent.common import tree
+from ezpz.agent.common.cancel import CancelToken
+from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
-from ezpz.yeet.scan import Scan
+from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.strategies.base import CopyJob
 from tests.contract.support import photograph
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ezpz.yeet.copy.base import Strategy
+    from ezpz.yeet.strategies.base import Strategy
 
 
 class Bench:
@@ -35,7 +35,7 @@ class Bench:
         self.moved = 0
         self.stop_after: float = math.inf
         self.cancel = CancelToken()
-        self.ledger = Ledger(Relocation(b"/tmp/x"))
+        self.ledger = RelocationRecorder(Relocation(b"/tmp/x"))
 
     def unpack(self, content: bytes) -> Path:
         """Unpack an archive and return the staging directory; nothing around it changes."""
@@ -43,7 +43,7 @@ class Bench:
         tree.remove(os.fsencode(self.staging.parent))
         self.staging.mkdir(parents=True, mode=0o700)
         before = self._around()
-        job = Job(
+        job = CopyJob(
             root=os.fsencode(self.archive), scan=Scan(b""), staging=os.fsencode(self.staging), ledger=self.ledger,
             cancel=self.cancel, moved=self._move,
         )  # fmt: skip

@@ -27,8 +27,8 @@ from ezpz.runtime.plugins import Registry
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ezpz.cluster.model import Allocation
-    from ezpz.cluster.steps import JobSystem
+    from ezpz.cluster.allocation import Allocation
+    from ezpz.cluster.schedulers.base import JobSystem
     from ezpz.launch.launchers.failure_signs import Sign
     from ezpz.launch.launchers.output_labels import Label
     from ezpz.runtime.process import Running

@@ -6,17 +6,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from ezpz.launch.launchers.base import HOSTFILE, Invocation, Launcher, RankNames, bound, told_by_version
-from ezpz.launch.launchers.failure_signs import (
-    EXIT,
-    LOST_LINE,
-    NODE,
-    NODE_GROUP,
-    SIGNAL,
-    SSH_SIGNS,
-    WHERE,
-    Sign,
-    sign,
-)
+from ezpz.launch.launchers.failure_signs import EXIT, LOST_LINE, NODE, NODE_GROUP, SIGNAL, SSH_SIGNS, WHERE, Sign, sign
 from ezpz.launch.launchers.output_labels import Label
 
 if TYPE_CHECKING:

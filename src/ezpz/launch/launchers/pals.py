@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.cluster.pbs import PBS
+from ezpz.cluster.schedulers.pbs import PBS
 from ezpz.launch.launchers.base import HOSTFILE, Invocation, Launcher, RankNames, Verdict, bound, told_by_version
 from ezpz.launch.launchers.failure_signs import EXIT, NODE, NODE_GROUP, SIGNAL, Sign, sign
 from ezpz.launch.launchers.output_labels import Label

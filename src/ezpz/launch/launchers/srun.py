@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ezpz.cluster import transports
 from ezpz.cluster.hostnames import fold
-from ezpz.cluster.slurm import SLURM
+from ezpz.cluster.schedulers.slurm import SLURM
 from ezpz.errors import TimedOut, ToolMissing
 from ezpz.launch.launchers.base import Invocation, Launcher, RankNames, Verdict, bound
 from ezpz.launch.launchers.failure_signs import EXIT, FAULT, NODE, NODE_GROUP, SIGNAL, TIME, Sign, sign

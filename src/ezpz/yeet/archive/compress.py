@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Protocol
 
-from ezpz.yeet.archive.formats import GZIP, TAR, ZSTD, Format
 from ezpz.yeet.archive.zstd import zstd
+from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, Format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ class Packing(Protocol):
         """A block, compressed. Safe from any thread."""
 
 
-class Plain:
+class PlainPacking:
     """No compression."""
 
     def __init__(self, level: int = 0) -> None: ...
@@ -40,7 +40,7 @@ class Plain:
         return data
 
 
-class Gzip:
+class GzipPacking:
     """Each block is a member of its own, which every gunzip reads as one file."""
 
     def __init__(self, level: int) -> None:
@@ -62,7 +62,7 @@ class Gzip:
         return GZIP_HEAD + deflated + zlib.crc32(data).to_bytes(4, "little") + (len(data) % 2**32).to_bytes(4, "little")
 
 
-class Zstd:
+class ZstdPacking:
     """Each block is a frame of its own, with a checksum; one that is stored has none."""
 
     def __init__(self, level: int) -> None:
@@ -79,7 +79,7 @@ class Zstd:
         return self._zstd.pack(data, self.level)
 
 
-PACKINGS: dict[str, Callable[[int], Packing]] = {TAR.name: Plain, GZIP.name: Gzip, ZSTD.name: Zstd}
+PACKINGS: dict[str, Callable[[int], Packing]] = {TAR.name: PlainPacking, GZIP.name: GzipPacking, ZSTD.name: ZstdPacking}
 
 
 def packing_of(kind: Format, level: int) -> Packing:

@@ -1,1 +1,1 @@
-"""A pure transform that makes an environment work from its new place: bytes in, bytes out."""
+"""Relocation: what changes in an environment that moves."""

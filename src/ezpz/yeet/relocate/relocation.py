@@ -14,19 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple
 
-from ezpz.yeet.boundary import below
-from ezpz.yeet.relocate import conda, elf, script
-from ezpz.yeet.relocate.base import FOLDER
-from ezpz.yeet.relocate.editable import HOOK_FILE
-from ezpz.yeet.relocate.editable_moves import Move, repointed
-from ezpz.yeet.relocate.interpreter import with_settings
-from ezpz.yeet.relocate.prefix import PrefixMap
+from ezpz.yeet.relocate.formats import conda_records, elf, shebang
+from ezpz.yeet.relocate.formats.prefix import PrefixMap
+from ezpz.yeet.relocate.formats.pth import repointed
+from ezpz.yeet.relocate.formats.pyvenv_cfg import with_settings
+from ezpz.yeet.relocate.layout import CONFIGURATION, HOOK_FILE, PYTHON_DIRECTORY, Move
+from ezpz.yeet.source.link_policy import below
 
 if TYPE_CHECKING:
-    from ezpz.yeet.entry import Entry
-    from ezpz.yeet.relocate.elf_image import Reader
+    from ezpz.yeet.model.entry import Entry
+    from ezpz.yeet.relocate.formats.elf_reader import Reader
 
-CONFIGURATION = b"pyvenv.cfg"
 PYTHON_NAME = re.compile(rb"bin/python(\d(\.\d+)?)?\Z")
 BYTECODE = b".pyc"
 RECORD = re.compile(rb"conda-meta/[^/]+\.json\Z")  # tells which placeholders there are, and how much room
@@ -34,7 +32,7 @@ POINTERS = (b".pth", b".egg-link")
 NOTHING = PrefixMap({})
 
 
-class Change(NamedTuple):
+class EntryChange(NamedTuple):
     """What becomes of a file's content: the new bytes, how many paths in it changed, and a notice's case or ""."""
 
     data: bytes
@@ -123,32 +121,36 @@ class Relocation:
 
     def always_changes(self, path: bytes, head: bytes) -> bool:
         """Whether a text file that begins with `head` may change although no old path is in it."""
-        return path.endswith(POINTERS) or script.from_path(path, head, self.packed) != head
+        return path.endswith(POINTERS) or shebang.from_path(path, head, self.packed) != head
 
-    def content(self, path: bytes, data: bytes) -> Change | None:
+    def content(self, path: bytes, data: bytes) -> EntryChange | None:
         """What a file says in the new place, or None when it says the same. Raises PrefixTooLong."""
         if path == CONFIGURATION and self.configuration:
             text, replaced = self.text.substitute(data)
             new = with_settings(text, dict(self.configuration))
-            return Change(new, max(1, replaced)) if new != data else None
+            return EntryChange(new, max(1, replaced)) if new != data else None
         if path == self.python:
             return self._interpreter(data)
-        if path.endswith(POINTERS) and self.root is not None and script.is_text(data):
+        if path.endswith(POINTERS) and self.root is not None and shebang.is_text(data):
             return self._pointer(path, data)
-        if path in self.binaries and not script.is_text(data):
-            return Change(*conda.replace_binary(data, self.text.moves, path=path, room=self.binaries[path]))
-        if self._is_hook(path) and self.hooks.found_in(data) and script.is_text(data):
-            return Change(*self.hooks.substitute(data))
+        if path in self.binaries and not shebang.is_text(data):
+            return EntryChange(
+                *conda_records.replace_binary(data, self.text.moves, path=path, room=self.binaries[path])
+            )
+        if self._is_hook(path) and self.hooks.found_in(data) and shebang.is_text(data):
+            return EntryChange(*self.hooks.substitute(data))
         if self.packed:
-            data = script.from_path(path, data, self.packed)
+            data = shebang.from_path(path, data, self.packed)
         if not self.text.found_in(data):
             return None
         change = (
-            Change(*script.rewrite_text(path, data, self.text)) if script.is_text(data) else self._binary(path, data)
+            EntryChange(*shebang.rewrite_text(path, data, self.text))
+            if shebang.is_text(data)
+            else self._binary(path, data)
         )
         return change if change.data != data or change.case else None
 
-    def passage(self, path: bytes, text: bytes, head: bytes) -> Change | None:
+    def passage(self, path: bytes, text: bytes, head: bytes) -> EntryChange | None:
         """The same for some lines of a text file that is too large for `content` and begins with `head`.
 
         Not for the first ones, of which `content` makes what it would of all.
@@ -156,25 +158,25 @@ class Relocation:
         if path.endswith(POINTERS) and self.root is not None:
             return self._pointer(path, text)
         if self._is_hook(path) and self.hooks.found_in(text):
-            return Change(*self.hooks.substitute(text))
-        return Change(*script.rewrite_lines(path, head, text, self.text)) if self.text.found_in(text) else None
+            return EntryChange(*self.hooks.substitute(text))
+        return EntryChange(*shebang.rewrite_lines(path, head, text, self.text)) if self.text.found_in(text) else None
 
-    def zipapp_head(self, path: bytes, head: bytes, tail: bytes) -> Change:
+    def zipapp_head(self, path: bytes, head: bytes, tail: bytes) -> EntryChange:
         """What becomes of the head of a binary file that begins with `#!`; it ends with `tail`."""
         rest = b"\0" + tail  # which tells that it is no text
-        new, replaced = script.rewrite_zipapp(script.from_path(path, head, self.packed) + rest, self.text)
-        return Change(new[: -len(rest)], replaced) if replaced else Change(head, 0)
+        new, replaced = shebang.rewrite_zipapp(shebang.from_path(path, head, self.packed) + rest, self.text)
+        return EntryChange(new[: -len(rest)], replaced) if replaced else EntryChange(head, 0)
 
     def run_path_edits(self, path: bytes, read: Reader) -> elf.Edits:
         """What changes in a compiled file."""
         return elf.edits(read, lambda entry: self._run_paths(path, entry))
 
-    def _binary(self, path: bytes, data: bytes) -> Change:
+    def _binary(self, path: bytes, data: bytes) -> EntryChange:
         if data.startswith(b"#!"):
-            return Change(*script.rewrite_zipapp(data, self.text))
+            return EntryChange(*shebang.rewrite_zipapp(data, self.text))
         done = elf.retarget(data, lambda entry: self._run_paths(path, entry))
         named = next(self.text.find(done.data), None) is not None
-        return Change(done.data, done.edited, self.left_in(path, done.stuck, named=named))
+        return EntryChange(done.data, done.edited, self.left_in(path, done.stuck, named=named))
 
     def left_in(self, path: bytes, stuck: tuple[bytes, ...], *, named: bool) -> str:
         """The case of a notice for a binary file in which old paths are left; the base is told where it is.
@@ -184,26 +186,26 @@ class Relocation:
         """
         if stuck:
             return "run-path-stuck"
-        return "baked-prefix" if named and not path.startswith(FOLDER + b"/") else ""
+        return "baked-prefix" if named and not path.startswith(PYTHON_DIRECTORY + b"/") else ""
 
-    def _pointer(self, path: bytes, data: bytes) -> Change | None:
+    def _pointer(self, path: bytes, data: bytes) -> EntryChange | None:
         """A file whose lines site.py appends to sys.path: they lead to what came along, or in full to what did not."""
         assert self.root is not None
         folder = os.path.join(self.root, os.path.dirname(path))
         pointed = repointed(data, folder, lambda place: below(place, self.root or b""), self.editables)
         new, replaced = self.hooks.substitute(pointed)
-        return Change(new, max(1, replaced)) if new != data else None
+        return EntryChange(new, max(1, replaced)) if new != data else None
 
     def _is_hook(self, path: bytes) -> bool:
         return path in self.hook_files or HOOK_FILE.match(os.path.basename(path)) is not None
 
-    def _interpreter(self, data: bytes) -> Change | None:
+    def _interpreter(self, data: bytes) -> EntryChange | None:
         """The embedded python finds its libraries beside it, even when LD_LIBRARY_PATH names the old ones."""
         done = elf.retarget(data, lambda entry: self._run_paths(self.python, entry))
         new = elf.prefer_rpath(done.data)
         if self.run_path:
             new = elf.add_run_path(new, self.run_path) or new
-        return Change(new, max(1, done.edited), "run-path-stuck" if done.stuck else "") if new != data else None
+        return EntryChange(new, max(1, done.edited), "run-path-stuck" if done.stuck else "") if new != data else None
 
     def _run_paths(self, path: bytes, entry: bytes) -> tuple[bytes, ...]:
         """What may stand for an entry of a run path: relative to the file, or in full."""

@@ -1,0 +1,1 @@
+"""What both ends use: errors, messages, layout, manifest, receipt, facts about filesystems."""

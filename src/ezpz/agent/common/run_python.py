@@ -1,0 +1,117 @@
+"""Run the Python of an environment on this host, for so long and no longer, and end whatever it has started."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from typing import Callable, Dict, Tuple
+
+from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.text import printable_path
+
+NAMES = (b"python3", b"python")
+ERROR = re.compile(rb"\s*(\w*Error|Fatal)\b")  # a python that dies early adds lines that say nothing
+
+
+def python_of(root: bytes) -> bytes:
+    """The Python of the environment at `root`. Raises Refusal ("smoke-failed") when it has none."""
+    for name in NAMES:
+        python = os.path.join(root, b"bin", name)
+        if os.path.exists(python):
+            return python
+    message = "'{}' has no bin/python3 that leads to a program".format(printable_path(root))
+    raise AgentError("smoke-failed", message, "is it an environment? if so, yeet it again with --base embed")
+
+
+def run_python(
+    python: bytes,
+    program: str,
+    environ: Dict[str, str],
+    going_on: Callable[[], None],
+    seconds: float,
+    *,
+    cwd: bytes,
+    options: Tuple[bytes, ...] = (),
+) -> bytes:
+    """What `program` prints on stdout when a Python runs it in the folder `cwd`.
+
+    options: of that python. `going_on` is called several times a second and may raise to stop it. No bytecode is
+    written.
+    Raises Refusal: "smoke-failed" when it does not start or does not end well, "timed-out".
+    """
+    argv = [python, b"-B", *options, b"-c", program.encode()]
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=environ,
+            start_new_session=True,
+        )
+    except OSError as e:
+        message = "'{}' cannot be started: {}".format(printable_path(python), e.strerror)
+        raise AgentError("smoke-failed", message, "look at the file; yeet it again")
+    try:
+        out, err = _follow(process, time.monotonic() + seconds, going_on)
+    except TimeoutError:
+        message = "'{}' did not end within {:g} s".format(printable_path(python), seconds)
+        raise AgentError("timed-out", message, "does a module hang when it is imported? try it on that node")
+    finally:
+        _end(process)
+    if process.returncode:
+        message = "'{}' does not work: {}".format(printable_path(python), _ending(process.returncode, err))
+        raise AgentError("smoke-failed", message, "run it on that node to see more")
+    return out
+
+
+def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Callable[[], None]) -> Tuple[bytes, bytes]:
+    """What it writes until it has ended; what it left behind may hold the pipes open for ever. Raises TimeoutError."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    kept: Dict[int, bytes] = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
+    ends = select.poll()  # not select(), which takes no number beyond 1023
+    for fd in kept:
+        ends.register(fd, select.POLLIN)
+    wait = 50  # milliseconds
+    while True:
+        going_on()
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        ready = ends.poll(0 if ended else wait)
+        for fd, _ in ready:
+            data = os.read(fd, 65536)
+            kept[fd] += data
+            if not data:
+                ends.unregister(fd)
+                wait = 2  # it is about to end
+        if ended and not ready:
+            return kept[process.stdout.fileno()], kept[process.stderr.fileno()]
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End it and whatever it started: until it is waited for, the number of its group is its own."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, with its disk
+        process.wait(5.0)
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _ending(code: int, err: bytes) -> str:
+    """Why a process has ended, in a line: a signal, or the last thing it said."""
+    if code < 0:
+        try:
+            return "ended by {}".format(signal.Signals(-code).name)
+        except ValueError:
+            return "ended by signal {}".format(-code)
+    lines = [line for line in err.splitlines() if line.strip()]
+    lines = [line for line in lines if ERROR.match(line)] or lines
+    return "exit status {}{}".format(code, ": " + printable_path(lines[-1].strip()) if lines else "")

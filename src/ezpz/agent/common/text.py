@@ -1,0 +1,16 @@
+"""Text for people: amounts and paths."""
+
+
+def format_bytes(size: float) -> str:
+    """Bytes for people: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return "{:.0f} B".format(size) if unit == "B" else "{:.1f} {}".format(size, unit)
+        size /= 1000
+    return "{:.1f} TB".format(size)
+
+
+def printable_path(path: bytes) -> str:
+    """A path as a user should see it: whatever is not printable is escaped, so that it cannot fake a line."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

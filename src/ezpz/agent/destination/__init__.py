@@ -1,0 +1,1 @@
+"""One destination on one host: validate, lock, stage, verify, publish, list, remove."""

@@ -1,0 +1,244 @@
+"""Which destinations are refused, and why."""
+
+import os
+import pwd
+import stat
+from typing import Any, Dict, Optional, Tuple
+
+from ezpz.agent.common import mounts
+from ezpz.agent.common.errors import AgentError, from_os_error
+from ezpz.agent.common.filesystem import (
+    FREE,
+    INODES_SPARE,
+    MEMORY_FILESYSTEMS,
+    PATH_MAX,
+    ST_NOEXEC,
+    SYSTEM,
+    filesystem,
+    user_name,
+)
+from ezpz.agent.common.receipt import read_receipt
+from ezpz.agent.common.text import format_bytes, printable_path
+
+
+def check_path(dst: bytes, source: Optional[bytes]) -> None:
+    """Raise Refusal for a destination that must never be replaced; `source` is the tree that is read, if it is here."""
+    name = printable_path(dst)
+    if os.path.basename(dst) in (b"", b".", b".."):
+        raise AgentError("destination-refused", "destination '{}' has no name of its own".format(name), "spell it out")
+    if not os.path.isabs(dst) or b"\0" in dst:
+        raise AgentError("destination-refused", "destination '{}' is not an absolute path".format(name))
+    if os.path.islink(dst):
+        target = printable_path(os.path.realpath(dst))
+        raise AgentError(
+            "destination-refused",
+            "destination '{}' is a link to '{}'".format(name, target),
+            "give the real path with --dst, or remove the link",
+        )
+    real = os.path.realpath(dst)
+    if os.path.dirname(real) == real or os.path.dirname(real) == b"/":
+        raise AgentError(
+            "destination-refused",
+            "destination '{}' is a top-level directory".format(name),
+            "choose a directory below it, as in --dst /tmp/NAME",
+        )
+    _refuse_common(real, name)
+    for home in homes():
+        if _holds(real, home):
+            raise AgentError(
+                "destination-refused",
+                "destination '{}' is or holds a home directory ({})".format(name, printable_path(home)),
+                "choose a directory of its own with --dst",
+            )
+    if source is not None and os.path.exists(source):
+        _refuse_source(dst, real, os.path.realpath(source))
+
+
+def _refuse_common(real: bytes, name: str) -> None:
+    """Refuse what belongs to the system or to everybody."""
+    if os.path.ismount(real) or any(mount.point == real for mount in mounts.table()):
+        raise AgentError(
+            "destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it"
+        )
+    for folder in SYSTEM:
+        if _holds(folder, real) and not any(_holds(free, real) and real != free for free in FREE):
+            raise AgentError(
+                "destination-refused",
+                "destination '{}' belongs to the system".format(name),
+                "choose a place on node-local disk, as in --dst /tmp/NAME",
+            )
+    if os.path.isdir(real) and os.stat(real).st_mode & stat.S_ISVTX:
+        raise AgentError(
+            "destination-refused",
+            "destination '{}' is a directory for everybody's files".format(name),
+            "choose a directory below it",
+        )
+
+
+def check_parent(parent: bytes) -> None:
+    """Raise Refusal when somebody else could replace what is below `parent`, as sshd's StrictModes does.
+
+    Each folder above must belong to this user or to root, and be sticky if everybody may write to it.
+    """
+    trusted = (0, os.geteuid(), os.stat(b"/").st_uid)  # in a user namespace root may have another number
+    folder = os.path.realpath(parent)
+    while True:
+        status = os.stat(folder)
+        if status.st_uid not in trusted:
+            raise AgentError(
+                "destination-refused",
+                "'{}' belongs to {}, who could replace what is put there".format(
+                    printable_path(folder), user_name(status.st_uid)
+                ),
+                "choose a place of your own with --dst",
+            )
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            raise AgentError(
+                "destination-refused",
+                "everybody may write to '{}', and replace what is put there".format(printable_path(folder)),
+                "choose another place with --dst, or `chmod +t` it",
+            )
+        if folder == os.path.dirname(folder):
+            return
+        folder = os.path.dirname(folder)
+
+
+def _refuse_source(dst: bytes, real: bytes, source: bytes) -> None:
+    hint = "choose a place on node-local disk, as in --dst /tmp/NAME"
+    if real == source or (os.path.exists(real) and os.path.samefile(real, source)):
+        raise AgentError(
+            "destination-refused", "destination '{}' is the source itself".format(printable_path(dst)), hint
+        )
+    if _holds(source, real):
+        raise AgentError(
+            "destination-refused",
+            "destination '{}' is inside the source '{}'".format(printable_path(dst), printable_path(source)),
+            hint,
+        )
+    if _holds(real, source):
+        raise AgentError(
+            "destination-refused",
+            "destination '{}' holds the source '{}'".format(printable_path(dst), printable_path(source)),
+            hint,
+        )
+
+
+def homes() -> Tuple[bytes, ...]:
+    """The user's home directories, by the environment and by the password database, resolved."""
+    found = [os.environb.get(b"HOME", b"")]
+    try:
+        found.append(os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir))
+    except KeyError:
+        pass
+    return tuple(sorted({os.path.realpath(home) for home in found if home and os.path.realpath(home) != b"/"}))
+
+
+def _holds(outer: bytes, inner: bytes) -> bool:
+    return inner == outer or inner.startswith(outer.rstrip(b"/") + b"/")
+
+
+def check_ownership(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
+    """The receipt of our own version at `dst`, None when nothing stands there; raise Refusal for anything else."""
+    try:
+        status = os.lstat(dst)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise from_os_error(e, "cannot look at '{}'".format(printable_path(dst)))
+    if status.st_uid != os.geteuid():
+        raise AgentError(
+            "destination-not-ours",
+            "'{}' belongs to {}".format(printable_path(dst), user_name(status.st_uid)),
+            "choose another place with --dst",
+        )
+    receipt = read_receipt(dst) if stat.S_ISDIR(status.st_mode) else None
+    if receipt is None and not replace:
+        raise AgentError(
+            "destination-not-ours",
+            "'{}' exists and has no receipt of an earlier yeet".format(printable_path(dst)),
+            "look at it; if it may go, add --replace",
+        )
+    return receipt
+
+
+def check_room(parent: bytes, *, size: int, files: int, executable: bool) -> Dict[str, Any]:
+    """What the filesystem of `parent` offers; raise Refusal when so much does not fit there, or may not run."""
+    room = os.statvfs(parent)
+    free = room.f_bavail * room.f_frsize
+    kind = filesystem(parent)
+    where = "'{}' ({})".format(printable_path(parent), kind or "filesystem unknown")
+    if executable and room.f_flag & ST_NOEXEC:
+        raise AgentError(
+            "noexec",
+            "{} is mounted noexec: an environment cannot run there".format(where),
+            "choose another place with --dst",
+        )
+    if size > free:
+        raise AgentError(
+            "no-space",
+            "{} has {} free, {} needed".format(where, format_bytes(free), format_bytes(size)),
+            "free some space there, or choose another place with --dst",
+        )
+    if room.f_files and files + INODES_SPARE > room.f_favail:
+        raise AgentError(
+            "no-space",
+            "{} has {} inodes free, {} needed".format(where, room.f_favail, files + INODES_SPARE),
+            "remove some files there, or choose another place with --dst",
+        )
+    memory = _memory_available() if kind in MEMORY_FILESYSTEMS else None
+    if memory is not None and size > memory:
+        raise AgentError(
+            "no-space",
+            "{} lives in memory, of which {} is available, {} needed".format(
+                where, format_bytes(memory), format_bytes(size)
+            ),
+            "choose a place on disk with --dst",
+        )
+    return {"free_bytes": free, "free_files": room.f_favail if room.f_files else None, "filesystem": kind}
+
+
+def check_names(tree: bytes, longest: int, longest_name: int, clash: bytes) -> None:
+    """Raise Refusal when paths or names of a source cannot be had on this filesystem; `tree` is to be made.
+
+    longest, longest_name: bytes; clash: a path that differs from another only in case, b"" for none
+    """
+    folder = os.path.dirname(tree)
+    hint = "leave it out with --exclude, or choose a shorter --dst"
+    if len(tree) + 1 + longest >= PATH_MAX:
+        raise AgentError(
+            "destination-refused",
+            "paths of {} bytes in the source are too long below '{}'".format(longest, printable_path(folder)),
+            hint,
+        )
+    limit = os.statvfs(folder).f_namemax
+    if longest_name > limit:
+        message = "the source has a name of {} bytes, and '{}' takes {}".format(
+            longest_name, printable_path(folder), limit
+        )
+        raise AgentError("destination-refused", message, hint)
+    if clash and _folds_case(folder):
+        message = "'{}' has a name that differs only in case, which '{}' cannot tell apart".format(
+            printable_path(clash), printable_path(folder)
+        )
+        raise AgentError("destination-refused", message, "choose another place with --dst")
+
+
+def _folds_case(folder: bytes) -> bool:
+    """Whether names in a directory of ours that differ only in case are the same."""
+    path = os.path.join(folder, b"case")
+    os.mkdir(path, 0o700)
+    try:
+        return os.path.exists(os.path.join(folder, b"CASE"))
+    finally:
+        os.rmdir(path)
+
+
+def _memory_available() -> Optional[int]:
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                if line.startswith(b"MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None

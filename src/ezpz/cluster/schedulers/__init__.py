@@ -1,0 +1,1 @@
+"""One file a scheduler: how it tells the nodes of a job."""

@@ -1,0 +1,1 @@
+"""`ezpz launch`: options and the command."""

@@ -1,0 +1,191 @@
+"""Options of `ezpz launch` about bad nodes and about watching: click to a `Care`, and nothing else."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ezpz.launch.execute.node_checks import CheckRequest
+    from ezpz.launch.execute.options import SupervisionOptions
+    from ezpz.launch.plan.plan import LaunchPlan
+
+F = TypeVar("F", bound="Callable[..., Any]")
+_MOST_RESTARTS = 1000
+_LONGEST = 1e8  # seconds: three years
+
+
+class Seconds(click.FloatRange):
+    """A time that one can wait for: not for ever, and not `nan`."""
+
+    def __init__(self, *, even_none: bool = False) -> None:
+        super().__init__(min=0, min_open=not even_none, max=_LONGEST)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it, which lets `nan` pass."""
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
+
+
+def regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+    """The pattern, or patterns, if they are regular expressions of bytes; the callback of an option."""
+    pattern = ""
+    try:
+        for pattern in value if isinstance(value, tuple) else (value,):
+            re.compile(os.fsencode(pattern))
+    except (re.error, ValueError, OverflowError) as e:
+        raise click.BadParameter(f"{pattern!r} is no regular expression: {e}.") from e
+    return value
+
+
+def not_empty(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The paths, if none is "" (a variable of the user's that is not set); the callback of an option."""
+    if "" in value:
+        raise click.BadParameter("a path is empty.")
+    return value
+
+
+def watch_options(prefix: str) -> Callable[[F], F]:
+    """Give a command these options; `care_of` takes what it gets."""
+
+    def decorate(function: F) -> F:
+        decorated: Any = function
+        for option in reversed(_options(prefix)):
+            decorated = option(decorated)
+        result: F = decorated
+        return result
+
+    return decorate
+
+
+NATURAL = functools.partial(click.IntRange, min=0)
+
+
+def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
+    def option(*names: str, **settings: Any) -> Callable[[F], F]:
+        variable = f"{prefix}_{names[-1].lstrip('-').upper().replace('-', '_')}"
+        return click.option(*names, envvar=variable, show_envvar=True, **settings)
+
+    return (*_of_checks(option), *_of_restarts(option), *_of_watching(option))
+
+
+def _of_checks(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+    return (
+        option("--check", is_flag=True, help="Look at every node first, and leave out those that fail."),
+        option(
+            "--check-path",
+            metavar="PATH",
+            callback=not_empty,
+            multiple=True,
+            help="What must exist on every node; implies --check.",
+        ),
+        option(
+            "--check-room",
+            metavar="MB",
+            type=NATURAL(),
+            default=100,
+            show_default=True,
+            help="What must be free in /tmp, for --check.",
+        ),
+        option(
+            "--check-timeout",
+            metavar="SECONDS",
+            type=Seconds(),
+            default=5.0,
+            show_default=True,
+            help="How long each look at a node may take.",
+        ),
+    )
+
+
+def _of_restarts(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+    return (
+        option(
+            "--max-restarts",
+            metavar="N",
+            type=NATURAL(max=_MOST_RESTARTS),
+            default=0,
+            help="Start COMMAND again when it fails, at most N times, without the node that is to blame.",
+        ),
+        option(
+            "--progress-regex",
+            metavar="REGEX",
+            callback=regex,
+            default="step[=:]",
+            show_default=True,
+            help="What COMMAND prints when it gets on; two attempts without it are enough.",
+        ),
+    )
+
+
+def _of_watching(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+    return (
+        option("--idle-timeout", metavar="SECONDS", type=Seconds(), help="End COMMAND when it is silent for so long."),
+        option(
+            "--grace",
+            metavar="SECONDS",
+            type=Seconds(even_none=True),
+            default=10.0,
+            show_default=True,
+            help="How long COMMAND may take to end when it is asked to.",
+        ),
+        option("--log-dir", metavar="DIR", type=click.Path(), help="Keep a log of every attempt, and a summary."),
+        option(
+            "--filter",
+            metavar="REGEX",
+            callback=regex,
+            multiple=True,
+            help="Do not show what matches; logs have it.",
+        ),
+        option("--no-filter", is_flag=True, help="Show every line."),
+        option("--pty", is_flag=True, help="Give COMMAND a terminal, for colours and progress bars."),
+    )
+
+
+def care_of(options: dict[str, Any], planned: LaunchPlan) -> SupervisionOptions:
+    """What was asked for, and what the site of this plan adds. A terminal of ours is a local command's for itself."""
+    from ezpz.launch.execute.options import MonitorOptions, SupervisionOptions
+
+    again = options["max_restarts"] > 0
+    local = planned.started_by.is_local and sys.stdout.isatty()
+    watching = MonitorOptions(
+        idle=options["idle_timeout"],
+        grace=options["grace"],
+        pty=options["pty"],
+        labels=again or options["log_dir"] is not None,
+        noise=() if options["no_filter"] else (*(() if local else planned.site.noise), *options["filter"]),
+        progress=options["progress_regex"],
+        failures=planned.site.failures if again else (),
+        end_when_lost=again,
+    )
+    check = _wanted(options, planned) if options["check"] or options["check_path"] else None
+    return SupervisionOptions(watching, options["max_restarts"], check, options["log_dir"])
+
+
+def _wanted(options: dict[str, Any], planned: LaunchPlan) -> CheckRequest:
+    from ezpz.launch.execute.node_checks import CheckRequest, absolute
+
+    home, command = planned.facts.home, planned.request.command
+    program: str | None = (home.resolved(command, planned.facts.exists) if home else command)[0]
+    copy = home.prefix if home and home.is_copy else None
+    if not os.path.isabs(str(program)):
+        found = None if copy else shutil.which(str(program))  # what PATH is in a copy, only the nodes know
+        program = os.path.abspath(found) if found else None
+    return CheckRequest(
+        programs=absolute((program,)),
+        paths=absolute([*map(os.path.abspath, options["check_path"]), copy]),
+        shared=(os.getcwd(),),
+        room=options["check_room"] * 1_000_000,
+        timeout=options["check_timeout"],
+    )

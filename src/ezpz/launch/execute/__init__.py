@@ -1,0 +1,1 @@
+"""Carries a launch plan out: attempts, restarts, monitoring, signals."""

@@ -1,0 +1,1 @@
+"""What ranks and launchers print: labels, logs, failures."""

@@ -1,0 +1,71 @@
+"""The first error of each rank: what one wants to read first when a run has failed. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LONGEST = 60  # lines of one error
+WIDEST = 500  # characters of a line
+MOST_RANKS = 4096  # ranks whose error is kept
+TRACEBACK = "Traceback (most recent call last)"
+ERROR = re.compile(
+    r"(?:^|[^\w])[\w.]*(?:Error|Exception|Interrupt|Exit)\b\s*:|\b(?:error|fatal|panic)\b\s*[:!]|\bFATAL\b|\bERROR\b"
+    r"|Segmentation fault|Bus error|Illegal instruction|core dumped|terminate called|[Oo]ut of memory|MPI_Abort"
+    r"|Assertion .*failed|command not found|No such file or directory|Permission denied",
+    re.IGNORECASE,
+)
+WORDS = (
+    "error", "exception", "interrupt", "exit", "fatal", "panic", "fault", "illegal", "dumped", "terminate", "of memory",
+    "abort", "assert", "not found", "no such", "denied", "traceback",
+)  # fmt: skip
+"""One of them is in whatever line begins an error; looking for them first costs less."""
+
+
+class FirstErrors:
+    """Hears what every rank says; keeps the first error of each, a Python traceback as a whole."""
+
+    def __init__(self) -> None:
+        self._errors: dict[int | None, list[str]] = {}
+        self._open: set[int | None] = set()
+
+    def follows(self, rank: int | None) -> bool:
+        """Whether the next line of this rank belongs to its error, whatever it says."""
+        return rank in self._open
+
+    def hear(self, line: str, rank: int | None) -> None:
+        """A line, without its end, and who said it (None: nobody knows, or the launcher)."""
+        if rank in self._open:
+            self._go_on(line.rstrip()[:WIDEST], rank)
+        elif rank not in self._errors and len(self._errors) < MOST_RANKS and self._begins(line[:WIDEST]):
+            traceback = line.find(TRACEBACK)  # a progress bar may stand before it
+            self._errors[rank] = [line[max(0, traceback) :].rstrip()[:WIDEST]]
+            if traceback >= 0:
+                self._open.add(rank)
+
+    def _begins(self, line: str) -> bool:
+        if TRACEBACK in line:
+            return True
+        small = line.lower()
+        return any(word in small for word in WORDS) and ERROR.search(line) is not None
+
+    def _go_on(self, line: str, rank: int | None) -> None:
+        kept = self._errors[rank]
+        ends = bool(line) and not line[0].isspace()
+        if len(kept) < LONGEST or ends:
+            kept.append(line)
+        if ends:
+            self._open.discard(rank)
+
+    def first_of(self, failed: Iterable[int | None]) -> tuple[int | None, tuple[str, ...]] | None:
+        """The rank and the lines of the error that matters: of the first of `failed` that said one, else of any rank.
+
+        What the launcher says comes last: it also complains of what it does at the end.
+        """
+        for rank in (*failed, *(rank for rank in self._errors if rank is not None), None):
+            if rank in self._errors:
+                return rank, tuple(self._errors[rank])
+        return None

@@ -1,0 +1,68 @@
+"""What a launcher and its ranks say on stderr: handed on as it comes, without the marks, which are kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ezpz.launch.output.startup_markers import MarkerFilter
+from ezpz.runtime.threads import BackgroundThread
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ezpz.launch.output.startup_markers import StartupReport
+
+CHUNK = 1 << 16
+LATE = 5.0  # seconds that ranks on other nodes may take to start when one node has said no
+PATIENCE = 1.0  # seconds to wait for what is still on its way; a process that outlives the run may hold the pipe
+
+
+class StderrReader:
+    """A context that gives a descriptor to write to, and hands all that comes on to `target`, without the marks."""
+
+    def __init__(self, report: StartupReport, target: int) -> None:
+        self.report, self.target = report, target
+        self._sieve = MarkerFilter(report)
+        self._since = math.inf
+
+    def __enter__(self) -> int:
+        self._ours, self.descriptor = os.pipe()
+        self._worker = BackgroundThread(self._listen, lambda _: None)
+        return self.descriptor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.descriptor)
+        self._worker.join(PATIENCE)
+
+    def _listen(self) -> None:
+        with open(self._ours, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(CHUNK):
+                self.hear(chunk)
+            self.end()
+
+    def hear(self, chunk: bytes) -> None:
+        """Take some more of the output."""
+        self._hand_on(self._sieve.feed(chunk))
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._hand_on(self._sieve.flush())
+
+    def hopeless(self) -> bool:
+        """Whether a node cannot be reached, and the ranks that are missing have not come for a while."""
+        if self.report.lost is None or not self.report.is_starting:
+            self._since = math.inf
+            return False
+        self._since = min(self._since, time.monotonic())
+        self.report.given_up = time.monotonic() - self._since > LATE
+        return self.report.given_up
+
+    def _hand_on(self, text: bytes) -> None:
+        self.report.note(text)
+        while text:
+            text = text[os.write(self.target, text) :]

@@ -1,0 +1,1 @@
+"""Decides: nodes, ranks, environment, command line."""

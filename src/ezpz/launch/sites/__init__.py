@@ -1,0 +1,1 @@
+"""What is special about a machine: data, chosen by host name."""

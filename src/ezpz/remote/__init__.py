@@ -1,0 +1,1 @@
+"""Talks to agents: start them, send requests, hear events."""

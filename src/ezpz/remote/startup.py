@@ -1,0 +1,229 @@
+"""Start-up: how an agent comes to run on every node: by ssh, through a tree of agents, or by one srun for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ezpz.agent.spawner import result_in
+from ezpz.cluster.ssh import srun_argv, ssh_argv
+from ezpz.cluster.ssh_errors import classify_failure
+from ezpz.errors import EzpzError, NodeLost
+from ezpz.remote.bootstrap import bootstrap_command, bundle
+from ezpz.remote.channel import TcpChannel
+from ezpz.remote.session import READY_WITHIN, AgentSession
+from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ezpz.cluster.allocation import Node
+
+FAN = 64  # agents that one host starts: one level up to here, two up to 4,160 nodes
+
+
+class ListenRequest:
+    """What an agent is told that is not started from here: the secret, and where it should listen."""
+
+    def __init__(self, secret: bytes, me: str, stall: float, pythons: tuple[str, ...] = ()) -> None:
+        self.secret = secret
+        self.me = me
+        self.stall = stall
+        self.pythons = pythons
+
+    def to(self, node: Node) -> str:
+        """For one node, as a line of its stdin."""
+        return self._line(name=node.given, address=node.address)
+
+    def to_all(self, nodes: tuple[Node, ...]) -> str:
+        """For all nodes alike: each finds its own name in it."""
+        return self._line(names={node.given: node.address for node in nodes})
+
+    def _line(self, **whom: Any) -> str:
+        return json.dumps(dict(whom, id=1, op="listen", secret=self.secret.hex(), stall=self.stall)) + "\n"
+
+    async def accept(self, node: Node, where: dict[str, Any]) -> AgentSession:
+        """A session to an agent that listens there. Raises EzpzError."""
+        line = await TcpChannel.dial(node, where["address"], where["port"], self.secret, self.me)
+        return await AgentSession(node, line).started()
+
+
+class AgentStarter(Protocol):
+    """A way to start agents. `where` has what is known of those that listen already; `close` ends what was started."""
+
+    where: dict[Node, dict[str, Any]]
+
+    async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
+        """Sessions, by node; where `Session.seen` tells of the destination, no agent has been started yet."""
+
+    async def close(self) -> None: ...
+
+
+class SshStartup:
+    """The first nodes by ssh from here, the others by ssh from those, and from here again when that fails."""
+
+    def __init__(
+        self,
+        invitation: ListenRequest,
+        handshakes: asyncio.Semaphore,
+        fan: int,
+    ) -> None:
+        self.invitation = invitation
+        self.handshakes = handshakes
+        self.fan = fan
+        self.where: dict[Node, dict[str, Any]] = {}
+        self._destination = ""
+        self._started: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
+        self._destination = destination if len(nodes) <= self.fan else ""  # else some of them start others
+        loop = asyncio.get_running_loop()
+        ready: list[asyncio.Future[AgentSession | None]] = [loop.create_future() for _ in nodes]
+        results = await gather_or_cancel(self._open(index, nodes, ready) for index in range(len(nodes)))
+        return dict(zip(nodes, results, strict=True))
+
+    async def _open(
+        self, index: int, nodes: tuple[Node, ...], ready: list[asyncio.Future[AgentSession | None]]
+    ) -> AgentSession | EzpzError:
+        node, above = nodes[index], starter_of(index, self.fan)
+        found: AgentSession | EzpzError
+        starter = await ready[above] if above >= 0 else None
+        try:
+            found = await (self._by_agent(node, starter) if starter is not None else self._by_ssh(node))
+        except EzpzError as e:
+            found = e if starter is None else await self._tried(node)
+        ready[index].set_result(found if isinstance(found, AgentSession) else None)
+        return found
+
+    async def _tried(self, node: Node) -> AgentSession | EzpzError:
+        self.where.pop(node, None)
+        try:
+            return await self._by_ssh(node)
+        except EzpzError as e:
+            return e
+
+    async def _by_ssh(self, node: Node) -> AgentSession:
+        async with self.handshakes:
+            session = await AgentSession.open(node, self.invitation.pythons, self._destination)
+        session.happened = self._happened
+        return session
+
+    async def _by_agent(self, node: Node, starter: AgentSession) -> AgentSession:
+        """Have the agent on another node start this one. Raises EzpzError."""
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._started[node.given] = answer
+        feed = self.invitation.to(node)
+        agent = {
+            "name": node.given,
+            "argv": list(ssh_argv(node.address, bootstrap_command(self.invitation.pythons))),
+            "feed": feed,
+        }
+        await starter.ask("start", agents=[agent])
+        try:
+            said = await asyncio.wait_for(answer, READY_WITHIN)
+        except asyncio.TimeoutError:
+            raise NodeLost(f"{node.given}: no answer within {READY_WITHIN:g} s of connecting") from None
+        if "where" not in said:
+            raise classify_failure(said["stderr"], said["status"], node.given)
+        session = await self.invitation.accept(node, said["where"])
+        session.happened = self._happened
+        self.where[node] = said["where"]
+        return session
+
+    def _happened(self, event: dict[str, Any]) -> None:
+        answer = self._started.get(event.get("started", ""))
+        if answer is not None and not answer.done():
+            answer.set_result(event)
+
+    async def close(self) -> None:
+        """The starters end what they started."""
+
+
+class SrunStartup:
+    """One srun for all nodes of a Slurm job; no ssh at all."""
+
+    def __init__(self, invitation: ListenRequest) -> None:
+        self.invitation = invitation
+        self.where: dict[Node, dict[str, Any]] = {}
+        self.children: list[AsyncProcess] = []
+
+    async def open(self, nodes: tuple[Node, ...], _destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
+        found = await self._open(nodes)
+        dead = {node: error for node, error in found.items() if isinstance(error, _Unlaunched)}
+        rest = tuple(node for node in nodes if node not in dead)
+        if not dead or not rest:
+            return found
+        # Slurm ends the whole step when one of its nodes does not answer
+        await gather_or_cancel(session.close() for session in found.values() if isinstance(session, AgentSession))
+        return {**dead, **await self._open(rest)}
+
+    async def _open(self, nodes: tuple[Node, ...]) -> Mapping[Node, AgentSession | EzpzError]:
+        if not nodes:
+            return {}
+        child = await AsyncProcess.start(srun_argv(nodes, ("sh", "-c", bootstrap_command(self.invitation.pythons))))
+        self.children.append(child)
+        with contextlib.suppress(ConnectionError):
+            child.writer.write(b"\n" + bundle() + self.invitation.to_all(nodes).encode())
+        by_name = {node.given: node for node in nodes}
+        opening: dict[Node, asyncio.Future[AgentSession | EzpzError]] = {}
+
+        def heard(where: dict[str, Any]) -> None:
+            node = by_name.get(where.get("name", ""))
+            if node is not None and node not in opening:
+                self.where[node] = where
+                opening[node] = asyncio.ensure_future(self._accept(node, where))
+
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._listen(child, heard, lambda: len(opening) == len(nodes)), READY_WITHIN)
+        if len(opening) < len(nodes):
+            await child.end(0.5)  # so that all that it has to say is there
+        found = dict(zip(opening, await asyncio.gather(*opening.values()), strict=True))
+        return {node: found.get(node) or _missing(node, child) for node in nodes}
+
+    async def _listen(
+        self, child: AsyncProcess, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
+    ) -> None:
+        while not complete() and (line := await _line(child)):
+            where = result_in(line)
+            if where:
+                heard(where)
+
+    async def _accept(self, node: Node, where: dict[str, Any]) -> AgentSession | EzpzError:
+        try:
+            return await self.invitation.accept(node, where)
+        except EzpzError as e:
+            return e
+
+    async def close(self) -> None:
+        for child in self.children:
+            with contextlib.suppress(OSError):
+                await child.end(3.0)
+
+
+async def _line(child: AsyncProcess) -> bytes:
+    """The next line that a process prints, b"" at its end."""
+    try:
+        return await child.reader.readline()
+    except (ConnectionError, ValueError):
+        return b""
+
+
+class _Unlaunched(NodeLost):
+    """Slurm says that it cannot start anything on this node."""
+
+
+def _missing(node: Node, child: AsyncProcess) -> EzpzError:
+    """Why srun has started no agent on a node."""
+    lines = child.err.splitlines()
+    said = [line for line in lines if re.search(rf"\b{re.escape(node.given)}\b", line)] or lines[-2:]
+    why = "; ".join(said) or f"no answer within {READY_WITHIN:g} s"
+    kind = _Unlaunched if any("launch" in line and "failed" in line for line in said) else NodeLost
+    return kind(f"{node.given}: srun started no agent there: {why}", hint="is the node up? try --transport ssh")
+
+
+def starter_of(index: int, fan: int) -> int:
+    """The index of the node that starts the agent at `index`, -1 for the launching host, which starts `fan` itself."""
+    return index // fan - 1

@@ -1,0 +1,1 @@
+"""Commands of `ezpz yeet` and everything that they print."""

@@ -1,0 +1,35 @@
+"""How `ezpz yeet tar` speaks: what was made, or why nothing had to be."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from ezpz.agent.common.text import format_bytes
+from ezpz.runtime.text import pluralize
+from ezpz.yeet.pack.make import UNCHANGED
+
+if TYPE_CHECKING:
+    from ezpz.cli.output import Output
+    from ezpz.yeet.pack.make import Archive
+
+
+def show_archive(output: Output, archive: Archive) -> None:
+    """Say which archive is there now, what of it is new, and what it is for."""
+    output.document(archive.to_dict())
+    for warning in archive.warnings:
+        output.warn(warning.text)
+    if archive.before is not None:
+        output.note(f"what stood there was out of date: {archive.before.words}")
+    amount = (
+        f"{format_bytes(archive.size)} from {pluralize(archive.files, 'file')}, {format_bytes(archive.content_bytes)}"
+    )
+    if archive.outcome == UNCHANGED:
+        output.line(f"{archive.path} is up to date: {amount}", fg="green", bold=True)
+    else:
+        rate = f" at {format_bytes(archive.content_bytes / archive.seconds)}/s" if archive.seconds > 1 else ""
+        output.line(f"{archive.path}: {amount}, in {archive.seconds:.1f} s{rate}", fg="green", bold=True)
+    base = archive.about["base"]
+    if base["mode"] == "embedded":
+        output.line(f"{base['python']} came along, from {base['prefix']}")
+    output.line(f"next:\n  ezpz yeet {shlex.quote(archive.path)}")

@@ -1,1 +1,0 @@
-"""Local-copy strategies: how the source gets into staging on the launching host."""

@@ -1,0 +1,1 @@
+"""Engines: how a copy reaches the nodes."""

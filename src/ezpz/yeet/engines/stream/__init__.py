@@ -1,0 +1,1 @@
+"""The stream engine: who serves whom, and the sender."""

@@ -1,1 +1,0 @@
-"""Engines: how what stands on one host gets to all the others."""

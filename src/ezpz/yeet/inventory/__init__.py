@@ -1,0 +1,1 @@
+"""`status` and `clean`: questions to nodes, and classification of their answers."""

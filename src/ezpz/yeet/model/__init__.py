@@ -1,0 +1,1 @@
+"""Pure data: entries, sources, plans, events, results, reports."""

@@ -1,0 +1,1 @@
+"""`ezpz yeet tar`: what goes into an archive, and making it."""

@@ -1,0 +1,53 @@
+"""Inputs: all that a version is made of, by one name: when it is the same, so is the version, and nothing is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from ezpz.agent.common.tree import version_of
+from ezpz.errors import SourceUnreadable
+from ezpz.yeet.model.entry import Entry
+
+if TYPE_CHECKING:
+    from ezpz.yeet.model.plan import Plan
+    from ezpz.yeet.relocate.inspect.interpreter import Interpreter
+    from ezpz.yeet.source.scan import Scan
+
+INPUTS = "inputs"  # in a receipt
+PUBLIC = "public"  # in a receipt: whether the top has the permissions of the source's
+REREAD = "reread"  # in place of that name, which no receipt has
+FACTS = Entry._fields.index("identity")  # of an entry; its identity tells one run whether it changed, and no other
+
+
+def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
+    """Of a directory: the facts of every entry that comes along, and the interpreter that compiles it.
+
+    Contents are known by size and time, as everywhere, but for files that were made for this run. Which of several
+    names of a file was found first does not matter: threads find them.
+    """
+    total = 0
+    groups: dict[bytes, list[bytes]] = {}
+    for batch in scanned.batches():
+        for entry in batch:
+            if entry.link:
+                groups.setdefault(entry.link, [entry.link]).append(entry.path)
+            total += _digest(repr(tuple(entry._replace(link=b""))[:FACTS]))
+    total += sum(_digest(repr(sorted(names))) for names in groups.values())
+    return version_of(total + (_digest(repr((python.version, python.tag, python.magic))) if python is not None else 0))
+
+
+def inputs_of_archive(plan: Plan) -> str:
+    """Of an archive: the file, by size and time, and what decides how it is unpacked. Raises SourceUnreadable."""
+    try:
+        status = os.stat(plan.source.real)
+    except OSError as e:
+        raise SourceUnreadable(f"cannot read '{plan.source.real}': {e.strerror}") from e
+    request = plan.request
+    rules = (request.base, request.editable, request.compile, request.orig_prefix)
+    return version_of(_digest(repr((status.st_size, status.st_mtime_ns, *rules))))
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")

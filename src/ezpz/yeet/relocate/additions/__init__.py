@@ -1,0 +1,1 @@
+"""What is added to a copy: base Python, editable snapshots, env.sh, conda activation."""

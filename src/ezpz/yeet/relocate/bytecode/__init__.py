@@ -1,0 +1,1 @@
+"""Bytecode: which files are valid, and compiling the missing ones."""

@@ -1,0 +1,1 @@
+"""Progress state, timeline, and the summary of a run."""

@@ -1,0 +1,1 @@
+"""The source tree: inspect, scan, follow links, exclude, read."""

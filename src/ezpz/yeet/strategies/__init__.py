@@ -1,0 +1,1 @@
+"""Strategies: how a source is read."""
