@@ -117,8 +117,8 @@ class DetailLogged:
 
 
 Event: TypeAlias = (
-    "RunStarted | PhaseStarted | Read | NodeStarted | NodeProgress | NodeRetrying | NodeConnected | NodeDeferred | NodeReceived"
-    " | NodeDone | WarningRaised | DetailLogged"
+    "RunStarted | PhaseStarted | Read | NodeStarted | NodeProgress | NodeRetrying | NodeConnected | NodeDeferred"
+    " | NodeReceived | NodeDone | WarningRaised | DetailLogged"
 )
 Emit: TypeAlias = Callable[[Event], None]
 

@@ -213,7 +213,10 @@ class _TarExtractor:
                     self.job.trail.folder(below)
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(path).st_mode):
-                    message = f"the archive '{self.label}' writes through '{printable_path(relative)}', which is a link or file in it"
+                    message = (
+                        f"the archive '{self.label}' writes through '{printable_path(relative)}', "
+                        "which is a link or file in it"
+                    )
                     raise ArchiveUnsafe(message, hint="unpack it by hand and look at it") from None
             self.standing.add(below)
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 A, B, C = nodes(3)
 SIZE = 100_000_000
 TROUBLE: tuple[Event, ...] = (
-    RunStarted(3), PhaseStarted("stream", SIZE), NodeConnected(B, "n000", 1), NodeConnected(C, "n001", 2), NodeDeferred(B),
+    RunStarted(3), PhaseStarted("stream", SIZE), NodeConnected(B, "n000", 1), NodeConnected(C, "n001", 2),
+    NodeDeferred(B),
     NodeConnected(C, "n000", 1, True), NodeRetrying(C, "n002: it broke"), NodeDone(NodeResult(A, Outcome.OK)),
     NodeDone(NodeResult(B, Outcome.FAILED, failure=Failure("node-lost", "n001: it stopped answering"))),
 )  # fmt: skip

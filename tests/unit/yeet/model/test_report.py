@@ -51,7 +51,8 @@ class TestJudge:
         ("succeeded", "nodes", "threshold", "status"),
         [
             (4, 4, None, RunStatus.SUCCESS), (3, 4, None, RunStatus.FAILURE), (0, 4, None, RunStatus.FAILURE),
-            (4, 4, 2, RunStatus.SUCCESS), (3, 4, 3, RunStatus.PARTIAL), (2, 4, 3, RunStatus.FAILURE), (4, 4, 4, RunStatus.SUCCESS),
+            (4, 4, 2, RunStatus.SUCCESS), (3, 4, 3, RunStatus.PARTIAL), (2, 4, 3, RunStatus.FAILURE),
+            (4, 4, 4, RunStatus.SUCCESS),
             (3, 4, 4, RunStatus.FAILURE), (1, 1, 1, RunStatus.SUCCESS), (1, 1, None, RunStatus.SUCCESS),
             (0, 0, None, RunStatus.FAILURE),
         ],

@@ -42,13 +42,15 @@ class TestMoments:
     def test_of_a_stream(self) -> None:
         made = timeline(
             (100, RunStarted(3)), (101, PhaseStarted("stream", 50)), (101, NodeConnected(B, "this host", 1)),
-            (102, NodeConnected(C, "n001.domain", 2)), (103, NodeDeferred(C)), (104, NodeConnected(C, "this host", 1, True)),
+            (102, NodeConnected(C, "n001.domain", 2)), (103, NodeDeferred(C)),
+            (104, NodeConnected(C, "this host", 1, True)),
             (105, NodeReceived(C)), (106, NodeDone(NodeResult(C, Outcome.OK))), (107, NodeRetrying(B, "it broke")),
             (108, NodeDone(NodeResult(B, Outcome.TIMED_OUT))),
         )  # fmt: skip
         assert made.tracks["n002"].moments == [
             Moment(2, DisplayState.RECEIVING, "n001.domain", 2), Moment(3, DisplayState.PARKED),
-            Moment(4, DisplayState.RECEIVING, "this host", 1, adopted=True), Moment(5, DisplayState.CHECKING), Moment(6, DisplayState.DONE),
+            Moment(4, DisplayState.RECEIVING, "this host", 1, adopted=True), Moment(5, DisplayState.CHECKING),
+            Moment(6, DisplayState.DONE),
         ]  # fmt: skip
         assert made.tracks["n001"].moments[1:] == [
             Moment(7, DisplayState.WAITING, why="it broke"),

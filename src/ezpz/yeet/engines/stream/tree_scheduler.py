@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-__all__ = ["Action", "TreeScheduler", "GiveUp", "NodeState", "Release", "Serve", "NodePhase"]
+__all__ = ["Action", "GiveUp", "NodePhase", "NodeState", "Release", "Serve", "TreeScheduler"]
 
 LAGGING = 3.0  # times slower than its parent: a node that cannot keep up
 LAG = 2 << 20  # bytes that it must be behind, besides; less is noise

@@ -108,7 +108,8 @@ def base_of(
     site_packages = grafts.scan.size - before
     if site_packages > SITE_LIMIT:
         raise NoSpace(
-            f"the packages of the base interpreter in '{printable_path(prefixes[0])}' hold {format_bytes(site_packages)}",
+            f"the packages of the base interpreter in '{printable_path(prefixes[0])}' hold "
+            f"{format_bytes(site_packages)}",
             hint="--base keep leaves them where they are",
         )
     libraries = _libraries(elves, library_path)

@@ -33,7 +33,8 @@ def check_editables(editables: tuple[Editable, ...], mode: str) -> None:
 def snapshot_too_large(size: int, editables: tuple[Editable, ...]) -> EditableRefused:
     """The error for a snapshot of `size` bytes, which is above SIZE_LIMIT."""
     return EditableRefused(
-        f"the code of {list_names(editables)} is {format_bytes(size)}, more than the {format_bytes(SIZE_LIMIT)} that are brought along",
+        f"the code of {list_names(editables)} is {format_bytes(size)}, more than the {format_bytes(SIZE_LIMIT)} that "
+        "are brought along",
         hint=f"leave it where it is with --editable keep; or {install_hint(editables)}",
     )
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ezpz.yeet.relocate.formats import pth
 from ezpz.yeet.relocate.layout import HOOK_FILE, Inside
 from ezpz.yeet.source.link_policy import IMAGE, below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 READ_LIMIT = 4 << 20  # bytes of a file that are read; the largest real one, a scikit-build-core hook, is far below
 DEVELOPED_IN = (b"/opt", b"/run", b"/var/lib")  # of the image, but where people keep projects of their own as well

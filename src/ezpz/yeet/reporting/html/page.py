@@ -157,7 +157,8 @@ def _node(result: NodeResult, drawn: ChartData, index: int) -> str:
     cells = (
         result.node.given, f"{outcome} ({failure.code})" if failure else outcome, served,
         row.depth or "-", result.attempts or "-",
-        format_bytes(result.sent_bytes) if result.sent_bytes else "-", f"{result.seconds:.2f}" if result.seconds else "-",
+        format_bytes(result.sent_bytes) if result.sent_bytes else "-",
+        f"{result.seconds:.2f}" if result.seconds else "-",
         without_name(failure.message, result) if failure else "",
     )  # fmt: skip
     return "<tr>" + "".join(f"<td>{_shown(cell)}" for cell in cells) + "\n"
