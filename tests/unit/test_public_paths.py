@@ -38,8 +38,8 @@ MODULES = {
         CancelToken Cancelled Completed Running run_process
         Output node_options output_options
         CopyJob Entry Scan Strategy check_exit name_list normalize_copy
-        AgentEngine AgentSession Engine EngineOptions EntrySink Failure NodeResult Outcome Payload RemoteFile RemoteFiles
-        TransferSpec
+        AgentEngine AgentSession Engine EngineOptions EntrySink Failure NodeResult Outcome Payload RemoteFile
+        RemoteFiles TransferSpec
         DetailLogged Emit Event NodeConnected NodeDeferred NodeDone NodeProgress NodeReceived NodeRetrying NodeStarted
         WarningRaised
         Answer DetectionContext JobCandidate JobSystem NodeDetector NodesFound NotFound PBS SLURM System read_hostfile
