@@ -216,6 +216,7 @@ def many(count: int, made: bytes) -> Iterator[bytes]:
     yield header.END
 
 
+@pytest.mark.scale
 def test_many_members_take_no_memory() -> None:
     made = header.member(Entry(b"some/empty file", stat.S_IFREG | 0o644, 1_700_000_000_123_456_789, 0))
     tracemalloc.start()
