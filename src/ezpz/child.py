@@ -90,19 +90,22 @@ class _Work(threading.Thread, Generic[T]):
             self.loop.call_soon_threadsafe(lambda: None if self.future.done() else how(value))
 
 
-async def in_thread(act: Callable[[], T]) -> T:
-    """What `act`, which blocks, returns. Cancelled, it waits `PATIENCE` seconds for `act` to give up by itself.
+async def in_thread(act: Callable[[], T], give_up: Callable[[], object] = lambda: None) -> T:
+    """Run `act`, which blocks, in a thread and return its result.
 
-    On a filesystem that hangs it may never do so; its thread does not keep the process from ending then.
+    When this is cancelled, it calls `give_up`, which should make `act` end soon, and waits `PATIENCE` seconds for that.
+    On a filesystem that hangs `act` may never end; its thread does not keep the process from ending then.
     """
     work = _Work(act)
     work.start()
     try:
         return await asyncio.shield(work.future)
     except asyncio.CancelledError:
+        give_up()
+        work.future.add_done_callback(
+            lambda future: future.cancelled() or future.exception()
+        )  # of no interest any more
         await asyncio.wait([work.future], timeout=PATIENCE)
-        if work.future.done():
-            work.future.exception()
         raise
 
 

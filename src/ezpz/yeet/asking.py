@@ -11,6 +11,7 @@ import functools
 import os
 import secrets
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ezpz.child import Child, all_of, in_thread
@@ -147,18 +148,16 @@ async def _open_at(node: Node, address: str) -> Session:
 
 async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
     """The same on this host. Raises EzpzError."""
-    given_up = False
+    given_up = threading.Event()
 
     def going_on() -> None:
-        if given_up:
+        if given_up.is_set():
             raise attend.Gone
 
     try:
-        return await in_thread(functools.partial(attend.answer, request, going_on))
+        return await in_thread(functools.partial(attend.answer, request, going_on), given_up.set)
     except OSError as e:
         refusal = from_os_error(e, "cannot look at what stands here")
     except Refusal as e:
         refusal = e
-    finally:
-        given_up = True
     raise by_code(refusal.code)(f"{node.given}: {refusal.message}", hint=refusal.hint)

@@ -208,10 +208,7 @@ async def look_at_sources(found: tuple[Destination, ...], *, verify: bool = Fals
         within = None if verify else WITHIN
         return tuple(replace(each, source=since(each.newest, each.path, going_on, within=within)) for each in found)
 
-    try:
-        return tuple(map(settle, await in_thread(look)))
-    finally:
-        given_up.set()
+    return tuple(map(settle, await in_thread(look, given_up.set)))
 
 
 def collect(answers: Answers, destination: str) -> tuple[Destination, ...]:
