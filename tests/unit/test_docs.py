@@ -17,10 +17,15 @@ import pytest
 
 from ezpz import errors
 from ezpz.cli.app import InternalError, main
+from ezpz.launch.launchers.base import LAUNCHERS
+from ezpz.yeet.engines.base import ENGINES
+from ezpz.yeet.strategies.base import STRATEGIES
 from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from ezpz.runtime.plugins import Registry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -93,6 +98,24 @@ def test_the_page_has_the_defaults(path: tuple[str, ...]) -> None:
         if isinstance(option, click.Option) and option.show_default and option.default is not None:
             default = f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
             assert f"`{default}`" in table[(option.opts[-1],)][1]
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "registry"),
+    [
+        (("yeet", "env"), "--strategy", STRATEGIES),
+        (("yeet", "env"), "--engine", ENGINES),
+        (("launch",), "--launcher", LAUNCHERS),
+    ],
+)
+def test_help_and_page_list_every_built_in_choice(
+    path: tuple[str, ...], option: str, registry: Registry[object]
+) -> None:
+    (found,) = (each for each in command(path).params if isinstance(each, click.Option) and option in each.opts)
+    (cells,) = (row for row in rows(section(page("reference/cli.md"), f"ezpz {' '.join(path)}")) if option in row[0])
+    names = set(registry.names())
+    assert names - set(re.findall(r"[\w-]+", found.help or "")) == set()
+    assert names - set(re.findall(r"`([\w-]+)`", cells[-1])) == set()
 
 
 def test_every_command_has_a_section() -> None:
