@@ -104,6 +104,11 @@ def test_class_names_are_unique() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+def test_the_directories_of_unit_tests_mirror_the_packages() -> None:
+    directories = {path.parent.relative_to(TESTS / "unit") for path in (TESTS / "unit").rglob("test_*.py")}
+    assert [str(path) for path in directories if PACKAGE / path not in DIRECTORIES] == []
+
+
 # Directions of imports; the layers themselves are the contracts in pyproject.toml
 
 
