@@ -211,6 +211,23 @@ def test_the_architecture_page_names_only_files_that_exist() -> None:
     assert [name for name in named if not any(path.endswith(f"/{name.rstrip('/')}") for path in there)] == []
 
 
+def test_the_architecture_page_says_where_types_are_defined() -> None:
+    page = (DOCS / "architecture.md").read_text().partition("## Types")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    missing = []
+    for names, places in rows:
+        files = [path for place in re.findall(r"`([^`]+)`", places) for path in files_at(PACKAGE / place)]
+        text = "\n".join(path.read_text() for path in files)
+        defined = set(re.findall(r"^(?:class )?(\w+)", text, re.MULTILINE))
+        missing += sorted(set(re.findall(r"`(\w+)`", names)) - defined)
+    assert rows
+    assert missing == []
+
+
+def files_at(path: Path) -> list[Path]:
+    return sorted(path.glob("*.py")) if path.is_dir() else [path]
+
+
 # Attributes
 
 
