@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from ezpz.cli.output import Output, output_options
     from ezpz.cluster.allocation import Allocation, Node
     from ezpz.cluster.detect import detect
+    from ezpz.cluster.hostnames import expand as expand_nodeset
+    from ezpz.cluster.hostnames import fold as fold_nodeset
     from ezpz.cluster.schedulers.base import (
         Answer,
         DetectionContext,
@@ -93,7 +95,7 @@ if TYPE_CHECKING:
         bound,
         told_by_version,
     )
-    from ezpz.launch.launchers.failure_signs import LOST_LINE, SSH_SIGNS, Sign, sign
+    from ezpz.launch.launchers.failure_signs import LOST_LINE, NODE_GROUP, SSH_SIGNS, Sign, sign
     from ezpz.launch.launchers.output_labels import Label
     from ezpz.remote.session import AgentSession
     from ezpz.runtime.process import Completed, Running
@@ -115,14 +117,16 @@ if TYPE_CHECKING:
         WarningRaised,
     )
     from ezpz.yeet.model.results import Failure, NodeResult, Outcome
-    from ezpz.yeet.source.io import check_exit
+    from ezpz.yeet.source.io import check_exit, local_failure
     from ezpz.yeet.source.scan import Scan
     from ezpz.yeet.strategies.base import CopyJob, Strategy, name_list
     from ezpz.yeet.strategies.external import normalize_copy
+    from ezpz.yeet.strategies.tree_copier import TreeCopier
 
 __all__ = [
     "HOSTFILE",
     "LOST_LINE",
+    "NODE_GROUP",
     "PBS",
     "SLURM",
     "SSH_SIGNS",
@@ -220,6 +224,7 @@ __all__ = [
     "ToolMissing",
     "Tools",
     "TransferSpec",
+    "TreeCopier",
     "UsageError",
     "Verdict",
     "VerifyFailed",
@@ -228,6 +233,9 @@ __all__ = [
     "bound",
     "check_exit",
     "detect",
+    "expand_nodeset",
+    "fold_nodeset",
+    "local_failure",
     "name_list",
     "node_options",
     "normalize_copy",
@@ -245,6 +253,8 @@ _LOCATIONS = {
     "Allocation": "ezpz.cluster.allocation:Allocation",
     "Node": "ezpz.cluster.allocation:Node",
     "detect": "ezpz.cluster.detect:detect",
+    "expand_nodeset": "ezpz.cluster.hostnames:expand",
+    "fold_nodeset": "ezpz.cluster.hostnames:fold",
     # Local processes
     "CancelToken": "ezpz.agent.common.cancel:CancelToken",
     "Cancelled": "ezpz.agent.common.cancel:Cancelled",
@@ -260,7 +270,9 @@ _LOCATIONS = {
     "Entry": "ezpz.yeet.model.entry:Entry",
     "Scan": "ezpz.yeet.source.scan:Scan",
     "Strategy": "ezpz.yeet.strategies.base:Strategy",
+    "TreeCopier": "ezpz.yeet.strategies.tree_copier:TreeCopier",
     "check_exit": "ezpz.yeet.source.io:check_exit",
+    "local_failure": "ezpz.yeet.source.io:local_failure",
     "name_list": "ezpz.yeet.strategies.base:name_list",
     "normalize_copy": "ezpz.yeet.strategies.external:normalize_copy",
     # Engines
@@ -308,6 +320,7 @@ _LOCATIONS = {
     "LOST_LINE": "ezpz.launch.launchers.failure_signs:LOST_LINE",
     "Label": "ezpz.launch.launchers.output_labels:Label",
     "Launcher": "ezpz.launch.launchers.base:Launcher",
+    "NODE_GROUP": "ezpz.launch.launchers.failure_signs:NODE_GROUP",
     "RankNames": "ezpz.launch.launchers.base:RankNames",
     "SSH_SIGNS": "ezpz.launch.launchers.failure_signs:SSH_SIGNS",
     "Sign": "ezpz.launch.launchers.failure_signs:Sign",

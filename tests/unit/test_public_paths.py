@@ -34,17 +34,17 @@ MODULES = {
     "ezpz.utils.yeet_env": "main parse_args pick_source run",
     "ezpz.launch.api": "LaunchPlan plan run",
     "ezpz.plugin_api": """
-        Allocation Node detect
+        Allocation Node detect expand_nodeset fold_nodeset
         CancelToken Cancelled Completed Running run_process
         Output node_options output_options
-        CopyJob Entry Scan Strategy check_exit name_list normalize_copy
+        CopyJob Entry Scan Strategy TreeCopier check_exit local_failure name_list normalize_copy
         AgentEngine AgentSession Engine EngineOptions EntrySink Failure NodeResult Outcome Payload RemoteFile
         RemoteFiles TransferSpec
         DetailLogged Emit Event NodeConnected NodeDeferred NodeDone NodeProgress NodeReceived NodeRetrying NodeStarted
         WarningRaised
         Answer DetectionContext JobCandidate JobSystem NodeDetector NodesFound NotFound PBS SLURM System read_hostfile
         run_query select_job
-        HOSTFILE Invocation Job LOST_LINE Label Launcher RankNames SSH_SIGNS Sign Tools Verdict bound sign
+        HOSTFILE Invocation Job LOST_LINE Label Launcher NODE_GROUP RankNames SSH_SIGNS Sign Tools Verdict bound sign
         told_by_version
         ArchiveCorrupt ArchiveUnsafe BadHostName ChattyShell ChecksFailed CommandNotFound CopyFailed DestinationBusy
         DestinationNotOurs DestinationRefused DestinationUnwritable EditableRefused EzpzError HostKeyUnknown HostUnknown
