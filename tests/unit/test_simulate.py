@@ -167,7 +167,7 @@ class TestCommand:
             def start(self) -> list[Serve[int] | Release[int]]:  # type: ignore[override]
                 return []
 
-        monkeypatch.setattr(simulate, "Course", Careless)
+        monkeypatch.setattr(simulate, "TreeScheduler", Careless)
         assert simulate.main(["--nodes", "8", "--dying", "0", "--size", "1e6"]) == 1
 
 
