@@ -25,9 +25,10 @@ from ezpz.yeet.model.report import RelocationSummary, RunReport, RunStatus, run_
 from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 from ezpz.yeet.pipeline.leak_count import LeakCount
 from ezpz.yeet.pipeline.preflight import Preflight, look
-from ezpz.yeet.pipeline.remote_inventory import RemoteInventory, ask_all, take_stock
+from ezpz.yeet.pipeline.remote_inventory import RemoteInventory, compare_installed, query_installed
 from ezpz.yeet.source.link_policy import on_shared_filesystem
 from ezpz.yeet.strategies.base import STRATEGIES
+from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION
 
 if TYPE_CHECKING:
     import random
@@ -186,21 +187,21 @@ class _Run:
         assert here is not None
         assert reading is not None
         with self._phase("compare"):
-            answers = await ask_all(self.engine, here, self._wanted())
-            made_of = await run_in_thread(lambda: reading.settle(answers.interpreter))
-            late = answers.seen_otherwise(made_of)
+            answers = await query_installed(self.engine, here, self._wanted())
+            made_of = await run_in_thread(lambda: reading.prepare(answers.interpreter))
+            late = answers.seen_with_other_version(made_of)
             if late:
                 self._lose(await self.engine.check(late, here.request))
-                answers = await answers.asked_again(self.engine, late, lost=self.results)
-            stock = await take_stock(self.engine, here, answers, made_of)
-            self.stock = replace(stock, known=None) if self.request.checksum else stock
+                answers = await answers.ask_again(self.engine, late, lost=self.results)
+            stock = await compare_installed(self.engine, here, answers, made_of)
+            self.stock = replace(stock, previous=NO_PREVIOUS_VERSION) if self.request.checksum else stock
         if stock.is_here:
             here.keep()
         self._account_for_here()  # first: what leaks is quickest found out here
         for node in self.stock.same:
             self._hear(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=self._elapsed())))
         if not self._wanted() and self._is_served() and stock.receipt is not None:
-            self.shipment = here.standing(stock.receipt)
+            self.shipment = here.installed_payload(stock.receipt)
             self.leaks = await self.leaking.beside(asyncio.ensure_future(asyncio.sleep(0)), self.shipment)
         return self._worth_it()
 
@@ -224,7 +225,7 @@ class _Run:
 
         here, source = self.here, self.plan.source.real
         assert here is not None
-        again = here.begin()
+        again = here.open_replay()
         start = TransferSpec(source, self.plan.totals.bytes, again.read, self.stock.bases)
         feeds = await self.engine.begin(self._wanted(), start)
         self.intake = intake = EntryTee(feeds)
@@ -233,7 +234,7 @@ class _Run:
             await self._send()
             return
         with self._phase("stream", self.plan.totals.bytes):
-            shipment = await run_in_thread(lambda: here.read(intake, self.stock.known))
+            shipment = await run_in_thread(lambda: here.read(intake, self.stock.previous))
             if intake.needs_tree:  # where it stands after it was published here
                 await self._publish(shipment)
                 await self._deliver(self.shipment or shipment)
@@ -245,7 +246,7 @@ class _Run:
         assert here is not None
         assert intake is not None
         with self._phase("read", self.plan.totals.bytes):
-            shipment = await run_in_thread(lambda: here.read(intake, self.stock.known))
+            shipment = await run_in_thread(lambda: here.read(intake, self.stock.previous))
         with self._phase("publish"):
             await self._publish(shipment)
 
@@ -262,8 +263,8 @@ class _Run:
     def _account_for_here(self) -> None:
         """Note what has become of this host, if it is a node of the job; also after an interrupt."""
         here, local = self.here, self.sight.allocation.local
-        if here is not None and local is not None and here.landed and local not in self.results:
-            done = NodeResult(local, Outcome.OK, unchanged=here.unchanged, seconds=self._elapsed(), **here.published)
+        if here is not None and local is not None and here.is_deployed and local not in self.results:
+            done = NodeResult(local, Outcome.OK, unchanged=here.is_unchanged, seconds=self._elapsed(), **here.published)
             self._hear(NodeDone(done))
 
     async def _send(self) -> None:
