@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FirstCopy:
-    """The first node that has the copy. It stands for all nodes, which have the same copy."""
+    """The first node that has the copy. All nodes have the same copy."""
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []

@@ -116,7 +116,7 @@ class LocalNode:
         return directory
 
     def take_stock(self) -> dict[str, Any]:
-        """Describe the installed version, see `ezpz.agent.destination.installed`. Raise EzpzError or Cancelled."""
+        """Describe the installed version, see `ezpz.agent.destination.installed`. Raise EzpzError or `Cancelled`."""
         with translate_agent_errors():
             return self.deployment.take_stock()
 
@@ -130,7 +130,7 @@ class LocalNode:
         return Payload("", self.plan.destination, *facts, self.reader.smoke_test)
 
     def read(self, tee: EntryTee, previous: PreviousVersion = NO_PREVIOUS_VERSION) -> Payload:
-        """Read the source, relocate it, pass it to the tee and verify staging. Raise EzpzError or Cancelled.
+        """Read the source, relocate it, pass it to the tee and verify staging. Raise EzpzError or `Cancelled`.
 
         The tree is written to staging only if this host or an engine needs it.
 
@@ -182,7 +182,7 @@ class LocalNode:
             return self.deployment.note_failed_nodes(list(names))
 
     def close(self) -> None:
-        """Remove staging and release the lock. A second call does nothing."""
+        """Remove staging and release the lock. Later calls do nothing."""
         while self._replays:
             self._replays.pop().close()
         self.deployment.close()

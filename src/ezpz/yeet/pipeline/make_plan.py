@@ -57,7 +57,7 @@ class Decision:
 def plan_run(
     run_id: str, request: Request, preflight: Preflight, environ: Mapping[str, str], cancel: CancelToken | None = None
 ) -> Decision:
-    """Count the source, find out what its environment needs, and make the plan. Raise EzpzError or Cancelled."""
+    """Count the source, find out what its environment needs, and make the plan. Raise EzpzError or `Cancelled`."""
     source = preflight.source
     destination = destination_of(request, source)
     counted = _identity_of_archive(source) if source.is_archive else 0

@@ -116,7 +116,7 @@ class SourceReader:
     def fill(
         self, staging: bytes, tee: EntryTee, previous: PreviousVersion = NO_PREVIOUS_VERSION, *, is_kept: bool = True
     ) -> None:
-        """Read the source, and pass everything to the tee. Raise EzpzError or Cancelled.
+        """Read the source, and pass everything to the tee. Raise EzpzError or `Cancelled`.
 
         Args:
             staging: An empty directory.

@@ -47,7 +47,7 @@ class RenewedBytecode:
 def renew_bytecode(
     job: CopyJob, tees: Sequence[EntryTee], bytecode: Bytecode, python: bytes, destination: bytes, *, compiles: bool
 ) -> RenewedBytecode:
-    """Remove stale bytecode and make what is missing, so that no node has to. Raise EzpzError, Cancelled or OSError.
+    """Remove stale bytecode and make what is missing, so that no node has to. Raise EzpzError, `Cancelled` or OSError.
 
     Args:
         job: The job whose entries were copied to staging, to its sinks, or both.

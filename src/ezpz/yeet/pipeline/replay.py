@@ -31,7 +31,7 @@ def feed_tree(
     scanned: Scan | None = None,
     previous: PreviousVersion = NO_PREVIOUS_VERSION,
 ) -> None:
-    """Pass a tree to a sink without changes. Raise EzpzError or Cancelled.
+    """Pass a tree to a sink without changes. Raise EzpzError or `Cancelled`.
 
     Args:
         root: The tree.
@@ -53,7 +53,7 @@ def feed_tree(
 
 
 def materialize(job: CopyJob, paths: Iterable[bytes] | None = None) -> None:
-    """Write entries of a job to its staging directory. Raise EzpzError or Cancelled.
+    """Write entries of a job to its staging directory. Raise EzpzError or `Cancelled`.
 
     Args:
         job: A job whose entries were not written to staging.
@@ -89,7 +89,7 @@ class ReplayReader:
 
     Args:
         tree: The tree that has the content.
-        restore: Makes a second tree if `tree` lacks a file, and returns its path or None. It is called once, after
+        restore: Makes another tree if `tree` lacks a file, and returns its path or None. It is called once, after
             `ready` was set.
     """
 

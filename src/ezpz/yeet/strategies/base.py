@@ -67,7 +67,7 @@ class Strategy(Protocol):
     """Programs that must be on PATH on the launch host."""
 
     def fill(self, job: CopyJob) -> None:
-        """Fill `job.staging` or `job.sinks`. Raise EzpzError or Cancelled; staging may then hold anything."""
+        """Fill `job.staging` or `job.sinks`. Raise EzpzError or `Cancelled`; staging may then hold anything."""
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("ezpz.yeet.strategies", "strategy")

@@ -20,7 +20,7 @@ class Direct:
     tools: ClassVar[tuple[str, ...]] = ()
 
     def fill(self, job: CopyJob) -> None:
-        """Pass every entry of the scan to the sinks of the job. Raise EzpzError or Cancelled."""
+        """Pass every entry of the scan to the sinks of the job. Raise EzpzError or `Cancelled`."""
         copier = TreeCopier(job, (entry for batch in job.scan.batches() for entry in batch))
         copier.run()
         try:

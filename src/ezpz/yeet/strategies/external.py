@@ -25,7 +25,7 @@ def normalize_copy(job: CopyJob) -> None:
     """Make `job.staging`, a copy of the scan's own entries, what the strategy `direct` makes.
 
     Remove what the scan left out, add the entries from elsewhere, relocate, and set modes and times.
-    Raise EzpzError or Cancelled.
+    Raise EzpzError or `Cancelled`.
     """
     directories: dict[bytes, tuple[int, int]] = {}
     try:
@@ -73,7 +73,7 @@ class Compress:
     tools: ClassVar[tuple[str, ...]] = ("tar", "gzip")
 
     def fill(self, job: CopyJob) -> None:
-        """Copy through `tar | tar`, then normalize. Raise EzpzError or Cancelled."""
+        """Copy through `tar | tar`, then normalize. Raise EzpzError or `Cancelled`."""
         pack: list[process.Argument] = [
             "tar",
             "--create",
@@ -110,7 +110,7 @@ class Cp:
     tools: ClassVar[tuple[str, ...]] = ("cp",)
 
     def fill(self, job: CopyJob) -> None:
-        """Copy with cp(1), then normalize. Raise EzpzError or Cancelled."""
+        """Copy with cp(1), then normalize. Raise EzpzError or `Cancelled`."""
         argv: list[process.Argument] = [
             "cp",
             "--recursive",
@@ -146,7 +146,7 @@ class Rsync:
     tools: ClassVar[tuple[str, ...]] = ("rsync",)
 
     def fill(self, job: CopyJob) -> None:
-        """Copy with rsync(1), then normalize. Raise EzpzError or Cancelled."""
+        """Copy with rsync(1), then normalize. Raise EzpzError or `Cancelled`."""
         argv: list[process.Argument] = ["rsync", "-lptHS", "--modify-window=-1", "--files-from=-", "--from0"]
         argv += ["--", job.root + b"/", job.staging + b"/"]
         check_exit(process.run(argv, feed=name_list(job.scan), cancel=job.cancel), "rsync")

@@ -41,7 +41,7 @@ class Tarball:
     tools: ClassVar[tuple[str, ...]] = ()
 
     def fill(self, job: CopyJob) -> None:
-        """Unpack the archive to `job.staging`. Raise EzpzError or Cancelled."""
+        """Unpack the archive to `job.staging`. Raise EzpzError or `Cancelled`."""
         _TarExtractor(job).run()
 
 
@@ -58,7 +58,7 @@ class _TarExtractor:
         self.top: bytes | None = None  # the directory around all members, which is removed; b"" for none
 
     def run(self) -> None:
-        """Unpack the archive. Raise EzpzError or Cancelled."""
+        """Unpack the archive. Raise EzpzError or `Cancelled`."""
         try:
             self._unpack_all()
         finally:

@@ -50,7 +50,7 @@ class TreeCopier:
         self.link_targets: dict[bytes, bytes] = {}  # of symbolic links, as they were passed
 
     def run(self) -> None:
-        """Pass all entries. Directories stay writable until `finish`. Raise EzpzError or Cancelled."""
+        """Pass all entries. Directories stay writable until `finish`. Raise EzpzError or `Cancelled`."""
         pool = WorkerPool(self.job.scan.threads, QUEUED, self._copy_batch, self.job.cancel)
         try:
             try:

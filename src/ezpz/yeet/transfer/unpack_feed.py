@@ -92,7 +92,7 @@ class UnpackFeed:
                 self._feed(path, status)
 
     def unpacked(self) -> None:
-        """Wait until everything is passed, after success or failure. Raise what a thread raised, or Cancelled."""
+        """Wait until everything is passed, after success or failure. Raise what a thread raised or `Cancelled`."""
         self._finish()
         self.unpacked_at = _wait_for_tick(self.root + b".mark")
 
@@ -153,7 +153,7 @@ class UnpackFeed:
         self._gathered, self._size = [], 0
 
     def _finish(self) -> None:
-        """Wait until everything that was gathered is passed. Raise what a thread raised, or Cancelled."""
+        """Wait until everything that was gathered is passed. Raise what a thread raised or `Cancelled`."""
         try:
             self._submit()
         finally:
