@@ -49,7 +49,7 @@ def choose_base(
     environ: Mapping[str, str],
     cancel: CancelToken,
 ) -> BaseChoice:
-    """Embed the base Python if the user wants that, or if a node does not have the same. Raise EzpzError or `Cancelled`.
+    """Embed the base Python if the user wants that, or if a node lacks it. Raise EzpzError or `Cancelled`.
 
     Args:
         environment: The environment.
