@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class CheckedNodes:
     """A plan whose destinations were checked and locked on every node that has no result yet.
 
-    Args:
+    Attributes:
         plan: The plan.
         reader: The reader of the source.
         here: This host.

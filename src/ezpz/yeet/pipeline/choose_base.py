@@ -27,7 +27,7 @@ EMBEDDED, KEPT, NONE = "embedded", "kept", "none"
 class BaseChoice:
     """What happens to the base Python of an environment.
 
-    Args:
+    Attributes:
         mode: "embedded", "kept" or "none".
         reason: Why, for the user.
         embedded: The base Python that becomes part of the copy, or None.

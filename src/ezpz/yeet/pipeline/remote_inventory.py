@@ -31,7 +31,7 @@ MAX_VERSIONS = 3  # whose manifests are read; nodes with any other version get e
 class InventoryReplies:
     """The installed versions on this host and on every other node, see `ezpz.agent.destination.installed`.
 
-    Args:
+    Attributes:
         here: The reply of this host.
         nodes: The replies of the other nodes.
         is_target: Whether this host is a node of the job.
@@ -65,7 +65,7 @@ class InventoryReplies:
 class RemoteInventory:
     """Which nodes have what.
 
-    Args:
+    Attributes:
         same: The nodes that already have the version.
         receipt: The receipt of one of them.
         is_here: Whether this host already has the version.

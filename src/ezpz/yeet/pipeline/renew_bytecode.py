@@ -31,7 +31,7 @@ NOTHING_COMPILED = Compiled(0, 0, 0.0)
 class RenewedBytecode:
     """What was done to the bytecode of a copy.
 
-    Args:
+    Attributes:
         dropped: The paths of the stale files that were removed.
         added: The number of files that were made, less the dropped ones.
         compiled: The result of the compiler.

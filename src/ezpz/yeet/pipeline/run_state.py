@@ -124,7 +124,7 @@ class RunProgress:
 class RunContext:
     """What every step of a run uses.
 
-    Args:
+    Attributes:
         id: The identifier of the run.
         request: What the user wants.
         preflight: The source and the nodes.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class CopyJob:
     """One local copy.
 
-    Args:
+    Attributes:
         root: The real path of the source.
         scan: The entries of the source. Empty for an archive.
         staging: An existing, empty, private directory.
