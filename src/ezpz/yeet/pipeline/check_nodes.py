@@ -70,7 +70,7 @@ async def compare_versions(run: RunContext, checked: CheckedNodes) -> RemoteInve
     with record.phase("compare"):
         inventory = await _compare(run, checked)
     if inventory.is_here:
-        here.keep()
+        here.accept_installed()
     run.record_local()  # before the other nodes: leaks are counted fastest on this host
     for node in inventory.same:
         record.on_event(NodeDone(NodeResult(node, Outcome.OK, unchanged=True, seconds=record.elapsed)))

@@ -115,12 +115,12 @@ class LocalNode:
         self.reader.restore(directory)
         return directory
 
-    def take_stock(self) -> dict[str, Any]:
+    def check_installed(self) -> dict[str, Any]:
         """Describe the installed version, see `ezpz.agent.destination.installed`. Raise EzpzError or `Cancelled`."""
         with translate_agent_errors():
             return self.deployment.take_stock()
 
-    def keep(self) -> None:
+    def accept_installed(self) -> None:
         """Accept the installed version as the result."""
         self.is_unchanged = self.is_deployed = True
 
@@ -176,7 +176,7 @@ class LocalNode:
             self.is_deployed = True
         return replace(payload, path=self.plan.destination)
 
-    def note_failed(self, names: tuple[str, ...]) -> str:
+    def write_failed_nodes(self, names: tuple[str, ...]) -> str:
         """Write the list of failed nodes into the destination and return its path. Raise EzpzError."""
         with translate_agent_errors():
             return self.deployment.note_failed_nodes(list(names))

@@ -91,7 +91,7 @@ async def query_installed(engine: Engine, here: LocalNode, nodes: tuple[Node, ..
         if node in nodes
     }
     rest = tuple(node for node in nodes if node not in seen)
-    replies: list[Any] = await gather_or_cancel((run_in_thread(here.take_stock), engine.ask(rest, "stock")))
+    replies: list[Any] = await gather_or_cancel((run_in_thread(here.check_installed), engine.ask(rest, "stock")))
     by_node = {node: seen.get(node) or replies[1].get(node, NOTHING) for node in nodes}
     return InventoryReplies(replies[0], by_node, here.is_target, frozenset(seen))
 

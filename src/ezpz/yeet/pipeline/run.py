@@ -133,7 +133,7 @@ async def record_failed_nodes(run: RunContext, checked: CheckedNodes) -> None:
     if not failed or run.report(plan).status is not RunStatus.PARTIAL:
         return
     if checked.here.is_target:
-        run.progress.failed_list = await run_in_thread(lambda: checked.here.note_failed(failed))
+        run.progress.failed_list = await run_in_thread(lambda: checked.here.write_failed_nodes(failed))
         return
     first = next(node for node in plan.remote_nodes if results[node].outcome is Outcome.OK)
     path = await run.engine.note_failed(first, failed)

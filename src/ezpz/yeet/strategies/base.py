@@ -73,7 +73,7 @@ class Strategy(Protocol):
 STRATEGIES: Registry[type[Strategy]] = Registry("ezpz.yeet.strategies", "strategy")
 
 
-def choose(source: Source, wanted: str | None) -> tuple[str, str]:
+def choose_strategy(source: Source, wanted: str | None) -> tuple[str, str]:
     """Return the name of the strategy for a source, and the reason. Raise SourceUnreadable."""
     if wanted is not None:
         return wanted, "asked for"
