@@ -25,8 +25,9 @@ from ezpz.yeet.source.scan import Scan, scan
 from ezpz.yeet.strategies import fill_staging
 from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
+from ezpz.yeet.transfer.copy_sinks import StagingSink
 from ezpz.yeet.transfer.entry_tee import EntryTee
-from ezpz.yeet.transfer.previous_version import PreviousVersion
+from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVersion
 from tests.contract.packing import pack
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Sources:
         scanned = counted or self.scan(source, exclude, follow=follow)
         if along is not None and not way.maker:
             scanned = joined(scanned, along)
+        known = NO_PREVIOUS_VERSION if previous is None else known_of(previous)
         return CopyJob(
             root=archive or os.fsencode(source),
             scan=scanned,
@@ -137,7 +139,8 @@ class Sources:
             ledger=RelocationRecorder(relocation or Relocation(DESTINATION)),
             cancel=cancel or CancelToken(),
             moved=moved,
-            known=None if previous is None else known_of(previous),
+            previous=known,
+            sinks=() if archive else (StagingSink(os.fsencode(staging), known),),
         )
 
 
@@ -199,9 +202,9 @@ def arrive(
     if along is not None:
         status = staging.stat()
         staging.chmod(0o700)
-        filling = TreeCopier(unpacked, entries(along))
-        filling.run()
-        unpacked.finish_below(filling.directories)
+        copier = TreeCopier(replace(unpacked, sinks=(StagingSink(unpacked.staging),)), entries(along))
+        copier.run()
+        copier.finish()
         os.utime(staging, ns=(status.st_atime_ns, status.st_mtime_ns))
         staging.chmod(status.st_mode & 0o7777)
     return unpacked.ledger

@@ -19,7 +19,7 @@ from ezpz.cluster.allocation import Node
 from ezpz.remote.startup import ListenRequest
 from ezpz.yeet.engines.stream.sender import StreamSender
 from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
-from ezpz.yeet.transfer.entry_tee import EntryTee, ManifestSummary
+from ezpz.yeet.transfer.entry_tee import EntryTee
 from tests.contract.doors import SYSTEM, VERSIONS, Piped, Refused, interpreter
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
@@ -28,6 +28,8 @@ from tests.waiting import DEADLINE, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from ezpz.yeet.transfer.manifest_builder import ManifestSummary
 
 every_python = pytest.mark.parametrize("python", [SYSTEM, *VERSIONS])
 

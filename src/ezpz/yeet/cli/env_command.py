@@ -156,10 +156,10 @@ def env_command(
     if request.src is None:
         progress.point_at_archive(output, os.environ)
     if dry_run:
-        from ezpz.yeet.pipeline.make_plan import decide
-        from ezpz.yeet.pipeline.preflight import look
+        from ezpz.yeet.pipeline.make_plan import plan_run
+        from ezpz.yeet.pipeline.preflight import check_request
 
-        decision = decide(new_run_id(), request, look(request, os.environ), os.environ)
+        decision = plan_run(new_run_id(), request, check_request(request, os.environ), os.environ)
         decision.contents.close()
         progress.show_plan(output, decision.plan, tuple(warning.text for warning in decision.warnings))
         return

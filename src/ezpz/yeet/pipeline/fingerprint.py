@@ -1,4 +1,4 @@
-"""Inputs: all that a version is made of, by one name: when it is the same, so is the version, and nothing is read."""
+"""A digest of everything that a version is made of. If it is equal, the version is, and nothing has to be read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from ezpz.yeet.source.scan import Scan
 
 INPUTS = "inputs"  # in a receipt
-PUBLIC = "public"  # in a receipt: whether the top has the permissions of the source's
-REREAD = "reread"  # in place of that name, which no receipt has
-FACTS = Entry._fields.index("identity")  # of an entry; its identity tells one run whether it changed, and no other
+PUBLIC = "public"  # in a receipt: whether the top has the permissions of the source
+REREAD = "reread"  # a value of INPUTS that no receipt has
+FACTS = Entry._fields.index("identity")  # of an entry; its identity is useful within one run only
 
 
 def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
-    """Of a directory: the facts of every entry that comes along, and the interpreter that compiles it.
+    """Return the digest of a directory: the facts of every entry, and the interpreter that compiles it.
 
-    Contents are known by size and time, as everywhere, but for files that were made for this run. Which of several
-    names of a file was found first does not matter: threads find them.
+    Content is represented by size and time, except for files that were made for this run. Which name of a file with
+    hard links was found first depends on the threads, and does not change the digest.
     """
     total = 0
     groups: dict[bytes, list[bytes]] = {}
@@ -39,7 +39,7 @@ def inputs_of(scanned: Scan, python: Interpreter | None) -> str:
 
 
 def inputs_of_archive(plan: Plan) -> str:
-    """Of an archive: the file, by size and time, and what decides how it is unpacked. Raises SourceUnreadable."""
+    """Return the digest of an archive: its size, its time, and the options that matter. Raise SourceUnreadable."""
     try:
         status = os.stat(plan.source.real)
     except OSError as e:

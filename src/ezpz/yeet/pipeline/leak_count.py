@@ -1,4 +1,4 @@
-"""Leak count: how much of what was yeeted still leads to a shared filesystem, looked at while the others are served."""
+"""The number of leaks of a new copy, counted on its first node while the other nodes still receive it."""
 
 from __future__ import annotations
 
@@ -10,53 +10,70 @@ from ezpz.runtime.async_process import run_in_thread
 from ezpz.yeet.inventory.leaks import leaks_here, leaks_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from ezpz.agent.common.cancel import CancelToken
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import Engine, Payload
 
 
-class LeakCount:
-    """Counts on the first node that has it, whichever that is: all have the same.
+class FirstCopy:
+    """The first node that has the copy. All nodes have the same copy."""
 
-    going_on: called several times a second; may raise Cancelled
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._is_recorded = asyncio.Event()
+
+    @property
+    def exists(self) -> bool:
+        """Whether a node has the copy."""
+        return bool(self._nodes)
+
+    def record(self, node: Node) -> None:
+        """Record a node that has the copy."""
+        self._nodes.append(node)
+        self._is_recorded.set()
+
+    async def wait(self) -> Node:
+        """Wait for the first node and return it."""
+        await self._is_recorded.wait()
+        return self._nodes[0]
+
+
+async def count_leaks_during(
+    delivery: asyncio.Future[None],
+    payload: Payload,
+    first_copy: FirstCopy,
+    engine: Engine,
+    environ: Mapping[str, str],
+    cancel: CancelToken,
+) -> int | None:
+    """Wait for a delivery and return the number of leaks of what is delivered.
+
+    Return None if the payload is no environment, if no node has it, or if the node does not answer.
     """
+    counting = asyncio.ensure_future(_count(payload, first_copy, engine, environ, cancel))
+    try:
+        await delivery
+        return await counting if first_copy.exists else None
+    finally:
+        counting.cancel()
 
-    def __init__(self, engine: Engine, environ: Mapping[str, str], going_on: Callable[[], None]) -> None:
-        self.engine = engine
-        self.environ = environ
-        self.going_on = going_on
-        self._first: Node | None = None
-        self._known = asyncio.Event()
 
-    def has_it(self, node: Node) -> None:
-        """A node shows the version that is yeeted."""
-        self._first = self._first or node
-        self._known.set()
-
-    async def beside(self, delivering: asyncio.Future[None], shipment: Payload) -> int | None:
-        """The count once all is delivered; None for what is no environment, or when no node has it, or answers."""
-        counting = asyncio.ensure_future(self._count(shipment))
-        try:
-            await delivering
-            return await counting if self._first is not None else None
-        finally:
-            counting.cancel()
-
-    async def _count(self, shipment: Payload) -> int | None:
-        if shipment.trial is None:
-            return None
-        await self._known.wait()
-        node, known = self._first, shipment.receipt["origins"]
-        assert node is not None
-        if not node.is_local:
-            request = leaks_request(known, self.environ)
-            answers = await self.engine.ask((node,), "leaks", dst=shipment.destination, **request)
-            return len(answers[node]["leaks"]) if node in answers else None
-        try:
-            found = await run_in_thread(
-                lambda: leaks_here(node, shipment.destination, known, self.environ, self.going_on)
-            )
-        except EzpzError:
-            return None
-        return len(found.leaks)
+async def _count(
+    payload: Payload, first_copy: FirstCopy, engine: Engine, environ: Mapping[str, str], cancel: CancelToken
+) -> int | None:
+    if payload.trial is None:
+        return None
+    node, origins = await first_copy.wait(), payload.receipt["origins"]
+    if not node.is_local:
+        request = leaks_request(origins, environ)
+        answers = await engine.ask((node,), "leaks", dst=payload.destination, **request)
+        return len(answers[node]["leaks"]) if node in answers else None
+    try:
+        found = await run_in_thread(
+            lambda: leaks_here(node, payload.destination, origins, environ, cancel.raise_if_cancelled)
+        )
+    except EzpzError:
+        return None
+    return len(found.leaks)

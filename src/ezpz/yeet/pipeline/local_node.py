@@ -1,10 +1,11 @@
-"""Here: the launching host's part of a yeet: read the source once and, if this is a node of the job, land it."""
+"""The launch host's part of a run: read the source once and, if this host is a node of the job, deploy it here."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz import __version__
 from ezpz.agent.common.errors import AgentError, from_os_error
 from ezpz.agent.common.manifest import manifest_digest
+from ezpz.agent.common.tree import Survey
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.errors import EzpzError, by_code
 from ezpz.yeet.engines.base import Payload
@@ -19,204 +21,220 @@ from ezpz.yeet.model.source import Kind
 from ezpz.yeet.pipeline.fingerprint import PUBLIC
 from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
 from ezpz.yeet.source.changes import refuse_changed, refuse_changed_files
+from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVersion
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.yeet.model.plan import Plan
     from ezpz.yeet.pipeline.read_source import SourceReader
-    from ezpz.yeet.transfer.entry_tee import EntryTee, ManifestSummary
-    from ezpz.yeet.transfer.previous_version import PreviousVersion
+    from ezpz.yeet.transfer.entry_tee import EntryTee
+    from ezpz.yeet.transfer.manifest_builder import ManifestSummary
 
 
 PRIVATE_PLACES = ("/var/tmp", "/dev/shm")  # noqa: S108 - tried in turn; staging is 0700
 
 
 class LocalNode:
-    """Prepare, read, land; then serve from `shipment.path` until closed. Blocking: meant for a thread of its own.
+    """Prepares, reads and deploys on this host, then serves from `Payload.path` until it is closed.
 
-    cancel: cancelled when the run is interrupted
+    The calls block: they are meant for a thread.
+
+    Args:
+        plan: The plan of the run.
+        reader: The reader of the source.
+        cancel: Is canceled when the run is interrupted.
     """
 
-    def __init__(self, plan: Plan, reading: SourceReader, cancel: CancelToken) -> None:
+    def __init__(self, plan: Plan, reader: SourceReader, cancel: CancelToken) -> None:
         self.plan = plan
-        self.reading = reading
+        self.reader = reader
         self.cancel = cancel
         self.is_target = plan.allocation.local is not None
-        self.landing = self._landing(plan.destination)
-        self.unchanged = self.landed = False
-        self.is_kept = True
-        self.again: ReplayReader | None = None
+        self.deployment = self._deployment(plan.destination)
+        self.is_unchanged = self.is_deployed = False
         self.published: dict[str, Any] = {}
-        self.comparing = threading.Lock()
+        self._is_kept = True
+        self._replays: list[ReplayReader] = []
+        self._verified = Survey(0, 0, 0, "")
+        self._comparing = threading.Lock()
 
     def prepare(self) -> None:
-        """Check the destination here and take its lock, before anything moves. Raises EzpzError."""
-        if self.plan.in_place and not self._serves_in_place():  # it stays here as it is, and the others get it whole
-            self.unchanged = self.landed = self.is_target
+        """Check the destination on this host and take its lock, before anything is copied. Raise EzpzError."""
+        if self.plan.in_place and not self._serves_in_place():  # this host keeps it as it is, the others get a copy
+            self.is_unchanged = self.is_deployed = self.is_target
             self.prepare_elsewhere()
             return
         if not self.is_target:
             self.prepare_elsewhere()
             return
-        with _as_ezpz_errors():
+        with translate_agent_errors():
             if self.plan.in_place:
-                self.landing.lock.acquire()
-                self.landing.forget_failed_nodes()
+                self.deployment.lock.acquire()
+                self.deployment.forget_failed_nodes()
             else:
-                self.landing.prepare(self.request)
+                self.deployment.prepare(self.request)
 
     def prepare_elsewhere(self) -> None:
-        """Leave the destination on this host alone and stage privately, to serve the others from. Raises EzpzError."""
-        self.landing.close()
+        """Leave the destination on this host alone and create private staging for the other nodes. Raise EzpzError."""
+        self.deployment.close()
         self.is_target = False
         if self._serves_in_place():
             return
-        refusal: EzpzError | None = None
-        for folder in dict.fromkeys((tempfile.gettempdir(), *PRIVATE_PLACES)):
-            self.landing = self._landing(os.path.join(folder, f"ezpz-origin-{self.plan.id}"))
-            request = dict(self.request, executable=False, dst=os.fsdecode(self.landing.dst))
+        failures: list[EzpzError] = []
+        for parent in dict.fromkeys((tempfile.gettempdir(), *PRIVATE_PLACES)):
+            self.deployment = self._deployment(os.path.join(parent, f"ezpz-origin-{self.plan.id}"))
+            request = dict(self.request, executable=False, dst=os.fsdecode(self.deployment.dst))
             try:
-                with _as_ezpz_errors():
-                    self.landing.prepare(request)
+                with translate_agent_errors():
+                    self.deployment.prepare(request)
             except EzpzError as e:
-                self.landing.close()
-                refusal = refusal or e
+                self.deployment.close()
+                failures.append(e)
             else:
                 return
-        assert refusal is not None
-        raise refusal
+        raise failures[0]
 
-    def begin(self) -> ReplayReader:
-        """What makes it possible to send something once more while, and after, it is read. Raises EzpzError."""
-        with _as_ezpz_errors():
+    def open_replay(self) -> ReplayReader:
+        """Return a reader of what is about to be read, for content that has to be sent again. Raise EzpzError."""
+        with translate_agent_errors():
             if self._serves_in_place():
-                self.again = ReplayReader(os.fsencode(self.plan.source.real), lambda: None)
+                replay = ReplayReader(os.fsencode(self.plan.source.real), lambda: None)
             else:
-                self.again = ReplayReader(self.landing.tree, self._restored)
-        return self.again
+                replay = ReplayReader(self.deployment.tree, self._restore)
+        self._replays.append(replay)
+        return replay
 
-    def _restored(self) -> bytes | None:
-        """A whole tree beside the one that was not kept."""
-        if self.reading.restore is None or self.is_kept:
+    def _restore(self) -> bytes | None:
+        """Write the complete tree next to one that was not kept, and return its path. Return None if it was kept."""
+        if self._is_kept:
             return None
-        folder = os.path.join(self.landing.staging, b"again")
-        os.mkdir(folder, 0o700)
-        self.reading.restore(folder)
-        return folder
+        directory = os.path.join(self.deployment.staging, b"again")
+        os.mkdir(directory, 0o700)
+        self.reader.restore(directory)
+        return directory
 
-    def take_stock(self) -> dict[str, Any]:
-        """What this host has of a version in place; see `agent.standing`. Raises EzpzError or Cancelled."""
-        with _as_ezpz_errors():
-            return self.landing.take_stock()
+    def check_installed(self) -> dict[str, Any]:
+        """Describe the installed version, see `ezpz.agent.destination.installed`. Raise EzpzError or `Cancelled`."""
+        with translate_agent_errors():
+            return self.deployment.take_stock()
 
-    def keep(self) -> None:
-        """What stands here is all of it already."""
-        self.unchanged = self.landed = True
+    def accept_installed(self) -> None:
+        """Accept the installed version as the result."""
+        self.is_unchanged = self.is_deployed = True
 
-    def standing(self, receipt: dict[str, Any]) -> Payload:
-        """What all nodes have already, given the receipt of one of them."""
-        facts = (receipt["version"], receipt["files"], receipt["bytes"], receipt)
-        return Payload("", self.plan.destination, *facts, executable=False, trial=self.reading.trial)
+    def installed_payload(self, receipt: dict[str, Any]) -> Payload:
+        """Return the payload that all nodes already have, given the receipt of one of them."""
+        facts = (receipt["version"], receipt["files"], receipt["bytes"], receipt, False)
+        return Payload("", self.plan.destination, *facts, self.reader.smoke_test)
 
-    def read(self, intake: EntryTee, known: PreviousVersion | None = None) -> Payload:
-        """Fill staging, or the intake, or both, relocated and verified; what it is. Raises EzpzError or Cancelled.
+    def read(self, tee: EntryTee, previous: PreviousVersion = NO_PREVIOUS_VERSION) -> Payload:
+        """Read the source, relocate it, pass it to the tee and verify staging. Raise EzpzError or `Cancelled`.
 
-        This host's own copy is one more place where it goes, and is left out when nobody wants it.
-        known: what an earlier run made of the same
+        The tree is written to staging only if this host or an engine needs it.
+
+        Args:
+            tee: Where the entries go.
+            previous: What an earlier run made of the same source.
         """
-        with _as_ezpz_errors():
+        with translate_agent_errors():
             if self._serves_in_place():
-                real = os.fsencode(self.plan.source.real)
-                feed_tree(real, intake, self.cancel, self.reading.contents.scan, known)
-                refuse_changed(self.reading.contents.scan, self.cancel)
-                shipment = self._shipment(self.plan.source.real, intake.end())
-                return replace(shipment, refuse_changed=self._refuse_changed)
-            self.is_kept = intake.needs_tree or self.is_target or self.reading.needs_staging
-            self.reading.fill(self.landing.tree, intake, known, kept=self.is_kept)
-            taken = intake.end()
-            if self.again is not None:
-                self.again.ready.set()
-            if not self.is_kept:
-                return self._shipment("", taken)
-            self.landing.write_manifest(taken.manifest)
-            expected = {**taken.survey._asdict(), **self._expected()}
-            self.found = self.landing.verify(expected, self.reading.trial if self.is_target else None)
-            return self._shipment(os.fsdecode(self.landing.tree), taken)
+                return self._read_in_place(tee, previous)
+            self._is_kept = tee.needs_tree or self.is_target or self.reader.needs_staging
+            self.reader.fill(self.deployment.tree, tee, previous, is_kept=self._is_kept)
+            summary = tee.end()
+            for replay in self._replays:
+                replay.ready.set()
+            if not self._is_kept:
+                return self._payload("", summary)
+            self.deployment.write_manifest(summary.manifest)
+            expected = {**summary.survey._asdict(), **self._expected()}
+            self._verified = self.deployment.verify(expected, self.reader.smoke_test if self.is_target else None)
+            return self._payload(os.fsdecode(self.deployment.tree), summary)
 
-    def publish(self, shipment: Payload) -> Payload:
-        """Put what was read at the destination, if this host is a target, and say where it is served from now."""
+    def _read_in_place(self, tee: EntryTee, previous: PreviousVersion) -> Payload:
+        """Pass the source itself to the tee."""
+        scan = self.reader.contents.scan
+        feed_tree(os.fsencode(self.plan.source.real), tee, self.cancel, scan, previous)
+        refuse_changed(scan, self.cancel)
+        payload = self._payload(self.plan.source.real, tee.end())
+        return replace(payload, refuse_changed=self._refuse_changed)
+
+    def publish(self, payload: Payload) -> Payload:
+        """Publish what was read if this host is a target, and return the payload with the path it is served from."""
         if not self.is_target:
-            return shipment
+            return payload
         if self._serves_in_place():
-            self.unchanged = self.landed = True
-            return shipment
-        with _as_ezpz_errors():
-            self.unchanged = self.landing.has(shipment.receipt)
-            if not self.unchanged:
-                self.published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
-            self.landed = True
-        return replace(shipment, path=self.plan.destination)
+            self.is_unchanged = self.is_deployed = True
+            return payload
+        with translate_agent_errors():
+            self.is_unchanged = self.deployment.has(payload.receipt)
+            if not self.is_unchanged:
+                receipt, executable = payload.receipt, payload.executable
+                self.published = self.deployment.publish(self._verified, receipt, executable=executable)
+            self.is_deployed = True
+        return replace(payload, path=self.plan.destination)
 
-    def note_failed(self, names: tuple[str, ...]) -> str:
-        """Write the list of failed nodes into the destination. Raises EzpzError."""
-        with _as_ezpz_errors():
-            return self.landing.note_failed_nodes(list(names))
+    def write_failed_nodes(self, names: tuple[str, ...]) -> str:
+        """Write the list of failed nodes into the destination and return its path. Raise EzpzError."""
+        with translate_agent_errors():
+            return self.deployment.note_failed_nodes(list(names))
 
     def close(self) -> None:
-        """Remove staging and give up the lock; harmless twice."""
-        if self.again is not None:
-            self.again.close()
-            self.again = None
-        self.landing.close()
+        """Remove staging and release the lock. Later calls do nothing."""
+        while self._replays:
+            self._replays.pop().close()
+        self.deployment.close()
 
-    def _landing(self, destination: str) -> Deployment:
+    def _deployment(self, destination: str) -> Deployment:
         return Deployment(os.fsencode(destination), self.plan.id, self.cancel)
 
     def _serves_in_place(self) -> bool:
-        """Whether the tree is sent from where it stands: nothing about it has to change, and it is on a local disk."""
-        source, scan = self.plan.source, self.reading.contents.scan
+        """Return whether the source itself is sent: it is on a local disk and nothing in it has to change."""
+        source, scan = self.plan.source, self.reader.contents.scan
         if self.plan.in_place:
             return not scan.followed and not scan.notices.counts.get("setuid")
-        plain = source.node_local and source.kind in (Kind.DATA, Kind.TOOL)
-        return not self.is_target and plain and not scan.left_out and not scan.altered
+        is_plain = source.node_local and source.kind in (Kind.DATA, Kind.TOOL)
+        return not self.is_target and is_plain and not scan.left_out and not scan.altered
 
     def _refuse_changed(self) -> None:
-        """Raise SourceChanged when the tree that is sent from where it stands is no longer what was counted."""
-        with self.comparing:
-            refuse_changed_files(self.reading.contents.scan, self.cancel)
-            refuse_changed(self.reading.contents.scan, self.cancel)
+        """Raise SourceChanged if a source that is sent itself is no longer what was counted."""
+        with self._comparing:
+            refuse_changed_files(self.reader.contents.scan, self.cancel)
+            refuse_changed(self.reader.contents.scan, self.cancel)
 
     def _expected(self) -> dict[str, Any]:
-        """What staging must hold, as far as the scan tells; bytecode that was made is counted."""
+        """Return what staging must hold according to the scan, with the bytecode that was made."""
         if self.plan.source.is_archive:
             return {}
-        scan, relocation = self.reading.contents.scan, self.reading.ledger.relocation
-        files = {"files": scan.files + self.reading.added}
+        scan, relocation = self.reader.contents.scan, self.reader.ledger.relocation
+        files = {"files": scan.files + self.reader.bytecode.added}
         return files if relocation.is_needed else {**files, "bytes": scan.size + scan.linked}
 
-    def _shipment(self, path: str, taken: ManifestSummary) -> Payload:
-        reading, found = self.reading, taken.survey
+    def _payload(self, path: str, summary: ManifestSummary) -> Payload:
+        reader, found = self.reader, summary.survey
         receipt = {
             "source": self.plan.source.real,
-            "kind": reading.kind.value,
+            "kind": reader.kind.value,
             "ezpz": __version__,
             PUBLIC: self.plan.request.public,
-            "relocation": reading.digest,
-            "origins": reading.origins,
-            "inputs": reading.inputs,
-            "interpreter": reading.interpreter,
-            "contents": taken.contents,
-            "manifest": manifest_digest(taken.manifest),
+            "relocation": reader.digest,
+            "origins": reader.origins,
+            "inputs": reader.inputs,
+            "interpreter": reader.base.interpreter,
+            "contents": summary.contents,
+            "manifest": manifest_digest(summary.manifest),
         }
         return Payload(
             path, self.plan.destination, found.version, found.files, found.bytes, receipt,
-            reading.kind.is_environment, reading.trial, taken.manifest,
+            reader.kind.is_environment, reader.smoke_test, summary.manifest,
         )  # fmt: skip
 
     @cached_property
     def request(self) -> dict[str, Any]:
-        """What a landing is asked to check and prepare for this plan."""
-        totals, source, contents = self.plan.totals, self.plan.source, self.reading.contents
+        """The request of a deployment for this plan, see `Deployment.prepare`."""
+        totals, source, contents = self.plan.totals, self.plan.source, self.reader.contents
         scans = (contents.scan, *contents.extra)
         made, made_bytes = contents.bytecode_to_make(self.plan.request.compile)
         return {
@@ -237,14 +255,15 @@ class LocalNode:
         }  # fmt: skip
 
 
-class _as_ezpz_errors:  # noqa: N801 - reads as a function
-    """Within it, what a landing raises becomes what the rest of ezpz understands."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, AgentError):
-            raise by_code(error.code)(error.message, hint=error.hint) from error
-        if isinstance(error, OSError) and not isinstance(error, EzpzError):
-            refusal = from_os_error(error, f"cannot use '{error.filename or 'the local disk'}'")
-            raise by_code(refusal.code)(refusal.message, hint=refusal.hint) from error
+@contextmanager
+def translate_agent_errors() -> Iterator[None]:
+    """Raise the EzpzError for an AgentError or OSError of a deployment."""
+    try:
+        yield
+    except EzpzError:
+        raise
+    except AgentError as e:
+        raise by_code(e.code)(e.message, hint=e.hint) from e
+    except OSError as e:
+        refusal = from_os_error(e, f"cannot use '{e.filename or 'the local disk'}'")
+        raise by_code(refusal.code)(refusal.message, hint=refusal.hint) from e

@@ -1,4 +1,4 @@
-"""Decide: count what there is, and make the plan; nothing is changed."""
+"""Count the source and make the plan. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -25,54 +25,59 @@ if TYPE_CHECKING:
     from ezpz.yeet.pipeline.preflight import Preflight
 
 
-STANDS_THERE = "none: it stands there already"
+ALREADY_THERE = "none: it stands there already"
 
 
-def with_prefix(request: Request, told: ArchiveInfo) -> Request:
-    """A request for an archive that tells where its tree stood, unless the user has told."""
-    if request.orig_prefix is not None or not told.prefix:
+def with_prefix(request: Request, info: ArchiveInfo) -> Request:
+    """Return a request with the prefix that an archive records for its tree, unless the user has set one."""
+    if request.orig_prefix is not None or not info.prefix:
         return request
     try:
-        refuse_prefix(told.prefix)
-    except UsageError:  # what it says is no place of one environment, and is not believed
+        refuse_prefix(info.prefix)
+    except UsageError:  # such a prefix is ignored
         return request
-    return replace(request, orig_prefix=told.prefix)
+    return replace(request, orig_prefix=info.prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The plan, and what was counted to make it."""
+    """The plan, and what was counted for it."""
 
     plan: Plan
     contents: SourceSurvey
 
     @property
     def warnings(self) -> tuple[WarningRaised, ...]:
-        """What the user should know about the source, before anything moves."""
+        """What the user should know about the source before anything is copied."""
         environment = self.contents.environment
         notices = (self.contents.scan.notices, *([environment.notices] if environment is not None else []))
         return tuple(warning for each in notices for warning in each.warnings())
 
 
-def decide(
-    run: str, request: Request, sight: Preflight, environ: Mapping[str, str], cancel: CancelToken | None = None
+def plan_run(
+    run_id: str, request: Request, preflight: Preflight, environ: Mapping[str, str], cancel: CancelToken | None = None
 ) -> Decision:
-    """Count the source, find out what its environment needs, and make the plan. Raises EzpzError or Cancelled."""
-    source = sight.source
+    """Count the source, find out what its environment needs, and make the plan. Raise EzpzError or `Cancelled`."""
+    source = preflight.source
     destination = destination_of(request, source)
     counted = _identity_of_archive(source) if source.is_archive else 0
-    told, archive_bytes = _of_archive(source) if source.is_archive else (None, 0)
-    request = request if told is None else with_prefix(request, told)
+    info, archive_bytes = _of_archive(source) if source.is_archive else (None, 0)
+    request = request if info is None else with_prefix(request, info)
     if source.kind is None:
-        contents, words = SourceSurvey(Scan(b"", archive=counted)), "as the unpacked tree needs it"
+        contents = SourceSurvey(Scan(b"", archive=counted))
     else:
         contents = survey_source(source, source.kind, request, destination, environ, cancel)
-        assert contents.environment is not None
-        in_place = source.node_local and source.real == destination
-        words = STANDS_THERE if in_place else describe_relocation(contents.environment, destination, request.base)
+    if contents.environment is None:
+        words = "as the unpacked tree needs it"
+    elif source.node_local and source.real == destination:
+        words = ALREADY_THERE
+    else:
+        words = describe_relocation(contents.environment, destination, request.base)
     scanned = contents.scan
     totals = totals_of(source, scanned, archive_bytes)
-    plan = make_plan(run, request, source, totals, sight.allocation, sight.strategy, words, sight.transport)
+    plan = make_plan(
+        run_id, request, source, totals, preflight.allocation, preflight.strategy, words, preflight.transport
+    )
     if not source.is_archive and not scanned.files and not scanned.directories:
         raise SourceEmpty(f"nothing is left of the source '{source.path}'", hint="does --exclude match all of it?")
     if plan.in_place and request.exclude and any(left.why == "excluded" for left in scanned.left_out):
@@ -84,7 +89,7 @@ def decide(
 
 
 def _identity_of_archive(source: Source) -> int:
-    """Return what the archive is to be compared with after it was read. Raises SourceUnreadable."""
+    """Return the identity of an archive, which must be the same after it was read. Raise SourceUnreadable."""
     path = os.fsencode(source.real)
     try:
         return identity_of(os.stat(path))
@@ -93,15 +98,15 @@ def _identity_of_archive(source: Source) -> int:
 
 
 def _of_archive(source: Source) -> tuple[ArchiveInfo | None, int]:
-    """What an archive tells of itself, and how many bytes are in it, about."""
+    """Return what an archive records of itself, and the approximate number of bytes in it."""
     from ezpz.yeet.archive.info import estimated_size, read_info
 
-    told = read_info(source.real)
-    return told, estimated_size(source.real, told)
+    info = read_info(source.real)
+    return info, estimated_size(source.real, info)
 
 
 def totals_of(source: Source, scanned: Scan, archive_bytes: int) -> Totals:
-    """The totals of a scanned directory, or the estimate for an archive."""
+    """Return the totals of a scanned directory, or the estimate for an archive."""
     if source.is_archive:
         return Totals(None, None, archive_bytes, archive_bytes, 0)
     return Totals(scanned.files, scanned.directories, scanned.size, scanned.allocated, len(scanned.left_out))

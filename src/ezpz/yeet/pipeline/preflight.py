@@ -1,4 +1,4 @@
-"""Look: what a request is about, before anything is counted: the source, the nodes, and the ways to choose from."""
+"""Check a request before anything is counted: the source, the nodes, the strategy and the transport."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ezpz.yeet.engines.base import ENGINES
 from ezpz.yeet.model.plan import Choice, Request, destination_of, engine_choice, threshold, transport_choice
 from ezpz.yeet.source.inspect import active_environment, inspect
 from ezpz.yeet.source.link_policy import COMMON
-from ezpz.yeet.strategies.base import STRATEGIES, choose
+from ezpz.yeet.strategies.base import STRATEGIES, choose_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What is known once everything has been looked at and nothing counted."""
+    """The source, the nodes, and how the source is read and agents are started."""
 
     source: Source
     allocation: Allocation
@@ -32,10 +32,10 @@ class Preflight:
     transport: Choice
 
 
-def look(request: Request, environ: Mapping[str, str]) -> Preflight:
-    """Look at the source and the allocation. Raises EzpzError."""
+def check_request(request: Request, environ: Mapping[str, str]) -> Preflight:
+    """Inspect the source and the allocation, and choose strategy and transport. Raise EzpzError."""
     source = inspect(active_environment(environ) if request.src is None else request.src)
-    strategy = Choice(*choose(source, request.strategy))
+    strategy = Choice(*choose_strategy(source, request.strategy))
     engine = ENGINES.load(engine_choice(request).name)
     if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:
         what = "an archive" if source.is_archive else "a directory"
@@ -49,14 +49,14 @@ def look(request: Request, environ: Mapping[str, str]) -> Preflight:
     allocation = detect(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
     if request.orig_prefix is not None:
         refuse_prefix(request.orig_prefix)
-    destination_of(request, source)  # what makes no sense is said before any node is bothered
+    destination_of(request, source)  # raises before any node is contacted
     threshold(request, len(allocation.nodes))
     transport = transport_choice(request, allocation, engine.transports, usable(environ))
     return Preflight(source, allocation, strategy, transport)
 
 
 def refuse_prefix(prefix: str) -> None:
-    """Raise UsageError for an --orig-prefix that is no place where one environment can have stood."""
+    """Raise UsageError for an --orig-prefix that cannot be the path of one environment."""
     deep = prefix.startswith("/") and len([part for part in prefix.split("/") if part]) > 1
     if not deep or os.path.normpath(prefix) != prefix.rstrip("/") or os.fsencode(prefix.rstrip("/")) in COMMON:
         raise UsageError(

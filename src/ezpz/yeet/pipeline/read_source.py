@@ -1,4 +1,4 @@
-"""Reading: the source becomes a staged tree that works at the destination, with all that comes along."""
+"""The source on its way to staging and to the nodes: copied, relocated, with its additions and its bytecode."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ from ezpz import __version__
 from ezpz.yeet.model.report import RelocationSummary
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.model.warnings import SourceWarnings
+from ezpz.yeet.pipeline.choose_base import NONE, BaseChoice, choose_base, interpreter_name, interpreter_request
 from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
-from ezpz.yeet.pipeline.replay import bytecode_in, feed_bytecode, feed_tree, materialise, reuse_bytecode
+from ezpz.yeet.pipeline.renew_bytecode import RenewedBytecode, renew_bytecode
+from ezpz.yeet.pipeline.replay import feed_tree, materialize
 from ezpz.yeet.relocate.additions.plan import additions, refuse_taken, relocation_to
-from ezpz.yeet.relocate.bytecode.compile import Compiled, compile_missing, drop, reuse
 from ezpz.yeet.relocate.bytecode.validity import Bytecode, BytecodeTag
 from ezpz.yeet.relocate.in_place import relocate_folder
-from ezpz.yeet.relocate.inspect.environment import Environment, base_in, inspect_environment
-from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY as EDITABLE_FOLDER
-from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
+from ezpz.yeet.relocate.inspect.environment import Environment, inspect_environment
+from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_environment
 from ezpz.yeet.source.changes import refuse_changed
 from ezpz.yeet.source.inspect import kind_of
 from ezpz.yeet.source.io import local_failure
-from ezpz.yeet.source.link_policy import on_shared_filesystem
-from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.source.scan import Scan, entries_of
 from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
 from ezpz.yeet.strategies.fill_staging import fill_staging
 from ezpz.yeet.strategies.tree_copier import TreeCopier
+from ezpz.yeet.transfer.copy_sinks import StagingSink
+from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVersion
 from ezpz.yeet.transfer.unpack_feed import UnpackFeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.yeet.model.plan import Plan
-    from ezpz.yeet.relocate.inspect.base_python import BasePython
     from ezpz.yeet.relocate.inspect.interpreter import Interpreter
     from ezpz.yeet.transfer.entry_tee import EntryTee
-    from ezpz.yeet.transfer.previous_version import PreviousVersion
-
-MOST_COMPILERS = 16  # processes; a login node has more cores, and other users
-EMBEDDED, KEPT, NONE = "embedded", "kept", "none"
 
 
 class SourceReader:
-    """One source on its way into staging; blocking.
+    """Reads one source. The calls block: they are meant for a thread.
 
-    everywhere: asks all nodes together whether they have an interpreter themselves, and answers why not, "" for yes
+    Args:
+        plan: The plan of the run.
+        contents: The entries of the source, and its environment.
+        environ: The variables of the run.
+        cancel: Is canceled when the run is interrupted.
+        moved: Is called with the number of further bytes of content that were copied.
+        missing_on: Asks all nodes for an interpreter. Returns why not every node has it, or "" if every node has it.
     """
 
     def __init__(
@@ -61,222 +63,184 @@ class SourceReader:
         environ: Mapping[str, str],
         cancel: CancelToken,
         moved: Callable[[int], None],
-        everywhere: Callable[[dict[str, Any]], str],
+        missing_on: Callable[[dict[str, Any]], str],
     ) -> None:
         self.plan = plan
         self.contents = contents
         self.environ = environ
         self.cancel = cancel
         self.moved = moved
-        self.everywhere = everywhere
+        self.missing_on = missing_on
         self.destination = os.fsencode(plan.destination)
         self.kind = plan.source.kind or Kind.DATA
         self.notices = SourceWarnings()
         self.ledger = RelocationRecorder(Relocation(self.destination))
-        self.base = NONE
-        self.base_reason = ""
-        self.embedded: BasePython | None = None
-        self.compiled = Compiled(0, 0, 0.0)
-        self.restore: Callable[[bytes], None] | None = None  # fills a folder with all that was read, once more
+        self.base = BaseChoice()
+        self.bytecode = RenewedBytecode()
+        self.restore: Callable[[bytes], None] = lambda _: None  # writes what was read to a directory once more
         self.inputs = ""
-        self.trusted = self.interpreter = ""
-        self.added = 0  # files of bytecode that were made, less those that were dropped
+        self.trusted_interpreter = ""
 
     @property
     def environment(self) -> Environment | None:
+        """The environment in the source, if there is one and it was inspected."""
         return self.contents.environment
-
-    def fill(
-        self,
-        staging: bytes,
-        feed: EntryTee,
-        known: PreviousVersion | None = None,
-        *,
-        kept: bool = True,
-    ) -> None:
-        """Fill an empty staging directory, and the feed. Raises EzpzError or Cancelled.
-
-        known: what an earlier run made of the same; kept: whether staging is wanted; without, it gets only what has to
-        be compiled
-        """
-        strategy = STRATEGIES.load(self.plan.strategy.name)()
-        source = os.fsencode(self.plan.source.real)
-        archive = self.plan.source.is_archive
-        feeding = feed if strategy.feeds else None
-        trail = UnpackFeed(feeding, staging, self.cancel) if feeding is not None and archive else None
-        job = CopyJob(
-            source, self.contents.scan, staging, self.ledger, self.cancel, self.moved,
-            known if strategy.feeds else None, None if archive else feeding, kept, trail,
-        )  # fmt: skip
-        fill_staging(self.plan.strategy.name, job)
-        try:
-            if archive:
-                self._relocate_unpacked(job)
-            dropped = self._compile(job)
-            if trail is not None:
-                trail.settle(dropped)
-        except OSError as e:
-            raise local_failure(e) from e
-        if feeding is None:
-            feed_tree(staging, feed, self.cancel)
-        self.restore = lambda folder: materialise(replace(job, staging=folder))
 
     @property
     def needs_staging(self) -> bool:
-        """Whether what is read has to be written here, whoever wants it."""
+        """Whether the source can be read only by writing it to staging."""
         return self.plan.source.is_archive or not STRATEGIES.load(self.plan.strategy.name).feeds
 
-    def settle(self, interpreter: str = "") -> dict[str, Any]:
-        """Decide all that can be decided before it is read, and return what its receipt will say it is made of.
+    def prepare(self, trusted_interpreter: str = "") -> dict[str, Any]:
+        """Decide what can be decided before reading, and return the facts that identify the version in a receipt.
 
-        interpreter: that every node has, as their receipts tell; they are asked when that depends on them and this is
-        another. Raises EzpzError.
+        Raise EzpzError.
+
+        Args:
+            trusted_interpreter: The interpreter that every node has according to its receipt. Nodes are asked only
+                about another one, and only if the decision depends on it.
         """
-        self.trusted = interpreter
+        self.trusted_interpreter = trusted_interpreter
         made_of = {"source": self.plan.source.real, "ezpz": __version__, PUBLIC: self.plan.request.public}
-        if self.plan.source.is_archive:
+        environment = self.environment
+        if environment is None:
             self.inputs = inputs_of_archive(self.plan)
         else:
             source = os.fsencode(self.plan.source.real)
-            self.decide(source)
-            self.contents.scan.add_all(self._coming_along(source))
-            self.inputs = inputs_of(self.contents.scan, self.environment.interpreter if self.environment else None)
+            self._decide(environment, source)
+            self.contents.scan.add_all(self._additions(environment, source))
+            self.inputs = inputs_of(self.contents.scan, environment.interpreter)
             made_of.update(kind=self.kind.value, relocation=self.digest)
         return {**made_of, INPUTS: REREAD if self.plan.request.checksum else self.inputs}
 
-    def decide(self, root: bytes) -> None:
-        """Decide what comes along, and with it the relocation; asks the nodes when that depends on them."""
-        environment = self.environment
-        assert environment is not None
-        if environment.has_base:
-            self._decide_on_base(environment, root)
+    def fill(
+        self, staging: bytes, tee: EntryTee, previous: PreviousVersion = NO_PREVIOUS_VERSION, *, is_kept: bool = True
+    ) -> None:
+        """Read the source, and pass everything to the tee. Raise EzpzError or `Cancelled`.
+
+        Args:
+            staging: An empty directory.
+            tee: Where the entries go.
+            previous: What an earlier run made of the same source by the same rules.
+            is_kept: Whether the tree is written to staging. If not, staging gets only what is compiled.
+        """
+        source = os.fsencode(self.plan.source.real)
+        job = CopyJob(source, self.contents.scan, staging, self.ledger, self.cancel, self.moved)
+        if not STRATEGIES.load(self.plan.strategy.name).feeds:
+            self._copy(job)
+            feed_tree(staging, tee, self.cancel)
+        elif self.plan.source.is_archive:
+            feed = UnpackFeed(tee, staging, self.cancel)
+            self._copy(replace(job, previous=previous, unpack_feeds=(feed,)))
+        else:
+            sinks = (tee, StagingSink(staging, previous)) if is_kept else (tee,)
+            job = replace(job, previous=previous, sinks=sinks)
+            self._copy(job, (tee,))
+        self.restore = lambda directory: materialize(replace(job, staging=directory))
+
+    def _copy(self, job: CopyJob, tees: Sequence[EntryTee] = ()) -> None:
+        """Run the strategy, then finish the tree. `tees` are the sinks that are told of changed bytecode."""
+        fill_staging(self.plan.strategy.name, job)
+        try:
+            if self.plan.source.is_archive:
+                self._relocate_unpacked(job)
+            self._renew_bytecode(job, tees)
+            for feed in job.unpack_feeds:
+                feed.feed_changes(self.bytecode.dropped)
+        except OSError as e:
+            raise local_failure(e) from e
+
+    def _decide(self, environment: Environment, root: bytes) -> None:
+        """Decide which additions the copy gets, and how it is relocated. Ask the nodes if that depends on them."""
+        self.base = choose_base(
+            environment, root, self.plan.request.base, self._missing_on, self.notices, self.environ, self.cancel
+        )
         if self.contents.snapshot.moves:
-            refuse_taken(root, EDITABLE_FOLDER, "--editable keep")
+            refuse_taken(root, EDITABLE_DIRECTORY, "--editable keep")
         where = None if self.plan.source.is_archive else root
-        relocation = relocation_to(self.destination, environment, where, self.embedded, self.contents.snapshot)
+        relocation = relocation_to(self.destination, environment, where, self.base.embedded, self.contents.snapshot)
         python = environment.interpreter
-        flavour = BytecodeTag(python.tag, python.magic) if python is not None and python.tag else None
-        self.ledger = RelocationRecorder(relocation, None if flavour is None else Bytecode(flavour))
+        tag = BytecodeTag(python.tag, python.magic) if python is not None and python.tag else None
+        self.ledger = RelocationRecorder(relocation, None if tag is None else Bytecode(tag))
 
-    def _decide_on_base(self, environment: Environment, root: bytes) -> None:
-        """Embed the base interpreter when that was asked for, or when a node has not the same; else leave it."""
-        python, mode = environment.interpreter, self.plan.request.base
-        assert python is not None
-        self.base, self.base_reason = KEPT, "asked for"
-        if mode == "auto":
-            self.base_reason = "" if self.trusted == named(python) else self.everywhere(question(python))
-        if mode == "embed" or (mode == "auto" and self.base_reason):
-            self.base = EMBEDDED
-            refuse_taken(root, PYTHON_DIRECTORY, "--base keep")
-            self.embedded = environment.base or base_in(root, python, self.environ, self.cancel)
-        elif mode == "auto":
-            self.base_reason = "every node has it"
-            self.interpreter = named(python)
-        elif on_shared_filesystem(python.base_prefix):
-            self.notices.note("base-kept", python.base_prefix)
+    def _missing_on(self, python: Interpreter) -> str:
+        if self.trusted_interpreter == interpreter_name(python):
+            return ""
+        return self.missing_on(interpreter_request(python))
 
-    def _coming_along(self, root: bytes) -> list[Scan]:
-        environment = self.environment
-        assert environment is not None
-        base = [self.embedded.scan] if self.embedded is not None else []
+    def _additions(self, environment: Environment, root: bytes) -> list[Scan]:
+        base = [self.base.embedded.scan] if self.base.embedded is not None else []
         return [*base, self.contents.snapshot.scan, additions(environment, root, self.destination)]
 
     def _relocate_unpacked(self, job: CopyJob) -> None:
-        """What was unpacked is looked at, relocated where it lies, and joined by what comes along."""
+        """Inspect what was unpacked, relocate it in place, and write the additions to it."""
         self.kind = kind_of(job.staging)
         environment = inspect_environment(job.staging, self.kind, (), self.plan.request, self.environ, self.cancel)
         self.contents = survey_environment(
             job.staging, job.scan, environment, self.plan.request, self.destination, self.cancel
         )
-        self.decide(job.staging)
+        self._decide(environment, job.staging)
         relocate_folder(job.staging, self.ledger, job.cancel)
         extra = Scan(job.staging)
-        extra.add_all(self._coming_along(job.staging))
-        more = CopyJob(job.root, extra, job.staging, self.ledger, job.cancel, job.moved)
-        around = {os.path.dirname(entry.path) for batch in extra.batches() for entry in batch}
+        extra.add_all(self._additions(environment, job.staging))
+        more = replace(
+            job, scan=extra, ledger=self.ledger, previous=NO_PREVIOUS_VERSION, sinks=(StagingSink(job.staging),)
+        )
+        parents = {os.path.dirname(entry.path) for entry in entries_of(extra)}
         with ExitStack() as opened:
-            for folder in sorted(around):
-                if os.path.isdir(os.path.join(job.staging, folder)):
-                    opened.enter_context(_opened(os.path.join(job.staging, folder)))
-            filling = TreeCopier(more, (entry for batch in extra.batches() for entry in batch))
-            filling.run()
-            more.finish_below(filling.directories)
+            for parent in sorted(parents):
+                if os.path.isdir(os.path.join(job.staging, parent)):
+                    opened.enter_context(_writable(os.path.join(job.staging, parent)))
+            copier = TreeCopier(more, entries_of(extra))
+            copier.run()
+            copier.finish()
         refuse_changed(extra, job.cancel)
 
-    def _compile(self, job: CopyJob) -> tuple[bytes, ...]:
-        """Renew the bytecode of what was patched and make what is missing, so that no node has to; what was dropped."""
-        bytecode, environment = self.ledger.bytecode, self.environment
-        if bytecode is None or environment is None or environment.interpreter is None:
-            return ()
-        stale = bytecode.stale()
-        never = self.plan.request.compile == "never"
-        wanted = () if never else (*stale.missing, *stale.renew)
-        dropped = drop(job.staging, stale.renew) if job.kept else bytecode_in(job.scan, stale.renew)
-        self.added = -len(dropped)
-        if job.feed is not None and (wanted or dropped):
-            job.feed.barrier()
-            for path in sorted(dropped):
-                job.feed.remove(path)
-        if not job.kept:
-            known = len(wanted)
-            wanted = reuse_bytecode(job, wanted, bytecode.flavour)
-            self.added += known - len(wanted)
-            materialise(job, wanted)
-        if not never:
-            self._make(job, environment.interpreter, wanted, bytecode.flavour)
-        if job.feed is not None:
-            feed_bytecode(job.feed, job.staging, wanted, bytecode.flavour, job.known)
-        return dropped
-
-    def _make(self, job: CopyJob, python: Interpreter, wanted: tuple[bytes, ...], flavour: BytecodeTag) -> None:
-        left = reuse(job.staging, job.known.root if job.known is not None else None, wanted, flavour)
-        self.compiled = compile_missing(
-            job.staging, python.base_executable, left, self.destination,
-            workers=min(MOST_COMPILERS, len(os.sched_getaffinity(0))), cancel=self.cancel,
-        )  # fmt: skip
-        if self.compiled.failed and not self.compiled.compiled:
-            self.notices.note("not-compiled", left[0])
-        self.added += len(wanted) - len(left) + self.compiled.compiled
+    def _renew_bytecode(self, job: CopyJob, tees: Sequence[EntryTee]) -> None:
+        bytecode = self.ledger.bytecode
+        python = self.environment.interpreter if self.environment is not None else None
+        if bytecode is None or python is None:
+            return
+        compiles = self.plan.request.compile != "never"
+        self.bytecode = renew_bytecode(job, tees, bytecode, python.base_executable, self.destination, compiles=compiles)
+        if self.bytecode.not_compiled:
+            self.notices.note("not-compiled", self.bytecode.not_compiled)
 
     @property
     def digest(self) -> str:
-        """The same for readings that make the same of the same source."""
+        """Fingerprint of the rules: equal for two readers that make the same copy of the same source."""
         return f"{self.ledger.relocation.digest}-{self.plan.request.compile}"
 
     @property
-    def trial(self) -> dict[str, Any] | None:
-        """What the environment's python must say on every node; None for what has none."""
+    def smoke_test(self) -> dict[str, Any] | None:
+        """What the Python of the copy must report on every node. None for a copy without Python."""
         environment = self.environment
         if environment is None or environment.interpreter is None:
             return None
         python = environment.interpreter
         library_path = self.environ.get("LD_LIBRARY_PATH")
-        kept = {"LD_LIBRARY_PATH": library_path} if library_path and self.embedded is None else {}
-        base = PYTHON_DIRECTORY if self.embedded is not None else self._base_in_tree(environment)
+        kept = {"LD_LIBRARY_PATH": library_path} if library_path and self.base.embedded is None else {}
+        base = python.base_prefix if environment.own_base is None else environment.own_base
+        if self.base.embedded is not None:
+            base = PYTHON_DIRECTORY
         return {"version": python.version, "base": os.fsdecode(base), "imports": python.imports, "environ": kept}
-
-    def _base_in_tree(self, environment: Environment) -> bytes:
-        """Where the standard library is, relative to the tree when it is in it."""
-        python = environment.interpreter
-        assert python is not None
-        return python.base_prefix if environment.own_base is None else environment.own_base
 
     @property
     def origins(self) -> list[str]:
-        """The places whose content came along: whatever leads there still is a leak."""
-        source = self.plan.source
+        """The paths whose content is in the copy. What still points to one of them is a leak."""
+        source, embedded = self.plan.source, self.base.embedded
         found = {source.path, source.real}
         if self.environment is not None:
             found |= {os.fsdecode(alias) for alias in self.environment.aliases}
-        if self.embedded is not None and not self.embedded.is_common:
-            found |= {os.fsdecode(prefix) for prefix in self.embedded.prefixes}
+        if embedded is not None and not embedded.is_common:
+            found |= {os.fsdecode(prefix) for prefix in embedded.prefixes}
         found |= {os.fsdecode(move.source) for move in self.contents.snapshot.moves}
         return sorted(found - {self.plan.destination})
 
     @property
     def carried(self) -> RelocationSummary:
-        """What was done, for the report."""
-        scan, environment, base = self.contents.scan, self.environment, self.embedded
+        """The summary of the relocation for the report."""
+        scan, environment, base = self.contents.scan, self.environment, self.base.embedded
         notices = [self.contents.scan.notices, self.notices, self.ledger.notices]
         if environment is not None:
             notices.insert(0, environment.notices)
@@ -287,38 +251,24 @@ class SourceReader:
             links_rewritten=self.ledger.links,
             links_followed=scan.followed,
             followed_bytes=scan.followed_bytes,
-            base=self.base,
-            base_reason=self.base_reason,
-            base_path=os.fsdecode(python.base_prefix) if python is not None and self.base != NONE else "",
+            base=self.base.mode,
+            base_reason=self.base.reason,
+            base_path=os.fsdecode(python.base_prefix) if python is not None and self.base.mode != NONE else "",
             base_bytes=base.scan.size if base is not None else 0,
             base_site_packages=base.site_packages if base is not None else 0,
             python=python.name if python is not None else "",
             editables=tuple(os.fsdecode(move.source) for move in self.contents.snapshot.moves),
-            bytecode_compiled=self.compiled.compiled,
-            bytecode_failed=self.compiled.failed,
+            bytecode_compiled=self.bytecode.compiled.compiled,
+            bytecode_failed=self.bytecode.compiled.failed,
             warnings=tuple(warning for each in notices for warning in each.warnings()),
         )
 
 
 @contextmanager
-def _opened(folder: bytes) -> Iterator[None]:
-    """Within it something may be put into a folder; afterwards its mode and time are as they were."""
-    status = os.stat(folder)
-    os.chmod(folder, stat.S_IMODE(status.st_mode) | 0o700)
+def _writable(directory: bytes) -> Iterator[None]:
+    """Allow new entries in a directory. Afterwards its mode and time are what they were."""
+    status = os.stat(directory)
+    os.chmod(directory, stat.S_IMODE(status.st_mode) | 0o700)
     yield
-    os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
-    os.chmod(folder, stat.S_IMODE(status.st_mode))
-
-
-def named(python: Interpreter) -> str:
-    """An interpreter, as receipts tell of it."""
-    return f"{os.fsdecode(python.base_executable)}: {python.version}"
-
-
-def question(python: Interpreter) -> dict[str, Any]:
-    """What nodes are asked about the interpreter: see `agent.smoke.has_python`."""
-    return {
-        "executable": os.fsdecode(python.base_executable),
-        "prefix": os.fsdecode(python.base_prefix),
-        "version": python.version,
-    }
+    os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.chmod(directory, stat.S_IMODE(status.st_mode))

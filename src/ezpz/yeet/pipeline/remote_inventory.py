@@ -1,4 +1,4 @@
-"""Stock: what every node has already of what is about to be sent, asked before anything is read."""
+"""What every node already has of what is about to be sent, queried before anything is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ezpz.agent.destination import installed
 from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
 from ezpz.yeet.engines.base import RemoteFiles
 from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC
-from ezpz.yeet.transfer.previous_version import PreviousVersion
+from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVersion
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from ezpz.yeet.pipeline.local_node import LocalNode
 
 NOTHING = {"contents": "", "changed": [], "untouched": False, "receipt": None}
-MOST_VERSIONS = 3  # whose manifests are looked at; nodes with any other version get all of it
+MAX_VERSIONS = 3  # whose manifests are read; nodes with any other version get everything
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryReplies:
-    """What this host and every other node says of the version in place; see `agent.standing.take_stock`.
+    """The installed versions on this host and on every other node, see `ezpz.agent.destination.installed`.
 
-    seen: the nodes for which a shell has spoken, and no agent is prepared
+    Attributes:
+        here: The reply of this host.
+        nodes: The replies of the other nodes.
+        is_target: Whether this host is a node of the job.
+        seen: The nodes whose reply comes from the shell that started the agent. They have no prepared agent.
     """
 
     here: dict[str, Any]
@@ -41,41 +45,45 @@ class InventoryReplies:
 
     @property
     def interpreter(self) -> str:
-        """The interpreter that every node was found to have when the untouched version on it was made, "" for none."""
-        told = [*self.nodes.values(), *([self.here] if self.is_target else [])]
-        found = {str((each["receipt"] or {}).get("interpreter", "")) if each["untouched"] else "" for each in told}
+        """The interpreter that every node had when its untouched version was made, or ""."""
+        replies = [*self.nodes.values(), *([self.here] if self.is_target else [])]
+        found = {str((each["receipt"] or {}).get("interpreter", "")) if each["untouched"] else "" for each in replies}
         return found.pop() if len(found) == 1 else ""
 
-    def seen_otherwise(self, made_of: dict[str, Any]) -> tuple[Node, ...]:
-        """Those of `seen` that have something else than a version that is `made_of` these."""
+    def seen_with_other_version(self, made_of: dict[str, Any]) -> tuple[Node, ...]:
+        """Return the nodes of `seen` whose version is not made of these facts."""
         return tuple(node for node in self.nodes if node in self.seen and not _is_same(self.nodes[node], made_of))
 
-    async def asked_again(self, engine: Engine, nodes: tuple[Node, ...], lost: Container[Node]) -> InventoryReplies:
-        """The same with what the agents of these nodes say; those that are lost have nothing."""
+    async def ask_again(self, engine: Engine, nodes: tuple[Node, ...], lost: Container[Node]) -> InventoryReplies:
+        """Return these replies, updated by the agents of some nodes. Lost nodes have nothing."""
         seen = sorted({self.nodes[node]["receipt"]["listing"] for node in nodes})
-        told = await engine.ask(tuple(node for node in nodes if node not in lost), "stock", seen=seen)
-        return replace(self, nodes={**self.nodes, **{node: told.get(node, NOTHING) for node in nodes}})
+        replies = await engine.ask(tuple(node for node in nodes if node not in lost), "stock", seen=seen)
+        return replace(self, nodes={**self.nodes, **{node: replies.get(node, NOTHING) for node in nodes}})
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteInventory:
-    """What stands where.
+    """Which nodes have what.
 
-    same: nodes that have all of it; receipt: of one of them; is_here: whether this host has all of it
-    bases: what other nodes have; known: what need not be read again
+    Attributes:
+        same: The nodes that already have the version.
+        receipt: The receipt of one of them.
+        is_here: Whether this host already has the version.
+        bases: The files of other versions by node.
+        previous: The version whose files need not be read again.
     """
 
     same: tuple[Node, ...] = ()
     receipt: dict[str, Any] | None = None
     is_here: bool = False
     bases: Mapping[Node, RemoteFiles] = field(default_factory=dict)
-    known: PreviousVersion | None = None
+    previous: PreviousVersion = NO_PREVIOUS_VERSION
 
 
-async def ask_all(engine: Engine, here: LocalNode, nodes: tuple[Node, ...]) -> InventoryReplies:
-    """Ask this host and all nodes what they have, but those that were seen to be untouched.
+async def query_installed(engine: Engine, here: LocalNode, nodes: tuple[Node, ...]) -> InventoryReplies:
+    """Ask this host and all nodes for their installed version, except nodes that were seen to be untouched.
 
-    Nodes that give no answer have nothing.
+    A node that does not answer has nothing.
     """
     seen = {
         node: dict(NOTHING, contents=receipt["contents"], untouched=True, receipt=receipt)
@@ -83,68 +91,73 @@ async def ask_all(engine: Engine, here: LocalNode, nodes: tuple[Node, ...]) -> I
         if node in nodes
     }
     rest = tuple(node for node in nodes if node not in seen)
-    told: list[Any] = await gather_or_cancel((run_in_thread(here.take_stock), engine.ask(rest, "stock")))
-    answers = {node: seen.get(node) or told[1].get(node, NOTHING) for node in nodes}
-    return InventoryReplies(told[0], answers, here.is_target, frozenset(seen))
+    replies: list[Any] = await gather_or_cancel((run_in_thread(here.check_installed), engine.ask(rest, "stock")))
+    by_node = {node: seen.get(node) or replies[1].get(node, NOTHING) for node in nodes}
+    return InventoryReplies(replies[0], by_node, here.is_target, frozenset(seen))
 
 
-async def take_stock(
-    engine: Engine, here: LocalNode, answers: InventoryReplies, made_of: dict[str, Any]
+async def compare_installed(
+    engine: Engine, here: LocalNode, replies: InventoryReplies, made_of: dict[str, Any]
 ) -> RemoteInventory:
-    """Compare what all have with a version that is `made_of` these."""
-    told, ours = answers.nodes, answers.here
-    same = tuple(node for node, answer in told.items() if _is_same(answer, made_of))
-    is_here = answers.is_target and _is_same(ours, made_of)
-    receipt = told[same[0]]["receipt"] if same else ours["receipt"] if is_here else None
-    if len(same) == len(told) and (is_here or not answers.is_target):
+    """Compare what all nodes have with the version that is made of these facts."""
+    by_node, ours = replies.nodes, replies.here
+    same = tuple(node for node, reply in by_node.items() if _is_same(reply, made_of))
+    is_here = replies.is_target and _is_same(ours, made_of)
+    receipt = by_node[same[0]]["receipt"] if same else ours["receipt"] if is_here else None
+    if len(same) == len(by_node) and (is_here or not replies.is_target):
         return RemoteInventory(same, receipt, is_here)
-    by_contents: defaultdict[str, list[Node]] = defaultdict(list)
-    for node, answer in told.items():
-        if answer["contents"] and node not in same:
-            by_contents[answer["contents"]].append(node)
     bases: dict[Node, RemoteFiles] = {}
-    known = _known_here(here, ours) if _is_alike(ours, made_of) else None
-    for _, those in sorted(by_contents.items(), key=lambda found: -len(found[1]))[:MOST_VERSIONS]:
-        records = await _manifest(engine, here, ours, those[0], told[those[0]]["receipt"])
+    previous = _previous_here(here, ours) if _is_alike(ours, made_of) else None
+    for nodes in _most_frequent(by_node, same):
+        records = await _manifest(engine, here, ours, nodes[0], by_node[nodes[0]]["receipt"])
         if records is None:
             continue
-        untouched = [node for node in those if not told[node]["changed"]]
-        for group in (untouched, [node for node in those if node not in untouched]):
-            changed = {decode_path(path) for node in group for path in told[node]["changed"]}
+        untouched = [node for node in nodes if not by_node[node]["changed"]]
+        for group in (untouched, [node for node in nodes if node not in untouched]):
+            changed = {decode_path(path) for node in group for path in by_node[node]["changed"]}
             bases.update(dict.fromkeys(group, RemoteFiles(records, changed)))
-        if known is None and _is_alike(told[those[0]], made_of) and not answers.is_target:
-            known = PreviousVersion(records, None)
-    return RemoteInventory(same, receipt, is_here, bases, known)
+        if previous is None and _is_alike(by_node[nodes[0]], made_of) and not replies.is_target:
+            previous = PreviousVersion(records, None)
+    return RemoteInventory(same, receipt, is_here, bases, previous or NO_PREVIOUS_VERSION)
 
 
-def _is_same(answer: dict[str, Any], made_of: dict[str, Any]) -> bool:
-    """Whether it is exactly what a run that is `made_of` these would bring."""
-    receipt = answer["receipt"] or {}
-    return bool(answer["untouched"]) and all(receipt.get(name) == value for name, value in made_of.items())
+def _most_frequent(by_node: Mapping[Node, dict[str, Any]], same: tuple[Node, ...]) -> list[list[Node]]:
+    """Return the nodes of each of the most frequent other versions."""
+    by_contents: defaultdict[str, list[Node]] = defaultdict(list)
+    for node, reply in by_node.items():
+        if reply["contents"] and node not in same:
+            by_contents[reply["contents"]].append(node)
+    return sorted(by_contents.values(), key=lambda nodes: -len(nodes))[:MAX_VERSIONS]
 
 
-def _is_alike(answer: dict[str, Any], made_of: dict[str, Any]) -> bool:
-    """Whether it was made of the same source by the same rules, whatever was in the source then."""
-    receipt = answer["receipt"] or {}
+def _is_same(reply: dict[str, Any], made_of: dict[str, Any]) -> bool:
+    """Return whether a node has exactly the version that is made of these facts."""
+    receipt = reply["receipt"] or {}
+    return bool(reply["untouched"]) and all(receipt.get(name) == value for name, value in made_of.items())
+
+
+def _is_alike(reply: dict[str, Any], made_of: dict[str, Any]) -> bool:
+    """Return whether a version was made of the same source by the same rules, whatever the source held then."""
+    receipt = reply["receipt"] or {}
     rules = (item for item in made_of.items() if item[0] not in (INPUTS, PUBLIC))
-    return bool(answer["contents"]) and all(receipt.get(name) == value for name, value in rules)
+    return bool(reply["contents"]) and all(receipt.get(name) == value for name, value in rules)
 
 
-def _known_here(here: LocalNode, ours: dict[str, Any]) -> PreviousVersion | None:
+def _previous_here(here: LocalNode, ours: dict[str, Any]) -> PreviousVersion | None:
     try:
-        records = installed.records_of(here.landing.dst, ours["receipt"])
+        records = installed.records_of(here.deployment.dst, ours["receipt"])
     except manifest.Unreadable:
         return None
-    return PreviousVersion(records, here.landing.dst, (decode_path(path) for path in ours["changed"]))
+    return PreviousVersion(records, here.deployment.dst, (decode_path(path) for path in ours["changed"]))
 
 
 async def _manifest(
     engine: Engine, here: LocalNode, ours: dict[str, Any], node: Node, receipt: dict[str, Any]
 ) -> list[Record] | None:
-    """The manifest of a version, from this host or from a node that has it; None when it cannot be had."""
+    """Return the manifest of a version, from this host or from a node that has it, or None if it is unavailable."""
     try:
         if ours["contents"] == receipt["contents"]:
-            return installed.records_of(here.landing.dst, ours["receipt"])
+            return installed.records_of(here.deployment.dst, ours["receipt"])
         packed = b""
         while True:
             answer = await engine.ask((node,), "manifest", dst=here.plan.destination, offset=len(packed))

@@ -1,1 +1,1 @@
-"""Strategies: how a source is read."""
+"""Ways to read a source, one file each."""

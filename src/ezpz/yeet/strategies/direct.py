@@ -1,4 +1,4 @@
-"""direct: the tree is read by many threads and written to staging, relocated on the way, in one pass over the data."""
+"""Strategy `direct`: many threads read the tree and pass it on, relocated, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Direct:
-    """Reads with as many threads as the source's filesystem deserves; see `Scan.threads`."""
+    """Reads with a number of threads that depends on the filesystem of the source, see `Scan.threads`."""
 
     name: ClassVar[str] = "direct"
     reads_archives: ClassVar[bool] = False
@@ -20,9 +20,10 @@ class Direct:
     tools: ClassVar[tuple[str, ...]] = ()
 
     def fill(self, job: CopyJob) -> None:
-        filling = TreeCopier(job, (entry for batch in job.scan.batches() for entry in batch))
-        filling.run()
+        """Pass every entry of the scan to the sinks of the job. Raise EzpzError or `Cancelled`."""
+        copier = TreeCopier(job, (entry for batch in job.scan.batches() for entry in batch))
+        copier.run()
         try:
-            job.finish_folders(filling.directories)
+            copier.finish_with_top()
         except OSError as e:
             raise local_failure(e) from e

@@ -1,4 +1,4 @@
-"""Settle: make what another tool has copied the same as what `direct` makes."""
+"""Strategies that copy with another program: rsync, cp, tar."""
 
 from __future__ import annotations
 
@@ -12,36 +12,40 @@ from ezpz.agent.destination.deployment import writable
 from ezpz.runtime import process
 from ezpz.yeet.relocate.in_place import relocate_folder
 from ezpz.yeet.source.io import check_exit, local_failure
+from ezpz.yeet.source.scan import entries_of
 from ezpz.yeet.strategies.base import name_list
 from ezpz.yeet.strategies.tree_copier import TreeCopier
+from ezpz.yeet.transfer.copy_sinks import StagingSink, finish_directories
 
 if TYPE_CHECKING:
     from ezpz.yeet.strategies.base import CopyJob
 
 
 def normalize_copy(job: CopyJob) -> None:
-    """Finish a copy of the scan's own entries: what is left out goes, what stands elsewhere comes, all is relocated.
+    """Make `job.staging`, a copy of the scan's own entries, what the strategy `direct` makes.
 
-    Raises EzpzError, or Cancelled.
+    Remove what the scan left out, add the entries from elsewhere, relocate, and set modes and times.
+    Raise EzpzError or `Cancelled`.
     """
-    folders = []
+    directories: dict[bytes, tuple[int, int]] = {}
     try:
         for left in job.scan.left_out:
             _remove(job, left.path)
-        for batch in job.scan.batches():
-            for entry in batch:
-                if entry.is_foreign:
-                    _remove(job, entry.path)  # the link that leads to it
-                elif entry.is_regular:
-                    _set_mode(os.path.join(job.staging, entry.path), entry.permissions)
-                if entry.is_directory:
-                    folders.append(entry)
+        for entry in entries_of(job.scan):
+            if entry.is_foreign:
+                _remove(job, entry.path)  # the link that is replaced by its target
+            elif entry.is_regular:
+                _set_mode(os.path.join(job.staging, entry.path), entry.permissions)
+            if entry.is_directory:
+                directories[entry.path] = (entry.mode, entry.mtime_ns)
         relocate_folder(job.staging, job.ledger, job.cancel)
-        for entry in folders:
-            if not entry.is_foreign:
+        for entry in entries_of(job.scan):
+            if entry.is_directory and not entry.is_foreign:
                 os.chmod(os.path.join(job.staging, entry.path), entry.permissions | 0o700)
-        TreeCopier(job, (entry for batch in job.scan.batches() for entry in batch if entry.is_foreign)).run()
-        job.finish_folders(folders)
+        staging = StagingSink(job.staging, job.previous)
+        TreeCopier(replace(job, sinks=(staging,)), (entry for entry in entries_of(job.scan) if entry.is_foreign)).run()
+        top = os.stat(job.root)
+        finish_directories(job.staging, {**directories, b"": (top.st_mode, top.st_mtime_ns)})
     except OSError as e:
         raise local_failure(e) from e
 
@@ -54,14 +58,14 @@ def _remove(job: CopyJob, path: bytes) -> None:
 
 
 def _set_mode(path: bytes, permissions: int) -> None:
-    """Drop the bits that are not carried."""
+    """Remove the mode bits that are not copied."""
     mode = os.lstat(path).st_mode
     if stat.S_ISREG(mode) and stat.S_IMODE(mode) != permissions:
         os.chmod(path, permissions)
 
 
 class Compress:
-    """One reader and one stream: kind to a filesystem that dislikes many readers; nothing is written there."""
+    """Strategy `compress`: one reader and one stream, for a filesystem on which many readers are slow."""
 
     name: ClassVar[str] = "compress"
     reads_archives: ClassVar[bool] = False
@@ -69,6 +73,7 @@ class Compress:
     tools: ClassVar[tuple[str, ...]] = ("tar", "gzip")
 
     def fill(self, job: CopyJob) -> None:
+        """Copy through `tar | tar`, then normalize. Raise EzpzError or `Cancelled`."""
         pack: list[process.Argument] = [
             "tar",
             "--create",
@@ -90,14 +95,14 @@ class Compress:
         ]
         unpack += ["--directory", job.staging, "--file=-"]
         packed, unpacked = process.pipeline(pack, unpack, feed=b"./\0" + name_list(job.scan), cancel=job.cancel)
-        check_exit(unpacked, "tar")  # first, since the other ends badly as well when nobody reads from it
+        check_exit(unpacked, "tar")  # first, since tar that packs fails as well if nothing reads its output
         check_exit(packed, "tar")
         job.moved(job.scan.size)
         normalize_copy(job)
 
 
 class Cp:
-    """What everybody has; what the scan left out is removed again afterwards."""
+    """Strategy `cp`: available everywhere. What the scan left out is removed afterwards."""
 
     name: ClassVar[str] = "cp"
     reads_archives: ClassVar[bool] = False
@@ -105,6 +110,7 @@ class Cp:
     tools: ClassVar[tuple[str, ...]] = ("cp",)
 
     def fill(self, job: CopyJob) -> None:
+        """Copy with cp(1), then normalize. Raise EzpzError or `Cancelled`."""
         argv: list[process.Argument] = [
             "cp",
             "--recursive",
@@ -123,13 +129,16 @@ class Cp:
 
 
 def _without_refusals(done: process.Completed) -> process.Completed:
-    """What cp said besides what could not be read, which is to be left out; what else is missing is counted later."""
+    """Return the result of cp without its complaints about unreadable files, which are left out.
+
+    Other missing files are detected later.
+    """
     said = [line for line in done.stderr.splitlines(keepends=True) if b"Permission denied" not in line]
     return replace(done, returncode=done.returncode if said else 0, stderr=b"".join(said))
 
 
 class Rsync:
-    """For sources that only rsync may read fast, and to compare with."""
+    """Strategy `rsync`: for sources that only rsync reads fast, and for comparison."""
 
     name: ClassVar[str] = "rsync"
     reads_archives: ClassVar[bool] = False
@@ -137,6 +146,7 @@ class Rsync:
     tools: ClassVar[tuple[str, ...]] = ("rsync",)
 
     def fill(self, job: CopyJob) -> None:
+        """Copy with rsync(1), then normalize. Raise EzpzError or `Cancelled`."""
         argv: list[process.Argument] = ["rsync", "-lptHS", "--modify-window=-1", "--files-from=-", "--from0"]
         argv += ["--", job.root + b"/", job.staging + b"/"]
         check_exit(process.run(argv, feed=name_list(job.scan), cancel=job.cancel), "rsync")

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def fill_staging(name: str, job: CopyJob) -> None:
-    """Let a strategy fill `job.staging`.
+    """Run a strategy. Raise SourceChanged if the source is not what was counted, else what the strategy raises.
 
-    Raises SourceChanged when the source is not what was counted, else what the strategy raises.
+    Args:
+        name: The name of the strategy.
+        job: The job for the strategy.
     """
     strategy = STRATEGIES.load(name)()
     try:
@@ -26,13 +28,18 @@ def fill_staging(name: str, job: CopyJob) -> None:
         raise
     except EzpzError:
         with suppress(SourceUnreadable):
-            _refuse_changed_job(job, by_others=not strategy.feeds)  # which explains it
+            _refuse_changed_job(job, by_others=not strategy.feeds)  # the cause of the failure
         raise
     _refuse_changed_job(job, by_others=not strategy.feeds)
 
 
 def _refuse_changed_job(job: CopyJob, *, by_others: bool) -> None:
-    """Raise SourceChanged when a job's source changed; by_others: files were read by another program."""
+    """Raise SourceChanged if the source of a job changed.
+
+    Args:
+        job: The job that a strategy finished, or failed to finish.
+        by_others: Whether another program read the files.
+    """
     if job.scan.archive:
         refuse_other(job.root, lstat_or_none(job.root), job.scan.archive)
     if by_others:

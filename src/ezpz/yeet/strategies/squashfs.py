@@ -1,4 +1,4 @@
-"""squashfs: the source is a squashfs image; unsquashfs unpacks it, once it is known that there is nothing odd in it."""
+"""Strategy `squashfs`: unsquashfs unpacks a squashfs image whose list of entries was checked."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from ezpz.yeet.strategies.base import CopyJob
 
 LISTED = re.compile(rb"([-bcdlps])[-rwxsStT]{9} \d+/\d+ +([\d, ]+) \d{4}-")
-LONGEST = 1 << 20  # bytes of a line of the list
+MAX_LINE = 1 << 20  # bytes of a line of the list
 SPECIAL = b"bcps"
 SET_ID = stat.S_ISUID | stat.S_ISGID
-OF_THE_DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+DISK_ERRORS = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 
 
 class Squashfs:
-    """Reads a squashfs image with the program that comes with it."""
+    """Unpacks a squashfs image with unsquashfs(1)."""
 
     name: ClassVar[str] = "squashfs"
     reads_archives: ClassVar[bool] = True
@@ -39,28 +39,29 @@ class Squashfs:
     tools: ClassVar[tuple[str, ...]] = (READER,)
 
     def fill(self, job: CopyJob) -> None:
+        """Unpack the image to `job.staging`. Raise EzpzError or `Cancelled`."""
         refuse_old(READER, SAFE, job.cancel)
         os.close(open_source(job.root, identity=job.scan.archive)[0])
         job.cancel.raise_if_cancelled()
-        self._judge(job)
+        self._check_list(job)
         argv: list[str | bytes] = [READER, "-force", "-no-progress", "-no-xattrs", "-dest", job.staging, job.root]
         done = process.run(argv, cancel=job.cancel)
-        if done.returncode and any(sign in done.err for sign in OF_THE_DISK):
+        if done.returncode and any(sign in done.err for sign in DISK_ERRORS):
             check_exit(done, READER)
         if done.returncode:
             raise _corrupt(job, done)
         try:
-            size = self._tidy(job)
+            size = self._normalize(job)
         except OSError as e:
             raise local_failure(e) from e
         job.moved(size)
 
-    def _judge(self, job: CopyJob) -> None:
-        """Look at the list of what is in it, before anything is unpacked. Raises EzpzError."""
+    def _check_list(self, job: CopyJob) -> None:
+        """Check the list of the entries before anything is unpacked. Raise EzpzError."""
         declared = entries = 0
         with StreamedProcess([READER, "-lln", job.root], cancel=job.cancel) as listing:
             try:
-                for found in filter(None, map(LISTED.match, lines_of(listing, LONGEST))):
+                for found in filter(None, map(LISTED.match, lines_of(listing, MAX_LINE))):
                     kind, size = found.groups()
                     if kind in SPECIAL:
                         raise ArchiveUnsafe(
@@ -71,23 +72,22 @@ class Squashfs:
                     declared += int(size) if kind == b"-" else 0
             except Damaged as e:
                 raise ArchiveUnsafe(
-                    f"the archive '{printable_path(job.root)}' has a path of over {LONGEST:,} bytes"
+                    f"the archive '{printable_path(job.root)}' has a path of over {MAX_LINE:,} bytes"
                 ) from e
-        assert listing.done is not None
-        if listing.done.returncode:
+        if listing.done is None or listing.done.returncode:
             raise _corrupt(job, listing.done)
         _refuse_full(job, declared, entries)
 
     @staticmethod
-    def _tidy(job: CopyJob) -> int:
-        """Drop what no yeet carries, and let all of it be ours; the bytes of its files. Raises OSError."""
+    def _normalize(job: CopyJob) -> int:
+        """Remove what is never copied, own every entry, and return the bytes of all files. Raise OSError."""
         top = os.stat(job.staging)
         with writable(job.staging):
             for name in layout.OWN_FILES:
                 tree.remove(os.path.join(job.staging, name))
         os.utime(job.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
         size = entries = 0
-        counted: set[int] = set()  # files of several names
+        counted: set[int] = set()  # inodes with hard links
         for path, status in tree.walk(job.staging):
             entries += 1
             full = os.path.join(job.staging, path)
@@ -106,7 +106,7 @@ class Squashfs:
 
 
 def _refuse_full(job: CopyJob, size: int, entries: int) -> None:
-    """Raise NoSpace when there is no room for so many bytes in so many entries."""
+    """Raise NoSpace if the free space is too small for these bytes and entries."""
     room = os.statvfs(job.staging)
     free = room.f_bavail * room.f_frsize
     if size > free:
@@ -120,7 +120,11 @@ def _refuse_full(job: CopyJob, size: int, entries: int) -> None:
     )
 
 
-def _corrupt(job: CopyJob, done: process.Completed) -> ArchiveCorrupt:
-    why = done.err.strip().rpartition("\n")[2] or f"{READER} ended with {done.returncode}"
+def _corrupt(job: CopyJob, done: process.Completed | None) -> ArchiveCorrupt:
+    """Return the error for an image that could not be read. `done` is None if the list of entries is incomplete."""
+    if done is None:
+        why = "the list of its entries is incomplete"
+    else:
+        why = done.err.strip().rpartition("\n")[2] or f"{READER} ended with {done.returncode}"
     hint = f"copy or make the archive again; `{SQUASHFS.checks} FILE` tells the same"
     return ArchiveCorrupt(f"the archive '{printable_path(job.root)}' is damaged or cut short: {why}", hint=hint)

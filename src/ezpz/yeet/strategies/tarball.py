@@ -1,4 +1,7 @@
-"""tarball: the source is an archive; its members are judged, unpacked to staging, and a lone top folder is stripped."""
+"""Strategy `tarball`: the members of an archive are checked and unpacked to staging.
+
+A directory around all members is removed.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ from ezpz.yeet.transfer.unpack_feed import UNPACKED
 if TYPE_CHECKING:
     from ezpz.yeet.strategies.base import CopyJob
 
-STANDARD_FOLDERS = (b"bin", b"lib", b"lib64", b"include", b"share", b"etc", b"man", b"conda-meta")
+STANDARD_DIRECTORIES = (b"bin", b"lib", b"lib64", b"include", b"share", b"etc", b"man", b"conda-meta")
 SET_ID = stat.S_ISUID | stat.S_ISGID
-UNTOLD = 0o755  # of a top that the archive does not tell of, as that of conda-pack does not
-BELIEVED = 32 * BLOCK  # bytes of a file, after which an archive has not just lied about its size
+DEFAULT_TOP_MODE = 0o755  # of a top that is no member of the archive, as with conda-pack
+CHECK_SPACE_AFTER = 32 * BLOCK  # bytes of a file; an archive with a wrong size of a file is damaged before that
 
 
 class Tarball:
@@ -38,29 +41,29 @@ class Tarball:
     tools: ClassVar[tuple[str, ...]] = ()
 
     def fill(self, job: CopyJob) -> None:
+        """Unpack the archive to `job.staging`. Raise EzpzError or `Cancelled`."""
         _TarExtractor(job).run()
 
 
 class _TarExtractor:
-    """top: the lone folder around all of it, which is left out; None until the first member tells, b"" for none
-
-    standing: the folders that were made
-    """
+    """Unpacks one archive."""
 
     def __init__(self, job: CopyJob) -> None:
         self.job = job
+        self.feeds = job.unpack_feeds
         self.label = printable_path(job.root)
         self.format = TAR
-        self.folders: list[tuple[bytes, int, int]] = []
-        self.standing = {b""}
-        self.top: bytes | None = None
+        self.directories: list[tuple[bytes, int, int]] = []  # members: path, mode, time in ns
+        self.created = {b""}  # directories
+        self.top: bytes | None = None  # the directory around all members, which is removed; b"" for none
 
     def run(self) -> None:
+        """Unpack the archive. Raise EzpzError or `Cancelled`."""
         try:
             self._unpack_all()
         finally:
-            if self.job.trail is not None:
-                self.job.trail.unpacked()
+            for feed in self.feeds:
+                feed.unpacked()
 
     def _unpack_all(self) -> None:
         count = 0
@@ -72,9 +75,9 @@ class _TarExtractor:
                     for member in members:
                         self.job.cancel.raise_if_cancelled()
                         count += self._unpack(members, member)
-                if all(relative for relative, _, _ in self.folders):
-                    os.chmod(self.job.staging, UNTOLD)
-                for relative, mode, mtime in reversed(self.folders):
+                if all(relative for relative, _, _ in self.directories):
+                    os.chmod(self.job.staging, DEFAULT_TOP_MODE)
+                for relative, mode, mtime in reversed(self.directories):
                     path = self._at(relative)
                     os.utime(path, ns=(mtime, mtime))
                     os.chmod(path, mode)
@@ -92,77 +95,77 @@ class _TarExtractor:
         )
 
     def _unpack(self, members: TarReader, member: TarMember) -> int:
-        """Unpack one member and return how many entries it made; the root itself counts none."""
+        """Unpack one member and return the number of entries that it makes: 0 for the root."""
         named = self._checked(member.name, member)
         if named in OWN_FILES:
             return 0
-        relative = self._below_top(named, is_folder=member.type is Type.FOLDER)
-        if relative in OWN_FILES:  # of what stood on a node, packed by hand
+        relative = self._below_top(named, is_directory=member.type is Type.FOLDER)
+        if relative in OWN_FILES:  # of a copy that was packed on a node
             return 0
         if member.type is Type.FOLDER:
-            self._make_folders(relative)
-            self.folders.append((relative, member.mode, member.mtime_ns))
+            self._make_directories(relative)
+            self.directories.append((relative, member.mode, member.mtime_ns))
             return int(bool(named))
         if not relative:
-            raise self._folder_and_file(named)
-        self._make_folders(os.path.dirname(relative))
+            raise self._type_conflict(named)
+        self._make_directories(os.path.dirname(relative))
         try:
             self._make(members, member, relative)
         except FileExistsError:
-            self._make_way(relative, named)
+            self._clear_path(relative, named)
             self._make(members, member, relative)
         return 1
 
-    def _make_way(self, relative: bytes, named: bytes) -> None:
-        """Remove an earlier member of the same name: the later one counts, as for tar(1)."""
+    def _clear_path(self, relative: bytes, named: bytes) -> None:
+        """Remove an earlier member of the same name: the last one counts, as with tar(1)."""
         path = self._at(relative)
         if os.path.isdir(path) and not os.path.islink(path):
-            raise self._folder_and_file(named)
-        if self.job.trail is not None:
-            self.job.trail.wait(relative)
+            raise self._type_conflict(named)
+        for feed in self.feeds:
+            feed.defer(relative)
         os.unlink(path)
 
-    def _folder_and_file(self, named: bytes) -> ArchiveCorrupt:
+    def _type_conflict(self, named: bytes) -> ArchiveCorrupt:
         return self._corrupt(f"'{printable_path(named)}' is a folder and a file")
 
-    def _below_top(self, named: bytes, *, is_folder: bool) -> bytes:
-        """Where below staging a member goes, given its path in the archive.
+    def _below_top(self, named: bytes, *, is_directory: bool) -> bytes:
+        """Return the path of a member below staging, given its path in the archive.
 
-        If all of an archive is one folder that is itself the tree, its content is the tree. A conda-pack archive has no
-        top folder and `tar czf env.tgz env` has one; a lone `bin` or `lib` is content. (An archive that names its root,
-        `.`, has no top folder either.) The first member tells, until another one proves it wrong.
+        The content of a directory around all members is the tree. `tar czf env.tgz env` makes such a directory and
+        conda-pack does not. A `bin` or `lib` is content even if it is alone, and an archive with a member `.` has no
+        such directory. The first member decides, until another member is not in that directory.
         """
         top, slash, rest = named.partition(b"/")
         if self.top is None:
-            lone = (slash or is_folder) and top not in STANDARD_FOLDERS
+            lone = (slash or is_directory) and top not in STANDARD_DIRECTORIES
             self.top = top if lone else b""
         if not self.top:
             return named
         if top == self.top:
             return rest
-        self._put_back()
+        self._restore_top()
         return named
 
-    def _put_back(self) -> None:
-        """The top folder is not alone: it is content too."""
+    def _restore_top(self) -> None:
+        """Move what was unpacked to the top directory, which turned out to be content."""
         top, self.top = self.top or b"", b""
         inner = self.job.staging + b".top"
         os.mkdir(inner, UNPACKED)
         for name in os.listdir(self.job.staging):
             os.rename(self._at(name), os.path.join(inner, name))
         os.rename(inner, self._at(top))
-        self.folders = [(os.path.join(top, path) if path else top, mode, at) for path, mode, at in self.folders]
-        self.standing = {b"", top, *(os.path.join(top, path) for path in self.standing if path)}
-        if self.job.trail is not None:
-            self.job.trail.moved_into(top)
+        self.directories = [(os.path.join(top, path) if path else top, mode, at) for path, mode, at in self.directories]
+        self.created = {b"", top, *(os.path.join(top, path) for path in self.created if path)}
+        for feed in self.feeds:
+            feed.moved_into(top)
 
     def _make(self, members: TarReader, member: TarMember, relative: bytes) -> None:
-        path, trail, mtime = self._at(relative), self.job.trail, member.mtime_ns
+        path, mtime = self._at(relative), member.mtime_ns
         if member.type is Type.SYMLINK:
             os.symlink(member.target, path)
             os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
-            if trail is not None:
-                trail.symlink(Entry(relative, stat.S_IFLNK | 0o777, mtime, 0, member.target))
+            for feed in self.feeds:
+                feed.symlink(Entry(relative, stat.S_IFLNK | 0o777, mtime, 0, member.target))
         elif member.type is Type.HARD_LINK:
             self._link(member, relative)
         elif member.type is Type.FILE:
@@ -175,17 +178,17 @@ class _TarExtractor:
 
     def _link(self, member: TarMember, relative: bytes) -> None:
         named = self._checked(member.target, member)
-        earlier = self._below_top(named, is_folder=False)
-        self._make_folders(os.path.dirname(earlier))
+        earlier = self._below_top(named, is_directory=False)
+        self._make_directories(os.path.dirname(earlier))
         try:
             os.link(self._at(earlier), self._at(relative), follow_symlinks=False)
         except (FileNotFoundError, PermissionError) as e:
             raise self._corrupt(f"'{printable_path(named)}' is linked to, and is no file in it") from e
-        if self.job.trail is not None:
-            self.job.trail.wait(relative)
+        for feed in self.feeds:
+            feed.defer(relative)
 
     def _checked(self, raw: bytes, member: TarMember) -> bytes:
-        """The member's path below staging. Raises ArchiveUnsafe when it would land elsewhere."""
+        """Return the path of a member, checked. Raise ArchiveUnsafe if it is not below staging."""
         parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
         if raw.startswith(b"/") or b".." in parts:
             raise ArchiveUnsafe(
@@ -194,23 +197,23 @@ class _TarExtractor:
             )
         return b"/".join(parts)
 
-    def _make_folders(self, relative: bytes) -> None:
-        """Make a folder and those above it; none of them may be a link, which could lead out.
+    def _make_directories(self, relative: bytes) -> None:
+        """Create a directory and its parents. None of them may be a link, which could point out of staging.
 
-        What is a folder once stays one: nothing that comes later takes its place.
+        A directory is never replaced by a later member.
         """
-        if relative in self.standing:
+        if relative in self.created:
             return
         below = b""
         for part in relative.split(b"/"):
             below = os.path.join(below, part)
-            if below in self.standing:
+            if below in self.created:
                 continue
             path = self._at(below)
             try:
                 os.mkdir(path, UNPACKED)
-                if self.job.trail is not None:
-                    self.job.trail.folder(below)
+                for feed in self.feeds:
+                    feed.directory(below)
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(path).st_mode):
                     message = (
@@ -218,7 +221,7 @@ class _TarExtractor:
                         "which is a link or file in it"
                     )
                     raise ArchiveUnsafe(message, hint="unpack it by hand and look at it") from None
-            self.standing.add(below)
+            self.created.add(below)
 
     def _write(self, members: TarReader, member: TarMember, relative: bytes) -> None:
         mtime = member.mtime_ns
@@ -238,7 +241,7 @@ class _TarExtractor:
         self.job.moved(member.size)
 
     def _refuse_full(self, entry: Entry) -> None:
-        """Raise NoSpace for a file that there is no room for, although it can be made of zeros that take none."""
+        """Raise NoSpace for a file larger than the free space, although a file of zeros would fit."""
         room = os.statvfs(self.job.staging)
         free = room.f_bavail * room.f_frsize
         if entry.size > free:
@@ -250,24 +253,23 @@ class _TarExtractor:
 
     def _write_small(self, data: bytes, entry: Entry, fd: int) -> None:
         write_all(fd, data)
-        if self.job.trail is not None:
-            self.job.trail.file(entry, data)
+        for feed in self.feeds:
+            feed.file(entry, data)
 
     def _write_blocks(self, members: TarReader, member: TarMember, entry: Entry, fd: int) -> None:
-        """Write a file with holes where it has but zeros: an archive spells out what was none in a sparse file."""
-        trail = self.job.trail
-        if trail is not None and trail.feed.may_have(entry.size):
-            trail.wait(entry.path)  # until it is known what it is
+        """Write a large file, with holes in place of zeros: an archive may contain the zeros of a sparse file."""
+        for feed in self.feeds:
+            feed.defer_if_present(entry)
         read = 0
         for block in members.blocks(member):
             self.job.cancel.raise_if_cancelled()
-            if read == BELIEVED:
+            if read == CHECK_SPACE_AFTER:
                 self._refuse_full(entry)
             for start, data in data_extents(block):
                 os.lseek(fd, read + start, os.SEEK_SET)
                 write_all(fd, data)
-            if trail is not None:
-                trail.block(entry, read, block)
+            for feed in self.feeds:
+                feed.block(entry, read, block)
             read += len(block)
         os.ftruncate(fd, entry.size)
 

@@ -1,4 +1,4 @@
-"""Fill: many threads read entries and write them to staging, relocated on the way, in one pass over the data."""
+"""Threads that read the entries of a directory and pass them to sinks, relocated, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import tempfile
-import threading
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.runtime.threads import WorkerPool
@@ -20,59 +19,71 @@ from ezpz.yeet.source.io import (
     read_whole,
     refuse_other,
     unreadable,
-    write_all,
 )
+from ezpz.yeet.transfer.copy_sinks import create_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ezpz.yeet.model.entry import Entry
+    from ezpz.yeet.model.entry import Entry, Provenance
     from ezpz.yeet.strategies.base import CopyJob
 
-PIECE = 8 << 20  # bytes asked of sendfile(2) at once
+PIECE = 8 << 20  # bytes per call of sendfile(2)
 BATCH_FILES, BATCH_BYTES = 64, 32 << 20
 QUEUED = 64  # batches that may wait for a thread
-NOWHERE = -1  # no descriptor
-OF_EITHER = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO)  # may come from either side of a copy
+EITHER_SIDE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO)  # from either side of a copy
 
 Batch: TypeAlias = "list[Entry]"
 
 
 class TreeCopier:
-    """Writes entries of a job, parents first, with as many threads as the source deserves; see `Scan.threads`."""
+    """Passes entries to the sinks of a job, parents first.
+
+    The number of threads depends on the filesystem of the source, see `Scan.threads`.
+    """
 
     def __init__(self, job: CopyJob, entries: Iterable[Entry]) -> None:
         self.job = job
+        self.sinks = job.sinks
         self.entries = entries
-        self.directories: list[Entry] = []
-        self.links: list[Entry] = []
-        self.targets: dict[bytes, bytes] = {}  # of symbolic links that are fed and not kept
-        self.strange: set[bytes] = set()  # folders that were none in the previous version
-        self.lent: set[int] = set()  # inodes of the previous version that stand in the new one
-        self.lending = threading.Lock()
+        self.hard_links: list[Entry] = []
+        self.link_targets: dict[bytes, bytes] = {}  # of symbolic links, as they were passed
 
     def run(self) -> None:
-        """Write them all; folders are left writable. Raises EzpzError, or Cancelled."""
-        pool = WorkerPool(self.job.scan.threads, QUEUED, self._write_all, self.job.cancel)
+        """Pass all entries. Directories stay writable until `finish`. Raise EzpzError or `Cancelled`."""
+        pool = WorkerPool(self.job.scan.threads, QUEUED, self._copy_batch, self.job.cancel)
         try:
             try:
-                self._hand_out(pool)
+                self._distribute(pool)
             finally:
                 pool.join()
-            for entry in self.links:
-                self._link(entry)
+            for entry in self.hard_links:
+                self._copy_hard_link(entry)
         except OSError as e:
             raise local_failure(e) from e
 
-    def _hand_out(self, pool: WorkerPool[Batch]) -> None:
-        """Make directories in the order they come, parents first, and hand on everything else."""
+    def finish(self) -> None:
+        """Give the directories their modes and times. Raise OSError."""
+        for sink in self.sinks:
+            sink.finish()
+
+    def finish_with_top(self) -> None:
+        """Give the directories and the top their modes and times. Raise OSError."""
+        top = os.stat(self.job.root)
+        for sink in self.sinks:
+            sink.directory(b"", top.st_mode, top.st_mtime_ns)
+        self.finish()
+
+    def _distribute(self, pool: WorkerPool[Batch]) -> None:
+        """Pass directories in the order they come, parents first, and give everything else to the threads."""
         batch: Batch = []
         size = 0
         for entry in map(self.job.ledger.entry, self.entries):
             if entry.is_directory:
-                self._make_folder(entry)
+                for sink in self.sinks:
+                    sink.directory(entry.path, entry.mode, entry.mtime_ns)
             elif entry.link:
-                self.links.append(entry)
+                self.hard_links.append(entry)
             else:
                 batch.append(entry)
                 size += entry.size
@@ -83,172 +94,143 @@ class TreeCopier:
                 batch, size = [], 0
         pool.submit(batch)
 
-    def _make_folder(self, entry: Entry) -> None:
-        if self.job.feed is not None:
-            self.job.feed.folder(entry.path, entry.mode, entry.mtime_ns)
-        if not self.job.kept:
-            return
-        os.mkdir(self._to(entry.path), 0o700)
-        self.directories.append(entry)
-        if self.job.known is None or self.job.known.root is None:
-            return
-        was = os.path.join(self.job.known.root, entry.path)
-        if os.path.dirname(entry.path) in self.strange or os.path.islink(was) or not os.path.isdir(was):
-            self.strange.add(entry.path)
+    def _copy_batch(self, batch: Batch) -> None:
+        self.job.moved(sum(map(self._copy_entry, batch)))
 
-    def _write_all(self, batch: Batch) -> None:
-        self.job.moved(sum(map(self._write, batch)))
-
-    def _write(self, entry: Entry) -> int:
-        """Write one file or symbolic link and return the bytes of content that had to be read."""
+    def _copy_entry(self, entry: Entry) -> int:
+        """Pass one file or symbolic link and return the bytes of content that had to be read."""
         if entry.is_symlink:
-            self._write_link(entry)
-            return 0
-        if self._recall(entry):
-            return 0
-        with self._sink(entry) as sink:
+            self._copy_symlink(entry)
+        elif not self._reuse_previous(entry):
             if entry.content is not None:
-                self._put(sink, entry, entry.content)
+                self._pass_file(entry, entry.content, None)
+            elif entry.size <= WHOLE or self.job.ledger.relocation.needs_whole(entry.path):
+                self._copy_small(entry)
             else:
-                self._copy(sink, entry)
-            if self.job.kept:
-                os.fchmod(sink, entry.permissions)
-                os.utime(sink, ns=(entry.mtime_ns, entry.mtime_ns))
-        return entry.size
+                self._copy_large(entry)
+            return entry.size
+        return 0
+
+    def _pass_file(self, entry: Entry, data: bytes, made: Provenance | None) -> None:
+        for sink in self.sinks:
+            sink.file(entry, data, made)
+
+    def _copy_small(self, entry: Entry) -> None:
+        """Copy a file in memory, relocated. Raise SourceChanged if it is not the file that was counted."""
+        with self._opened(entry) as (source, _):
+            data = read_whole(source, entry.size, self._origin(entry))
+        if len(data) != entry.size:
+            raise changed(entry.path)
+        data = self.job.ledger.content(entry.path, data)
+        self._pass_file(entry, data, self.job.ledger.made(entry))
+
+    def _copy_large(self, entry: Entry) -> None:
+        """Copy a file in pieces, relocated. Raise SourceChanged if it is not the file that was counted."""
+        ledger = self.job.ledger
+        with self._large_file(entry) as target:
+            outcome = None
+            with self._opened(entry) as (source, before):
+                if ledger.relocation.examines(entry.path):
+                    rewriter = LargeFileRewriter(
+                        source, before, entry.path, ledger.relocation, self._raise_if_cancelled
+                    )
+                    outcome = rewriter.relocate(target)
+                else:
+                    self._send_all(source, target, entry, before)
+            if outcome is not None:
+                ledger.count(entry.path, outcome)
+            made = ledger.made(entry)
+            for sink in self.sinks:
+                sink.open_file(entry, target, made)
 
     @contextlib.contextmanager
-    def _sink(self, entry: Entry) -> Iterator[int]:
-        """The file to write to, in staging; when it is only fed, a nameless one, or NOWHERE for what fits in memory."""
-        if self.job.kept:
-            sink = os.open(self._to(entry.path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                yield sink
-            finally:
-                os.close(sink)
-        elif entry.size <= WHOLE:
-            yield NOWHERE
-        else:
-            with tempfile.TemporaryFile(dir=self.job.staging) as file:
-                yield file.fileno()
-
-    def _put(self, sink: int, entry: Entry, data: bytes) -> None:
-        """Write the whole content of a file, and feed it."""
-        if self.job.kept:
-            write_all(sink, data)
-        if self.job.feed is not None:
-            self.job.feed.file(entry, data, None if entry.content is not None else self.job.ledger.made(entry))
-
-    def _copy(self, sink: int, entry: Entry) -> None:
-        """Copy a file's content, relocated. Raises SourceChanged for one that is not what was counted."""
-        place = entry.origin or os.path.join(self.job.root, entry.path)
+    def _opened(self, entry: Entry) -> Iterator[tuple[int, os.stat_result]]:
+        """Open the source of a file and check, before and after, that it is the file that was counted."""
         source, before = open_counted(self.job.root, entry)
-        ledger = self.job.ledger
-        data = outcome = None
         try:
             if before.st_size != entry.size:
                 raise changed(entry.path)
-            if entry.size <= WHOLE or ledger.relocation.needs_whole(entry.path):
-                data = read_whole(source, entry.size, place)
-            elif ledger.relocation.examines(entry.path):
-                outcome = LargeFileRewriter(source, before, entry.path, ledger.relocation, self._go_on).relocate(sink)
-            else:
-                self._send_all(source, sink, entry, before)
+            yield source, before
             refuse_other(entry.path, os.fstat(source), identity_of(before))
         except OSError as e:
-            refuse_unreadable(source, place, e)
+            refuse_unreadable(source, self._origin(entry), e)
             raise
         finally:
             os.close(source)
-        if outcome is not None:
-            ledger.count(entry.path, outcome)
-        if data is None:
-            if self.job.feed is not None:
-                self.job.feed.open_file(entry, sink, ledger.made(entry))
-            return
-        if len(data) != entry.size:
-            raise changed(entry.path)
-        self._put(sink, entry, ledger.content(entry.path, data))
 
-    def _send_all(self, source: int, sink: int, entry: Entry, status: os.stat_result) -> None:
-        """Copy a large file as it is."""
+    @contextlib.contextmanager
+    def _large_file(self, entry: Entry) -> Iterator[int]:
+        """Create the file of the sink that keeps one on this host, or a nameless file."""
+        path = self._kept_path(entry.path)
+        if path is None:
+            with tempfile.TemporaryFile(dir=self.job.staging) as file:
+                yield file.fileno()
+            return
+        fd = create_file(path)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _send_all(self, source: int, target: int, entry: Entry, status: os.stat_result) -> None:
+        """Copy a large file unchanged, with its holes."""
         self.job.ledger.content(entry.path, os.pread(source, HEADER, 0))
         for start, end in extents(source, status):
-            self._send(source, sink, start, end)
-        os.ftruncate(sink, entry.size)
+            self._send(source, target, start, end)
+        os.ftruncate(target, entry.size)
 
-    def _send(self, source: int, sink: int, start: int, end: int) -> None:
-        os.lseek(sink, start, os.SEEK_SET)
-        while start < end and (sent := os.sendfile(sink, source, start, min(PIECE, end - start))):
+    def _send(self, source: int, target: int, start: int, end: int) -> None:
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end and (sent := os.sendfile(target, source, start, min(PIECE, end - start))):
             start += sent
-            self._go_on()
+            self._raise_if_cancelled()
 
-    def _go_on(self) -> None:
+    def _raise_if_cancelled(self) -> None:
         self.job.cancel.raise_if_cancelled()
 
-    def _recall(self, entry: Entry) -> bool:
-        """Take an unchanged file from the version in place, where all who want it have it; else False, and nothing."""
-        job = self.job
-        result = job.known.result_of(entry) if job.known is not None else None
-        if result is None:
+    def _reuse_previous(self, entry: Entry) -> bool:
+        """Pass a file from the previous version. Return False, passing nothing, if a sink does not have it there."""
+        file = self.job.previous.result_of(entry)
+        if file is None:
             return False
-        assert job.known is not None
-        at = job.known.standing(entry, result)
-        if job.kept and (at is None or os.path.dirname(entry.path) in self.strange or not self._lend(at[1])):
+        unchanged = self.job.previous.find_unchanged(entry, file)
+        if not all(sink.can_reuse(entry, file, unchanged) for sink in self.sinks):
             return False
-        if job.feed is not None and not job.feed.keep(entry, result.size, result.digest, result.made):
-            if at is None:
-                return False
-            with open(at[0], "rb") as file:
-                job.feed.open_file(entry, file.fileno(), result.made)
-        if job.kept:
-            assert at is not None
-            os.link(at[0], self._to(entry.path), follow_symlinks=False)
-        job.ledger.recall(entry.path, result.made)
+        for sink in self.sinks:
+            sink.reuse(entry, file, unchanged)
+        self.job.ledger.recall(entry.path, file.made)
         return True
 
-    def _lend(self, inode: int) -> bool:
-        """Whether an inode may be used again: once, so that names which are no longer linked do not stay so."""
-        with self.lending:
-            if inode in self.lent:
-                return False
-            self.lent.add(inode)
-            return True
+    def _copy_symlink(self, entry: Entry) -> None:
+        self.link_targets[entry.path] = entry.target
+        for sink in self.sinks:
+            sink.symlink(entry)
 
-    def _write_link(self, entry: Entry) -> None:
-        if self.job.feed is not None:
-            self.job.feed.symlink(entry)
-        if not self.job.kept:
-            self.targets[entry.path] = entry.target
+    def _copy_hard_link(self, entry: Entry) -> None:
+        """Pass a hard link, or a new symbolic link if relocation gave this name another target."""
+        if entry.is_symlink and entry.target != self._link_target(entry.link):
+            self._copy_symlink(entry)
             return
-        os.symlink(entry.target, self._to(entry.path))
-        os.utime(self._to(entry.path), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+        for sink in self.sinks:
+            sink.hard_link(entry.path, entry.link)
+        self.job.ledger.linked(entry.path, entry.link, self._kept_path(entry.path) or self._origin(entry))
 
-    def _link(self, entry: Entry) -> None:
-        """Give a file or link a further name; a link that says something else there is one of its own."""
-        if entry.is_symlink and entry.target != self._target(entry.link):
-            self._write_link(entry)
-            return
-        if self.job.feed is not None:
-            self.job.feed.further(entry.path, entry.link)
-        if self.job.kept:
-            os.link(self._to(entry.link), self._to(entry.path), follow_symlinks=False)
-        self.job.ledger.linked(entry.path, entry.link, self._standing(entry))
+    def _link_target(self, path: bytes) -> bytes:
+        """Return the target of a symbolic link that was copied."""
+        kept = self._kept_path(path)
+        return self.link_targets[path] if kept is None else os.readlink(kept)
 
-    def _target(self, path: bytes) -> bytes:
-        """What a symbolic link that has been copied says."""
-        return os.readlink(self._to(path)) if self.job.kept else self.targets[path]
+    def _kept_path(self, path: bytes) -> bytes | None:
+        """Return the path at which a sink keeps an entry on this host, or None."""
+        return next((kept for sink in self.sinks if (kept := sink.path_of(path)) is not None), None)
 
-    def _standing(self, entry: Entry) -> bytes:
-        """Where a file that has been copied can be read again."""
-        return self._to(entry.path) if self.job.kept else entry.origin or os.path.join(self.job.root, entry.path)
-
-    def _to(self, path: bytes) -> bytes:
-        return self.job.staging + b"/" + path
+    def _origin(self, entry: Entry) -> bytes:
+        return entry.origin or os.path.join(self.job.root, entry.path)
 
 
 def refuse_unreadable(fd: int, place: bytes, error: OSError) -> None:
-    """Raise SourceUnreadable when an error while a file was copied comes from reading it: it cannot be read again."""
-    if error.errno in OF_EITHER:
+    """Raise SourceUnreadable if an error while copying comes from the source, which then cannot be read again."""
+    if error.errno in EITHER_SIDE:
         try:
             offset = 0
             while piece := os.pread(fd, PIECE, offset):

@@ -1,1 +1,1 @@
-"""What is known of earlier versions, and where entries go while they are read."""
+"""Sinks for entries while they are read, and the files of earlier versions."""

@@ -1,118 +1,103 @@
-"""Intake: takes the entries of a tree while they are read, writes their manifest, and hands them to all who send them.
-
-What a file is known by is worked out here, once, whoever wants it.
-"""
+"""The sink that computes every digest once, for the manifest and for all engines that send entries."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
-import stat
-import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from ezpz.agent.common import layout, manifest, tree
+from ezpz.agent.common import layout, manifest
 from ezpz.agent.common.manifest import BLOCK
-from ezpz.agent.common.wire_paths import decode_path, decode_target, encode_path
-from ezpz.yeet.model.entry import Entry, Provenance
+from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.source.sparse_blocks import blocks_of, data_extents
+from ezpz.yeet.transfer.manifest_builder import ManifestBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ezpz.yeet.engines.base import EntrySink
+    from ezpz.yeet.model.entry import Provenance
+    from ezpz.yeet.transfer.manifest_builder import ManifestSummary
+    from ezpz.yeet.transfer.previous_version import PreviousFile, UnchangedFile
 
-SPOOL_MEMORY = 32 << 20  # bytes of lines kept in memory, beyond that in a temporary file
-OWN = 0o100600  # the manifest's mode
-
-
-class ManifestSummary(NamedTuple):
-    """What an intake took: its survey, its manifest, packed, and the `contents` of that; see `manifest.contents_of`."""
-
-    survey: tree.Survey
-    contents: str
-    manifest: bytes
+OWN = 0o100600  # the mode of the manifest
 
 
 class EntryTee:
-    """Safe from any thread. A folder comes before what is in it, the first name of a file before any further one.
+    """Passes entries to the manifest and to the sinks of engines. Safe from any thread.
 
-    What takes the place of something that was taken already comes after `barrier` and `remove`; of a folder the last
-    word counts. A file comes by `file` or `open_file`, or in blocks, unless `keep` says that everybody has it.
+    A directory comes before its content, and the first name of a file before its hard links. An entry that replaces
+    one that was passed before comes after `barrier` and `remove`. Of a directory the last call counts. A file comes by
+    `file` or `open_file`, or in blocks, unless `keep` returns True.
     """
 
-    def __init__(self, feeds: Sequence[EntrySink] = ()) -> None:
-        self.feeds = tuple(feeds)
-        self._spool = tempfile.SpooledTemporaryFile(SPOOL_MEMORY)  # noqa: SIM115 - closed by close()
-        self._count = 0
-        self._last: dict[bytes, int] = {}  # the line from where on something counts
-        self._linked = False
+    def __init__(self, sinks: Sequence[EntrySink] = ()) -> None:
+        self.sinks = tuple(sinks)
+        self.manifest = ManifestBuilder()
         self._digests: dict[bytes, dict[int, bytes]] = {}  # of the blocks of files that are not complete yet
         self._lock = threading.Lock()
 
     @property
     def needs_tree(self) -> bool:
-        """Whether somebody sends the whole tree from this host afterwards."""
-        return not self.feeds or any(feed.needs_tree for feed in self.feeds)
+        """Whether an engine sends the complete tree from this host afterwards."""
+        return not self.sinks or any(sink.needs_tree for sink in self.sinks)
 
     def may_have(self, size: int) -> bool:
-        """Whether some nodes have a file of this size, and its digest is worth knowing before it is sent."""
-        return any(feed.may_have(size) for feed in self.feeds)
+        """Return whether some nodes may have a file of this size, so that its digest is computed before it is sent."""
+        return any(sink.may_have(size) for sink in self.sinks)
 
     def has(self, size: int, digest: str) -> bool:
-        """Whether all nodes have a file of this content."""
-        return all(feed.has(size, digest) for feed in self.feeds)
+        """Return whether all nodes have a file of this content."""
+        return all(sink.has(size, digest) for sink in self.sinks)
 
-    def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
-        """A folder; the top is b""."""
+    def directory(self, path: bytes, mode: int, mtime_ns: int) -> None:
+        """Pass a directory. The top is b"" and is not in the manifest."""
         if path:
-            self._note(["d", encode_path(path), mode & 0o7777, mtime_ns], supersedes=path)
-        for feed in self.feeds:
-            feed.folder(path, mode, mtime_ns)
+            self.manifest.directory(path, mode, mtime_ns)
+        for sink in self.sinks:
+            sink.folder(path, mode, mtime_ns)
 
     def symlink(self, entry: Entry) -> None:
-        self._note(["l", encode_path(entry.path), entry.mtime_ns, encode_path(entry.target)])
-        for feed in self.feeds:
-            feed.symlink(entry)
+        """Pass a symbolic link."""
+        self.manifest.symlink(entry)
+        for sink in self.sinks:
+            sink.symlink(entry)
 
-    def further(self, path: bytes, first: bytes) -> None:
-        """A further name of a file or link."""
-        self._linked = True
-        self._note(["h", encode_path(path), encode_path(first)])
-        for feed in self.feeds:
-            feed.further(path, first)
+    def hard_link(self, path: bytes, first: bytes) -> None:
+        """Pass a hard link to a file or symbolic link."""
+        self.manifest.hard_link(path, first)
+        for sink in self.sinks:
+            sink.further(path, first)
 
     def file(self, entry: Entry, data: bytes, made: Provenance | None = None) -> None:
-        """A file that holds `data`; made: None for one that was not made from the source."""
+        """Pass a file and its content. `made` is None for a file that was not made from the source."""
         digest = manifest.digest(data)
-        self._note_file(entry, len(data), digest, made)
-        for feed in self.feeds:
-            if not feed.keep(entry, len(data), digest):
-                feed.file(entry, data, digest)
+        self.manifest.file(entry, len(data), digest, made)
+        for sink in self.sinks:
+            if not sink.keep(entry, len(data), digest):
+                sink.file(entry, data, digest)
 
     def open_file(self, entry: Entry, fd: int, made: Provenance | None = None) -> None:
-        """A file as it is behind a descriptor, with its holes. Raises OSError."""
+        """Pass a file whose content is behind a descriptor, with its holes. Raise OSError."""
         size = os.fstat(fd).st_size
         if size <= BLOCK:
             self.file(entry, os.pread(fd, size, 0), made)
             return
-        wanting = self.feeds
+        receivers = self.sinks
         if self.may_have(size):
             digest = manifest.digest_file(fd, size)
-            wanting = tuple(feed for feed in self.feeds if not feed.keep(entry, size, digest))
-        if wanting or not self.feeds:
+            receivers = tuple(sink for sink in self.sinks if not sink.keep(entry, size, digest))
+        if receivers or not self.sinks:
             digests = []
             for number, block in enumerate(blocks_of(fd, size)):
                 digests.append(hashlib.sha256(block).digest())
-                _send(wanting, entry, size, number * BLOCK, block)
+                _send(receivers, entry, size, number * BLOCK, block)
             digest = manifest.joined(digests)
-        self._note_file(entry, size, digest, made)
+        self.manifest.file(entry, size, digest, made)
 
     def block(self, entry: Entry, offset: int, block: bytes) -> None:
-        """A block of a large file, all but the last of them BLOCK bytes; in any order."""
+        """Pass a block of a large file, in any order. Every block but the last has BLOCK bytes."""
         digest = hashlib.sha256(block).digest()
         with self._lock:
             digests = self._digests.setdefault(entry.path, {})
@@ -120,136 +105,65 @@ class EntryTee:
             complete = len(digests) * BLOCK >= entry.size
             if complete:
                 del self._digests[entry.path]
-        _send(self.feeds, entry, entry.size, offset, block)
+        _send(self.sinks, entry, entry.size, offset, block)
         if complete:
-            self._note_file(entry, entry.size, manifest.joined(digests[at] for at in sorted(digests)), None)
+            self.manifest.file(entry, entry.size, manifest.joined(digests[at] for at in sorted(digests)), None)
 
     def keep(self, entry: Entry, size: int, digest: str, made: Provenance | None = None) -> bool:
-        """Whether all nodes have a file of this content, so that nobody has to read it; then it is taken."""
+        """Pass a file by its digest if all nodes have its content. Return False, passing nothing, if they do not."""
         if not self.has(size, digest):
             return False
-        self._note_file(entry, size, digest, made)
-        for feed in self.feeds:
-            if not feed.keep(entry, size, digest):  # nothing is in it
-                feed.file(entry, b"", digest)
+        self.manifest.file(entry, size, digest, made)
+        for sink in self.sinks:
+            if not sink.keep(entry, size, digest):  # an empty file
+                sink.file(entry, b"", digest)
         return True
 
+    def path_of(self, path: bytes) -> None:
+        """Return None: nothing is kept on this host."""
+
+    def can_reuse(self, entry: Entry, file: PreviousFile, unchanged: UnchangedFile | None) -> bool:  # noqa: ARG002
+        """Return whether all nodes, or this host, have the content of a file of the previous version."""
+        return unchanged is not None or self.has(file.size, file.digest)
+
+    def reuse(self, entry: Entry, file: PreviousFile, unchanged: UnchangedFile | None) -> None:
+        """Pass a file of the previous version: by its digest, or else with its content from this host."""
+        if not self.keep(entry, file.size, file.digest, file.made) and unchanged is not None:
+            with open(unchanged.path, "rb") as content:
+                self.open_file(entry, content.fileno(), file.made)
+
     def remove(self, path: bytes) -> None:
-        """What was taken of a path counts no more; a folder must be empty by then."""
-        with self._lock:
-            self._last[path] = self._count
-        for feed in self.feeds:
-            feed.remove(path)
+        """Discard what was passed for a path. A directory must be empty by then."""
+        self.manifest.remove(path)
+        for sink in self.sinks:
+            sink.remove(path)
 
     def barrier(self) -> None:
-        """What follows takes the place of some of what was taken before."""
-        for feed in self.feeds:
-            feed.barrier()
+        """Separate what was passed before from what replaces some of it."""
+        for sink in self.sinks:
+            sink.barrier()
+
+    def finish(self) -> None:
+        """Do nothing: every directory was passed with its mode and time."""
 
     def end(self) -> ManifestSummary:
-        """There is no more; what it was. The manifest is handed on as a file of ours. Raises OSError."""
-        groups = self._groups()
-        tally = _Tally()
-        packed = io.BytesIO()
-        manifest.write(packed, {}, tally.watch(self._in_order(groups), set(map(min, groups.values()))))
-        taken = ManifestSummary(tally.survey, manifest.content_digest(tally.total), packed.getvalue())
-        entry = Entry(layout.MANIFEST, OWN, 0, len(taken.manifest))
-        digest = manifest.digest(taken.manifest)
-        for feed in self.feeds:
-            feed.file(entry, taken.manifest, digest)
-            feed.end()
-        return taken
+        """Pass the manifest as the last file, end every sink, and return the manifest. Raise OSError."""
+        summary = self.manifest.build()
+        entry = Entry(layout.MANIFEST, OWN, 0, len(summary.manifest))
+        digest = manifest.digest(summary.manifest)
+        for sink in self.sinks:
+            sink.file(entry, summary.manifest, digest)
+            sink.end()
+        return summary
 
     def close(self) -> None:
-        self._spool.close()
-
-    def _note_file(self, entry: Entry, size: int, digest: str, made: Provenance | None) -> None:
-        record = ["f", encode_path(entry.path), entry.mode & 0o7777, entry.mtime_ns, size, digest]
-        self._note(record if made is None else [*record, list(made)])
-
-    def _note(self, record: list[Any], supersedes: bytes = b"") -> None:
-        line = manifest.line_of(record)
-        with self._lock:
-            if supersedes:
-                self._last[supersedes] = self._count
-            self._count += 1
-            self._spool.write(line)
-
-    def _groups(self) -> dict[str, list[str]]:
-        """All names of what has several, by the one that was taken first."""
-        groups: dict[str, list[str]] = {}
-        for _, record in self._lines() if self._linked else ():
-            if record[0] == "h":
-                groups.setdefault(record[2], [record[2]]).append(record[1])
-        return groups
-
-    def _in_order(self, groups: dict[str, list[str]]) -> Iterator[tuple[bytes, list[Any]]]:
-        """The lines that count, as if of several names the least had been taken first; threads take any of them."""
-        for line, record in self._lines():
-            first = record[2] if record[0] == "h" else record[1]
-            least = min(groups.get(first, [first]))
-            if least == first:
-                yield line, record
-                continue
-            if record[0] == "h":
-                named = ["h", first if record[1] == least else record[1], least]
-            else:
-                named = [record[0], least, *record[2:]]
-            yield manifest.line_of(named), named
-
-    def _lines(self) -> Iterator[tuple[bytes, list[Any]]]:
-        """The lines that count, and what they say."""
-        self._spool.seek(0)
-        for number, line in enumerate(self._spool):
-            record = json.loads(line)
-            if number >= self._last.get(decode_path(record[1]), 0):
-                yield line, record
+        """Discard the manifest."""
+        self.manifest.close()
 
 
-def _send(feeds: Sequence[EntrySink], entry: Entry, size: int, offset: int, block: bytes) -> None:
-    """Hand on what is no hole of a block; of the first one an empty piece, at least."""
+def _send(sinks: Sequence[EntrySink], entry: Entry, size: int, offset: int, block: bytes) -> None:
+    """Send the parts of a block that are not holes. Send at least an empty part of the first block."""
     pieces = list(data_extents(block)) or ([(0, b"")] if not offset else [])
-    for feed in feeds:
+    for sink in sinks:
         for start, piece in pieces:
-            feed.piece(entry, size, offset + start, piece)
-
-
-class _Tally:
-    """Counts the entries of a manifest as they pass by."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._files = self._bytes = self._entries = self._version = 0
-
-    def watch(self, lines: Iterator[tuple[bytes, list[Any]]], firsts: set[str]) -> Iterator[bytes]:
-        """firsts: the names that others are further ones of."""
-        further = []
-        known: dict[str, list[Any]] = {}
-        for line, record in lines:
-            self.total += manifest.line_hash(line)
-            if record[0] == "h":
-                further.append(record)
-            else:
-                self._count(record[1], record)
-                if record[1] in firsts:
-                    known[record[1]] = record
-            yield line
-        for _, name, first in further:
-            self._count(name, known[first])
-
-    def _count(self, name: str, record: list[Any]) -> None:
-        kind, path = record[0], decode_path(name)
-        self._entries += 1
-        if kind == "d":
-            self._version += tree.fingerprint(path, stat.S_IFDIR | record[2], 0, 0, b"")
-            return
-        self._files += 1
-        if kind == "l":
-            self._version += tree.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, decode_target(record[3]))
-            return
-        self._bytes += record[4]
-        self._version += tree.fingerprint(path, stat.S_IFREG | record[2], record[4], record[3], b"")
-
-    @property
-    def survey(self) -> tree.Survey:
-        return tree.Survey(self._files, self._bytes, self._entries, tree.version_of(self._version))
+            sink.piece(entry, size, offset + start, piece)

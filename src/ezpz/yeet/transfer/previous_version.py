@@ -1,4 +1,4 @@
-"""Known: what an earlier run made of the same source by the same rules, so that it need not be read again."""
+"""The files that an earlier run made of the same source by the same rules, which need not be read again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PreviousFile(NamedTuple):
-    """What became of a file: permissions, time in ns, bytes, the digest of its content, and how."""
+    """What a file became: permissions, time in ns, bytes, the digest of its content, and how it was made."""
 
     mode: int
     mtime_ns: int
@@ -28,11 +28,20 @@ class PreviousFile(NamedTuple):
     made: Provenance
 
 
-class PreviousVersion:
-    """The files of a manifest, by path: those that were made from files of the source, and those that were added.
+class UnchangedFile(NamedTuple):
+    """A file of the previous version that this host still has as the manifest describes it."""
 
-    root: the version in place on this host that the manifest tells of, None when it stands elsewhere
-    changed: paths that are not as it tells
+    path: bytes
+    inode: int
+
+
+class PreviousVersion:
+    """The files of a manifest, by path: those made from files of the source, and those that were added.
+
+    Args:
+        records: The records of the manifest.
+        root: The copy on this host that the manifest describes, or None if the copy is elsewhere.
+        changed: The paths of the copy that differ from the manifest.
     """
 
     def __init__(self, records: Iterable[Record], root: bytes | None, changed: Iterable[bytes] = ()) -> None:
@@ -50,8 +59,13 @@ class PreviousVersion:
                 result = PreviousFile(record[2], record[3], record[4], record[5], made or Provenance(-1))
                 (self._added if made is None else self._results)[path] = result
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was made from a file of the source."""
+        return not self._results
+
     def result_of(self, entry: Entry) -> PreviousFile | None:
-        """What was made of this very file of the source, by its size, time and permissions; None for any other."""
+        """Return what became of a file of the source with the same size, time and permissions, or None."""
         found = self._results.get(entry.path)
         if found is None or entry.content is not None:
             return None
@@ -59,15 +73,15 @@ class PreviousVersion:
         return found if now == (found.mode, found.mtime_ns, found.made.size) else None
 
     def added(self, path: bytes) -> PreviousFile | None:
-        """A file that was not in the source: bytecode that was made."""
+        """Return a file that was not in the source, which is bytecode that was made, or None."""
         return self._added.get(path)
 
     def cache(self, path: bytes) -> tuple[int, int] | None:
-        """Permissions and time, in ns, of a folder for bytecode."""
+        """Return the permissions and the time in ns of a directory for bytecode, or None."""
         return self._caches.get(path)
 
-    def standing(self, entry: Entry, result: PreviousFile) -> tuple[bytes, int] | None:
-        """Where on this host the result of an entry stands, unchanged, and its inode; None for nowhere."""
+    def find_unchanged(self, entry: Entry, file: PreviousFile) -> UnchangedFile | None:
+        """Return the unchanged result of an entry on this host, or None if this host does not have it."""
         if self.root is None or entry.path in self._changed:
             return None
         path = os.path.join(self.root, entry.path)
@@ -75,7 +89,10 @@ class PreviousVersion:
             status = os.lstat(path)
         except OSError:
             return None
-        sound = stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == result.mode
-        if not sound or status.st_size != result.size or not same_time(status.st_mtime_ns, result.mtime_ns):
+        sound = stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == file.mode
+        if not sound or status.st_size != file.size or not same_time(status.st_mtime_ns, file.mtime_ns):
             return None
-        return path, status.st_ino
+        return UnchangedFile(path, status.st_ino)
+
+
+NO_PREVIOUS_VERSION = PreviousVersion((), None)

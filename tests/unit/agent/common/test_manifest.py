@@ -20,12 +20,14 @@ from ezpz.agent.common.wire_paths import encode_path
 from ezpz.agent.destination import installed
 from ezpz.yeet.model.entry import Entry, Provenance
 from ezpz.yeet.pipeline.replay import feed_tree
-from ezpz.yeet.transfer.entry_tee import EntryTee, ManifestSummary
+from ezpz.yeet.transfer.entry_tee import EntryTee
 from tests.lab.nasty import nasty_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ezpz.yeet.transfer.manifest_builder import ManifestSummary
 
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and not name.startswith(b"/"))
 paths = names.filter(lambda name: b".." not in name).map(encode_path)
@@ -131,7 +133,7 @@ class TestIntake:
             intake = EntryTee()
             intake.file(Entry(first, 0o100644, 1, 4), b"data", Provenance(4))
             for other in others:
-                intake.further(other, first)
+                intake.hard_link(other, first)
             taken = intake.end()
             found.add((taken.contents, taken.survey))
             assert sorted(manifest.read(taken.manifest))[1:] == [["h", "b", "a"], ["h", "c", "a"]]
@@ -139,14 +141,14 @@ class TestIntake:
 
     def test_what_was_superseded_does_not_count(self) -> None:
         intake = EntryTee()
-        intake.folder(b"f", 0o700, 1)
+        intake.directory(b"f", 0o700, 1)
         intake.file(Entry(b"f/a", 0o100644, 1, 3), b"old", Provenance(3))
         intake.file(Entry(b"gone", 0o100644, 1, 3), b"old")
         intake.barrier()
         for path in (b"f/a", b"gone"):
             intake.remove(path)
         intake.file(Entry(b"f/a", 0o100600, 2, 3), b"newer", Provenance(3, changed=True, replaced=2))
-        intake.folder(b"f", 0o755, 3)
+        intake.directory(b"f", 0o755, 3)
         found = manifest.read(intake.end().manifest)
         digest = manifest.digest(b"newer")
         assert sorted(found) == [["d", "f", 0o755, 3], ["f", "f/a", 0o600, 2, 5, digest, [3, True, 2, "", ""]]]

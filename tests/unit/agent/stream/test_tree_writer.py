@@ -24,7 +24,7 @@ from ezpz.agent.stream.relay import Downstream, words
 from ezpz.yeet.engines.stream.sender import NOTHING, StreamSender
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
-from ezpz.yeet.transfer.entry_tee import EntryTee, ManifestSummary
+from ezpz.yeet.transfer.entry_tee import EntryTee
 from tests.contract.node import KEY, SECRET, Node, facts
 from tests.lab.nasty import nasty_tree
 from tests.waiting import DEADLINE, wait_until
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ezpz.yeet.engines.base import RemoteFiles
+    from ezpz.yeet.transfer.manifest_builder import ManifestSummary
 
 FEEDS: list[StreamSender] = []
 
@@ -144,17 +145,17 @@ def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path
     FEEDS.append(sent)
     feed = EntryTee((sent,))
     large, new = b"2" * 5000, bytes(range(250)) * 10
-    feed.folder(b"folder", 0o755, 10**18)
+    feed.directory(b"folder", 0o755, 10**18)
     for name, data in ((b"stays", b"1"), (b"changes", large), (b"goes", b"3"), (b"folder/goes", b"4"), (b"link", b"5")):
         feed.file(Entry(name, 0o100644, 10**18, len(data)), data)
-    feed.further(b"linked", b"link")
+    feed.hard_link(b"linked", b"link")
     feed.barrier()
     for name in (b"changes", b"goes", b"folder/goes", b"folder", b"linked"):
         feed.remove(name)
     feed.file(Entry(b"changes", 0o100600, 10**18, len(new)), new)  # in three pieces
     feed.file(Entry(b"linked", 0o100600, 10**18, 3), b"own")
-    feed.folder(b"", 0o700, 10**18)
-    feed.folder(b"", 0o755, 10**18)  # the last word on a folder counts
+    feed.directory(b"", 0o700, 10**18)
+    feed.directory(b"", 0o755, 10**18)  # the last word on a folder counts
     taken = feed.end()
     feed.close()
     nodes.append(node := Node(tmp_path / "node", 4))

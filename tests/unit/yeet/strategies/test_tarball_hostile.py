@@ -17,7 +17,7 @@ from ezpz.agent.common import layout, tree
 from ezpz.agent.common.cancel import Cancelled
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, DestinationRefused, EzpzError, SourceEmpty
 from ezpz.yeet.archive.info import estimated_size
-from ezpz.yeet.strategies.tarball import STANDARD_FOLDERS, Tarball
+from ezpz.yeet.strategies.tarball import STANDARD_DIRECTORIES, Tarball
 from tests.unit.yeet.unpacking import Bench, names
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class TestTopFolder:
     def test_when_it_is_stripped(self, bench: Tars, members: tuple[Member, ...], left: list[str]) -> None:
         assert names(bench.unpack(members)) == left
 
-    @pytest.mark.parametrize("name", [os.fsdecode(name) for name in STANDARD_FOLDERS])
+    @pytest.mark.parametrize("name", [os.fsdecode(name) for name in STANDARD_DIRECTORIES])
     def test_a_lone_folder_of_an_environment_is_content(self, bench: Tars, name: str) -> None:
         assert names(bench.unpack((folder(name), Member(f"{name}/x")))) == [name, f"{name}/x"]
 

@@ -22,6 +22,7 @@ from ezpz.yeet.source.scan import scan
 from ezpz.yeet.strategies import tree_copier
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
+from ezpz.yeet.transfer.copy_sinks import StagingSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +52,9 @@ class Copy:
         before()
         self.target.mkdir()
         ledger = ledger or RelocationRecorder(self.relocation)
-        job = CopyJob(root, scanned, os.fsencode(self.target), ledger, CancelToken(), lambda _: None)
+        target = os.fsencode(self.target)
+        sinks = (StagingSink(target),)
+        job = CopyJob(root, scanned, target, ledger, CancelToken(), lambda _: None, sinks=sinks)
         TreeCopier(job, (entry for batch in scanned.batches() for entry in batch)).run()
         return ledger
 
