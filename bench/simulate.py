@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from bench import scale
 from bench.fluid import ROOT, Clock, Fluid, World
 from ezpz.remote.startup import starter_of
-from ezpz.yeet.engines.stream.node_state import Action, GiveUp, NodePhase, Serve
+from ezpz.yeet.engines.stream.node_state import Abandon, Action, Connect, NodePhase
 from ezpz.yeet.engines.stream.topology import NetworkModel, choose_shape
 from ezpz.yeet.engines.stream.tree_scheduler import TreeScheduler
 
@@ -94,7 +94,7 @@ class Simulation:
             pass
         dead = {node for node, host in self.fluid.hosts.items() if host.dead}
         return Outcome(
-            self.last, started, len(self.served - dead), len(self.missing - dead), len(dead), self.course.adoptions,
+            self.last, started, len(self.served - dead), len(self.missing - dead), len(dead), self.course.reassignments,
             self.parkings, self.depth, self.given_up,
         )  # fmt: skip
 
@@ -116,8 +116,8 @@ class Simulation:
         return max(ready, default=0.0)
 
     def _begin(self) -> None:
-        self.course.moved(ROOT, self._chunks(self.world.size), int(self.world.size), self.clock.now)
-        self.course.completed()
+        self.course.on_progress(ROOT, self._chunks(self.world.size), int(self.world.size), self.clock.now)
+        self.course.on_source_read()
         self._act(self.course.start())
         self.clock.after(TICK, self._tick)
         self.depth = self.course.depth
@@ -137,13 +137,13 @@ class Simulation:
         self.rng.shuffle(told)
         for who in told:
             if who == ROOT:
-                self._act(self.course.gone(node, "it died"))
+                self._act(self.course.on_failed(node, "it died"))
             elif not self.fluid.hosts[who].dead:
-                self._act(self.course.cut(who, node, self.clock.now))
+                self._act(self.course.on_disconnect(who, node))
         self.depth = max(self.depth, self.course.depth)
 
     def _tick(self) -> None:
-        self._act(self.course.ticked(self.clock.now))
+        self._act(self.course.on_tick(self.clock.now))
         self.clock.after(TICK, self._tick)
 
     def _tell(self, phase: int) -> None:
@@ -154,7 +154,7 @@ class Simulation:
                 position = self.fluid.position(node)
                 if position > self.told[node]:
                     self.told[node] = position
-                    self._act(self.course.moved(node, self._chunks(position), int(position), self.clock.now))
+                    self._act(self.course.on_progress(node, self._chunks(position), int(position), self.clock.now))
         self.clock.after(TELL, self._tell, phase)
 
     def _full(self, node: int) -> None:
@@ -163,24 +163,24 @@ class Simulation:
             self.served.add(node)
             self.last = self.clock.now
             self._end(node)
-            self._act(self.course.whole(node))
-            self._act(self.course.done(node))
+            self._act(self.course.on_received(node))
+            self._act(self.course.on_published(node))
 
     # What the course wants
 
     def _act(self, actions: list[Action[int]]) -> None:
         for action in actions:
-            if isinstance(action, GiveUp):
+            if isinstance(action, Abandon):
                 self.given_up += action.hangs
                 self.missing.discard(action.node)
                 continue
             self._end(action.child)
-            if isinstance(action, Serve):
+            if isinstance(action, Connect):
                 self.clock.after(DIAL, self._dial, action.parent, action.child, self.serial[action.child])
             else:
                 host = self.fluid.hosts[action.child]
                 well = not (host.dead or host.hung)
-                self.parkings += well and self.course.members[action.child].state is NodePhase.PARKED
+                self.parkings += well and self.course.states[action.child].phase is NodePhase.DEFERRED
 
     def _end(self, child: int) -> None:
         self.serial[child] += 1
@@ -194,11 +194,11 @@ class Simulation:
             self.clock.after(CONNECT, self._refused, parent, child, serial)
         else:
             self.fluid.link(parent, child)
-            self.course.reached(child, parent, self.clock.now)
+            self.course.on_connected(child, parent, self.clock.now)
 
     def _refused(self, parent: int, child: int, serial: int) -> None:
         if self.serial[child] == serial:
-            self._act(self.course.refused(child, parent, "it does not answer"))
+            self._act(self.course.on_refused(child, parent, "it does not answer"))
 
     def _chunks(self, position: float) -> int:
         return int(position // self.world.chunk)

@@ -11,11 +11,12 @@ import pytest
 from bench import scale, simulate
 from bench.fluid import ROOT, Clock, Fluid, World
 from bench.simulate import DIAL, TICK, Simulation
+from ezpz.yeet.engines.stream.progress_watch import SILENCE_TIMEOUT
 from ezpz.yeet.engines.stream.topology import depth
-from ezpz.yeet.engines.stream.tree_scheduler import SILENCE, TreeScheduler
+from ezpz.yeet.engines.stream.tree_scheduler import TreeScheduler
 
 if TYPE_CHECKING:
-    from ezpz.yeet.engines.stream.node_state import Release, Serve
+    from ezpz.yeet.engines.stream.node_state import Connect, Disconnect
 
 GB = 1e9
 
@@ -135,7 +136,7 @@ class TestSimulation:
         outcome = Simulation(World(nodes=nodes, dying=0, hung=hung / nodes)).play()
         assert (outcome.served, outcome.left_out, outcome.given_up) == (nodes - hung, 0, hung)
         assert outcome.parkings == 0
-        assert outcome.seconds < usual.seconds + 2 * (SILENCE + TICK)
+        assert outcome.seconds < usual.seconds + 2 * (SILENCE_TIMEOUT + TICK)
 
     def test_a_death_in_a_chain_costs_a_connection_and_no_second_copy(self) -> None:
         world = World(nodes=64, dying=0.016, stall=0.0)
@@ -163,10 +164,10 @@ class TestCommand:
 
     def test_a_live_node_that_was_not_served_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Careless(TreeScheduler[int]):
-            def start(self) -> list[Serve[int] | Release[int]]:  # type: ignore[override]
+            def start(self) -> list[Connect[int] | Disconnect[int]]:  # type: ignore[override]
                 return []
 
-        monkeypatch.setattr(simulate, "Course", Careless)
+        monkeypatch.setattr(simulate, "TreeScheduler", Careless)
         assert simulate.main(["--nodes", "8", "--dying", "0", "--size", "1e6"]) == 1
 
 

@@ -135,4 +135,4 @@ async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
         refusal = e
     finally:
         cancel.cancel()
-    raise by_code(refusal.code)(f"{node.given}: {refusal.message}", hint=refusal.hint)
+    raise by_code(refusal.code)(refusal.message, hint=refusal.hint, node=node.given)

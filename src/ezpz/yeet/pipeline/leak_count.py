@@ -44,7 +44,7 @@ class LeakCount:
             counting.cancel()
 
     async def _count(self, shipment: Payload) -> int | None:
-        if shipment.trial is None:
+        if shipment.smoke_test is None:
             return None
         await self._known.wait()
         node, known = self._first, shipment.receipt["origins"]

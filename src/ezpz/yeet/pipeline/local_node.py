@@ -116,7 +116,7 @@ class LocalNode:
     def standing(self, receipt: dict[str, Any]) -> Payload:
         """What all nodes have already, given the receipt of one of them."""
         facts = (receipt["version"], receipt["files"], receipt["bytes"], receipt)
-        return Payload("", self.plan.destination, *facts, executable=False, trial=self.reading.trial)
+        return Payload("", self.plan.destination, *facts, executable=False, smoke_test=self.reading.trial)
 
     def read(self, intake: EntryTee, known: PreviousVersion | None = None) -> Payload:
         """Fill staging, or the intake, or both, relocated and verified; what it is. Raises EzpzError or Cancelled.

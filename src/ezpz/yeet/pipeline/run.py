@@ -329,7 +329,7 @@ class _Run:
     def _lose(self, failures: Mapping[Node, Failure]) -> None:
         for node, failure in failures.items():
             if failure.code == StaleList.code:  # it would be read as this run's, whatever the threshold
-                raise StaleList(failure.message, hint=failure.hint)
+                raise failure.to_error()
             self._hear(NodeDone(NodeResult(node, failure.outcome, failure=failure, seconds=self._elapsed())))
 
     def _hear(self, event: Event) -> None:
