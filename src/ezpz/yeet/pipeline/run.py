@@ -312,7 +312,7 @@ class _Run:
             version=sent.version if sent else "", files=sent.files if sent else 0, bytes=sent.bytes if sent else 0,
             kind=self.reading.kind.value if self.reading else "", phases=self.phases, seconds=self._elapsed(),
             failed_list=self.failed_list, interrupted=self.received.first,
-            carried=self.reading.carried if self.reading and self.intake and sent else RelocationSummary(),
+            relocation=self.reading.carried if self.reading and self.intake and sent else RelocationSummary(),
             leaks=self.leaks,
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def relocated(report: RunReport) -> Iterator[str]:
     """Yield a line about what relocation changed and added; nothing if the source is no environment."""
-    done = report.carried
+    done = report.relocation
     parts = []
     if done.base == "embedded":
         own = f", {format_bytes(done.base_site_packages)} of it its own packages" if done.base_site_packages else ""

@@ -158,7 +158,7 @@ class TestDocument:
             base_site_packages=2, python="Python 3.11.7",
             editables=("/home/me/pkg",), bytecode_compiled=7, bytecode_failed=8, warnings=notices.warnings(),
         )  # fmt: skip
-        said = dataclasses.replace(report("ok"), carried=carried, leaks=0).to_dict()
+        said = dataclasses.replace(report("ok"), relocation=carried, leaks=0).to_dict()
         assert_valid(said, "yeet-report")
         warnings = said["relocation"].pop("warnings")
         assert said["relocation"] == {

@@ -110,7 +110,7 @@ def _facts(report: RunReport) -> Iterable[tuple[str, str]]:
         yield "relocated", line
     for line in report.plan.allocation.evidence:
         yield "evidence", line
-    for warning in (*report.plan.allocation.warnings, *(warned.text for warned in report.carried.warnings)):
+    for warning in (*report.plan.allocation.warnings, *(warned.text for warned in report.relocation.warnings)):
         yield "warning", warning
     if report.failed_list:
         yield "failed nodes", f"listed in {report.failed_list}"
