@@ -123,6 +123,7 @@ class TestSimulation:
         assert outcome.reassignments > 0
         assert outcome.deferrals == 0  # all are as fast as their parents: who was cut off, or catches up, does not lag
 
+    @pytest.mark.scale
     def test_four_thousand_of_which_some_die_within_a_minute(self) -> None:
         outcome = Simulation(World()).play()
         assert outcome.seconds <= 60

@@ -48,7 +48,7 @@ class Failure:
         """The text, with the name of the node if there is one."""
         return with_node(self.node, self.text)
 
-    def text_beside(self, name: str) -> str:
+    def text_next_to(self, name: str) -> str:
         """Return the text to print where the name of a node is printed already."""
         return self.text if self.node == name else self.message
 

@@ -161,7 +161,7 @@ class Timeline:
             self._latest[node.name] = at, self._latest.get(node.name, (at, 0))[1]
             via, depth, reassigned = event.via, event.depth, event.reassigned
         elif isinstance(event, NodeRetrying):
-            why = event.failure.text_beside(node.given)
+            why = event.failure.text_next_to(node.given)
         self._track(node.name).add(Moment(at, state, via, depth, reassigned, why))
 
     def _track(self, name: str) -> Track:

@@ -113,7 +113,7 @@ class TestFailure:
 
     def test_its_text_next_to_the_name_of_a_node_has_the_name_of_another_node_only(self) -> None:
         failure = Failure("node-lost", "it is gone", node="n001")
-        assert (failure.text_beside("n001"), failure.text_beside("n002")) == ("it is gone", "n001: it is gone")
+        assert (failure.text_next_to("n001"), failure.text_next_to("n002")) == ("it is gone", "n001: it is gone")
 
     @pytest.mark.parametrize(
         ("code", "outcome"),

@@ -123,7 +123,7 @@ class ChartData:
             for moment in row.moments
         ]  # fmt: skip
         failure = result.failure
-        why = [failure.code, failure.text_beside(result.node.given)] if failure else []
+        why = [failure.code, failure.text_next_to(result.node.given)] if failure else []
         return [result.node.given, result.outcome.value, row.parent, row.depth, result.attempts, moments, received, why]
 
 

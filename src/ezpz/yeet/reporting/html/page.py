@@ -159,7 +159,7 @@ def _node(result: NodeResult, charts: ChartData, index: int) -> str:
         row.depth or "-", result.attempts or "-",
         format_bytes(result.sent_bytes) if result.sent_bytes else "-",
         f"{result.seconds:.2f}" if result.seconds else "-",
-        failure.text_beside(result.node.given) if failure else "",
+        failure.text_next_to(result.node.given) if failure else "",
     )  # fmt: skip
     return "<tr>" + "".join(f"<td>{_shown(cell)}" for cell in cells) + "\n"
 
