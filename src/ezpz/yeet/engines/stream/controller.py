@@ -13,6 +13,7 @@ from ezpz.errors import CopyFailed, EzpzError, NodeLost, TimedOut, by_code
 from ezpz.remote.session import NodeSilent
 from ezpz.yeet.engines.agent_engine import ANSWER_TIMEOUT, PERMANENT_FAILURES
 from ezpz.yeet.engines.base import ROOT
+from ezpz.yeet.engines.pacing import SLOW_WIRE
 from ezpz.yeet.engines.stream.connections import StreamConnections
 from ezpz.yeet.engines.stream.node_state import Abandon, Action, Connect, Disconnect, NodePhase
 from ezpz.yeet.engines.stream.progress_watch import PROGRESS_TIMEOUT
@@ -43,7 +44,6 @@ JOIN_GRACE = 3.0  # seconds that all nodes wait for one to open its staging
 NOT_RETRIED = (*PERMANENT_FAILURES, "timed-out")
 NETWORK_HINT = "is the network between the nodes all right?"
 DISK_HINT = "does its disk hang? look at the node, or leave it out with --exclude"
-SLOW_WIRE = 120e6  # bytes per second: gigabit Ethernet
 SMALL_CHUNK = 512 << 10  # bytes of content in a chunk on a slow wire, where each hop costs the time of one chunk
 
 
@@ -153,7 +153,7 @@ class StreamController:
         await asyncio.gather(*self.dismissals, *self.tasks, return_exceptions=True)
         self.sender.close()
 
-    # What happens
+    # Events
 
     def on_event(self, node: Node, event: dict[str, Any]) -> None:
         """Handle what an agent, or this host itself, reports of the stream."""
@@ -264,7 +264,7 @@ class StreamController:
         self.context.emit(NodeDone(result))
         self.changed.set()
 
-    # What to do
+    # Actions
 
     def _act(self, actions: list[Action[Node]]) -> None:
         for action in actions:

@@ -48,8 +48,8 @@ class SourcePool(Generic[N]):
     def choose(self, node: N, preferred: N | None = None) -> N | None:
         """Return the source for a node, None if there is none now.
 
-        That is `preferred` if it has room in the planned tree, otherwise the least busy node that can serve this one,
-        and the root if there is no other. The root also makes the last attempt.
+        That is `preferred` if it has room in the planned tree, otherwise the least busy node that can serve this one.
+        The root serves it if no other node can, and makes the last attempt.
         """
         if self.states[node].failures < MAX_FAILURES - 1:
             descendants = frozenset(self._subtree(node))

@@ -1,7 +1,7 @@
 """Which node sends to which while the stream runs, and what to do when one dies, hangs, lags, or receives damaged data.
 
-A pure state machine: events in, actions out; no clock, no thread, no socket. The time is an argument of every event and
-chance is given, so that a run with thousands of nodes can be replayed on a laptop.
+A pure state machine: events in, actions out; no clock, no thread, no socket. The time is an argument of events, and
+chance is given. A run with thousands of nodes can be replayed on a laptop.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class TreeScheduler(Generic[N]):
             return self._give_up(node, f"what landed was damaged {state.failures} times")
         return self._serve_waiting()
 
-    # What others want to know
+    # State
 
     @property
     def is_over(self) -> bool:

@@ -1,4 +1,4 @@
-"""The course of a stream: what it wants done for each event, and runs in which anything goes wrong in any order."""
+"""The scheduler of a stream: its actions for each event, and runs in which anything fails in any order."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ROOT = "root"
 MB = 1_000_000
 
 
-def course(nodes: str, width: int = 1, wire: float = 0.0, seed: int = 1) -> TreeScheduler[str]:
-    """A course that has started; each letter is a node."""
+def scheduler(nodes: str, width: int = 1, wire: float = 0.0, seed: int = 1) -> TreeScheduler[str]:
+    """Return a scheduler that has started; each letter is a node."""
     made = TreeScheduler(ROOT, tuple(nodes), width, random.Random(seed), wire=wire)
     made.start()
     return made
@@ -69,7 +69,7 @@ class TestEnd:
     """It is over when every node has ended, well or badly."""
 
     def test_well_and_badly(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         for node in "ab":
             run.on_received(node)
         assert not run.is_over
@@ -81,7 +81,7 @@ class TestEnd:
         assert run.states["c"].reason == "it died"
 
     def test_what_is_heard_of_a_node_that_failed_changes_nothing(self) -> None:
-        run = course("ab")
+        run = scheduler("ab")
         run.on_failed("a", "it died")
         events = [
             run.on_progress("a", 9, 9, 1.0), run.on_received("a"), run.on_published("a"),
@@ -92,7 +92,7 @@ class TestEnd:
         assert run.states["a"].phase is NodePhase.FAILED
 
     def test_what_is_heard_of_a_serving_that_has_ended_changes_nothing(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         run.on_failed("b", "it died")
         assert run.states["c"].parent == "a"
         assert run.on_disconnect("c", "b") == []
@@ -104,7 +104,7 @@ class TestDeath:
     """Those that a dead node served go on from where they are."""
 
     def test_in_a_chain_its_child_goes_to_its_parent(self) -> None:
-        run = course("abcd")
+        run = scheduler("abcd")
         at(run, a=40, b=30, c=20, d=10)
         assert run.on_failed("b", "it died") == [Disconnect("a", "b"), Connect("a", "c")]
         assert run.states["c"].position == 20
@@ -112,12 +112,12 @@ class TestDeath:
         assert run.reassignments == 1
 
     def test_the_first_one_s_child_goes_to_the_root(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=40, b=30, c=20)
         assert run.on_failed("a", "it died") == [Disconnect(ROOT, "a"), Connect(ROOT, "b")]
 
     def test_in_a_tree_one_child_takes_its_place_and_an_idle_leaf_serves_the_other(self) -> None:
-        run = course("abcdefghijklmn", 2)  # a serves c and d, c serves g and h
+        run = scheduler("abcdefghijklmn", 2)  # a serves c and d, c serves g and h
         at(run, **dict.fromkeys("abcdefghijklmn", 5))
         first, second, third = run.on_failed("c", "it died")
         assert (first, second) == (Disconnect("a", "c"), Connect("a", "g"))
@@ -126,19 +126,19 @@ class TestDeath:
         assert third.parent in "gijklmn"
 
     def test_a_death_that_the_child_hears_of_first_ends_the_same_way(self) -> None:
-        run = course("abcd")
+        run = scheduler("abcd")
         at(run, a=40, b=30, c=20, d=10)
         assert run.on_disconnect("c", "b") == [Disconnect("b", "c"), Connect("a", "c")]
         assert run.on_failed("b", "it died") == [Disconnect("a", "b")]
 
     def test_one_that_has_all_of_it_leaves_its_children_to_others(self) -> None:
-        run = course("ab", 1)
+        run = scheduler("ab", 1)
         run.on_published("a")
         assert run.on_failed("a", "it died") == [Connect(ROOT, "b")]
 
     def test_nobody_is_served_by_one_that_is_behind(self) -> None:
         for seed in range(20):
-            run = course("abcd", 2, seed=seed)  # a serves c and d
+            run = scheduler("abcd", 2, seed=seed)  # a serves c and d
             at(run, a=50, b=10, c=40, d=40)
             parents = {action.parent for action in run.on_failed("a", "it died") if isinstance(action, Connect)}
             assert parents <= {ROOT, "c", "d"}
@@ -146,7 +146,7 @@ class TestDeath:
     def test_but_by_one_whose_report_is_merely_old(self) -> None:
         sizes = {"a": 150, "b": 120, "c": 140, "d": 140, "e": 100, "f": 20}
         for seed in range(20):
-            run = course("abcdef", 2, wire=100 * MB, seed=seed)  # a serves c and d, b serves e and f
+            run = scheduler("abcdef", 2, wire=100 * MB, seed=seed)  # a serves c and d, b serves e and f
             for node, size in sizes.items():
                 run.on_progress(node, size, size * MB, 0.0)
             released, served = run.on_disconnect("d", "a")
@@ -158,7 +158,7 @@ class TestAway:
     """A node that is lost may come back, with nothing."""
 
     def test_it_is_served_from_the_beginning(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=40, b=30, c=20)
         assert run.on_lost("b", "it was lost") == [Disconnect("a", "b"), Connect("a", "c")]
         assert not run.is_over
@@ -168,7 +168,7 @@ class TestAway:
         assert run.on_joined("b") == []
 
     def test_or_is_given_up(self) -> None:
-        run = course("a")
+        run = scheduler("a")
         run.on_lost("a", "it was lost")
         assert run.on_failed("a", "it died") == []
         assert run.is_over
@@ -180,28 +180,28 @@ class TestInterruption:
 
     def test_not_by_the_same_one(self) -> None:
         for seed in range(20):
-            run = course("abcd", 2, seed=seed)
+            run = scheduler("abcd", 2, seed=seed)
             at(run, a=9, b=9, c=5, d=5)
             assert run.on_disconnect("c", "a")[0] == Disconnect("a", "c")
             assert run.states["c"].parent in (ROOT, "b", "d")
 
     def test_by_the_same_one_if_it_is_the_root(self) -> None:
-        run = course("a")
+        run = scheduler("a")
         assert run.on_disconnect("a", ROOT) == [Disconnect(ROOT, "a"), Connect(ROOT, "a")]
 
     def test_when_it_loses_it_too_often_it_is_given_up_and_released(self) -> None:
-        run = course("a")
+        run = scheduler("a")
         for _ in range(MAX_FAILURES - 1):
             run.on_disconnect("a", ROOT)
         assert run.on_disconnect("a", ROOT) == [Disconnect(ROOT, "a"), Abandon("a", "it lost its connection 4 times")]
         assert run.is_over
 
     def test_one_that_the_root_cannot_reach_is_given_up(self) -> None:
-        run = course("ab")
+        run = scheduler("ab")
         assert run.on_refused("a", ROOT, "no route") == [Abandon("a", "no route"), Connect(ROOT, "b")]
 
     def test_the_root_is_the_last_to_try(self) -> None:
-        run = course("abcdef", 2)
+        run = scheduler("abcdef", 2)
         at(run, **dict.fromkeys("abcdef", 5))
         tried = []
         while run.states["f"].phase is NodePhase.SERVED:
@@ -233,32 +233,32 @@ class TestDamage:
     """Chunks that landed wrong come again, from somebody who has all of it."""
 
     def test_only_these_chunks_from_one_that_is_whole(self) -> None:
-        run = course("ab")
+        run = scheduler("ab")
         run.on_received("a")
         assert run.on_damaged("b", (3, 5)) == [Connect("a", "b", (3, 5))]
         assert run.on_received("b") == []
         assert run.states["b"].damaged == ()
 
     def test_from_the_root_while_nobody_else_is_whole(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=9, b=9, c=9)
         assert run.on_damaged("b", (3,)) == [Connect(ROOT, "b", (3,))]
         assert run.states["c"].parent == "b"
 
     def test_a_repair_that_is_interrupted_is_still_of_these_chunks(self) -> None:
-        run = course("ab")
+        run = scheduler("ab")
         run.on_received("a")
         run.on_damaged("b", (3, 5))
         assert run.on_disconnect("b", "a")[1] == Connect("a", "b", (3, 5))
 
     def test_one_that_is_being_repaired_serves_nobody_new(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=9, b=9, c=5)
         run.on_damaged("a", (1,))
         assert run.on_failed("b", "it died")[-1] == Connect(ROOT, "c")
 
     def test_too_often(self) -> None:
-        run = course("a")
+        run = scheduler("a")
         for _ in range(MAX_FAILURES - 1):
             assert run.on_damaged("a", (1,)) == [Connect(ROOT, "a", (1,))]
         assert run.on_damaged("a", (1,))[0] == Abandon("a", "what landed was damaged 4 times")
@@ -270,7 +270,7 @@ class TestNoProgress:
     @staticmethod
     def reached(nodes: str, size: int = 50 * MB) -> TreeScheduler[str]:
         """A chain at second 0: each has been reached by its parent, and the root has so many bytes."""
-        run = course(nodes)
+        run = scheduler(nodes)
         run.on_progress(ROOT, size, size, 0.0)
         for parent, child in zip((ROOT, *nodes), nodes, strict=False):
             run.on_connected(child, parent, 0.0)
@@ -289,7 +289,7 @@ class TestNoProgress:
         assert run.states["b"].phase is NodePhase.DEFERRED
 
     def test_nobody_waits_for_one_that_has_not_been_reached_yet(self) -> None:
-        run = course("ab")
+        run = scheduler("ab")
         run.on_progress(ROOT, 50 * MB, 50 * MB, 0.0)
         self.landed(run, 1.0, "a")
         assert run.on_tick(PROGRESS_TIMEOUT + 9) == []
@@ -377,13 +377,13 @@ class Reports:
     """Nodes that move at their own speeds and report four times a second, each at its own moment."""
 
     def __init__(self, nodes: str, wire: float = 100 * MB, width: int = 1) -> None:
-        self.run = course(nodes, width, wire)
+        self.run = scheduler(nodes, width, wire)
         self.nodes = nodes
         self.now = 0.0
         self.sizes = dict.fromkeys(nodes, 0.0)
 
     def go(self, seconds: float, **speeds: float) -> list[Action[str]]:
-        """Let time pass; return what the course wanted meanwhile."""
+        """Let time pass and return the actions of the scheduler."""
         wanted: list[Action[str]] = []
         for step in range(round(seconds / 0.05)):
             self.now += 0.05
@@ -445,7 +445,7 @@ class TestLag:
         assert reports.go(2 * WINDOW, a=5 * MB) == [Disconnect(ROOT, "a"), Connect(ROOT, "a")]
 
     def test_reports_that_come_late_are_taken_for_when_they_were_made(self) -> None:
-        run = course("ab", 1, wire=100 * MB)
+        run = scheduler("ab", 1, wire=100 * MB)
         for step in range(80):
             now, size = step * 0.25, (step + 1) * 10 * MB
             run.on_progress("a", size, size, now, reported_at=1000 + now)
@@ -468,7 +468,7 @@ class TestLag:
 
 
 class Turmoil:
-    """A run in which a world obeys the course, and anything happens in any order; checks what must always hold.
+    """A run in which the actions are carried out and anything happens in any order; checks the invariants.
 
     `open` are the servings that the actions have begun and not ended.
     """
