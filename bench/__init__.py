@@ -1,4 +1,4 @@
-"""Where the figures in docs/benchmarks.md come from: ours and its peers, beside each other in one run.
+"""The benchmarks of docs/benchmarks.md: ezpz and its peers, measured in one run.
 
-One file a benchmark; `registry.py` names them, `page.py` writes them down.
+Each benchmark has a file. `registry.py` lists them, and `page.py` writes the page.
 """

@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 
 def main() -> int:
-    """Do what the command line says; return the exit code."""
+    """Run the benchmarks of the command line and return the exit code."""
     arguments = _parser().parse_args()
     chosen = tuple(b for b in BENCHMARKS if not arguments.only or b.name in arguments.only)
     if arguments.list:
@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(benchmark: Benchmark, arguments: argparse.Namespace) -> Result | None:
-    """Run one in a directory of its own, on the disk that the hosts of a lab have in common."""
-    began = time.monotonic()
+    """Run one benchmark in a private directory, on the disk that the hosts of a lab share."""
+    started_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ezpz-bench-", dir="/var/tmp", ignore_cleanup_errors=True) as work:
         settings = Settings(
             Path(work), lambda text: _say(f"{benchmark.name}: {text}"), repeat=arguments.repeat, quick=arguments.quick
@@ -70,7 +70,7 @@ def _measure(benchmark: Benchmark, arguments: argparse.Namespace) -> Result | No
         except LabUnavailable as e:
             _say(f"{benchmark.name}: not measured: {e}")
             return None
-    _say(f"{benchmark.name}: {time.monotonic() - began:.0f} s in all")
+    _say(f"{benchmark.name}: {time.monotonic() - started_at:.0f} s in all")
     return result
 
 

@@ -1,4 +1,4 @@
-"""archive: `ezpz yeet tar` beside tar, gzip and zstd; and what a yeet of the archive saves."""
+"""`ezpz yeet tar` compared with tar, gzip, and zstd, and copies from the archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ The archive and the directory on a filesystem that takes its time over every met
 
 
 def archive(settings: Settings) -> Result:
-    """Make the archive by each way in turns, then put it and the directory on this host from a slow filesystem."""
+    """Make the archive in each way in turns, then copy it and the directory to this host from a slow filesystem."""
     tree = trees.environment(settings.work, scale=0.1 if settings.quick else 1.0)
     trees.warm(tree)
     files, size = count(tree)
@@ -56,7 +56,7 @@ def archive(settings: Settings) -> Result:
 
 
 def _make(settings: Settings, tree: Path, memory: Path) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """The seconds of each way, and the bytes of what it makes."""
+    """Return the seconds of each way, and the bytes of its archive."""
     seconds: dict[str, list[float]] = {way: [] for way in (MAKE, GZIP, ZSTD)}
     sizes: dict[str, int] = {}
     places = {MAKE: memory / "env.tar.zst", GZIP: memory / "gz", ZSTD: memory / "zst"}
@@ -67,7 +67,7 @@ def _make(settings: Settings, tree: Path, memory: Path) -> tuple[dict[str, list[
     }
     for turn in range(settings.runs(RUNS)):
         settings.say(f"round {turn + 1}")
-        for way in (MAKE, ZSTD, *((GZIP,) if turn == 0 else ())):  # which takes long, and always as long
+        for way in (MAKE, ZSTD, *((GZIP,) if turn == 0 else ())):  # slow, with a constant duration
             seconds[way].append(run(argv[way], env=ours.environment()).seconds)
             sizes[way] = places[way].stat().st_size
             places[way].unlink()
@@ -75,7 +75,7 @@ def _make(settings: Settings, tree: Path, memory: Path) -> tuple[dict[str, list[
 
 
 def _yeet(settings: Settings, tree: Path, memory: Path) -> dict[str, list[float]]:
-    """The seconds of a yeet of the archive, and of `cp -a` of the directory, from a slow filesystem."""
+    """Return the seconds of a copy of the archive, and of `cp -a` of the directory, from a slow filesystem."""
     packed = settings.work / "archive" / "env.tar.zst"
     packed.parent.mkdir(exist_ok=True)
     run(ours.argv("yeet", "tar", tree, "-o", packed, "-q"), env=ours.environment())

@@ -1,4 +1,4 @@
-"""fanout: one environment to 16 hosts behind 100 Mbit/s each, ours beside what users type today."""
+"""One environment to 16 hosts with 100 Mbit/s each: ezpz compared with common commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HOSTS, FEW = 17, 5  # the launching host and 16 others; for a rehearsal
 RATE = "100mbit"
-RUNS = 3  # of ours; the peers, which take minutes, are run once unless --repeat says otherwise
+RUNS = 3  # of ezpz; the peers take minutes and run once by default
 PACKAGES = ("numpy", "lxml", "pygments")
 CHANGE = 1_000_000  # bytes
 FIRST, AGAIN, CHANGED = "ezpz yeet", "ezpz yeet again, nothing changed", "ezpz yeet again, 1 MB changed"
@@ -39,8 +39,8 @@ take segments of at most 32 kB (`gso_max_size`), since what shapes them would cu
 
 
 @dataclass(frozen=True)
-class Cargo:
-    """What is sent: an environment on the disk that all hosts share, its size, and the same as a .tar.gz."""
+class Sample:
+    """What is copied: an environment on the disk that all hosts share, its size, and its .tar.gz."""
 
     source: Path
     archive: Path
@@ -50,7 +50,7 @@ class Cargo:
 
     @property
     def about(self) -> str:
-        """What it is, in a sentence."""
+        """A description for the page."""
         return (
             f"A real venv with {', '.join(PACKAGES)} and their bytecode: {megabytes(self.size)} in {self.files:,} "
             f"files; {megabytes(self.archive.stat().st_size)} as .tar.gz, which took {self.packing:.1f} s to make and "
@@ -58,28 +58,28 @@ class Cargo:
         )
 
 
-def pack(lab: Lab, *, small: bool) -> Cargo:
-    """Build the environment on the shared disk, with 1 MB in it to be changed later, and its archive."""
+def pack(lab: Lab, *, small: bool) -> Sample:
+    """Build the environment on the shared disk, with 1 MB that changes later, and its archive."""
     source = lab.shared / "env"
     make_venv(source, python=sys.executable, packages=PACKAGES[:1] if small else PACKAGES, cache=CACHE)
     change(source)
     archive = lab.shared / "env.tar.gz"
     packing = run(["tar", "-C", lab.shared, "-czf", archive, "env"]).seconds
-    return Cargo(source, archive, *count(source), packing)
+    return Sample(source, archive, *count(source), packing)
 
 
 def change(source: Path) -> None:
-    """Write 1 MB of the environment anew."""
+    """Replace 1 MB of the environment."""
     (source / "weights.bin").write_bytes(random.SystemRandom().randbytes(CHANGE))
 
 
-class Field:
-    """The hosts, the cargo, and how a way of getting it there is timed and checked."""
+class Testbed:
+    """Hosts and an environment; times and checks the ways to copy it there."""
 
-    def __init__(self, lab: Lab, cargo: Cargo, say: Callable[[str], None]) -> None:
+    def __init__(self, lab: Lab, sample: Sample, say: Callable[[str], None]) -> None:
         """Measure on this lab."""
         self.lab = lab
-        self.cargo = cargo
+        self.sample = sample
         self.say = say
         self.remote = lab.hosts[1:]
         self.env = ours.environment(PATH="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
@@ -89,68 +89,68 @@ class Field:
         return run(self.lab.argv("n000", argv), env=self.env)
 
     def clean(self) -> None:
-        """Make every host's /tmp empty again."""
+        """Empty /tmp on every host."""
         self.lab.clean()
 
     def landed(self, hosts: tuple[Host, ...]) -> set[tuple[int, int]]:
-        """Return the different amounts (files, bytes) that lie on these hosts; with one of them, all are alike."""
+        """Return the different (files, bytes) that these hosts have; one item if all are equal."""
         return {count(self.lab.path(host, "/tmp/env")) for host in hosts}
 
     def peer(self, command: str, runs: int) -> tuple[tuple[float, ...], str]:
-        """Time a peer; return the seconds and what is to be said of what landed."""
+        """Time a peer; return the seconds, and a note if the copies differ from the source."""
         samples = []
         for _ in range(runs):
             self.clean()
             samples.append(self.launch(["sh", "-ec", command]).seconds)
         landed = self.landed(self.remote)
         self.clean()
-        if landed == {(self.cargo.files, self.cargo.size)}:
+        if landed == {(self.sample.files, self.sample.size)}:
             return tuple(samples), ""
         found = "; ".join(f"{files:,} files, {megabytes(size)}" for files, size in sorted(landed))
         return tuple(samples), f"differs from the source: {found}"
 
     def yeet(self, *options: str) -> Done:
-        """Yeet to all hosts, this one included, and demand that all of them have all of it."""
-        cargo = self.cargo
+        """Copy to all hosts with ezpz, including this one, and check that all of them have everything."""
+        sample = self.sample
         done = self.launch(
             ours.argv(
-                "yeet", cargo.source, "--dst", "/tmp/env", "--hostfile", self.lab.shared / "hosts", "--json", *options
+                "yeet", sample.source, "--dst", "/tmp/env", "--hostfile", self.lab.shared / "hosts", "--json", *options
             )
         )
         report = ours.report(done)
         wanted = (report["files"], report["bytes"])
-        if self.landed(self.lab.hosts) != {wanted} or wanted[0] < cargo.files or report["succeeded"] != self.lab.count:
-            raise LabError(f"not every host has {cargo.files} files, {report['bytes']} bytes: {report}")
+        if self.landed(self.lab.hosts) != {wanted} or wanted[0] < sample.files or report["succeeded"] != self.lab.count:
+            raise LabError(f"not every host has {sample.files} files, {report['bytes']} bytes: {report}")
         return done
 
 
 @contextlib.contextmanager
-def a_field(settings: Settings) -> Iterator[Field]:
-    """Hosts at RATE with the environment to send, fewer and a small one for a rehearsal. Raises LabUnavailable."""
+def open_testbed(settings: Settings) -> Iterator[Testbed]:
+    """Start hosts at RATE and build an environment, fewer and smaller with --quick. Raises LabUnavailable."""
     reason = why_not()
     if reason:
         raise LabUnavailable(reason)
     with Lab(FEW if settings.quick else HOSTS, rate=RATE) as lab:
         settings.say("building the environment")
-        field = Field(lab, pack(lab, small=settings.quick), settings.say)
+        testbed = Testbed(lab, pack(lab, small=settings.quick), settings.say)
         lab.write_hostfile(lab.shared / "hosts")
-        yield field
+        yield testbed
 
 
 def fan_out(settings: Settings) -> Result:
-    """Measure ours, the peers and the floor on the same hosts, one after the other."""
-    with a_field(settings) as field:
-        lab = field.lab
-        own, memory = _ours(field, settings.runs(RUNS))
-        ground = _floor(field, settings.runs(RUNS))
-        rows = [*own, *_peers(field, settings.runs(1)), *ground]
+    """Measure ezpz, its peers, and the floor on the same hosts, one after the other."""
+    with open_testbed(settings) as testbed:
+        lab = testbed.lab
+        own, memory = _ours(testbed, settings.runs(RUNS))
+        ground = _floor(testbed, settings.runs(RUNS))
+        rows = [*own, *_peers(testbed, settings.runs(1)), *ground]
         about = (
             PLACE.format(hosts=lab.count, others=lab.count - 1),
-            field.cargo.about,
+            testbed.sample.about,
             f"The launching process took {memory / 1e6:.0f} MB of memory at its peak.",
         )
         table = Table(f"to {lab.count - 1} hosts at {RATE[:-4]} Mbit/s", "s", tuple(rows), against=FIRST)
-        others = (*peers(*_where(field)), *floor(field.cargo.source, field.remote))
+        others = (*peers(*_where(testbed)), *floor(testbed.sample.source, testbed.remote))
         commands = ((FIRST, YEET), *((each.way, without_paths(each.command, lab)) for each in others))
     first = table.row(FIRST).median
     naive = Bound(
@@ -163,55 +163,55 @@ def fan_out(settings: Settings) -> Result:
     return Result(about, (table,), tuple(bounds), commands)
 
 
-def _where(field: Field) -> tuple[Path, Path, tuple[Host, ...]]:
-    return field.cargo.source, field.cargo.archive, field.remote
+def _where(testbed: Testbed) -> tuple[Path, Path, tuple[Host, ...]]:
+    return testbed.sample.source, testbed.sample.archive, testbed.remote
 
 
-def _ours(field: Field, runs: int) -> tuple[list[Row], int]:
+def _ours(testbed: Testbed, runs: int) -> tuple[list[Row], int]:
     samples: dict[str, list[float]] = {FIRST: [], AGAIN: [], CHANGED: []}
     notes: dict[str, str] = {}
     peak = 0
     for turn in range(runs):
-        field.say(f"{FIRST}, run {turn + 1} of {runs}")
-        field.clean()
+        testbed.say(f"{FIRST}, run {turn + 1} of {runs}")
+        testbed.clean()
         for way, seconds in samples.items():
             if way == CHANGED:
-                change(field.cargo.source)
-            done = field.yeet()
+                change(testbed.sample.source)
+            done = testbed.yeet()
             seconds.append(done.seconds)
             peak = max(peak, done.peak)
             phases: dict[str, float] = ours.report(done)["phases"]
             notes[way] = ", ".join(f"{name} {taken:.1f}" for name, taken in phases.items() if taken >= 0.05)
-    field.clean()
+    testbed.clean()
     return [Row(way, tuple(seconds), notes[way]) for way, seconds in samples.items()], peak
 
 
-def _peers(field: Field, runs: int) -> list[Row]:
+def _peers(testbed: Testbed, runs: int) -> list[Row]:
     rows = []
     with contextlib.ExitStack() as stack:
-        for peer in peers(*_where(field)):
-            field.say(peer.way)
+        for peer in peers(*_where(testbed)):
+            testbed.say(peer.way)
             if peer.slurm:
                 try:
-                    stack.enter_context(Slurm(field.lab))
+                    stack.enter_context(Slurm(testbed.lab))
                 except LabUnavailable as e:
-                    field.say(f"left out: {e}")
+                    testbed.say(f"left out: {e}")
                     continue
-            rows.append(Row(peer.way, *field.peer(peer.command, runs)))
+            rows.append(Row(peer.way, *testbed.peer(peer.command, runs)))
     return rows
 
 
-def _floor(field: Field, runs: int) -> list[Row]:
-    """The sessions alone, one copy alone, and their sum; nothing that starts with ssh can be faster."""
+def _floor(testbed: Testbed, runs: int) -> list[Row]:
+    """Measure the sessions alone, one copy alone, and their sum: the minimum of every way that uses ssh."""
     rows = {}
-    for part in floor(field.cargo.source, field.remote):
-        field.say(part.way)
+    for part in floor(testbed.sample.source, testbed.remote):
+        testbed.say(part.way)
         samples = []
         for _ in range(runs):
-            field.clean()
-            samples.append(field.launch(["sh", "-ec", part.command]).seconds)
+            testbed.clean()
+            samples.append(testbed.launch(["sh", "-ec", part.command]).seconds)
         rows[part.way] = Row(part.way, tuple(samples))
-    field.clean()
+    testbed.clean()
     together = [
         Row(name, tuple(a + b for a, b in zip(rows[SESSIONS].samples, rows[copy].samples, strict=True)))
         for name, copy in ((FLOOR, RAW), (f"{FLOOR}, compressed", SQUEEZED))

@@ -1,6 +1,7 @@
-"""The floor of a fan-out on hosts that share one machine: what nobody can do without, each part measured by itself.
+"""The minimum time of a copy to hosts that share one machine, each part measured separately.
 
-All ssh sessions at once, one compressed copy over the wire, and what it costs the cores to unpack it on every host.
+The parts are all ssh sessions at once, one compressed copy over the wire, and the processor time to unpack it on every
+host.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
     from tests.lab.model import Host
 
 TIMES = re.compile(r"(\d+)m([\d.]+)s")
-RATE = 1_000_000 / 8  # bytes a second, of one Mbit/s
+RATE = 1_000_000 / 8  # bytes per second of 1 Mbit/s
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds: all sessions, one compressed copy over the wire, the processor time to unpack it on each host.
+    """The parts of the minimum, in seconds.
 
-    first: the least that it took on any host; on some machines memory that is touched for the first time costs far more
-    than any later use, so that the first hosts are no measure of the last ones
+    Attributes:
+        sessions: All ssh sessions at once.
+        wire: One compressed copy over the wire.
+        unpack: Mean processor time to unpack it on a host.
+        first: The lowest processor time of a host. On some machines the first use of memory is far more expensive than
+            later ones, so that the first hosts take longer than the last ones.
+        hosts: Number of hosts.
     """
 
     sessions: float
@@ -43,7 +49,7 @@ class Floor:
 
     @property
     def least(self) -> float:
-        """The same if every host were as cheap as the cheapest."""
+        """The sum if every host needed the lowest processor time."""
         return self._with(self.first)
 
     def _with(self, unpack: float) -> float:
@@ -51,7 +57,7 @@ class Floor:
 
     @property
     def about(self) -> str:
-        """How it is made up, in a sentence."""
+        """A description of the parts for the page."""
         cores = os.cpu_count() or 1
         return (
             f"The floor is {self.seconds:.2f} s: all ssh sessions at once {self.sessions:.2f} s, one copy compressed "
@@ -69,7 +75,16 @@ def measure(
     hosts: tuple[Host, ...],
     mbit: int,
 ) -> Floor:
-    """Measure the sessions three times for their median, and the unpacking once on each host; `on` runs a command."""
+    """Measure the sessions three times for their median, and the unpacking once on each host.
+
+    Args:
+        on: Runs a command on a host.
+        clean: Empties /tmp on every host.
+        source: Directory that is copied.
+        launching: Name of the host that sends.
+        hosts: Hosts that receive.
+        mbit: Rate of the network in Mbit/s.
+    """
     packed = source.parent / f"{source.name}.tar.zst"
     on(launching, ["sh", "-ec", f"tar -C {source} -cf - . | zstd -q -1 -f -o {packed}"])
     names = " ".join(host.name for host in hosts)
@@ -84,6 +99,6 @@ def measure(
     return Floor(sessions, wire, statistics.mean(unpack), min(unpack), len(hosts))
 
 
-def _processor_time(said: str) -> float:
-    """Seconds, of all that bash's `times` tells."""
-    return sum(60 * int(minutes) + float(seconds) for minutes, seconds in TIMES.findall(said))
+def _processor_time(output: str) -> float:
+    """Return the sum of all times that `times` of bash printed, in seconds."""
+    return sum(60 * int(minutes) + float(seconds) for minutes, seconds in TIMES.findall(output))

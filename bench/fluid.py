@@ -1,7 +1,7 @@
-"""Data that flows through a tree of made-up hosts in made-up time: how far each is at each moment.
+"""A simulation of data that flows through a tree of hosts: how much each has at each moment.
 
-A host's uplink is shared equally by its children that are alive and still want something, a child has never more than
-its parent, and the latency of the way that the last byte takes is added at its end. No switch is ever full.
+The children of a host that are alive and incomplete share its uplink equally. A child never has more than its parent.
+The latency of the last byte is added at the end. Switches have no limit.
 """
 
 from __future__ import annotations
@@ -15,16 +15,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 ROOT = -1
-NEAR = 1.0  # bytes: closer than that is the same place
+NEAR = 1.0  # bytes: positions that are closer than that are equal
 
 
 @dataclass(frozen=True)
 class World:
-    """What is made up, in bytes, seconds and bytes a second.
+    """Parameters of a simulation, in bytes, seconds, and bytes per second.
 
-    dying: the share of nodes that die at random moments, every second of them silently; stall: until that is noticed
-    hung: the share of nodes whose disk hangs from the start: each takes `room` bytes, passes them on and lands nothing
-    land: what one node can put on its disk; start: for one session; fan: sessions that a host starts at once
+    Attributes:
+        nodes: Number of nodes.
+        size: Bytes of the stream.
+        rate: Network of a node, in each direction.
+        start: Duration of the start of one session.
+        dying: Fraction of nodes that die at random moments, half of them silently.
+        hung: Fraction of nodes whose disk hangs from the start.
+        room: Bytes that a node with a hanging disk receives and forwards.
+        hop: Latency of one hop.
+        chunk: Bytes of a chunk.
+        stall: Until a silent death is noticed.
+        land: Disk of a node.
+        fan: Sessions that a host starts at once.
+        seed: Seed of all chances.
     """
 
     nodes: int = 4096
@@ -43,7 +54,7 @@ class World:
 
 
 class Clock:
-    """Made-up time, and what is to happen when."""
+    """Simulated time, and the events to come."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -51,11 +62,11 @@ class Clock:
         self._number = itertools.count()
 
     def after(self, seconds: float, act: Callable[..., object], *of: object) -> None:
-        """Have something happen."""
+        """Schedule a call."""
         heapq.heappush(self._events, (self.now + seconds, next(self._number), act, of))
 
     def step(self) -> bool:
-        """Let the next thing happen; whether there was one."""
+        """Process the next event and return whether there was one."""
         if not self._events:
             return False
         self.now, _, act, of = heapq.heappop(self._events)
@@ -65,7 +76,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Host:
-    """`position` bytes at `since`, and `rate` from then on; `stamp` outdates what was foreseen."""
+    """A host with `position` bytes at `since`, and `rate` from then on; `stamp` invalidates older predictions."""
 
     position: float = 0.0
     rate: float = 0.0
@@ -79,7 +90,7 @@ class Host:
 
 
 class Fluid:
-    """The hosts and what flows between them; `full` is told of each node that has everything, once it has."""
+    """The hosts and the flows between them; `full` is called once for each node that has everything."""
 
     def __init__(self, world: World, clock: Clock, full: Callable[[int], object]) -> None:
         self.world = world
@@ -89,14 +100,14 @@ class Fluid:
         self.hosts[ROOT] = Host(position=world.size, filled=True)
 
     def link(self, parent: int, child: int) -> None:
-        """From now on `parent` sends to `child` what that is missing."""
+        """Let `parent` send to `child` what the child lacks."""
         self.unlink(child)
         self.hosts[child].parent = parent
         self.hosts[parent].children.add(child)
         self._retune(self.hosts[parent].children)
 
     def unlink(self, child: int) -> None:
-        """Nobody sends to `child` any more."""
+        """Let no host send to `child`."""
         host = self.hosts[child]
         if host.parent is not None:
             parent, host.parent = self.hosts[host.parent], None
@@ -104,29 +115,29 @@ class Fluid:
             self._retune([child, *parent.children])
 
     def die(self, node: int) -> None:
-        """Nothing flows to this node or from it any more."""
+        """Stop all flows to and from a node."""
         host = self.hosts[node]
         host.dead = True
-        beside = self.hosts[host.parent].children if host.parent is not None else ()
-        self._retune([node, *host.children, *beside])
+        siblings = self.hosts[host.parent].children if host.parent is not None else ()
+        self._retune([node, *host.children, *siblings])
 
     def position(self, node: int) -> float:
-        """How many bytes a node has now."""
-        self._settle(self.hosts[node])
+        """Return the bytes that a node has now."""
+        self._advance(self.hosts[node])
         return self.hosts[node].position
 
-    def _settle(self, host: Host) -> None:
+    def _advance(self, host: Host) -> None:
         now = self.clock.now
         host.position, host.since = min(self.world.size, host.position + host.rate * (now - host.since)), now
 
     def _retune(self, nodes: Iterable[int]) -> None:
-        """The rates of these nodes anew, and of all whom that concerns."""
+        """Compute the rates of these nodes again, and of all nodes that depend on them."""
         stack = list(nodes)
         while stack:
             node = stack.pop()
             host, before = self.hosts[node], self.hosts[node].rate
-            self._settle(host)
-            host.rate, foreseen = self._flow(host)
+            self._advance(host)
+            host.rate, predicted = self._flow(host)
             host.stamp += 1
             if not host.filled and host.position == self.world.size:
                 host.filled = True
@@ -134,15 +145,15 @@ class Fluid:
                 stack += self.hosts[host.parent].children if host.parent is not None else ()
             if host.rate != before:
                 stack += host.children
-            if foreseen is not None:
-                self.clock.after(foreseen, self._foreseen, node, host.stamp)
+            if predicted is not None:
+                self.clock.after(predicted, self._predicted, node, host.stamp)
 
-    def _foreseen(self, node: int, stamp: int) -> None:
+    def _predicted(self, node: int, stamp: int) -> None:
         if self.hosts[node].stamp == stamp:
             self._retune([node])
 
     def _flow(self, host: Host) -> tuple[float, float | None]:
-        """A node's rate now, and the seconds until that changes by itself."""
+        """Return the rate of a node, and the seconds until it changes by itself."""
         missing = self.world.size - host.position
         if missing <= NEAR:
             host.position = self.world.size
@@ -152,9 +163,9 @@ class Fluid:
         if host.dead or host.parent is None or self.hosts[host.parent].dead:
             return 0.0, None
         parent = self.hosts[host.parent]
-        self._settle(parent)
+        self._advance(parent)
         behind = parent.position - host.position
-        if behind < -NEAR:  # adopted by one that is behind it
+        if behind < -NEAR:  # its new parent is behind it
             return 0.0, (-behind / parent.rate if parent.rate else None)
         most = self._share(parent)
         rate = most if behind > NEAR else min(most, parent.rate)
@@ -169,7 +180,7 @@ class Fluid:
         return min(self.world.rate / max(1, taking), self.world.land)
 
     def _latency(self, node: int) -> float:
-        """Seconds that the last byte is on its way to a node, from whoever has had it for long."""
+        """Return the seconds that the last byte takes from the root to a node."""
         seconds, parent = 0.0, self.hosts[node].parent
         while parent is not None:
             children = max(1, len(self.hosts[parent].children))

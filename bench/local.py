@@ -1,4 +1,4 @@
-"""local: the strategy `direct` on one host, from the page cache to tmpfs, beside what copies a tree anywhere."""
+"""The strategy `direct` on one host, from the page cache to tmpfs, compared with cp, rsync, and tar."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Python. Every peer is timed from the prompt to the prompt."""
 
 
 def copy(settings: Settings) -> Result:
-    """Measure them in turns, so that whatever else the machine does meets all of them."""
+    """Measure all ways in turns, so that other load of the machine affects all of them."""
     tree = trees.environment(settings.work, scale=0.1 if settings.quick else 1.0)
     trees.warm(tree)
     files, size = count(tree)
@@ -52,9 +52,9 @@ def measure(
     ways: tuple[str, ...],
     slow: Mapping[str, str] = {},
 ) -> dict[str, list[float]]:
-    """Copy ``tree`` to ``target`` with ours and with ``ways`` so many times; return the seconds of each.
+    """Copy ``tree`` to ``target`` with ezpz and with ``ways``, ``runs`` times, and return the seconds of each.
 
-    ``slow`` is added to the environment of all. The first round is not counted when there are several.
+    ``slow`` is added to the environment of all. The first round is not counted if there are several.
     """
     env = ours.environment(**slow)
     files, _ = count(tree)
@@ -74,7 +74,7 @@ def measure(
 
 
 def command(way: str, tree: Path, target: Path) -> str:
-    """Return how a peer is asked to copy a tree, for a shell."""
+    """Return the shell command of a way to copy a tree."""
     source, there = shlex.quote(str(tree)), shlex.quote(str(target))
     return {
         CP: f"cp -a {source} {there}",
@@ -84,7 +84,7 @@ def command(way: str, tree: Path, target: Path) -> str:
 
 
 def shown(way: str) -> str:
-    """Return the same for the page."""
+    """Return the command of a way as the page shows it."""
     if way == WHOLE:
         return "ezpz yeet ENV --dst /dev/shm/X/env --hosts $(hostname) --json"
     return command(way, Path("ENV"), Path("/dev/shm/X/env"))

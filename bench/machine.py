@@ -1,4 +1,4 @@
-"""What the figures were taken on: the machine, the day, and the versions of what was run."""
+"""The circumstances of a measurement: the machine, the day, and the versions of the programs."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def today() -> str:
 
 
 def versions(tools: Iterable[tuple[str, ...]]) -> str:
-    """Return the versions of ezpz and of these programs; each is given with what makes it tell."""
+    """Return the versions of ezpz and of these programs; each is given with the arguments that print its version."""
     found = [f"ezpz {ezpz.__version__}"]
     for name, *how in tools:
         path = sys.executable if name == "python" else shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
         if path is not None:
-            said = subprocess.run([path, *how], capture_output=True, text=True, check=False, timeout=20)
-            match = VERSION.search(said.stdout + said.stderr)
+            done = subprocess.run([path, *how], capture_output=True, text=True, check=False, timeout=20)
+            match = VERSION.search(done.stdout + done.stderr)
             found.append(f"{name} {match.group() if match else 'of unknown version'}")
         else:
             found.append(f"{name} is missing")

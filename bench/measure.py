@@ -1,4 +1,4 @@
-"""Run a command and take its time, its memory and its output."""
+"""Run commands; measure their time and memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-LIMIT = 900.0  # seconds after which a command is taken for hung
+LIMIT = 900.0  # seconds after which a command is considered hung
 HIGH_WATER = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
-LOOK_EVERY = 0.01  # seconds
+SAMPLE_INTERVAL = 0.01  # seconds
 
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has succeeded: wall seconds, what it printed, the peak of its own memory in bytes."""
+    """A command that has succeeded: wall seconds, its output, the peak of its own memory in bytes."""
 
     seconds: float
     out: str
@@ -38,7 +38,7 @@ def run(
     cwd: Path | None = None,
     limit: float = LIMIT,
 ) -> Done:
-    """Run a command to its end. Raises RuntimeError with what it said when it fails, or takes more than ``limit``."""
+    """Run a command to its end, ``limit`` seconds at most. Raises RuntimeError with its output if it fails."""
     began = time.perf_counter()
     with (
         subprocess.Popen(
@@ -59,17 +59,17 @@ def run(
 
 @contextlib.contextmanager
 def _peak(pid: int) -> Iterator[Callable[[], int]]:
-    """Follow the high-water mark of a process's memory; not ru_maxrss, which begins with that of whoever forked it."""
+    """Sample the peak of a process's memory; ru_maxrss would start with the peak of its parent."""
     seen = [0]
     ended = threading.Event()
 
-    def look() -> None:
-        while not ended.wait(LOOK_EVERY):
+    def sample() -> None:
+        while not ended.wait(SAMPLE_INTERVAL):
             with contextlib.suppress(OSError):
                 found = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_bytes())
                 seen[0] = max(seen[0], int(found.group(1)) << 10 if found else 0)
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
         yield lambda: seen[0]
@@ -80,7 +80,7 @@ def _peak(pid: int) -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def in_memory() -> Iterator[Path]:
-    """A private directory on tmpfs, removed afterwards."""
+    """Make a private directory on tmpfs, and remove it afterwards."""
     path = Path(tempfile.mkdtemp(prefix="ezpz-bench-", dir="/dev/shm"))
     try:
         yield path
@@ -89,22 +89,22 @@ def in_memory() -> Iterator[Path]:
 
 
 def count(root: Path) -> tuple[int, int]:
-    """Return how many files and links are below ``root``, and the bytes of the files, without our own receipt."""
+    """Return the number of files and links below ``root``, and the bytes of the files, without ezpz's receipt."""
     files = size = 0
-    for folder, _, names in _walk(os.fspath(root)):
-        for status in (os.lstat(os.path.join(folder, name)) for name in names if not name.startswith(".ezpz-yeet-")):
+    for directory, _, names in _walk(os.fspath(root)):
+        for status in (os.lstat(os.path.join(directory, name)) for name in names if not name.startswith(".ezpz-yeet-")):
             files += 1
             size += status.st_size if status.st_mode & 0o170000 == 0o100000 else 0
     return files, size
 
 
 def _walk(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As os.walk, with links to directories among the files."""
-    for folder, folders, names in os.walk(root):
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        yield folder, folders, names + links
+    """Walk like os.walk, with links to directories among the files."""
+    for directory, directories, names in os.walk(root):
+        links = [name for name in directories if os.path.islink(os.path.join(directory, name))]
+        yield directory, directories, names + links
 
 
 def megabytes(size: float) -> str:
-    """A size as the tables give it."""
+    """Return a size as it is in the tables."""
     return f"{size / 1e6:,.1f} MB"

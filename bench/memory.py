@@ -1,4 +1,4 @@
-"""memory: the peak of the launching process, for sources that could fill it in three different ways."""
+"""The peak memory of the launching process, for different kinds of large sources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ holds all entries, since its archive tells first what is in it, and has no bound
 
 
 def peaks(settings: Settings) -> Result:
-    """Yeet each of them to this host and watch the high-water mark of its memory."""
+    """Copy each source to this host and measure the peak memory."""
     scale = 0.02 if settings.quick else 1.0
     rows = [_yeet(trees.environment(settings.work, scale=0.1 if settings.quick else 1.0), "an environment", settings)]
     with in_memory() as memory:

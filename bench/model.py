@@ -1,4 +1,4 @@
-"""What every benchmark speaks of: rows that were measured, a table of them, a bound that must hold, a result."""
+"""The data of all benchmarks: measured rows, tables of them, bounds that must hold, results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One way of doing it, each sample a run of its own; ``note`` says what is to be known of it."""
+    """One way, with a sample for each run; ``note`` is printed next to it."""
 
     way: str
     samples: tuple[float, ...]
@@ -21,13 +21,13 @@ class Row:
 
     @property
     def median(self) -> float:
-        """The sample in the middle."""
+        """The median of the samples."""
         return statistics.median(self.samples)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in one ``unit``; with ``against``, the way of one row, each is also given as a multiple of that one."""
+    """Rows in one ``unit``; with ``against``, the way of one row, each is also printed as a multiple of that row."""
 
     title: str
     unit: str
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Bound:
-    """A promise: ``value`` is at least (else at most) ``limit``."""
+    """A requirement: ``value`` is at least (else at most) ``limit``."""
 
     what: str
     value: float
@@ -51,13 +51,13 @@ class Bound:
 
     @property
     def holds(self) -> bool:
-        """Whether the promise was kept in this run."""
+        """Whether the requirement is met in this run."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark found: ``about`` is what was copied and how, ``commands`` what was typed, by way."""
+    """The result of a benchmark: ``about`` describes the measurement, ``commands`` are the commands by way."""
 
     about: tuple[str, ...]
     tables: tuple[Table, ...]
@@ -67,9 +67,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: ``repeat`` runs (None: the benchmark's own choice), ``quick`` for a small rehearsal.
+    """How to measure.
 
-    ``work`` is a directory of this benchmark's own on a disk, removed afterwards; ``say`` tells how far it is.
+    Attributes:
+        work: Private directory on a disk, removed afterwards.
+        say: Prints the progress.
+        repeat: Number of runs, None for the default of each benchmark.
+        quick: Whether this is a small rehearsal.
     """
 
     work: Path
@@ -78,13 +82,13 @@ class Settings:
     quick: bool = False
 
     def runs(self, usual: int) -> int:
-        """How many runs, when ``usual`` is this benchmark's own choice."""
+        """Return the number of runs; ``usual`` is the default of the benchmark."""
         return self.repeat or (1 if self.quick else usual)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One section of the page. ``tools``: the programs whose versions matter, with what makes them tell it."""
+    """One section of the page. ``tools``: programs whose versions are printed, with the arguments for that."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""ezpz as the benchmarks run it: this checkout's, in a clean environment, its report read from --json."""
+"""Runs of ezpz from this checkout, in a clean environment, with its JSON report."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FOREIGN = ("PBS_", "SLURM_", "PMI_", "PALS_", "EZPZ_", "VIRTUAL_ENV", "CONDA_", "HOSTFILE", "PYTHON")
+REMOVED_PREFIXES = ("PBS_", "SLURM_", "PMI_", "PALS_", "EZPZ_", "VIRTUAL_ENV", "CONDA_", "HOSTFILE", "PYTHON")
 LOCAL_STEPS = ("reach", "check", "read", "publish")  # on one host, reach is the scan of the source
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without what schedulers, ezpz and Python put in one, and with ``more``."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)} | more
+    """Return the environment of this process with ``more``, without variables of schedulers, ezpz, and Python."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(REMOVED_PREFIXES)} | more
 
 
 def argv(*arguments: str | os.PathLike[str]) -> list[str]:
-    """Return the command line that these arguments to ``ezpz`` stand for."""
+    """Return the command line of ``ezpz`` with these arguments."""
     return [sys.executable, "-m", "ezpz", *(os.fspath(argument) for argument in arguments)]
 
 
 def yeet_here(source: Path, target: Path, env: Mapping[str, str] | None = None) -> tuple[Done, float]:
-    """Yeet to this host alone; return the run and the seconds from the scan to the end of publishing."""
+    """Copy to this host only; return the run and the seconds from the scan to the end of publishing."""
     done = run(
         argv("yeet", source, "--dst", target, "--hosts", socket.gethostname(), "--json"), env=env or environment()
     )

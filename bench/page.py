@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: a section a benchmark, each of which can be replaced without touching what is around it."""
+"""The page docs/benchmarks.md: one section per benchmark, each of which can be replaced separately."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def number(value: float) -> str:
 
 
 def renew(path: Path, order: Iterable[Benchmark], sections: dict[str, str]) -> None:
-    """Put sections into the page, by the name of their benchmark, and leave everything else as it is."""
+    """Put sections into the page, by the name of their benchmark; the rest of the page does not change."""
     names = [benchmark.name for benchmark in order]
     text = path.read_text() if path.exists() else HEAD
     for place, name in enumerate(names):
@@ -86,7 +86,7 @@ def renew(path: Path, order: Iterable[Benchmark], sections: dict[str, str]) -> N
 
 
 def _with(text: str, name: str, body: str, following: Sequence[str]) -> str:
-    """Return the page with a section in its place; a new one stands before the first of those that follow it."""
+    """Return the page with a section; a new section is put before the first of those that follow it."""
     block = f"<!-- bench:{name} -->\n\n{body.strip()}\n\n<!-- /bench -->\n"
     places = {match[1]: match.span() for match in MARKED.finditer(text)}
     if name in places:

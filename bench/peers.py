@@ -1,4 +1,4 @@
-"""The peers of a fan-out: what a user would otherwise type on the launching host, one shell command each."""
+"""The peers: shell commands on the launching host that copy a tree to several hosts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def peers(source: Path, archive: Path, hosts: tuple[Host, ...]) -> tuple[Peer, .
 
 
 def floor(source: Path, hosts: tuple[Host, ...]) -> tuple[Peer, ...]:
-    """Return the parts of the floor, which nobody who uses ssh can do without."""
+    """Return the parts of the minimum of every way that uses ssh."""
     names = " ".join(host.name for host in hosts)
     env, first = shlex.quote(str(source)), hosts[0].name
     unpack = "mkdir /tmp/env && tar -C /tmp/env -xf -"

@@ -1,4 +1,4 @@
-"""relocation: what it adds to a copy on one host, and how fast the first import is where it has put things."""
+"""The duration of relocation on one host, and of the first import at the destination."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def _steps(settings: Settings, source: Path) -> tuple[Row, ...]:
 def _imports(settings: Settings, source: Path) -> tuple[Row, ...]:
     bare, arrived = settings.work / "bare", settings.work / "arrived"
     subprocess.run(["cp", "-a", source, bare], check=True)
-    for folder in bare.rglob("__pycache__"):
-        shutil.rmtree(folder)
+    for directory in bare.rglob("__pycache__"):
+        shutil.rmtree(directory)
     ours.yeet_here(bare, arrived)
     command = f"import {MODULES}"
     ways = {SOURCE: (source, ()), ARRIVED: (arrived, ()), COLD: (bare, ("-B",))}

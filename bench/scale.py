@@ -1,4 +1,4 @@
-"""The picture of how long a stream takes, from 8 to 8,192 nodes, beside what others have published: an SVG."""
+"""A chart of the duration of a stream from 8 to 8,192 nodes, with published figures of others, as SVG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bench.fluid import World
 
 COUNTS = tuple(2**power for power in range(3, 14))
-RUNS = 5  # chances for every count; the worst is drawn as the line
+RUNS = 5  # seeds for every count; the line shows the worst
 RSYNC = (
     (8, 69.7), (64, 91.2), (128, 110.4), (256, 132.9), (512, 174.5), (1024, 255.4), (2048, 421.4), (4096, 750.6),
 )  # fmt: skip
@@ -27,8 +27,8 @@ OURS, THEIRS, LIMIT = "#0a6ebd", "#b5480f", "#57606a"
 Point = tuple[float, float]
 
 
-def picture(world: World, measured: tuple[tuple[int, float, float], ...]) -> str:
-    """Return the SVG; measured: count of nodes, and the seconds of the best and of the worst run."""
+def chart(world: World, measured: tuple[tuple[int, float, float], ...]) -> str:
+    """Return the SVG; `measured`: number of nodes, and the seconds of the best and of the worst run."""
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{FONTS}" role="img">',

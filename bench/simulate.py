@@ -1,7 +1,7 @@
 """`python -m bench.simulate`: a stream to thousands of nodes, some of which die, in made-up time on one machine.
 
-Who serves whom is decided by ezpz's own code (`choose_shape`, `TreeScheduler`), which is told what a real root would be
-told; only the network, the hosts and their deaths are made up (bench/fluid.py).
+ezpz's own code (`choose_shape`, `TreeScheduler`) decides which node sends to which. It gets the events that a real root
+gets. Only the network, the hosts, and their deaths are simulated (bench/fluid.py).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING
 from bench import scale
 from bench.fluid import ROOT, Clock, Fluid, World
 from ezpz.remote.startup import starter_of
-from ezpz.yeet.engines.stream.node_state import Action, GiveUp, NodePhase, Serve
+from ezpz.yeet.engines.stream.node_state import Abandon, Action, Connect, NodePhase
 from ezpz.yeet.engines.stream.topology import NetworkModel, choose_shape
 from ezpz.yeet.engines.stream.tree_scheduler import TreeScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TELL = 0.25  # seconds between two reports of a node
-TICK = 1.0  # seconds between two looks for nodes that make no progress
-PHASES = 5  # in which the nodes take turns to report
-DIAL = 0.05  # seconds to tell both ends, connect and shake hands
-CONNECT = 5.0  # seconds after which a host that does not answer is taken for one that refuses
+REPORT_INTERVAL = 0.25  # seconds between two reports of a node
+TICK = 1.0  # seconds between two checks for nodes that make no progress
+PHASES = 5  # groups of nodes that report one after the other
+DIAL = 0.05  # seconds to inform both ends, connect, and authenticate
+CONNECT = 5.0  # seconds after which a host that does not answer counts as one that refuses
 EXAMPLES = """\
 examples:
   python -m bench.simulate                                     8 GB to 4,096 nodes, 1 % of which die
@@ -43,9 +43,16 @@ examples:
 class Outcome:
     """How a run ended.
 
-    seconds: until the last live node had everything; started: of these, until all were up; left_out: live, not served
-    depth: the most hops from the root to a node that was being served, at the start or after a death
-    parkings: of nodes that are well; given_up: nodes that were reached and made no progress
+    Attributes:
+        seconds: Until the last live node had everything.
+        started: Seconds of these until all agents ran.
+        served: Live nodes that have everything.
+        left_out: Live nodes that do not.
+        deaths: Nodes that died.
+        reassignments: How often a node got another source.
+        deferrals: How often a node without a fault was deferred.
+        depth: The most hops between the root and a node that was being served, at the start or after a death.
+        given_up: Nodes that were connected and made no progress.
     """
 
     seconds: float
@@ -53,22 +60,22 @@ class Outcome:
     served: int
     left_out: int
     deaths: int
-    adoptions: int
-    parkings: int
+    reassignments: int
+    deferrals: int
     depth: int
     given_up: int
 
 
 class Simulation:
-    """One run; `play` it, once."""
+    """One run; call `play` once."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.rng = random.Random(world.seed)
         rates = NetworkModel(rate=world.rate, hop=world.hop, chunk=world.chunk, size=world.size, start=world.start)
-        self.shape = choose_shape(world.nodes, rates)  # that some nodes will die it does not know
+        self.shape = choose_shape(world.nodes, rates)  # without knowing that nodes will die
         nodes = tuple(range(world.nodes))
-        self.course: TreeScheduler[int] = TreeScheduler(
+        self.scheduler: TreeScheduler[int] = TreeScheduler(
             ROOT, nodes, self.shape.width, random.Random(world.seed), wire=world.rate
         )
         self.clock = Clock()
@@ -76,12 +83,12 @@ class Simulation:
         self.missing = set(nodes)
         self.served: set[int] = set()
         self.serial: dict[int, int] = dict.fromkeys(nodes, 0)
-        self.told: dict[int, float] = dict.fromkeys(nodes, 0.0)
+        self.reported: dict[int, float] = dict.fromkeys(nodes, 0.0)
         self.last = 0.0
-        self.depth = self.parkings = self.given_up = 0
+        self.depth = self.deferrals = self.given_up = 0
 
     def play(self) -> Outcome:
-        """Let it run until every node has everything or is known to be dead, or nothing happens any more."""
+        """Run until every node has everything or is known to be dead, or nothing happens any more."""
         deaths = self._deaths()
         for node, (when, silent) in deaths.items():
             self.clock.after(when, self._die, node, self.world.stall if silent else 0.0)
@@ -94,18 +101,21 @@ class Simulation:
             pass
         dead = {node for node, host in self.fluid.hosts.items() if host.dead}
         return Outcome(
-            self.last, started, len(self.served - dead), len(self.missing - dead), len(dead), self.course.adoptions,
-            self.parkings, self.depth, self.given_up,
+            self.last, started, len(self.served - dead), len(self.missing - dead), len(dead),
+            self.scheduler.reassignments, self.deferrals, self.depth, self.given_up,
         )  # fmt: skip
 
     def _deaths(self) -> Mapping[int, tuple[float, bool]]:
-        """Who dies, when, and whether silently: at any moment of a run that goes as expected."""
+        """Return which nodes die, when, and whether silently: at any moment of a run without failures."""
         dying = self.rng.sample(range(self.world.nodes), round(self.world.dying * self.world.nodes))
         until, first = self._started({}) + self.shape.seconds, self.rng.randrange(2)
         return {node: (self.rng.uniform(0, until), number % 2 == first) for number, node in enumerate(dying)}
 
     def _started(self, deaths: Mapping[int, tuple[float, bool]]) -> float:
-        """When the last node is up: each host starts `fan` others at once, and the root those of one that died."""
+        """Return when the last agent runs.
+
+        Each host starts `fan` others at once; the root starts those of a host that died.
+        """
         start, ready = self.world.start, [0.0] * self.world.nodes
         for node in range(self.world.nodes):
             starter = starter_of(node, self.world.fan)
@@ -116,46 +126,46 @@ class Simulation:
         return max(ready, default=0.0)
 
     def _begin(self) -> None:
-        self.course.moved(ROOT, self._chunks(self.world.size), int(self.world.size), self.clock.now)
-        self.course.completed()
-        self._act(self.course.start())
+        self.scheduler.on_progress(ROOT, self._chunks(self.world.size), int(self.world.size), self.clock.now)
+        self.scheduler.on_source_read()
+        self._act(self.scheduler.start())
         self.clock.after(TICK, self._tick)
-        self.depth = self.course.depth
+        self.depth = self.scheduler.depth
         for phase in range(PHASES):
-            self.clock.after(TELL * (phase + 1) / PHASES, self._tell, phase)
+            self.clock.after(REPORT_INTERVAL * (phase + 1) / PHASES, self._report, phase)
 
-    # What happens
+    # Events
 
     def _die(self, node: int, unnoticed: float) -> None:
         self.fluid.die(node)
         self.clock.after(unnoticed, self._noticed, node)
 
     def _noticed(self, node: int) -> None:
-        """Those whom it served and the root learn of a death, one after the other, in any order."""
+        """Report a death to the root and to the children of the node, in random order."""
         self.missing.discard(node)
-        told = [*self.fluid.hosts[node].children, ROOT]
-        self.rng.shuffle(told)
-        for who in told:
+        informed = [*self.fluid.hosts[node].children, ROOT]
+        self.rng.shuffle(informed)
+        for who in informed:
             if who == ROOT:
-                self._act(self.course.gone(node, "it died"))
+                self._act(self.scheduler.on_failed(node, "it died"))
             elif not self.fluid.hosts[who].dead:
-                self._act(self.course.cut(who, node, self.clock.now))
-        self.depth = max(self.depth, self.course.depth)
+                self._act(self.scheduler.on_disconnect(who, node))
+        self.depth = max(self.depth, self.scheduler.depth)
 
     def _tick(self) -> None:
-        self._act(self.course.ticked(self.clock.now))
+        self._act(self.scheduler.on_tick(self.clock.now))
         self.clock.after(TICK, self._tick)
 
-    def _tell(self, phase: int) -> None:
-        """The nodes whose turn it is report how far they are, if they are further than the last time."""
+    def _report(self, phase: int) -> None:
+        """Report the progress of the nodes of one group, if there is any since the last time."""
         for node in sorted(self.missing):
             host = self.fluid.hosts[node]
             if node % PHASES == phase and not host.dead and not host.hung:
                 position = self.fluid.position(node)
-                if position > self.told[node]:
-                    self.told[node] = position
-                    self._act(self.course.moved(node, self._chunks(position), int(position), self.clock.now))
-        self.clock.after(TELL, self._tell, phase)
+                if position > self.reported[node]:
+                    self.reported[node] = position
+                    self._act(self.scheduler.on_progress(node, self._chunks(position), int(position), self.clock.now))
+        self.clock.after(REPORT_INTERVAL, self._report, phase)
 
     def _full(self, node: int) -> None:
         if not self.fluid.hosts[node].dead:
@@ -163,24 +173,24 @@ class Simulation:
             self.served.add(node)
             self.last = self.clock.now
             self._end(node)
-            self._act(self.course.whole(node))
-            self._act(self.course.done(node))
+            self._act(self.scheduler.on_received(node))
+            self._act(self.scheduler.on_published(node))
 
-    # What the course wants
+    # Actions
 
     def _act(self, actions: list[Action[int]]) -> None:
         for action in actions:
-            if isinstance(action, GiveUp):
+            if isinstance(action, Abandon):
                 self.given_up += action.hangs
                 self.missing.discard(action.node)
                 continue
             self._end(action.child)
-            if isinstance(action, Serve):
+            if isinstance(action, Connect):
                 self.clock.after(DIAL, self._dial, action.parent, action.child, self.serial[action.child])
             else:
                 host = self.fluid.hosts[action.child]
                 well = not (host.dead or host.hung)
-                self.parkings += well and self.course.members[action.child].state is NodePhase.PARKED
+                self.deferrals += well and self.scheduler.states[action.child].phase is NodePhase.DEFERRED
 
     def _end(self, child: int) -> None:
         self.serial[child] += 1
@@ -189,23 +199,23 @@ class Simulation:
     def _dial(self, parent: int, child: int, serial: int) -> None:
         hosts = self.fluid.hosts
         if self.serial[child] != serial or hosts[parent].dead:
-            return  # nobody dials for a parent that is dead, until that is noticed
+            return  # a dead parent connects to no node
         if hosts[child].dead:
             self.clock.after(CONNECT, self._refused, parent, child, serial)
         else:
             self.fluid.link(parent, child)
-            self.course.reached(child, parent, self.clock.now)
+            self.scheduler.on_connected(child, parent, self.clock.now)
 
     def _refused(self, parent: int, child: int, serial: int) -> None:
         if self.serial[child] == serial:
-            self._act(self.course.refused(child, parent, "it does not answer"))
+            self._act(self.scheduler.on_refused(child, parent, "it does not answer"))
 
     def _chunks(self, position: float) -> int:
         return int(position // self.world.chunk)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Simulate what the command line says and print how it went; return the exit code."""
+    """Run the simulation, print its outcome, and return the exit code."""
     arguments = _parser().parse_args(argv)
     world = World(**{name: getattr(arguments, name) for name in World.__dataclass_fields__})
     if arguments.plot is not None:
@@ -217,7 +227,9 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"{outcome.seconds:.1f} s until the last live node has everything, {outcome.started:.1f} s of it to start all"
     )
-    print(f"{outcome.deaths} deaths, {outcome.adoptions} adoptions, {outcome.parkings} parked, depth {outcome.depth}")
+    print(
+        f"{outcome.deaths} deaths, {outcome.reassignments} adoptions, {outcome.deferrals} parked, depth {outcome.depth}"
+    )
     if arguments.hung:
         print(f"{outcome.given_up} nodes given up, which hung")
     print(f"{outcome.served} nodes served, {outcome.left_out} live nodes not served")
@@ -227,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _plot(path: Path, world: World) -> None:
-    """Draw the seconds for every count of nodes; the worst of several runs, and the best."""
+    """Draw the seconds of the best and the worst run for every number of nodes."""
     measured = []
     for count in scale.COUNTS:
         seconds = [
@@ -235,7 +247,7 @@ def _plot(path: Path, world: World) -> None:
             for more in range(scale.RUNS)
         ]
         measured.append((count, min(seconds), max(seconds)))
-    path.write_text(scale.picture(world, tuple(measured)))
+    path.write_text(scale.chart(world, tuple(measured)))
     print(f"written: {path}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""slowfs: the same as `local`, from a filesystem that takes its time over every metadata call."""
+"""The benchmark `local` with a source on a filesystem with slow metadata calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bench.measure import count, in_memory, megabytes
 from bench.model import Benchmark, Bound, Result, Row, Settings, Table
 from tests.lab.slowfs import slowfs
 
-RUNS = 3  # of ours; the peers, which take a minute, are run once
+RUNS = 3  # of ezpz; the peers take a minute and run once
 MICROSECONDS = 500
 FASTER = 8.0
 ABOUT = """\
@@ -17,7 +17,7 @@ a time, and so does this one."""
 
 
 def copy(settings: Settings) -> Result:
-    """Preload the same delay into all of them."""
+    """Measure all ways with the same delay."""
     tree = trees.environment(settings.work, scale=0.1 if settings.quick else 1.0)
     trees.warm(tree)
     files, size = count(tree)

@@ -1,4 +1,4 @@
-"""startup: how long `ezpz --help` takes, beside the import of click alone."""
+"""The duration of `ezpz --help`, compared with the import of click."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLOWER_THAN_CLICK = 2.5
 
 
 def start(settings: Settings) -> Result:
-    """Start each in turn; the first turn, which writes bytecode, does not count."""
+    """Start each command in turns; the first turn, which writes bytecode, is not counted."""
     samples: dict[str, list[float]] = {way: [] for way in COMMANDS}
     for turn in range(settings.runs(RUNS) + 1):
         for way, argv in COMMANDS.items():

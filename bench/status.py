@@ -1,4 +1,4 @@
-"""status: how long it takes to ask 64 hosts what stands there, beside an ssh to each."""
+"""The duration of `ezpz yeet status` on 64 hosts, compared with an ssh session to each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.lab.model import LabUnavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HOSTS, FEW = 64, 8  # that are asked, besides the one where it is typed
+HOSTS, FEW = 64, 8  # without the launching host
 FILES, BYTES = 200, 5_000_000
 LARGE = 5_000  # files
 RUNS = 7
 SESSIONS = "all ssh sessions at once, `true` in each"
 NAMED, ALL, DEEP = "ezpz yeet status DST", "ezpz yeet status", f"ezpz yeet status DST, {LARGE:,} files there"
-ASKING = 1.3  # times the sessions
+MAX_STATUS = 1.3  # times the sessions
 ABOUT = """\
 {hosts} hosts, each with a tree of {files} files and one of {large:,}, put there by `ezpz yeet`. All of them share the
 cores of one machine, which is what limits every way here: what a node does by itself, such as looking at its files, is
@@ -28,7 +28,7 @@ done in turns, while real nodes do it at the same time."""
 
 
 def ask(settings: Settings) -> Result:
-    """Put two trees on all hosts, then ask in turn; the first turn does not count."""
+    """Copy two trees to all hosts, then query them in turns; the first turn is not counted."""
     if why_not():
         raise LabUnavailable(why_not() or "")
     count = FEW if settings.quick else HOSTS
@@ -36,9 +36,9 @@ def ask(settings: Settings) -> Result:
     with Lab(count + 1) as lab:
         names = [host.name for host in lab.hosts[1:]]
         hosts = ("--hosts", f"n[001-{count:03d}]")
-        for name, files, folder in (("few", FILES, "/tmp"), ("many", LARGE, "/tmp/deep")):  # found without DST: one
+        for name, files, directory in (("few", FILES, "/tmp"), ("many", LARGE, "/tmp/deep")):  # found without DST: one
             make_tree(lab.shared / name, files=files, total_bytes=BYTES, seed=1)
-            _run(lab, ours.argv("yeet", lab.shared / name, "--dst", f"{folder}/{name}", *hosts))
+            _run(lab, ours.argv("yeet", lab.shared / name, "--dst", f"{directory}/{name}", *hosts))
         ways = {
             SESSIONS: ["sh", "-c", f"for host in {' '.join(names)}; do ssh $host true & done; wait"],
             NAMED: ours.argv("yeet", "status", "/tmp/few", *hosts),
@@ -54,7 +54,7 @@ def ask(settings: Settings) -> Result:
     table = Table("Time", "s", tuple(Row(way, tuple(taken)) for way, taken in samples.items()), against=SESSIONS)
     value = table.row(NAMED).median / table.row(SESSIONS).median
     about = ABOUT.format(hosts=count, files=FILES, large=LARGE).replace("\n", " ")
-    bound = Bound(f"asking {count} hosts, as a multiple of an ssh to each", value, ASKING)
+    bound = Bound(f"asking {count} hosts, as a multiple of an ssh to each", value, MAX_STATUS)
     return Result((about,), (table,), (bound,))
 
 

@@ -1,4 +1,4 @@
-"""stream: the engine against its floor: 16 and 64 hosts, data that cannot be compressed, a host with a slow cable."""
+"""The stream engine compared with its floor: 16 and 64 hosts, incompressible data, a host with a slow cable."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ The cable of a slow host has a tenth of the rate of the others'."""
 COMMAND = "ezpz yeet /shared/SRC --dst /tmp/env --hostfile /shared/hosts --json"
 
 
-class Course:
-    """Some hosts at one rate, and a source that is sent to them."""
+class StreamLab:
+    """Hosts at one rate, and a source that is copied to them."""
 
     def __init__(self, lab: Lab, source: Path, settings: Settings) -> None:
-        """Send this source on this lab, from a host that is not among those served."""
+        """Copy this source in this lab, from a host that does not get a copy."""
         self.lab = lab
         self.source = source
         self.settings = settings
@@ -45,11 +45,11 @@ class Course:
         return run(self.lab.argv(host, argv), env=self.env)
 
     def clean(self) -> None:
-        """Make every host's /tmp empty again."""
+        """Empty /tmp on every host."""
         self.lab.clean()
 
     def yeet(self) -> tuple[Done, dict[str, Any]]:
-        """Yeet to all hosts and demand that all of them have all of it."""
+        """Copy to all hosts and check that all of them have everything."""
         self.lab.clean()
         argv = ours.argv("yeet", self.source, "--dst", "/tmp/env", "--hostfile", self.hostfile, "--json")
         done = self.on(LAUNCHING, argv)
@@ -60,7 +60,7 @@ class Course:
         return done, report
 
     def seconds(self) -> tuple[float, ...]:
-        """Yeet as often as wanted."""
+        """Return the seconds of each run."""
         return tuple(self.yeet()[0].seconds for _ in range(self.settings.runs(RUNS)))
 
     def floor(self, mbit: int) -> Floor:
@@ -69,7 +69,7 @@ class Course:
 
 
 def stream(settings: Settings) -> Result:
-    """Measure all of it, each lab by itself."""
+    """Measure everything, in one lab after the other."""
     reason = why_not()
     if reason:
         raise LabUnavailable(reason)
@@ -83,22 +83,22 @@ def stream(settings: Settings) -> Result:
 
 def _environment(settings: Settings, hosts: int) -> tuple[list[str], list[Row], list[Bound]]:
     with Lab(hosts + 1, rate="100mbit") as lab:
-        cargo = pack(lab, small=settings.quick)
-        course = Course(lab, cargo.source, settings)
+        sample = pack(lab, small=settings.quick)
+        stream_lab = StreamLab(lab, sample.source, settings)
         settings.say(f"{hosts} hosts at 100 Mbit/s")
-        floor = course.floor(100)
-        row = Row(f"an environment to {hosts} hosts at 100 Mbit/s", course.seconds())
+        floor = stream_lab.floor(100)
+        row = Row(f"an environment to {hosts} hosts at 100 Mbit/s", stream_lab.seconds())
         bound = Bound(
             f"{hosts} hosts at 100 Mbit/s, as a multiple of their floor", row.median / floor.seconds, ABOVE_FLOOR
         )
-        about = [f"{hosts} hosts: {cargo.about} {floor.about}"]
+        about = [f"{hosts} hosts: {sample.about} {floor.about}"]
         rows, bounds = [row, Row(f"its floor, {hosts} hosts", (floor.seconds,))], [bound]
         if hosts == MANY:
             return about, rows, bounds
         packed = lab.shared / "packed.tar.zst"
-        run(ours.argv("yeet", "tar", cargo.source, "-o", packed, "--base", "keep", "-q"), env=course.env)
-        course.source = packed
-        unpacked = Row(f"its archive, a .tar.zst, to {hosts} hosts at 100 Mbit/s", course.seconds())
+        run(ours.argv("yeet", "tar", sample.source, "-o", packed, "--base", "keep", "-q"), env=stream_lab.env)
+        stream_lab.source = packed
+        unpacked = Row(f"its archive, a .tar.zst, to {hosts} hosts at 100 Mbit/s", stream_lab.seconds())
         same = Bound("from the archive, as a multiple of from the directory", unpacked.median / row.median, NOT_SLOWER)
         return about, [*rows, unpacked], [*bounds, same]
 
@@ -111,14 +111,14 @@ def _incompressible(settings: Settings) -> tuple[list[str], list[Row], list[Boun
         for number in range(FILES // (8 if settings.quick else 1)):
             (source / f"{number:02d}.bin").write_bytes(os.urandom(FILE))
         size = count(source)[1]
-        course = Course(lab, source, settings)
+        stream_lab = StreamLab(lab, source, settings)
         settings.say(f"random bytes to {hosts} hosts at 200 Mbit/s")
-        floor = course.floor(200)
+        floor = stream_lab.floor(200)
         least = floor.sessions + floor.wire
-        usual = Row(f"{megabytes(size)} of random bytes to {hosts} hosts at 200 Mbit/s", course.seconds())
+        usual = Row(f"{megabytes(size)} of random bytes to {hosts} hosts at 200 Mbit/s", stream_lab.seconds())
         settings.say("with a slow host")
         lab.reshape(SLOW, "20mbit")
-        others, slowest = _with_slow_host(course, settings.runs(1))
+        others, slowest = _with_slow_host(stream_lab, settings.runs(1))
         bounds = [
             Bound("random bytes, as a multiple of one copy and the sessions", usual.median / least, ABOVE_WIRE),
             Bound("one slow host: the last of the others, as a multiple of the run without it",
@@ -128,10 +128,10 @@ def _incompressible(settings: Settings) -> tuple[list[str], list[Row], list[Boun
         return about, [usual, Row("one copy over the wire, and the sessions", (least,)), others, slowest], bounds
 
 
-def _with_slow_host(course: Course, runs: int) -> tuple[Row, Row]:
+def _with_slow_host(stream_lab: StreamLab, runs: int) -> tuple[Row, Row]:
     others, slow = [], []
     for _ in range(runs):
-        _, report = course.yeet()
+        _, report = stream_lab.yeet()
         seconds = {node["node"]: node["seconds"] for node in report["nodes"]}
         slow.append(seconds.pop(SLOW))
         others.append(max(seconds.values()))

@@ -1,4 +1,4 @@
-"""What is copied to this host alone: a tree with the shape, size and number of files of an environment."""
+"""A tree with the shape, size, and number of files of an environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = "#!{prefix}/bin/python3\nimport sys\n\nfrom package_000 import main\n\n
 
 
 def environment(parent: Path, *, scale: float = 1.0) -> Path:
-    """Write ``scale`` x 500 MB in 15,000 files, with `pyvenv.cfg` and scripts that name the place, as in a venv."""
+    """Write ``scale`` x 500 MB in 15,000 files, with `pyvenv.cfg` and scripts that contain the path, as in a venv."""
     prefix = parent / "env"
     make_tree(prefix, files=int(FILES * scale), total_bytes=int(BYTES * scale), seed=1)
     (prefix / "bin").mkdir()
@@ -32,11 +32,11 @@ def environment(parent: Path, *, scale: float = 1.0) -> Path:
 
 
 def warm(root: Path) -> None:
-    """Bring every file into the page cache."""
+    """Read every file into the page cache."""
     buffer = bytearray(1 << 20)
-    for folder, _, names in os.walk(root):
+    for directory, _, names in os.walk(root):
         for name in names:
-            path = os.path.join(folder, name)
+            path = os.path.join(directory, name)
             if not os.path.islink(path):
                 with open(path, "rb", buffering=0) as file:
                     while file.readinto(buffer):

@@ -64,16 +64,28 @@ from __future__ import annotations
 class EzpzError(Exception):
     """A failure that a user can understand: what happened, what to do next, and the exit code.
 
-    `message` is one line that names the file, node or option; `hint` is the next step, or "".
+    Args:
+        text: One line that names the file or option.
+        hint: The next step, or "".
+        node: The node on which it happened, or "".
     """
 
     code = "error"
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, text: str, *, hint: str = "", node: str = "") -> None:
+        super().__init__(text)
+        self.text = text
         self.hint = hint
+        self.node = node
+
+    @property
+    def message(self) -> str:
+        """The text, with the name of the node if there is one."""
+        return with_node(self.node, self.text)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UsageError(EzpzError):
@@ -269,14 +281,19 @@ class Interrupted(EzpzError):
 
     code, exit_code = "interrupted", 130
 
-    def __init__(self, message: str, *, hint: str = "", signal: int = 2) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, text: str, *, hint: str = "", node: str = "", signal: int = 2) -> None:
+        super().__init__(text, hint=hint, node=node)
         self.signal = signal
         self.exit_code = 128 + signal
 
 
+def with_node(node: str, text: str) -> str:
+    """Return a text about a node with the node's name in front of it; "" is the name of no node."""
+    return f"{node}: {text}" if node else text
+
+
 def by_code(code: str) -> type[EzpzError]:
-    """The class whose `code` this is; EzpzError for a code that nobody declared."""
+    """Return the class with this code, EzpzError for a code that no class has."""
     pending = [EzpzError]
     while pending:
         candidate = pending.pop()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import signal
-from pathlib import Path
 
 import pytest
 
 from ezpz import errors
 from ezpz.cli.app import InternalError
 from ezpz.errors import EzpzError, Interrupted, by_code
+from tests.paths import REPOSITORY
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "exit-codes.md"
+PAGE = REPOSITORY / "docs" / "reference" / "exit-codes.md"
 CLASSES: list[type[EzpzError]] = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EzpzError)
 ]
@@ -76,6 +76,24 @@ def test_a_message_a_hint_and_nothing_more(kind: type[EzpzError]) -> None:
     error = kind("n001: what happened", hint="what to do")
     assert (str(error), error.message, error.hint) == ("n001: what happened",) * 2 + ("what to do",)
     assert kind("alone").hint == ""
+
+
+@by_name
+def test_the_node_is_kept_beside_the_text_and_printed_in_front_of_it(kind: type[EzpzError]) -> None:
+    error = kind("what happened", node="n001")
+    assert (error.node, error.text) == ("n001", "what happened")
+    assert str(error) == error.message == "n001: what happened"
+
+
+GLUED = re.compile(r'\(f"\{[\w.]*\b(node|host)[\w.]*\}: ')
+
+
+@pytest.mark.parametrize("package", ["remote", "cluster", "yeet"])
+def test_no_text_begins_with_the_name_of_a_node(package: str) -> None:
+    """An error has a `node` for that; a name inside the text would have to be cut off again."""
+    directory = REPOSITORY / "src" / "ezpz" / package
+    found = [path.name for path in directory.rglob("*.py") if GLUED.search(path.read_text())]
+    assert found == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -11,11 +11,12 @@ import pytest
 from bench import scale, simulate
 from bench.fluid import ROOT, Clock, Fluid, World
 from bench.simulate import DIAL, TICK, Simulation
+from ezpz.yeet.engines.stream.progress_watch import SILENCE_TIMEOUT
 from ezpz.yeet.engines.stream.topology import depth
-from ezpz.yeet.engines.stream.tree_scheduler import SILENCE, TreeScheduler
+from ezpz.yeet.engines.stream.tree_scheduler import TreeScheduler
 
 if TYPE_CHECKING:
-    from ezpz.yeet.engines.stream.node_state import Release, Serve
+    from ezpz.yeet.engines.stream.node_state import Connect, Disconnect
 
 GB = 1e9
 
@@ -110,7 +111,7 @@ class TestSimulation:
         expected = outcome.started + DIAL + width * world.size / world.rate + depth(nodes, width) * passing
         assert outcome.seconds == pytest.approx(expected, rel=0.02)
         assert outcome.depth == depth(nodes, width)
-        assert (outcome.served, outcome.left_out, outcome.deaths, outcome.adoptions) == (nodes, 0, 0, 0)
+        assert (outcome.served, outcome.left_out, outcome.deaths, outcome.reassignments) == (nodes, 0, 0, 0)
 
     @pytest.mark.parametrize("seed", range(4))
     @pytest.mark.parametrize("nodes", [64, 512])
@@ -119,8 +120,8 @@ class TestSimulation:
         assert outcome.left_out == 0
         assert outcome.deaths > 0.05 * nodes
         assert outcome.served == nodes - outcome.deaths
-        assert outcome.adoptions > 0
-        assert outcome.parkings == 0  # all are as fast as their parents: who was cut off, or catches up, does not lag
+        assert outcome.reassignments > 0
+        assert outcome.deferrals == 0  # all are as fast as their parents: who was cut off, or catches up, does not lag
 
     @pytest.mark.scale
     def test_four_thousand_of_which_some_die_within_a_minute(self) -> None:
@@ -135,8 +136,8 @@ class TestSimulation:
         usual = Simulation(World(nodes=nodes, dying=0)).play()
         outcome = Simulation(World(nodes=nodes, dying=0, hung=hung / nodes)).play()
         assert (outcome.served, outcome.left_out, outcome.given_up) == (nodes - hung, 0, hung)
-        assert outcome.parkings == 0
-        assert outcome.seconds < usual.seconds + 2 * (SILENCE + TICK)
+        assert outcome.deferrals == 0
+        assert outcome.seconds < usual.seconds + 2 * (SILENCE_TIMEOUT + TICK)
 
     def test_a_death_in_a_chain_costs_a_connection_and_no_second_copy(self) -> None:
         world = World(nodes=64, dying=0.016, stall=0.0)
@@ -164,7 +165,7 @@ class TestCommand:
 
     def test_a_live_node_that_was_not_served_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Careless(TreeScheduler[int]):
-            def start(self) -> list[Serve[int] | Release[int]]:  # type: ignore[override]
+            def start(self) -> list[Connect[int] | Disconnect[int]]:  # type: ignore[override]
                 return []
 
         monkeypatch.setattr(simulate, "TreeScheduler", Careless)
@@ -177,13 +178,13 @@ class TestPicture:
     def test_it_is_xml_and_names_its_sources(self) -> None:
         rng = random.Random(1)
         measured = tuple((count, 9.0, 9 + rng.random()) for count in scale.COUNTS)
-        drawn = scale.picture(World(), measured)
+        drawn = scale.chart(World(), measured)
         words = " ".join(ElementTree.fromstring(drawn).itertext())
         assert all(word in words for word in ("saforem2/ezpz", "bench.simulate", "751 s", "8,192", "S/B = 8 s"))
         assert "nan" not in drawn
 
     def test_nothing_is_drawn_outside_of_it(self) -> None:
-        drawn = scale.picture(World(), tuple((count, 9.0, 40.0) for count in scale.COUNTS))
+        drawn = scale.chart(World(), tuple((count, 9.0, 40.0) for count in scale.COUNTS))
         for circle in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}circle"):
             assert scale.LEFT <= float(circle.attrib["cx"]) <= scale.RIGHT
             assert scale.TOP <= float(circle.attrib["cy"]) <= scale.BOTTOM

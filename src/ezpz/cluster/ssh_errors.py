@@ -12,12 +12,12 @@ from ezpz import errors
 class ErrorPattern:
     """What ssh, rsync or a shell prints (a pattern, any case), and what it means.
 
-    `message` and `hint` may use {host} and the pattern's groups.
+    `text` and `hint` may use {host} and the pattern's groups.
     """
 
     pattern: str
     error: type[errors.EzpzError]
-    message: str
+    text: str
     hint: str
 
 
@@ -31,126 +31,122 @@ ERROR_PATTERNS: tuple[ErrorPattern, ...] = (
     ErrorPattern(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         errors.HostKeyUnknown,
-        "{host}: its host key is not the one in known_hosts",
+        "its host key is not the one in known_hosts",
         "if the node was reinstalled, run `ssh-keygen -R {host}`, then connect to it once by hand",
     ),
     ErrorPattern(
         r"Host key verification failed|no \S+ host key is known for",
         errors.HostKeyUnknown,
-        "{host}: its host key is not in known_hosts",
+        "its host key is not in known_hosts",
         _KEY_HINT,
     ),
     ErrorPattern(
         r"Access denied by pam_slurm|pam_slurm_adopt",
         errors.LoginRefused,
-        "{host}: Slurm lets nobody in who has no job there",
+        "Slurm lets nobody in who has no job there",
         "the job may have ended; run inside the allocation",
     ),
     ErrorPattern(
         r"Permission denied \((?P<methods>[a-z,-]+)\)",
         errors.LoginRefused,
-        "{host}: no key is accepted there (it offers {methods}), and a password cannot be typed here",
+        "no key is accepted there (it offers {methods}), and a password cannot be typed here",
         "make `ssh {host} true` work without a password: ssh-keygen, then append the .pub file to authorized_keys",
     ),
     ErrorPattern(
         r"Too many authentication failures|Permission denied, please try again"
         r"|account is (currently not available|locked)",
         errors.LoginRefused,
-        "{host}: the login was refused",
+        "the login was refused",
         "make `ssh {host} true` work without a password",
     ),
     ErrorPattern(
         r"Could not resolve hostname|Name or service not known|Temporary failure in name resolution",
         errors.HostUnknown,
-        "{host}: this name has no address",
+        "this name has no address",
         "is it spelled right? `--hsn off` dials the names as given",
     ),
     ErrorPattern(
         r"connect to (host|address) .*Connection refused",
         errors.SshRefused,
-        "{host}: the connection was refused; no sshd listens there",
+        "the connection was refused; no sshd listens there",
         "is sshd running there, on the port in your ~/.ssh/config?",
     ),
     ErrorPattern(
         r"Unable to negotiate with|no matching (host key type|cipher|MAC|key exchange)|Bad configuration option"
         r"|Bad owner or permissions on",
         errors.SshRefused,
-        "{host}: ssh cannot be used: {line}",
+        "ssh cannot be used: {line}",
         "try `ssh {host} true` and mend ~/.ssh/config",
     ),
     ErrorPattern(
         r"Connection (to \S+ port \d+ )?timed out|Operation timed out"
         r"|No route to host|Network is unreachable|Host is down",
         errors.NodeLost,
-        "{host}: it did not answer: {line}",
+        "it did not answer: {line}",
         _DOWN_HINT,
     ),
     ErrorPattern(
         r"Timeout, server \S+ not responding",
         errors.NodeLost,
-        "{host}: it stopped answering in the middle",
+        "it stopped answering in the middle",
         _DOWN_HINT,
     ),
     ErrorPattern(
         r"kex_exchange_identification|ssh_exchange_identification|Connection (reset|closed) by .* port \d+"
         r"|Exceeded MaxStartups",
         errors.NodeLost,
-        "{host}: it dropped the connection before the login",
+        "it dropped the connection before the login",
         _BUSY_HINT,
     ),
     ErrorPattern(
         r"Connection to \S+ closed by remote host|client_loop: send disconnect|packet_write_wait",
         errors.NodeLost,
-        "{host}: the connection broke in the middle",
+        "the connection broke in the middle",
         _DOWN_HINT,
     ),
     # the filesystem at the far end
-    ErrorPattern(r"No space left on device", errors.NoSpace, "{host}: no space left on the device", _ROOM_HINT),
-    ErrorPattern(r"Disk quota exceeded", errors.NoSpace, "{host}: the disk quota is used up", _ROOM_HINT),
+    ErrorPattern(r"No space left on device", errors.NoSpace, "no space left on the device", _ROOM_HINT),
+    ErrorPattern(r"Disk quota exceeded", errors.NoSpace, "the disk quota is used up", _ROOM_HINT),
     ErrorPattern(
         r"Read-only file system|(mkdir|mkstemp) .* failed: Permission denied",
         errors.DestinationUnwritable,
-        "{host}: the destination cannot be written: {line}",
+        "the destination cannot be written: {line}",
         "choose another --dst",
     ),
     ErrorPattern(
         r"(send_files failed to open|opendir|readlink_stat\S*) .*Permission denied",
         errors.SourceUnreadable,
-        "{host}: a part of the source cannot be read: {line}",
+        "a part of the source cannot be read: {line}",
         "may you read all of it? leave parts out with --exclude",
     ),
     # the shell at the far end
     ErrorPattern(
         r"is your shell clean|protocol version mismatch|unexpected tag \d+",
         errors.ChattyShell,
-        "{host}: its login scripts print something, which breaks the protocol",
+        "its login scripts print something, which breaks the protocol",
         "`ssh {host} true` must print nothing: guard the output in .bashrc with `[[ $- == *i* ]] || return`",
     ),
     ErrorPattern(
         rf"\b(?P<tool>{_TOOLS}): (command )?not found|command not found: (?P<tool2>{_TOOLS})\b"
         rf"|Failed to exec (?P<tool3>\S+): No such file|\W(?P<tool4>{_TOOLS})\W?: No such file or directory",
         errors.ToolMissing,
-        "{host}: {tool} is not installed, or not on the PATH of a session without a terminal",
+        "{tool} is not installed, or not on the PATH of a session without a terminal",
         "install {tool} there, or choose an engine that does not need it",
     ),
 )
 # rsync(1), "EXIT VALUES"; ssh(1): 255; POSIX shells: 127
 STATUSES: dict[int, ErrorPattern] = {
-    10: ErrorPattern("", errors.NodeLost, "{host}: rsync lost the connection: {line}", _DOWN_HINT),
-    12: ErrorPattern("", errors.NodeLost, "{host}: the stream from rsync broke off: {line}", _DOWN_HINT),
-    20: ErrorPattern("", errors.CopyFailed, "{host}: rsync was interrupted", "run it again"),
-    23: ErrorPattern(
-        "", errors.CopyFailed, "{host}: rsync could not copy everything: {line}", "is all of it readable?"
-    ),
-    24: ErrorPattern("", errors.SourceChanged, "{host}: files vanished while they were copied", "let the source rest"),
-    30: ErrorPattern(
-        "", errors.TimedOut, "{host}: rsync waited too long for data", "raise --timeout, or leave the node out"
-    ),
-    35: ErrorPattern("", errors.TimedOut, "{host}: rsync waited too long for the connection", _DOWN_HINT),
-    127: ErrorPattern("", errors.ToolMissing, "{host}: a program is missing there: {line}", "install it there"),
-    255: ErrorPattern("", errors.SshRefused, "{host}: ssh failed: {line}", "try `ssh {host} true`"),
+    10: ErrorPattern("", errors.NodeLost, "rsync lost the connection: {line}", _DOWN_HINT),
+    12: ErrorPattern("", errors.NodeLost, "the stream from rsync broke off: {line}", _DOWN_HINT),
+    20: ErrorPattern("", errors.CopyFailed, "rsync was interrupted", "run it again"),
+    23: ErrorPattern("", errors.CopyFailed, "rsync could not copy everything: {line}", "is all of it readable?"),
+    24: ErrorPattern("", errors.SourceChanged, "files vanished while they were copied", "let the source rest"),
+    30: ErrorPattern("", errors.TimedOut, "rsync waited too long for data", "raise --timeout, or leave the node out"),
+    35: ErrorPattern("", errors.TimedOut, "rsync waited too long for the connection", _DOWN_HINT),
+    127: ErrorPattern("", errors.ToolMissing, "a program is missing there: {line}", "install it there"),
+    255: ErrorPattern("", errors.SshRefused, "ssh failed: {line}", "try `ssh {host} true`"),
 }
-OTHER = ErrorPattern("", errors.CopyFailed, "{host}: failed with {status}: {line}", "")
+OTHER = ErrorPattern("", errors.CopyFailed, "failed with {status}: {line}", "")
 _COMPILED = tuple((re.compile(symptom.pattern, re.IGNORECASE), symptom) for symptom in ERROR_PATTERNS)
 _NOISE = re.compile(r"^(rsync error: .*|rsync: (\[\w+\] )?connection unexpectedly closed.*|\**@*)$", re.IGNORECASE)
 
@@ -181,7 +177,7 @@ def _error(
         "methods": groups.get("methods", ""),
         "tool": tool,
     }
-    return symptom.error(symptom.message.format(**facts), hint=symptom.hint.format(**facts))
+    return symptom.error(symptom.text.format(**facts), hint=symptom.hint.format(**facts), node=host)
 
 
 def _printable(stderr: str) -> str:

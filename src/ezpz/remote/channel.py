@@ -89,8 +89,9 @@ class TcpChannel:
         except (OSError, EOFError, frames.FrameError, asyncio.TimeoutError) as e:
             why = str(e) or "no answer"
             raise NodeLost(
-                f"{node.given}: its agent, at {address} port {port}, cannot be reached: {why}",
+                f"its agent, at {address} port {port}, cannot be reached: {why}",
                 hint="does a firewall stand between the nodes? try --transport ssh",
+                node=node.given,
             ) from e
 
     @classmethod
@@ -129,7 +130,7 @@ class TcpChannel:
         return not self._listening.done()
 
     async def lost(self) -> EzpzError:
-        return NodeLost(f"{self.node.given}: {self._why}", hint="is the node up and in your job?")
+        return NodeLost(self._why, hint="is the node up and in your job?", node=self.node.given)
 
     async def end(self, grace: float) -> None:
         with contextlib.suppress(OSError, RuntimeError):

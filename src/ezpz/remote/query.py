@@ -134,4 +134,4 @@ async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
         refusal = from_os_error(e, "cannot look at what stands here")
     except AgentError as e:
         refusal = e
-    raise by_code(refusal.code)(f"{node.given}: {refusal.message}", hint=refusal.hint)
+    raise by_code(refusal.code)(refusal.message, hint=refusal.hint, node=node.given)

@@ -91,7 +91,7 @@ async def _alone(
     way: Transport, node: Node, request: bytes, within: float, gate: asyncio.Semaphore
 ) -> dict[str, ReplyOrError]:
     """Ask one node, in one way after another until it answers."""
-    heard: ReplyOrError = NodeLost(f"{node.name}: it was not asked")
+    heard: ReplyOrError = NodeLost("it was not asked", node=node.name)
     async with gate:
         for argv in way.argvs((node,), remote_command()):
             heard = _only(await _ask(argv, request, within, (node,)), node)
@@ -115,7 +115,7 @@ async def _all_at_once(
 
 def _only(found: Mapping[str, ReplyOrError], node: Node) -> ReplyOrError:
     """The answer of the one node that was asked, by whatever name it calls itself."""
-    return next(iter(found.values()), NodeLost(f"{node.name}: no answer"))
+    return next(iter(found.values()), NodeLost("no answer", node=node.name))
 
 
 async def _ask(
@@ -164,7 +164,7 @@ async def _hear(child: AsyncProcess, asked: float, nodes: tuple[Node, ...], foun
 
 def _silence(node: Node, overdue: bool, within: float, err: str, status: int) -> EzpzError:  # noqa: FBT001
     if overdue:
-        return TimedOut(f"{node.name}: no answer within {CONNECTING + within:g} s")
+        return TimedOut(f"no answer within {CONNECTING + within:g} s", node=node.name)
     if status == 0:
-        return NodeLost(f"{node.name}: it said nothing")
+        return NodeLost("it said nothing", node=node.name)
     return classify_failure(err, status, node.name)

@@ -112,8 +112,9 @@ class AgentSession:
         except asyncio.TimeoutError:
             await self.line.end(GRACE)
             raise NodeLost(
-                f"{self.node.given}: no answer within {READY_WITHIN:g} s of connecting",
+                f"no answer within {READY_WITHIN:g} s of connecting",
                 hint="is the node overloaded or hung?",
+                node=self.node.given,
             ) from None
         except (EzpzError, OSError, asyncio.CancelledError):
             await self.line.end(0.2)
@@ -147,8 +148,9 @@ class AgentSession:
             return await asyncio.wait_for(self._drained(answer), timeout)
         except asyncio.TimeoutError:
             raise TimedOut(
-                f"{self.node.given}: no answer to '{op}' within {timeout:g} s",
+                f"no answer to '{op}' within {timeout:g} s",
                 hint="is the node overloaded or its disk hung?",
+                node=self.node.given,
             ) from None
         finally:
             del self._waiting[number]
@@ -184,7 +186,7 @@ class AgentSession:
             if is_it(line):
                 return line
         raise NodeLost(
-            f"{self.node.given}: its shell printed {CHATTER} lines and started no agent", hint="look at its .bashrc"
+            f"its shell printed {CHATTER} lines and started no agent", hint="look at its .bashrc", node=self.node.given
         )
 
     async def _listen(self) -> None:
@@ -208,9 +210,7 @@ class AgentSession:
         elif answer is not None and not answer.done():
             if "error" in message:
                 error = message["error"]
-                answer.set_exception(
-                    by_code(error["code"])(f"{self.node.given}: {error['message']}", hint=error["hint"])
-                )
+                answer.set_exception(by_code(error["code"])(error["message"], hint=error["hint"], node=self.node.given))
             else:
                 answer.set_result(message["result"])
 
@@ -223,7 +223,9 @@ class AgentSession:
             if time.monotonic() - self._heard > SILENT:
                 self._tasks[0].cancel()
                 await self.line.end(0.0)
-                lost = NodeSilent(f"{self.node.given}: it has not answered for {SILENT:g} s", hint="is the node hung?")
+                lost = NodeSilent(
+                    f"it has not answered for {SILENT:g} s", hint="is the node hung?", node=self.node.given
+                )
                 for answer, _ in self._waiting.values():
                     if not answer.done():
                         answer.set_exception(lost)

@@ -83,8 +83,9 @@ class ShellSession:
         if status:
             await session.close()
             raise ToolMissing(
-                f"{node.given}: it has neither python3 nor rsync and GNU coreutils",
+                "it has neither python3 nor rsync and GNU coreutils",
                 hint="install python3 there, or leave the node out",
+                node=node.given,
             )
         return session
 
@@ -111,7 +112,7 @@ class ShellSession:
         """Have the shell do something and return what an agent would. `timeout` is in seconds. Raises EzpzError."""
         act = self._acts.get(op)
         if act is None or attached or heard is not None:
-            raise ToolMissing(f"{self.node.given}: it has no python3", hint="install it there")
+            raise ToolMissing("it has no python3", hint="install it there", node=self.node.given)
         async with self._turn:
             return await act(timeout or None, **request)
 
@@ -129,32 +130,35 @@ class ShellSession:
         """Check the destination and make the staging directory; see `agent.landing.Landing.prepare`."""
         if "\n" in dst:
             raise DestinationRefused(
-                f"{self.node.given}: '{dst!r}' has a line break in it", hint="choose another --dst"
+                f"'{dst!r}' has a line break in it", hint="choose another --dst", node=self.node.given
             )
         self.dst, self.run, self.public = dst, run, bool(request.get("public"))
         self.staging = os.fsdecode(filesystem.beside(os.fsencode(dst), b".ezpz-" + run.encode()))
         parent = os.path.dirname(dst)
         await self._demand(
             f"(umask g-w,o-w; mkdir -p -- {_q(parent)}) && [ -w {_q(parent)} ]", timeout,
-            DestinationUnwritable(f"{self.node.given}: '{parent}' cannot be written to", hint="choose another --dst"),
+            DestinationUnwritable(
+                f"'{parent}' cannot be written to", hint="choose another --dst", node=self.node.given
+            ),
         )  # fmt: skip
         await self._demand(
             f'[ -z "$(find {_q(parent)} -prune -perm -0002 ! -perm -1000)" ]', timeout,
-            DestinationRefused(f"{self.node.given}: anybody may change '{parent}'", hint="choose another --dst"),
+            DestinationRefused(f"anybody may change '{parent}'", hint="choose another --dst", node=self.node.given),
         )  # fmt: skip
         receipt = await self._receipt(timeout, replace=bool(request.get("replace")))
         self.replaced = str((receipt or {}).get("version", ""))
         free = await self._number(f"df -Pk -- {_q(parent)} | awk 'END {{ print $4 }}'", timeout)
         if free * BLOCK < int(request.get("allocated", 0)):
             raise NoSpace(
-                f"{self.node.given}: '{parent}' has {text.format_bytes(free * BLOCK)} left, and "
+                f"'{parent}' has {text.format_bytes(free * BLOCK)} left, and "
                 f"{text.format_bytes(int(request['allocated']))} are needed",
                 hint="free some space there, or choose another --dst",
+                node=self.node.given,
             )
         tree = f"{self.staging}/tree"
         await self._demand(
             f"mkdir -m 700 -- {_q(self.staging)} && staging={_q(self.staging)} && mkdir -m 700 -- {_q(tree)}", timeout,
-            DestinationUnwritable(f"{self.node.given}: cannot make '{self.staging}'", hint="look at it by hand"),
+            DestinationUnwritable(f"cannot make '{self.staging}'", hint="look at it by hand", node=self.node.given),
         )  # fmt: skip
         return {"staging": tree, "receipt": receipt}
 
@@ -178,8 +182,9 @@ class ShellSession:
             status, _ = await self._say(look, timeout)
         if not replace or status:
             raise DestinationNotOurs(
-                f"{self.node.given}: '{self.dst}' stands there, and was not made by ezpz for this place",
+                f"'{self.dst}' stands there, and was not made by ezpz for this place",
                 hint="choose another --dst, or look at it and give --replace",
+                node=self.node.given,
             )
         return None
 
@@ -193,9 +198,10 @@ class ShellSession:
         size = await self._number(f"{sizes} | awk '{{ n += $1 }} END {{ print n + 0 }}'", timeout)
         if (files, size) != (expected["files"], expected["bytes"]):
             raise VerifyFailed(
-                f"{self.node.given}: what landed is not what was sent: {files} files of {size} bytes, expected "
+                f"what landed is not what was sent: {files} files of {size} bytes, expected "
                 f"{expected['files']} of {expected['bytes']}",
                 hint="was the source changed during the run? run it again",
+                node=self.node.given,
             )
         content = dict(receipt, **expected, format=FORMAT, destination=self.dst, run=self.run)
         content["created"] = int(time.time())
@@ -212,12 +218,14 @@ class ShellSession:
         await self._demand(
             f'[ "$({_identity(dst)})" = {_q(self.standing)} ]', timeout,
             DestinationNotOurs(
-                f"{self.node.given}: '{self.dst}' has been changed by somebody else during the run",
-                hint="look at it; run it again, with --replace if it may go",
+                f"'{self.dst}' has been changed by somebody else during the run",
+                hint="look at it; run it again, with --replace if it may go", node=self.node.given,
             ),
         )  # fmt: skip
         await self._demand(
-            swap, timeout, DestinationUnwritable(f"{self.node.given}: cannot put it at '{self.dst}'", hint="look at it")
+            swap,
+            timeout,
+            DestinationUnwritable(f"cannot put it at '{self.dst}'", hint="look at it", node=self.node.given),
         )
         await self._say("clean; staging=", timeout)
         return {"removed": 0, "replaced": self.replaced}
@@ -229,7 +237,7 @@ class ShellSession:
             f"p=$(mktemp {_q(path)}.XXXXXXXXXX) && "
             f'{{ printf \'%s\\n\' {lines} >"$p" && mv -fT -- "$p" {_q(path)} || {{ rm -f -- "$p"; false; }}; }}',
             timeout,
-            NodeLost(f"{self.node.given}: cannot write '{path}'"),
+            NodeLost(f"cannot write '{path}'", node=self.node.given),
         )
         return {"path": path}
 
@@ -243,7 +251,7 @@ class ShellSession:
         try:
             return int(said[-1])
         except (IndexError, ValueError):
-            raise NodeLost(f"{self.node.given}: its shell does not answer", hint="try it by hand over ssh") from None
+            raise NodeLost("its shell does not answer", hint="try it by hand over ssh", node=self.node.given) from None
 
     async def _say(self, command: str, timeout: float | None) -> tuple[int, list[bytes]]:
         """Run a line there: its status, and what it printed. Raises EzpzError."""
@@ -252,7 +260,7 @@ class ShellSession:
             return await asyncio.wait_for(self._answer(), timeout)
         except asyncio.TimeoutError:
             await self.line.end(0.0)  # a late answer would be taken for the next one
-            raise TimedOut(f"{self.node.given}: its shell does not answer", hint="is its disk hung?") from None
+            raise TimedOut("its shell does not answer", hint="is its disk hung?", node=self.node.given) from None
 
     async def _answer(self) -> tuple[int, list[bytes]]:
         said: list[bytes] = []

@@ -125,7 +125,7 @@ class SshStartup:
         try:
             said = await asyncio.wait_for(answer, READY_WITHIN)
         except asyncio.TimeoutError:
-            raise NodeLost(f"{node.given}: no answer within {READY_WITHIN:g} s of connecting") from None
+            raise NodeLost(f"no answer within {READY_WITHIN:g} s of connecting", node=node.given) from None
         if "where" not in said:
             raise classify_failure(said["stderr"], said["status"], node.given)
         session = await self.invitation.accept(node, said["where"])
@@ -221,7 +221,7 @@ def _missing(node: Node, child: AsyncProcess) -> EzpzError:
     said = [line for line in lines if re.search(rf"\b{re.escape(node.given)}\b", line)] or lines[-2:]
     why = "; ".join(said) or f"no answer within {READY_WITHIN:g} s"
     kind = _Unlaunched if any("launch" in line and "failed" in line for line in said) else NodeLost
-    return kind(f"{node.given}: srun started no agent there: {why}", hint="is the node up? try --transport ssh")
+    return kind(f"srun started no agent there: {why}", hint="is the node up? try --transport ssh", node=node.given)
 
 
 def starter_of(index: int, fan: int) -> int:

@@ -27,7 +27,7 @@ LEAST_BAR = 6  # of which less is none
 STYLES = {
     DisplayState.RECEIVING: "blue",
     DisplayState.WAITING: "dim",
-    DisplayState.PARKED: "yellow",
+    DisplayState.DEFERRED: "yellow",
     DisplayState.CHECKING: "magenta",
     DisplayState.DONE: "green",
     DisplayState.FAILED: "bold red",
@@ -80,7 +80,7 @@ class LiveProgress:
         if tally.phase in ("read", "pack"):
             facts.append(f"{format_bytes(tally.moved)}  {format_bytes(tally.rate(now))}/s")
         if tally.phase in ("read", "pack", *TO_NODES):
-            left = tally.left(now)
+            left = tally.seconds_left(now)
             facts.append(f"{left:.0f} s left" if left is not None and left >= 1 else "")
         return "  ".join(fact for fact in facts if fact)
 
@@ -104,8 +104,8 @@ class LiveProgress:
         facts = [f"{format_bytes(tally.moved)}  {format_bytes(tally.rate(now))}/s"]
         if tally.depth:
             facts.append(f"depth {tally.depth}")
-        if tally.adopted:
-            facts.append(f"{tally.adopted} adopted")
+        if tally.reassigned:
+            facts.append(f"{tally.reassigned} adopted")
         if slowest:
             facts.append(f"slowest: {slowest[0].given}, {format_bytes(slowest[1])}")
         return Text("  ".join(facts), style="dim", no_wrap=True, overflow="ellipsis")

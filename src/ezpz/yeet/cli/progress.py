@@ -68,15 +68,15 @@ class ProgressDisplay:
     def __call__(self, event: Event) -> None:
         with self._lock:  # what has been read is told by several threads
             now = time.monotonic()
-            self.tally.hear(event, now)
+            self.tally.add_event(event, now)
             if self.timeline is not None:
-                self.timeline.hear(event, now)
+                self.timeline.add_event(event, now)
         if isinstance(event, WarningRaised):
             self.output.warn(event.text)
         elif isinstance(event, DetailLogged):
             self.output.detail(event.text)
         elif isinstance(event, NodeRetrying):
-            self.output.note(f"tried again: {event.reason}")
+            self.output.note(f"tried again: {event.failure.message}")
         elif isinstance(event, NodeDone) and event.result.failure is not None:
             self.output.note(f"failed: {event.result.failure.message}")
         elif self._live is None:
@@ -89,7 +89,7 @@ class ProgressDisplay:
             self.output.note(f"{PHASES[event.name]}{f', {format_bytes(event.total)}' if event.total else ''} ...")
         elif isinstance(event, NodeDeferred):
             self.output.note(f"parked: {event.node.given} cannot keep up, and is served at the end")
-        elif isinstance(event, NodeConnected) and event.adopted:
+        elif isinstance(event, NodeConnected) and event.reassigned:
             self.output.note(f"adopted: {event.node.given} is served by {event.via} now")
         elif isinstance(event, NodeDone) and tally.nodes and tally.phase in TO_NODES:
             done = (tally.done + tally.failed) / tally.nodes

@@ -79,7 +79,7 @@ def _staying(standings: Iterable[NodeStatus], verb: str, words: Any) -> Iterator
 def _failed(failures: Iterable[tuple[Node, Failure]], verb: str = "failed", colour: str = "red") -> Iterator[StatusRow]:
     groups: dict[tuple[str, str], list[str]] = {}
     for node, failure in failures:
-        text = failure.message.removeprefix(f"{node.given}: ")
+        text = failure.text_next_to(node.given)
         groups.setdefault((text, failure.hint), []).append(node.given)
     for (text, hint), names in groups.items():
         yield StatusRow(

@@ -105,7 +105,7 @@ def _alike(standing: NodeStatus, *, verify: bool) -> tuple[Any, ...]:
 
 def _without_name(standing: NodeStatus) -> str:
     assert standing.failure is not None
-    return standing.failure.message.removeprefix(f"{standing.node.given}: ")
+    return standing.failure.text_next_to(standing.node.given)
 
 
 def _line(alike: list[NodeStatus], now: float, *, verify: bool) -> StatusRow:

@@ -1,1 +1,1 @@
-"""Engines: how a copy reaches the nodes."""
+"""The ways to copy a tree to the nodes."""

@@ -1,4 +1,4 @@
-"""Agents: a session to the agent on every node, which engines share: reach, check, ask, close."""
+"""The part that engines share which work through an agent on every node: reach, check, ask, close."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ezpz.yeet.engines.base import EngineOptions
     from ezpz.yeet.model.events import Emit
 
-ANSWER_WITHIN = 120.0  # seconds for an agent to look at its disk
-PREPARED_WITHIN = 30.0  # seconds for it to make its staging, for which all others wait
-WEIGHED_WITHIN = 3.0  # seconds for the bytes that are sent to learn the rate
+ANSWER_TIMEOUT = 120.0  # seconds for an agent to read its disk
+PREPARE_TIMEOUT = 30.0  # seconds for it to make its staging, for which all other nodes wait
+PROBE_TIMEOUT = 3.0  # seconds for the bytes that measure the bandwidth
 PERMANENT_FAILURES = (
     "no-space",
     "destination-unwritable",
@@ -37,20 +37,20 @@ PERMANENT_FAILURES = (
     "smoke-failed",
     "tool-missing",
 )
-"""Failures that a further attempt meets again."""
+"""Codes of failures that another attempt cannot avoid."""
 
 
 class AgentEngine:
-    """The part of an engine that is the same for all which work through agents."""
+    """Base of engines that work through agents."""
 
     needs: tuple[str, ...] = ()
     """Programs that every node must have."""
 
-    def __init__(self, limits: EngineOptions, emit: Emit, rng: random.Random) -> None:
-        self.limits = limits
+    def __init__(self, options: EngineOptions, emit: Emit, rng: random.Random) -> None:
+        self.options = options
         self.emit = emit
         self.rng = rng
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
         self.sessions: dict[Node, AgentSession | ShellSession] = {}
         self.prepared: dict[Node, dict[str, Any]] = {}
         self.request: dict[str, Any] = {}
@@ -68,14 +68,14 @@ class AgentEngine:
         return await self.on_each(nodes, self.prepare)
 
     async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
-        asked = (attempt(self.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request)) for node in nodes)
+        asked = (answer_or_nothing(self.sessions[node].ask(op, timeout=ANSWER_TIMEOUT, **request)) for node in nodes)
         answers = await gather_or_cancel(asked)
         return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
 
     async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
         if node not in self.prepared:
             await self.prepare(node)
-        answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_WITHIN)
+        answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_TIMEOUT)
         return str(answer["path"])
 
     async def close(self) -> None:
@@ -83,7 +83,7 @@ class AgentEngine:
         self.sessions.clear()
 
     async def renew(self, node: Node) -> None:
-        """A prepared session to a node, a new one if the old one has ended. Raises EzpzError."""
+        """Open and prepare a new session to a node if the old one has ended. Raises EzpzError."""
         session = self.sessions.get(node)
         if session is None or not session.is_open:
             if session is not None:
@@ -92,10 +92,10 @@ class AgentEngine:
             await self.prepare(node)
 
     async def connect(self, node: Node, destination: str = "") -> None:
-        """Open a session to a node, and have it look at the destination, if one is given. Raises EzpzError."""
+        """Open a session to a node, and read the receipt of its destination, if one is given. Raises EzpzError."""
         try:
             async with self.handshakes:
-                self.sessions[node] = await AgentSession.open(node, self.limits.pythons, destination)
+                self.sessions[node] = await AgentSession.open(node, self.options.pythons, destination)
         except ToolMissing as e:
             await self.connect_to_shell(node, e)
 
@@ -110,29 +110,29 @@ class AgentEngine:
         )
 
     async def prepare(self, node: Node) -> None:
-        """Have a node check its destination, and make its staging. Raises EzpzError."""
+        """Let a node check its destination, and make its staging. Raises EzpzError."""
         try:
             await self.sessions[node].wake()
         except ToolMissing as e:
             await self.connect_to_shell(node, e)
-        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=PREPARED_WITHIN, **self.request)
+        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=PREPARE_TIMEOUT, **self.request)
 
     async def on_each(
         self, nodes: tuple[Node, ...], act: Callable[[Node], Coroutine[Any, Any, None]]
     ) -> Mapping[Node, Failure]:
-        """Do it on all nodes at once; the failures by node."""
+        """Run `act` for all nodes at once and return the failures by node."""
         outcomes = await gather_or_cancel(_failure_of(act(node)) for node in nodes)
         return {node: failure for node, failure in zip(nodes, outcomes, strict=True) if failure is not None}
 
     def elapsed(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self.began
+        """Return the seconds since the start of the run."""
+        return time.monotonic() - self.started_at
 
 
-async def attempt(asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """The answer, or nothing: whatever went wrong, what follows meets it too."""
+async def answer_or_nothing(request: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return the answer, or an empty one if the request fails: the next request fails as well, and is handled."""
     try:
-        return await asking
+        return await request
     except EzpzError:
         return {}
 
@@ -146,18 +146,19 @@ async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
 
 
 async def measure_bandwidth(sessions: Sequence[AgentSession | ShellSession]) -> float:
-    """Bytes a second that the network carries, by the better of two nodes, since one may be slow; 0 for unknown.
+    """Return the bytes per second that the network carries, 0 if unknown.
 
-    One after the other, and best while nothing else goes on: what shares the wire or the processor is measured too.
+    The better of two nodes counts, since one may be slow. They are measured one after the other, best while nothing
+    else is running: what shares the wire or the processor is measured as well.
     """
-    return max([await _rate_of(session) for session in {*sessions[:1], *sessions[-1:]}], default=0.0)
+    return max([await _measure(session) for session in {*sessions[:1], *sessions[-1:]}], default=0.0)
 
 
-async def _rate_of(session: AgentSession | ShellSession) -> float:
-    async def seconds(ballast: int) -> float:
-        began = time.monotonic()
-        await session.ask("ping", timeout=WEIGHED_WITHIN, attached=bytes(ballast))
-        return time.monotonic() - began
+async def _measure(session: AgentSession | ShellSession) -> float:
+    async def seconds(size: int) -> float:
+        started_at = time.monotonic()
+        await session.ask("ping", timeout=PROBE_TIMEOUT, attached=bytes(size))
+        return time.monotonic() - started_at
 
     try:
         empty = await seconds(0)

@@ -1,4 +1,4 @@
-"""Engine: the port that every fan-out engine implements."""
+"""The interface that every engine implements, and the data that it gets."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ Packed: TypeAlias = bytes
 class Payload:
     """What an engine delivers.
 
-    path: the tree on this host, "" when it was not kept; destination: where it goes on every node
-    version, files, bytes: what it must be there
-    receipt: what each node's receipt says besides; executable: it holds an environment
-    trial: what its python must say on every node (see `agent.smoke`), None for what has none
-    manifest: of it, packed
-    refuse_changed: raises SourceChanged when `path` is the source itself and no longer what was read; blocking
+    Attributes:
+        path: The tree on this host, "" if it was not kept.
+        destination: Path on every node.
+        version: Version that each copy must have.
+        files: Number of files that each copy must have.
+        bytes: Content that each copy must have.
+        receipt: Further keys of each node's receipt.
+        executable: Whether it is an environment, so that its filesystem must allow execution.
+        smoke_test: What its python must print on every node (see `agent.destination.smoke_test`), None without one.
+        manifest: Its manifest, packed.
+        refuse_changed: Raises SourceChanged if `path` is the source itself and has changed since; it blocks.
     """
 
     path: str
@@ -41,17 +46,21 @@ class Payload:
     bytes: int
     receipt: dict[str, Any]
     executable: bool
-    trial: dict[str, Any] | None = None
+    smoke_test: dict[str, Any] | None = None
     manifest: Packed = b""
     refuse_changed: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """retries: attempts for a node after the first; timeout: seconds for one copy, 0 for none
+    """Options of a run that concern its engine.
 
-    transport: the name of what starts agents on nodes; encrypt: nothing leaves a host but through ssh
-    pythons: paths of pythons that a node may have if its system has none
+    Attributes:
+        retries: Attempts for a node after the first.
+        timeout: Seconds for one copy, 0 for no limit.
+        transport: Name of the transport that starts agents on nodes.
+        encrypt: Whether everything leaves a host through ssh only.
+        pythons: Paths of pythons that a node may have if its system has none.
     """
 
     retries: int
@@ -129,11 +138,13 @@ class EntrySink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TransferSpec:
-    """What is known of a shipment before it is read.
+    """What is known of a source before it is read.
 
-    source: its path, as receipts have it; size: bytes of content, about
-    read: what a file of it holds at an offset, for so many bytes, at any time later. Raises OSError.
-    bases: what nodes have of it already
+    Attributes:
+        source: Its path, as receipts have it.
+        size: Approximate bytes of content.
+        read: Returns the content of a file from an offset, up to a number of bytes, at any later time. Raises OSError.
+        bases: Files of it that nodes have already.
     """
 
     source: str
@@ -143,50 +154,52 @@ class TransferSpec:
 
 
 class Engine(Protocol):
-    """A way to get a tree from this host to every other node; silent: events and results only.
+    """A way to copy a tree from this host to every other node. It prints nothing: it emits events and returns results.
 
-    Call `reach`, `check`, `begin`, `deliver` in this order, each with the nodes that are still wanted; `close` always,
-    also after cancellation: it ends every process that was started here and on nodes, and removes staging.
+    Call `reach`, `check`, `begin`, `deliver` in this order, each with the nodes that are still wanted. Call `close`
+    always, also after cancellation: it ends every process that was started here and on nodes, and removes staging.
     """
 
     name: ClassVar[str]
     tools: ClassVar[tuple[str, ...]]
-    """Programs that must be on PATH here, besides the transport's."""
+    """Programs that must be on PATH on this host, in addition to those of the transport."""
     transports: ClassVar[tuple[str, ...]]
-    """What may start agents for it, as in `ezpz.cluster.transports`."""
+    """Names of the transports that can start its agents, as in `ezpz.cluster.transports`."""
 
-    def __init__(self, limits: EngineOptions, emit: Emit, rng: random.Random) -> None: ...
+    def __init__(self, options: EngineOptions, emit: Emit, rng: random.Random) -> None: ...
 
     async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
-        """Connect to the nodes, and have them look at the destination, if one is given; the failures by node."""
+        """Connect to the nodes, and read the receipt of the destination, if one is given; return the failures."""
 
     def seen(self) -> Mapping[Node, dict[str, Any]]:
-        """Receipts of nodes that were found to have an untouched version; `check` is needed for those that get another.
+        """Return the receipts of nodes that are known to have an unmodified version.
 
-        None at all is an answer too: what is not seen is asked for.
+        `check` is needed for those of them that get another version. The result may be empty: nodes that are not in it
+        are asked.
         """
 
     async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
-        """Ask the agents of all these nodes at once; the answers of those that gave one."""
+        """Ask the agents of all these nodes at once and return the answers; nodes that fail have none."""
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
-        """Check every node's destination and take its lock, before anything moves; the failures by node."""
+        """Check every node's destination and take its lock before anything is sent; return the failures."""
 
     async def begin(self, nodes: tuple[Node, ...], start: TransferSpec) -> tuple[EntrySink, ...]:
-        """Begin to send what is about to be read; none when this engine, or these nodes, wait for the whole of it."""
+        """Return sinks for the source that is about to be read; none if the nodes need the complete tree."""
 
-    async def deliver(self, nodes: tuple[Node, ...], shipment: Payload) -> None:
-        """Copy, verify and publish; each node's result is emitted as NodeDone the moment it is known."""
+    async def deliver(self, nodes: tuple[Node, ...], payload: Payload) -> None:
+        """Copy, verify, and publish; emit each node's result as NodeDone as soon as it is known."""
 
     async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
-        """Write the list of failed nodes on one node that has it; the path there."""
+        """Write the list of failed nodes on one node that has the copy, and return its path there."""
 
     async def close(self) -> None:
-        """Let go of every node."""
+        """End the sessions to all nodes."""
 
 
 ENGINES: Registry[type[Engine]] = Registry("ezpz.yeet.engines", "engine")
 
 
 ROOT = Node("this host", address="", given="this host", is_local=True)
-STALL = 10.0  # seconds without a byte after which a connection is given up
+"""This host as the first source, whether or not it is a node of the job."""
+STALL_TIMEOUT = 10.0  # seconds without a byte after which a connection is closed

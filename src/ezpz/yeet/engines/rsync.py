@@ -1,7 +1,7 @@
-"""rsync: a greedy tree of rsync copies over ssh; every node that has the data serves others at once.
+"""The rsync engine: a greedy tree of rsync copies over ssh; every node that has the data serves others at once.
 
-One session to an agent on each node stages, verifies and publishes there. From this host the data is pushed; between
-nodes the receiving agent pulls it, so that the end of its session ends the copy too.
+A session to an agent on each node stages, verifies, and publishes there. This host pushes the data; between nodes the
+receiving agent pulls it, so that the end of its session ends the copy as well.
 """
 
 from __future__ import annotations
@@ -14,42 +14,47 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.agent.common.layout import OWN_FILES
 from ezpz.agent.run_rsync import PROGRESS, STATS, knows_zstd
-from ezpz.cluster.allocation import Node
 from ezpz.cluster.ssh import ssh_command_line
 from ezpz.cluster.ssh_errors import classify_failure
 from ezpz.errors import EzpzError, SourceChanged, TimedOut
 from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
-from ezpz.yeet.engines.agent_engine import ANSWER_WITHIN, PERMANENT_FAILURES, AgentEngine, attempt, measure_bandwidth
+from ezpz.yeet.engines.agent_engine import (
+    ANSWER_TIMEOUT,
+    PERMANENT_FAILURES,
+    AgentEngine,
+    answer_or_nothing,
+    measure_bandwidth,
+)
+from ezpz.yeet.engines.base import ROOT
 from ezpz.yeet.engines.copy_tree import MAX_PER_SOURCE, CopyTree
 from ezpz.yeet.engines.pacing import Pace, choose_pace
 from ezpz.yeet.model.events import DetailLogged, NodeDone, NodeProgress, NodeRetrying, NodeStarted
 from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 
 if TYPE_CHECKING:
+    from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import EntrySink, Payload, TransferSpec
 
-STALLED = 60  # seconds without a byte after which rsync gives up
+STALL_SECONDS = 60  # without a byte, after which rsync gives up
 OPTIONS = (
     "-rlptH",
     "--protect-args",
     "--no-human-readable",
     "--info=progress2",
     "--stats",
-    "--modify-window=-1",  # nanoseconds count
-    f"--timeout={STALLED}",
+    "--modify-window=-1",  # compare nanoseconds
+    f"--timeout={STALL_SECONDS}",
     *(f"--exclude=/{os.fsdecode(name)}" for name in OWN_FILES),
 )
-ALIKE = ("source", "ezpz", "kind", "relocation")
-"""What versions in a receipt have in common that were made of the same source by the same rules."""
-CLOSED_DOORS = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
-"""Why one node may be unable to log in to another, although this host can reach both."""
-
-ORIGIN = Node("this host", address="", given="this host", is_local=True)
-"""The first source, whether or not it is a node of the job."""
+SAME_RULES = ("source", "ezpz", "kind", "relocation")
+"""Keys with equal values in the receipts of versions that were made from one source by the same rules."""
+LOGIN_FAILURES = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
+"""Codes of failures of one node to log in to another, although this host may reach both."""
+REPORT_INTERVAL = 0.25  # seconds between two progress events of a node
 
 
 class PeerUnreachable(EzpzError):
-    """One node cannot log in to another, and has to be served by this host; `code` says why."""
+    """One node cannot log in to another, and this host has to serve it; `code` is the reason."""
 
     def __init__(self, error: EzpzError, node: Node) -> None:
         super().__init__(f"{node.given}, copying from {error.message}", hint=error.hint)
@@ -66,58 +71,60 @@ class RsyncTree(AgentEngine):
     needs = ("rsync", "ssh")
 
     async def begin(self, _nodes: tuple[Node, ...], _start: TransferSpec) -> tuple[EntrySink, ...]:
-        """Wait for the whole of it."""
+        """Return no sink: rsync needs the complete tree."""
         return ()
 
-    async def deliver(self, nodes: tuple[Node, ...], shipment: Payload) -> None:
-        await _Delivery(self, nodes, shipment).run()
+    async def deliver(self, nodes: tuple[Node, ...], payload: Payload) -> None:
+        await RsyncDelivery(self, nodes, payload).run()
 
 
-class _Delivery:
-    """One shipment on its way through the tree."""
+class RsyncDelivery:
+    """Copies of one payload through the tree, on the sessions of an engine."""
 
-    def __init__(self, engine: RsyncTree, nodes: tuple[Node, ...], shipment: Payload) -> None:
+    def __init__(self, engine: AgentEngine, nodes: tuple[Node, ...], payload: Payload) -> None:
         self.engine = engine
         self.nodes = nodes
-        self.shipment = shipment
+        self.payload = payload
         self.pace = Pace(MAX_PER_SOURCE, (), "")
-        self.tree = CopyTree(ORIGIN, nodes, retries=engine.limits.retries, rng=engine.rng)
-        self.under_way: set[asyncio.Task[None]] = set()
+        self.tree = CopyTree(ROOT, nodes, retries=engine.options.retries, rng=engine.rng)
+        self.running: set[asyncio.Task[None]] = set()
         self.ended: asyncio.Queue[BaseException | None] = asyncio.Queue()
-        self.expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
+        self.expected = {"version": payload.version, "files": payload.files, "bytes": payload.bytes}
 
     async def run(self) -> None:
+        """Copy to every node; each result is emitted as NodeDone."""
         for node in self.nodes:
             if not self.engine.sessions[node].is_agent:
                 self.tree.only_from_origin(node)
         if self.tree.is_waiting:
-            self.pace = await self._weigh()
+            self.pace = await self._choose_pace()
             self.tree.max_per_source = self.pace.per_source
             self.engine.emit(DetailLogged(self.pace.reason))
         try:
             while True:
                 while (pair := self.tree.next()) is not None:
                     task = asyncio.create_task(self._serve(*pair))
-                    self.under_way.add(task)
-                    task.add_done_callback(self._has_ended)
-                if not self.under_way:
+                    self.running.add(task)
+                    task.add_done_callback(self._on_task_end)
+                if not self.running:
                     return
                 bug = await self.ended.get()
                 if bug is not None:
                     raise bug
         finally:
-            for task in self.under_way:
+            for task in self.running:
                 task.cancel()
-            await asyncio.gather(*self.under_way, return_exceptions=True)
+            await asyncio.gather(*self.running, return_exceptions=True)
 
-    def _has_ended(self, task: asyncio.Task[None]) -> None:
-        self.under_way.discard(task)
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        self.running.discard(task)
         self.ended.put_nowait(None if task.cancelled() else task.exception())
 
-    async def _weigh(self) -> Pace:
-        """Learn what the network carries from one node, and from all of them what their rsync knows."""
+    async def _choose_pace(self) -> Pace:
+        """Measure the network to one node, and ask all nodes whether their rsync has zstd."""
         sessions = [self.engine.sessions[node] for node in self.nodes]
-        answers = await gather_or_cancel(attempt(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
+        asked = (answer_or_nothing(session.ask("weigh", timeout=ANSWER_TIMEOUT)) for session in sessions)
+        answers = await gather_or_cancel(asked)
         zstd = await run_in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
         return choose_pace(await measure_bandwidth(sessions), zstd=zstd)
 
@@ -126,111 +133,112 @@ class _Delivery:
         try:
             self.engine.emit(NodeStarted(node, source.given, number))
             await self.engine.renew(node)
-            await self._adopt(node)
-            moved = await self._copy(node, source)
-            if source is ORIGIN and self.shipment.refuse_changed is not None:
-                await run_in_thread(self.shipment.refuse_changed)
+            await self._reuse_files(node)
+            sent = await self._copy(node, source)
+            if source is ROOT and self.payload.refuse_changed is not None:
+                await run_in_thread(self.payload.refuse_changed)
             published = await self._publish(node)
         except EzpzError as e:
-            self._failed(node, source, e, number)
+            self._on_failed(node, source, e, number)
         else:
             self.tree.done(node, source)
             via = source.given if self.engine.sessions[node].is_agent else f"{source.given}, by rsync"
-            result = NodeResult(node, Outcome.OK, number, via, seconds=self._elapsed(), **published, **moved)
+            result = NodeResult(node, Outcome.OK, number, via, seconds=self.engine.elapsed(), **published, **sent)
             self.engine.emit(NodeDone(result))
 
-    async def _adopt(self, node: Node) -> None:
-        """Have a node take what it has already into staging, where rsync finds it. Raises EzpzError."""
+    async def _reuse_files(self, node: Node) -> None:
+        """Let a node put the files that it has already into staging, where rsync finds them. Raises EzpzError."""
         session = self.engine.sessions[node]
         if session.is_agent:
-            await session.ask("adopt", attached=self.shipment.manifest, timeout=self.engine.limits.timeout or None)
+            await session.ask("adopt", attached=self.payload.manifest, timeout=self.engine.options.timeout or None)
 
-    def _failed(self, node: Node, source: Node, error: EzpzError, attempt: int) -> None:
+    def _on_failed(self, node: Node, source: Node, error: EzpzError, number: int) -> None:
         if isinstance(error, PeerUnreachable):
             again = self.tree.unreachable(node, source)
         else:
             session = self.engine.sessions.get(node)
-            hopeless = error.code in PERMANENT_FAILURES or (source is ORIGIN and error.code == SourceChanged.code)
-            well = session is not None and session.is_open and not hopeless
-            again = self.tree.failed(node, source, blame_source=well, again=not hopeless)
-        if again:
-            self.engine.emit(NodeRetrying(node, error.message))
-            return
+            is_permanent = error.code in PERMANENT_FAILURES or (source is ROOT and error.code == SourceChanged.code)
+            is_well = session is not None and session.is_open and not is_permanent
+            again = self.tree.failed(node, source, blame_source=is_well, again=not is_permanent)
         failure = Failure.of(error)
-        result = NodeResult(node, failure.outcome, attempt, source.given, failure=failure, seconds=self._elapsed())
+        if again:
+            self.engine.emit(NodeRetrying(node, failure))
+            return
+        seconds = self.engine.elapsed()
+        result = NodeResult(node, failure.outcome, number, source.given, failure=failure, seconds=seconds)
         self.engine.emit(NodeDone(result))
 
     async def _copy(self, node: Node, source: Node) -> dict[str, Any]:
-        return await (self._push(node) if source is ORIGIN else self._pull(node, source))
+        return await (self._push(node) if source is ROOT else self._pull(node, source))
 
     async def _pull(self, node: Node, source: Node) -> dict[str, Any]:
-        serving = self.engine.sessions[source]
+        address = rsync_host(self.engine.sessions[source].address)
         staging = self.engine.prepared[node]["staging"]
-        argv = self._argv(node, f"{_host(serving.address)}:{self.shipment.destination}/", staging + "/")
-        timeout = self.engine.limits.timeout
+        argv = self._argv(node, f"{address}:{self.payload.destination}/", staging + "/")
+        timeout = self.engine.options.timeout
         session = self.engine.sessions[node]
-        moved = await session.ask(
-            "pull", argv=argv, timeout=timeout + ANSWER_WITHIN if timeout else None, seconds=timeout,
+        copied = await session.ask(
+            "pull", argv=argv, timeout=timeout + ANSWER_TIMEOUT if timeout else None, seconds=timeout,
             heard=lambda event: self.engine.emit(NodeProgress(node, event["bytes"])),
         )  # fmt: skip
-        if moved["returncode"] != 0:
-            error = classify_failure(moved["stderr"], moved["returncode"], source.given)
-            if error.code in CLOSED_DOORS:
+        if copied["returncode"] != 0:
+            error = classify_failure(copied["stderr"], copied["returncode"], source.given)
+            if error.code in LOGIN_FAILURES:
                 raise PeerUnreachable(error, node)
             raise type(error)(f"{node.given}, copying from {error.message}", hint=error.hint)
-        return {name: moved[name] for name in STATS}
+        return {name: copied[name] for name in STATS}
 
     async def _push(self, node: Node) -> dict[str, Any]:
-        session = self.engine.sessions[node]
+        address = rsync_host(self.engine.sessions[node].address)
         staging = self.engine.prepared[node]["staging"]
-        argv = self._argv(node, self.shipment.path + "/", f"{_host(session.address)}:{staging}/")
+        argv = self._argv(node, self.payload.path + "/", f"{address}:{staging}/")
         child = await AsyncProcess.start(argv, env=dict(os.environ, LC_ALL="C"))
-        timeout = self.engine.limits.timeout or None
+        timeout = self.engine.options.timeout or None
         try:
-            said = await asyncio.wait_for(self._follow(node, child), timeout)
+            output = await asyncio.wait_for(self._follow(node, child), timeout)
             status = await child.wait()
         except asyncio.TimeoutError:
             raise TimedOut(
-                f"{node.given}: the copy did not end within {timeout:g} s",
+                f"the copy did not end within {timeout:g} s",
                 hint="is the node slow? raise --timeout, or look at the node",
+                node=node.given,
             ) from None
         finally:
             await child.end(0.5)
         if status != 0:
             raise classify_failure(child.err, status, node.given)
-        return {name: int(match.group(1)) if (match := pattern.search(said)) else 0 for name, pattern in STATS.items()}
+        return {
+            name: int(match.group(1)) if (match := pattern.search(output)) else 0 for name, pattern in STATS.items()
+        }
 
     async def _follow(self, node: Node, child: AsyncProcess) -> bytes:
-        """Read what rsync says to its end, tell how far it is, and return the last of it."""
+        """Read the output of rsync to its end, emit the progress, and return the last part of the output."""
         kept = b""
-        told = 0.0
+        reported_at = 0.0
         while data := await child.reader.read(1 << 16):
             kept = (kept + data)[-4096:]
             found = PROGRESS.findall(kept)
-            if found and time.monotonic() - told > 0.25:
-                told = time.monotonic()
+            if found and time.monotonic() - reported_at > REPORT_INTERVAL:
+                reported_at = time.monotonic()
                 self.engine.emit(NodeProgress(node, int(found[-1])))
         return kept
 
     async def _publish(self, node: Node) -> dict[str, Any]:
         return await self.engine.sessions[node].ask(
-            "publish", expected=self.expected, receipt=self.shipment.receipt, executable=self.shipment.executable,
-            trial=self.shipment.trial, timeout=self.engine.limits.timeout or None,
+            "publish", expected=self.expected, receipt=self.payload.receipt, executable=self.payload.executable,
+            trial=self.payload.smoke_test, timeout=self.engine.options.timeout or None,
         )  # fmt: skip
 
     def _argv(self, node: Node, source: str, target: str) -> list[str]:
         argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
-        standing = self.engine.prepared[node].get("receipt") or {}
-        rules = ((name, self.shipment.receipt[name]) for name in ALIKE)
-        if not self.engine.sessions[node].is_agent and all(standing.get(name) == value for name, value in rules):
+        receipt = self.engine.prepared[node].get("receipt") or {}
+        rules = ((name, self.payload.receipt[name]) for name in SAME_RULES)
+        if not self.engine.sessions[node].is_agent and all(receipt.get(name) == value for name, value in rules):
             # there is no manifest; only then do equal size and time mean equal content
-            argv.append(f"--link-dest={self.shipment.destination}")
+            argv.append(f"--link-dest={self.payload.destination}")
         return [*argv, "--", source, target]
 
-    def _elapsed(self) -> float:
-        return self.engine.elapsed()
 
-
-def _host(address: str) -> str:
-    """An address as rsync takes it before a colon."""
+def rsync_host(address: str) -> str:
+    """Return an address as rsync expects it before a colon."""
     return f"[{address}]" if re.fullmatch(r"[0-9a-fA-F]*:[0-9a-fA-F:.]+", address) else address

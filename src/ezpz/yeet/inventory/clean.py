@@ -150,7 +150,7 @@ def _removal(removal: Removal) -> dict[str, Any]:
 
 
 def _failure(failure: Failure | None) -> dict[str, str] | None:
-    return None if failure is None else {"code": failure.code, "message": failure.message, "hint": failure.hint}
+    return None if failure is None else failure.to_dict()
 
 
 def choose(destinations: tuple[Destination, ...], keep: int, *, by_source: bool) -> tuple[CleanSelection, ...]:

@@ -80,9 +80,7 @@ class NodeStatus:
                 {name: each[name] for name in ("path", "run", "files", "bytes", "age", "live")}
                 for each in self.found.get("staging", ())
             ],
-            "failure": None
-            if failure is None
-            else {"code": failure.code, "message": failure.message, "hint": failure.hint},
+            "failure": None if failure is None else failure.to_dict(),
         }
 
 

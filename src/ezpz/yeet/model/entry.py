@@ -1,4 +1,4 @@
-"""Entry: one directory, file or link of a source, as every reader and sink speaks of it."""
+"""One directory, file, or link of a source, as all readers and sinks exchange it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One entry of a tree (a NamedTuple, because a source has millions and they are spooled in batches).
+    """One entry of a tree. A NamedTuple, because a source has millions and they are spooled in batches.
 
-    path: relative to the source's root, bytes as the filesystem has them
-    mode: st_mode, type included
-    mtime_ns: modification time, nanoseconds since the epoch
-    size: bytes of content; 0 for what is not a regular file
-    target: what a symbolic link points at, else b""
-    link: the path of the earlier entry that this one is a hard link to, else b""
-    origin: where it stands when that is not `path` below the root, an absolute path, else b""
-    content: what a regular file holds that stands nowhere yet (b"" for a folder or link that does not), else None
-    identity: of a file or link that was counted, see `counted.identity_of`; 0 for all else
+    Attributes:
+        path: Path relative to the source's root, in the bytes of the filesystem.
+        mode: st_mode, with the type.
+        mtime_ns: Modification time in nanoseconds since the epoch.
+        size: Bytes of content, 0 unless it is a regular file.
+        target: Target of a symbolic link, else b"".
+        link: Path of the earlier entry that this one is a hard link to, else b"".
+        origin: Absolute path of the original if that is not `path` below the root, else b"".
+        content: Content of a regular file that is on no disk yet (b"" for such a directory or link), else None.
+        identity: Identity of a file or link at the time of the scan (see `source.identity`), 0 for other entries.
     """
 
     path: bytes
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it stands elsewhere than below the source's root, or nowhere yet."""
+        """Whether the original is not below the source's root, or on no disk yet."""
         return bool(self.origin) or self.content is not None
 
     @property
@@ -53,10 +54,14 @@ class Entry(NamedTuple):
 
 
 class Provenance(NamedTuple):
-    """How a file of the source became what it is.
+    """How the content of a file in the copy was made from the source.
 
-    size: what it had in the source, in bytes; changed, replaced, case: see `relocate.ledger.Outcome`
-    head: how bytecode begins, in hex, "" for what is none
+    Attributes:
+        size: Bytes in the source.
+        changed: See `relocate.recorder.RewriteResult`.
+        replaced: See there.
+        case: See there.
+        head: The first bytes of bytecode in hex, "" for other files.
     """
 
     size: int

@@ -1,4 +1,4 @@
-"""Events: what an engine or a strategy says while it works; the display turns them into a picture."""
+"""Events that engines and strategies emit while they work; displays and reports are made of them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from ezpz.cluster.allocation import Node
-    from ezpz.yeet.model.results import NodeResult
+    from ezpz.yeet.model.results import Failure, NodeResult
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The nodes are known; nothing has been done yet."""
+    """The nodes are known. No step has been taken yet."""
 
     nodes: int
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase has begun; total is its bytes, 0 for unknown.
+    """A phase has started.
 
-    name: "reach", "check", "compare", then "stream", or "read", "publish" and "send"; "count" and "pack"
+    Attributes:
+        name: A key of `PHASES`.
+        total: Bytes of the phase, 0 if unknown.
     """
 
     name: str
@@ -31,14 +33,14 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """So many more bytes of content are in staging on this host."""
+    """Content was read; `bytes` more of it are in staging on this host."""
 
     bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted:
-    """A copy to a node has begun, from the host named `via`."""
+    """A copy to a node has started, from the host named `via`."""
 
     node: Node
     via: str
@@ -47,7 +49,7 @@ class NodeStarted:
 
 @dataclass(frozen=True, slots=True)
 class NodeProgress:
-    """A node has received so many bytes in this attempt."""
+    """A node has received `bytes` in this attempt."""
 
     node: Node
     bytes: int
@@ -58,20 +60,20 @@ class NodeRetrying:
     """A copy to a node failed and will be tried again."""
 
     node: Node
-    reason: str
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConnected:
     """A node receives the stream from the host named `via`, `depth` hops from this one.
 
-    adopted: somebody else served it before, or was to
+    `reassigned`: another host served it before, or was expected to.
     """
 
     node: Node
     via: str
     depth: int
-    adopted: bool = False
+    reassigned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +85,27 @@ class NodeDeferred:
 
 @dataclass(frozen=True, slots=True)
 class NodeReceived:
-    """A node has received all of it, and what landed is right; it is tried out and published next."""
+    """A node has received and verified everything; the smoke test and publishing follow."""
 
     node: Node
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDone:
-    """A node has it, or never will in this run."""
+    """A node has the copy, or will not get it in this run."""
 
     result: NodeResult
 
 
 @dataclass(frozen=True, slots=True)
 class WarningRaised:
-    """Something the user should know although the run goes on.
+    """A warning: the run continues.
 
-    case: its name in docs/explanation/relocation.md, "" for what is not about the source; count: how many things it is
-    true of; paths: the first few of them
+    Attributes:
+        text: The warning.
+        case: Its name in docs/explanation/relocation.md, "" if it is not about the source.
+        count: Number of paths that it is about.
+        paths: The first few of them.
     """
 
     text: str
@@ -111,7 +116,7 @@ class WarningRaised:
 
 @dataclass(frozen=True, slots=True)
 class DetailLogged:
-    """Something that only who asks for details wants to know."""
+    """A detail, which is printed with -v only."""
 
     text: str
 
@@ -121,7 +126,6 @@ Event: TypeAlias = (
     " | NodeReceived | NodeDone | WarningRaised | DetailLogged"
 )
 Emit: TypeAlias = Callable[[Event], None]
-
 
 PHASES = {
     "reach": "reaching the nodes, counting the source",
@@ -134,3 +138,4 @@ PHASES = {
     "count": "counting the source",
     "pack": "packing",
 }
+"""Phases of a run, each with the text that is printed when it starts."""

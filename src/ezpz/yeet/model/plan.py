@@ -1,4 +1,4 @@
-"""Plan: everything that a yeet will do, decided before anything is done; `--dry-run` prints this very object."""
+"""The plan of a run, decided before anything is done; `--dry-run` prints it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,31 @@ DEFAULT_ENGINE = "stream"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for, exactly; None where they said nothing.
+    """The options of the user, None for those that were not given.
 
-    transport: "auto", or the name of one; encrypt: nothing leaves a host but through ssh
-    base: "auto", "embed" or "keep"; editable: "snapshot", "keep" or "refuse"; compile: "auto" or "never"
-    orig_prefix: where the environment in an archive stood
-    checksum: the source is read again whatever its sizes and times say
-    public: the top of a copy has the permissions of the source's, instead of being closed to others
-    retries: further attempts for a node after the first; timeout: seconds for one copy to one node, 0 for none
+    Attributes:
+        src: Source.
+        dst: Destination.
+        hostfile: File with the names of the nodes.
+        hosts: Names of the nodes.
+        hsn: Names to reach the nodes by: "auto", "off", or the suffix of the high-speed names.
+        strategy: How to read the source.
+        engine: How to reach the nodes.
+        transport: "auto", or the name of a transport.
+        encrypt: Whether everything leaves a host through ssh only.
+        exclude: Patterns of entries to leave out.
+        min_success_nodes: Number of nodes that must have the copy.
+        min_success_fraction: Fraction of nodes that must have the copy.
+        retries: Attempts for a node after the first.
+        timeout: Seconds for one copy to one node, 0 for no limit.
+        replace: Whether to replace a directory that was not created by ezpz.
+        base: "auto", "embed", or "keep".
+        editable: "snapshot", "keep", or "refuse".
+        compile: "auto" or "never".
+        orig_prefix: Path of the environment before it was packed into the archive.
+        skip_unreadable: Whether to leave out what cannot be read.
+        checksum: Whether to read the source again although sizes and times are equal.
+        public: Whether the top of the copy gets the permissions of the source, instead of being closed to others.
     """
 
     src: str | None = None
@@ -57,9 +74,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How much a source holds.
+    """Size of a source.
 
-    files and directories are None for an archive, which is read only once; bytes is then an estimate.
+    Attributes:
+        files: Number of files, None for an archive, which is read only once.
+        directories: Number of directories, None for an archive.
+        bytes: Content, estimated for an archive.
+        allocated: Bytes on disk.
+        left_out: Number of entries that are left out.
     """
 
     files: int | None
@@ -71,7 +93,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A name and the reason why it was chosen."""
+    """A name, and the reason for choosing it."""
 
     name: str
     reason: str
@@ -79,10 +101,20 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decided yeet.
+    """The decisions about one run.
 
-    id: names the run and its staging directories; in_place: the source already stands at the destination of this host
-    threshold: how many nodes must have it, None for all of them
+    Attributes:
+        id: Identifier of the run and part of the names of its staging directories.
+        request: Options of the user.
+        source: What is copied.
+        totals: Size of the source.
+        destination: Path on every node.
+        allocation: Nodes of the job.
+        strategy: How the source is read.
+        engine: How the copy reaches the nodes.
+        transport: How agents are started.
+        relocation: Description of the relocation.
+        threshold: Number of nodes that must have the copy, None for all.
     """
 
     id: str
@@ -99,6 +131,7 @@ class Plan:
 
     @property
     def in_place(self) -> bool:
+        """Whether the source is at the destination of this host already."""
         return self.source.node_local and self.source.real == self.destination
 
     @property
@@ -106,7 +139,7 @@ class Plan:
         return tuple(node for node in self.allocation.nodes if not node.is_local)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON can hold it; see docs/reference/json.md."""
+        """Return the plan as it is in JSON; docs/reference/json.md has its schema."""
         nodes = self.allocation.nodes
         return {
             "id": self.id,
@@ -160,9 +193,20 @@ def make_plan(
     relocation: str = "",
     transport: Choice | None = None,
 ) -> Plan:
-    """Decide. Pure: `run` is the run's id, everything else has been looked at already. Raises UsageError.
+    """Return the plan. Pure: all arguments have been read from the disk and the environment before.
 
-    relocation: what it will do, in words
+    Args:
+        run: Identifier of the run.
+        request: Options of the user.
+        source: What is copied.
+        totals: Size of the source.
+        allocation: Nodes of the job.
+        strategy: How the source is read.
+        relocation: Description of the relocation.
+        transport: How agents are started; ssh by default.
+
+    Raises:
+        UsageError: The options contradict each other or the allocation.
     """
     destination = destination_of(request, source)
     return Plan(
@@ -172,7 +216,7 @@ def make_plan(
 
 
 def destination_of(request: Request, source: Source) -> str:
-    """Where it goes on every node. Raises UsageError for what is not an absolute path."""
+    """Return the destination. Raises UsageError if it is not absolute, or not usable for an environment."""
     wanted = default_destination(source) if request.dst is None else request.dst
     destination = wanted.rstrip("/") or ("/" if wanted else "")
     if not destination.startswith("/"):
@@ -190,29 +234,36 @@ def destination_of(request: Request, source: Source) -> str:
 
 
 def transport_choice(
-    request: Request, allocation: Allocation, able: tuple[str, ...], usable: tuple[str, ...]
+    request: Request, allocation: Allocation, supported: tuple[str, ...], usable: tuple[str, ...]
 ) -> Choice:
-    """How agents are started, and the reason. Raises UsageError.
+    """Return how agents are started, and the reason.
 
-    able: the transports that the engine can do with; usable: those that can be used from here
+    Args:
+        request: Options of the user.
+        allocation: Nodes of the job.
+        supported: Transports that the engine supports.
+        usable: Transports that are usable from this host.
+
+    Raises:
+        UsageError: The requested transport cannot be used.
     """
     if request.transport != AUTO:
-        return _asked_for(TRANSPORTS[request.transport], request, able, usable)
+        return _requested(TRANSPORTS[request.transport], request, supported, usable)
     for name, each in TRANSPORTS.items():
-        fits = name in able and name in usable and (each.is_private or not request.encrypt)
+        fits = name in supported and name in usable and (each.is_private or not request.encrypt)
         if fits and each.reason(allocation):
             return Choice(name, each.reason(allocation))
     return SSH
 
 
-def _asked_for(wanted: Transport, request: Request, able: tuple[str, ...], usable: tuple[str, ...]) -> Choice:
-    """The transport that the user wants. Raises UsageError if something else excludes it, or it cannot work here."""
+def _requested(wanted: Transport, request: Request, supported: tuple[str, ...], usable: tuple[str, ...]) -> Choice:
+    """Return the transport that the user requests. Raises UsageError if it is not usable."""
     name = wanted.name
     if request.encrypt and not wanted.is_private:
         private = " or ".join(each.name for each in TRANSPORTS.values() if each.is_private)
         raise UsageError(f"--transport {name} excludes --encrypt, which needs {private}", hint="leave one of them out")
-    if name not in able:
-        other = f"--engine {request.engine}, which needs {' or '.join(able)}"
+    if name not in supported:
+        other = f"--engine {request.engine}, which needs {' or '.join(supported)}"
         raise UsageError(f"--transport {name} excludes {other}", hint="leave one of them out")
     if name not in usable:
         hint = f"run it in the job script, or with --transport {SSH.name}"
@@ -221,14 +272,15 @@ def _asked_for(wanted: Transport, request: Request, able: tuple[str, ...], usabl
 
 
 def engine_choice(request: Request) -> Choice:
-    """The engine, and the reason."""
+    """Return the engine, and the reason."""
     return Choice(request.engine, "asked for") if request.engine else Choice(DEFAULT_ENGINE, "default")
 
 
 def threshold(request: Request, nodes: int) -> int | None:
-    """How many of `nodes` must have it: N, ceil(F * nodes), or None for all.
+    """Return how many of `nodes` must have the copy: N, ceil(F * nodes), or None for all.
 
-    Raises UsageError when that is more than there are.
+    Raises:
+        UsageError: That is more than there are.
     """
     if request.min_success_nodes is not None:
         if request.min_success_nodes > nodes:
@@ -242,7 +294,7 @@ def threshold(request: Request, nodes: int) -> int | None:
 
 
 def new_run_id() -> str:
-    """An id for a run: when, and something nobody else has."""
+    """Return an identifier for a run: the time, and random digits."""
     import secrets
     import time
 

@@ -1,4 +1,4 @@
-"""Report: what happened on every node, and the verdict that decides the exit code."""
+"""The report of a run: results of all nodes, and the status that decides the exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = "ezpz/yeet-report/1"
 
 
 class RunStatus(Enum):
-    """How it ended for the run."""
+    """Status of a run."""
 
     SUCCESS = "success"
     PARTIAL = "partial"
@@ -28,13 +28,24 @@ class RunStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RelocationSummary:
-    """What relocation did, and what came along besides the source's own entries.
+    """What relocation changed, and what it added to the source's own entries.
 
-    files_patched: files whose content changed; paths_replaced: in them; links_rewritten: their targets changed
-    links_followed, followed_bytes: files that were put in place of links that lead out, and their content
-    base: "embedded", "kept" or "none"; base_bytes: what it added, base_site_packages: of it its own packages
-    editables: paths whose code came along
-    bytecode_compiled, bytecode_failed: files; warnings: by case
+    Attributes:
+        files_patched: Files whose content changed.
+        paths_replaced: Paths that were replaced in them.
+        links_rewritten: Links whose target changed.
+        links_followed: Links out of the source that were replaced by files.
+        followed_bytes: Content of these files.
+        base: "embedded", "kept", or "none".
+        base_reason: Why the base Python was not embedded.
+        base_path: Path of the base Python.
+        base_bytes: Bytes that the base Python added.
+        base_site_packages: Bytes of its own packages among them.
+        python: Version of the interpreter, as it prints it.
+        editables: Paths of editable installs whose code was added.
+        bytecode_compiled: Files that were compiled.
+        bytecode_failed: Files that could not be compiled.
+        warnings: Warnings by case.
     """
 
     files_patched: int = 0
@@ -79,11 +90,21 @@ class RelocationSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A finished yeet.
+    """A finished run.
 
-    version: the digest of what was sent; files, bytes: what it holds; phases: seconds by name; failed_list: where the
-    failed nodes were written, "" for nowhere; interrupted: the signal that ended the run, or 0
-    leaks: how much of the environment still leads to a shared filesystem, None when that was not asked
+    Attributes:
+        plan: Plan of the run.
+        results: Results by node.
+        version: Version of the copy, "" if nothing was sent.
+        files: Number of its files.
+        bytes: Its content.
+        kind: Its kind.
+        phases: Seconds by name of the phase.
+        seconds: Duration of the run.
+        failed_list: Path of the list of failed nodes, "" for none.
+        interrupted: Signal that ended the run, or 0.
+        relocation: What relocation did.
+        leaks: Number of paths of the copy that still read a shared filesystem, None if they were not counted.
     """
 
     plan: Plan
@@ -96,7 +117,7 @@ class RunReport:
     seconds: float = 0.0
     failed_list: str = ""
     interrupted: int = 0
-    carried: RelocationSummary = field(default_factory=RelocationSummary)
+    relocation: RelocationSummary = field(default_factory=RelocationSummary)
     leaks: int | None = None
 
     @property
@@ -109,19 +130,19 @@ class RunReport:
 
     @property
     def failed_with_cause(self) -> tuple[NodeResult, ...]:
-        """The nodes that failed themselves, without those that were never tried."""
+        """The nodes that failed, without those that were not tried."""
         return tuple(result for result in self.failed if result.failure is not None)
 
     @property
     def status(self) -> RunStatus:
-        """success: every node has it; partial: the threshold is met all the same; failure: neither, or interrupted."""
+        """Success if all nodes have the copy, partial if enough have it, failure otherwise and if interrupted."""
         if self.interrupted:
             return RunStatus.FAILURE
         return run_status(len(self.succeeded), len(self.results), self.plan.threshold)
 
     @property
     def exit_code(self) -> int:
-        """0 for success and partial; without a threshold the code of the one cause of all failures; else 1."""
+        """0 for success and partial; without a threshold, the code of the only cause of all failures; else 1."""
         if self.interrupted:
             return 128 + self.interrupted
         if self.status is not RunStatus.FAILURE:
@@ -132,7 +153,7 @@ class RunReport:
         return NodesFailed.exit_code
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as the one JSON document of a run; schema in docs/reference/json.md."""
+        """Return the JSON document of the run; docs/reference/json.md has its schema."""
         return {
             "schema": SCHEMA,
             "ezpz": __version__,
@@ -150,13 +171,13 @@ class RunReport:
             "failed": len(self.failed),
             "failed_list": self.failed_list,
             "interrupted": self.interrupted,
-            "relocation": self.carried.to_dict(),
+            "relocation": self.relocation.to_dict(),
             "leaks": self.leaks,
         }
 
 
 def run_status(succeeded: int, nodes: int, threshold: int | None) -> RunStatus:
-    """The verdict. Without a threshold all must have it; with one, at least that many, even when none failed."""
+    """Return the status. All nodes must have the copy, or with a threshold at least so many."""
     needed = nodes if threshold is None else threshold
     if succeeded < needed or succeeded == 0:
         return RunStatus.FAILURE

@@ -1,4 +1,4 @@
-"""Source: what is copied, and what kind of tree it is."""
+"""What is copied, and what kind of tree it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What a tree is for; decides relocation, the noexec check, and how it is used afterwards."""
+    """Kind of a tree. It decides about relocation, the noexec check, and the advice after a run."""
 
     VENV = "venv"
     CONDA = "conda"
@@ -21,11 +21,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is to be put on the nodes.
+    """What is copied to the nodes.
 
-    path: absolute, as the user gave it; real: with every link resolved; name: what the default destination is called
-    kind: None for an archive until it has been unpacked; node_local: on a disk that only this host has, as far as its
-    filesystem's type tells
+    Attributes:
+        path: Absolute path as the user gave it.
+        real: The path with every link resolved.
+        name: Name of the default destination.
+        kind: Kind of the tree, None for an archive before it is unpacked.
+        node_local: Whether it is on a disk of this host only, according to the type of its filesystem.
     """
 
     path: str
@@ -40,5 +43,5 @@ class Source:
 
 
 def default_destination(source: Source) -> str:
-    """`/tmp/NAME`, by the name that was given and not a link's target."""
+    """Return `/tmp/NAME`, by the name that the user gave and not by that of a link's target."""
     return f"/tmp/{source.name}"  # noqa: S108 - the node-local disk that every site has

@@ -1,4 +1,4 @@
-"""Notices: what a source holds that the user should know about although the run goes on, counted by case."""
+"""Warnings about the contents of a source, counted by case."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from ezpz.agent.common.text import printable_path
 from ezpz.yeet.model.events import WarningRaised
 
-SHOWN = 3  # names in a line; the count says how many more there are
-KEPT = 10  # names for --json
+MAX_SHOWN = 3  # paths in a line; a count follows
+MAX_KEPT = 10  # paths for --json
 
 MESSAGES = {
     "special-file": "not carried: {}, since only files, directories and links are",
@@ -31,33 +31,33 @@ MESSAGES = {
     "exposed": "{}: fewer may read this where it is than may read the copies (--public)",
     "env-script-taken": "the source has its own {}, so none was made",
 }
-"""What is said of the paths of each case; docs/explanation/relocation.md tells what each means and what to do."""
+"""Texts by case; docs/explanation/relocation.md explains each and what to do."""
 
 
 @dataclass(slots=True)
 class SourceWarnings:
-    """Cases and the first few paths of each; safe from any thread."""
+    """Cases, each with its number of paths and the first few of them; safe from any thread."""
 
     counts: dict[str, int] = field(default_factory=dict)
     paths: dict[str, list[bytes]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def note(self, case: str, path: bytes) -> None:
-        """One more path of a case, which is one of WORDS."""
+        """Add a path to a case, which is a key of `MESSAGES`."""
         with self._lock:
             self.counts[case] = self.counts.get(case, 0) + 1
             kept = self.paths.setdefault(case, [])
-            if len(kept) < KEPT:
+            if len(kept) < MAX_KEPT:
                 kept.append(path)
 
     def warnings(self) -> tuple[WarningRaised, ...]:
-        """One line a case, in the order of WORDS."""
+        """Return one warning per case, in the order of `MESSAGES`."""
         return tuple(self._warning(case) for case in MESSAGES if case in self.counts)
 
     def _warning(self, case: str) -> WarningRaised:
         count, paths = self.counts[case], self.paths[case]
-        names = ", ".join(f"'{printable_path(path)}'" for path in paths[:SHOWN])
-        more = f" and {count - SHOWN:,} more" if count > SHOWN else ""
+        names = ", ".join(f"'{printable_path(path)}'" for path in paths[:MAX_SHOWN])
+        more = f" and {count - MAX_SHOWN:,} more" if count > MAX_SHOWN else ""
         return WarningRaised(
             MESSAGES[case].format(names + more), case, count, tuple(printable_path(path) for path in paths)
         )

@@ -1,4 +1,4 @@
-"""Tally: what a run's events add up to, for whoever shows its progress. Pure: the time is an argument."""
+"""The progress of a run, computed from its events. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from ezpz.yeet.model.results import Outcome
 if TYPE_CHECKING:
     from ezpz.cluster.allocation import Node
 
-WINDOW = 5.0  # seconds over which the rate is taken
-SPACING = 0.1  # seconds between the samples it is taken from; thousands of nodes report four times a second each
-MEANINGFUL = 0.02  # of a phase must be done before it tells how long the rest takes
+WINDOW = 5.0  # seconds over which the rate is measured
+SPACING = 0.1  # seconds between the samples of the rate; thousands of nodes report four times per second each
+MIN_FRACTION = 0.02  # of a phase must be done before the rest can be estimated
 TO_NODES = ("send", "stream")
-"""The phases in which what counts is what the nodes receive."""
+"""The phases whose progress is what the nodes receive."""
 
 
 class DisplayState(Enum):
-    """What a node is doing. CHECKING: it has received all, and is tried out and published."""
+    """State of a node. CHECKING: it has received everything; the smoke test and publishing follow."""
 
     WAITING = "waiting"
     RECEIVING = "receiving"
-    PARKED = "parked"
+    DEFERRED = "parked"
     CHECKING = "checking"
     DONE = "done"
     FAILED = "failed"
 
 
-ENDED = (DisplayState.DONE, DisplayState.FAILED)
+FINAL_STATES = (DisplayState.DONE, DisplayState.FAILED)
 
 
 def node_of(event: Event) -> Node | None:
-    """The node that an event is about."""
+    """Return the node that an event is about, None if it is about no single one."""
     return event.result.node if isinstance(event, NodeDone) else getattr(event, "node", None)
 
 
 def state_after(event: Event) -> DisplayState | None:
-    """The state that an event puts its node into, None for an event that leaves it as it is."""
+    """Return the state that an event puts its node into, None if it does not change it."""
     if isinstance(event, (NodeStarted, NodeConnected)):
         return DisplayState.RECEIVING
     if isinstance(event, NodeRetrying):
         return DisplayState.WAITING
     if isinstance(event, NodeDeferred):
-        return DisplayState.PARKED
+        return DisplayState.DEFERRED
     if isinstance(event, NodeReceived):
         return DisplayState.CHECKING
     if isinstance(event, NodeDone):
@@ -67,8 +67,8 @@ def state_after(event: Event) -> DisplayState | None:
 
 
 @dataclass(slots=True)
-class _Share:
-    """One node's part: its state, the bytes it has received, and how many hops it was from this host when served."""
+class _NodeProgress:
+    """Progress of one node: its state, bytes received, and hops between this host and it when it was connected."""
 
     node: Node
     state: DisplayState = DisplayState.WAITING
@@ -78,41 +78,45 @@ class _Share:
 
 @dataclass(slots=True)
 class ProgressState:
-    """Counts of the phase that is under way.
+    """Counts of the current phase.
 
-    nodes: how many the run has; size: bytes of the phase (of one copy while sending); read: bytes read on this host
-    adopted: how often a node was given another source in the stream
+    Attributes:
+        nodes: Nodes of the run.
+        phase: Name of the phase.
+        size: Bytes of the phase; of one copy while sending.
+        read: Bytes read on this host.
+        reassigned: How often a node got another source in the stream.
     """
 
     nodes: int = 0
     phase: str = ""
     size: int = 0
     read: int = 0
-    adopted: int = 0
-    _shares: dict[str, _Share] = field(default_factory=dict)
-    _in: Counter[DisplayState] = field(default_factory=Counter)
-    _began: float = 0.0
+    reassigned: int = 0
+    _nodes: dict[str, _NodeProgress] = field(default_factory=dict)
+    _counts: Counter[DisplayState] = field(default_factory=Counter)
+    _phase_start: float = 0.0
     _read_before: int = 0
     _moved: int = 0
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
-    def hear(self, event: Event, now: float) -> None:
-        """Take an event that happened at `now`, in seconds."""
+    def add_event(self, event: Event, now: float) -> None:
+        """Update the counts by an event that happened at `now`, in seconds."""
         if isinstance(event, RunStarted):
             self.nodes = event.nodes
         elif isinstance(event, PhaseStarted):
             self.phase, self.size = event.name, event.total
             self._samples = deque([(now, 0)])
-            self._began, self._moved, self._read_before = now, 0, self.read
+            self._phase_start, self._moved, self._read_before = now, 0, self.read
         elif isinstance(event, Read):
             self.read += event.bytes
             if self.phase not in TO_NODES:
-                self._move(event.bytes, now)
+                self._add_bytes(event.bytes, now)
         elif isinstance(event, NodeProgress):
-            share = self._share(event.node, DisplayState.RECEIVING)
-            anew = event.bytes < share.bytes  # the node, or its agent, has begun again
-            self._move(event.bytes - (0 if anew else share.bytes), now)
-            share.bytes = event.bytes
+            found = self._progress_of(event.node, DisplayState.RECEIVING)
+            is_restarted = event.bytes < found.bytes  # the node, or its agent
+            self._add_bytes(event.bytes - (0 if is_restarted else found.bytes), now)
+            found.bytes = event.bytes
         else:
             self._change(event)
 
@@ -120,25 +124,25 @@ class ProgressState:
         node, state = node_of(event), state_after(event)
         if node is None or state is None:
             return
-        share = self._share(node)
-        self._in[share.state] -= 1
-        self._in[state] += 1
-        share.state = state
+        found = self._progress_of(node)
+        self._counts[found.state] -= 1
+        self._counts[state] += 1
+        found.state = state
         if isinstance(event, NodeStarted):
-            share.bytes = 0
+            found.bytes = 0
         elif isinstance(event, NodeConnected):
-            share.depth = event.depth
-            self.adopted += event.adopted
+            found.depth = event.depth
+            self.reassigned += event.reassigned
 
-    def _share(self, node: Node, state: DisplayState = DisplayState.WAITING) -> _Share:
-        """What is known of a node; one that was never heard of is in `state`."""
-        share = self._shares.get(node.name)
-        if share is None:
-            share = self._shares[node.name] = _Share(node, state)
-            self._in[state] += 1
-        return share
+    def _progress_of(self, node: Node, state: DisplayState = DisplayState.WAITING) -> _NodeProgress:
+        """Return the progress of a node; a node without an event so far is in `state`."""
+        found = self._nodes.get(node.name)
+        if found is None:
+            found = self._nodes[node.name] = _NodeProgress(node, state)
+            self._counts[state] += 1
+        return found
 
-    def _move(self, size: int, now: float) -> None:
+    def _add_bytes(self, size: int, now: float) -> None:
         self._moved += size
         samples = self._samples
         if len(samples) > 1 and now - samples[-2][0] < SPACING:
@@ -147,91 +151,91 @@ class ProgressState:
         while len(samples) > 2 and samples[1][0] < now - WINDOW:
             samples.popleft()
 
-    def _all(self) -> list[_Share]:
-        """The nodes that were heard of, in a list of its own: another thread draws what this one counts."""
-        return list(self._shares.values())
+    def _all(self) -> list[_NodeProgress]:
+        """Return the nodes that had an event, as a copy: another thread reads them."""
+        return list(self._nodes.values())
 
     @property
     def states(self) -> Counter[DisplayState]:
-        """How many nodes are in each state. This host, of which nothing is heard until it has it, reads meanwhile."""
+        """How many nodes are in each state. This host has no event while it reads, and counts as receiving."""
         reading = self._reading
-        unheard = max(0, self.nodes - len(self._shares) - reading)
-        return self._in + Counter({DisplayState.WAITING: unheard, DisplayState.RECEIVING: reading})
+        unknown = max(0, self.nodes - len(self._nodes) - reading)
+        return self._counts + Counter({DisplayState.WAITING: unknown, DisplayState.RECEIVING: reading})
 
     @property
     def _reading(self) -> bool:
-        """Whether the one node that was not heard of is this host, which reads what it sends."""
-        return self.phase == "stream" and self.nodes - len(self._shares) == 1 and self.read > self._read_before
+        """Whether the only node without an event is this host, which reads what it sends."""
+        return self.phase == "stream" and self.nodes - len(self._nodes) == 1 and self.read > self._read_before
 
     @property
     def done(self) -> int:
-        """Nodes that have it."""
-        return self._in[DisplayState.DONE]
+        """Nodes that have the copy."""
+        return self._counts[DisplayState.DONE]
 
     @property
     def failed(self) -> int:
-        """Nodes that never will in this run."""
-        return self._in[DisplayState.FAILED]
+        """Nodes that will not get it in this run."""
+        return self._counts[DisplayState.FAILED]
 
     @property
     def moving(self) -> dict[Node, int]:
-        """The nodes that are receiving, and how much each has."""
-        return {share.node: share.bytes for share in self._all() if share.state is DisplayState.RECEIVING}
+        """The nodes that are receiving, and the bytes that each has."""
+        return {each.node: each.bytes for each in self._all() if each.state is DisplayState.RECEIVING}
 
     @property
     def depth(self) -> int:
-        """The most hops between this host and a node that is receiving; 0 when none is served from a tree."""
-        return max((share.depth for share in self._all() if share.state is DisplayState.RECEIVING), default=0)
+        """The most hops between this host and a node that is receiving; 0 without a tree."""
+        return max((each.depth for each in self._all() if each.state is DisplayState.RECEIVING), default=0)
 
     @property
     def moved(self) -> int:
-        """Bytes that moved in this phase, over all nodes together."""
+        """Bytes that were copied in this phase, over all nodes."""
         return self._moved
 
     def rate(self, now: float) -> float:
-        """Bytes a second that moved lately, over all nodes together."""
-        began, before = self._samples[0] if self._samples else (now, 0)
-        return (self._moved - before) / max(now - began, 1e-3)
+        """Return the recent bytes per second, over all nodes."""
+        since, before = self._samples[0] if self._samples else (now, 0)
+        return (self._moved - before) / max(now - since, 1e-3)
 
     @property
     def fraction(self) -> float:
-        """How much of the phase is done, 0 to 1: by bytes while reading, by bytes on all nodes while sending."""
+        """The fraction of the phase that is done: of the bytes read, or of the bytes on all nodes while sending."""
         if self.phase not in TO_NODES:
             return min(1.0, self._moved / self.size) if self.size else 0.0
-        shares = self._all()
-        parts = sum(self._part(share) for share in shares)
+        parts = sum(map(self._part, self._all()))
         if self._reading and self.size:
             parts += min(1.0, (self.read - self._read_before) / self.size)
         return min(1.0, parts / max(1, self.nodes - self.failed))
 
-    def _part(self, share: _Share) -> float:
-        """How much of a copy a node has, 0 to 1."""
-        if share.state in (DisplayState.DONE, DisplayState.CHECKING):
+    def _part(self, progress: _NodeProgress) -> float:
+        """Return the fraction of a copy that a node has."""
+        if progress.state in (DisplayState.DONE, DisplayState.CHECKING):
             return 1.0
-        if share.state in (DisplayState.RECEIVING, DisplayState.PARKED) and self.size:
-            return min(1.0, share.bytes / self.size)
+        if progress.state in (DisplayState.RECEIVING, DisplayState.DEFERRED) and self.size:
+            return min(1.0, progress.bytes / self.size)
         return 0.0
 
-    def left(self, now: float) -> float | None:
-        """Seconds to the end of the phase, or None when there is no telling.
+    def seconds_left(self, now: float) -> float | None:
+        """Return the seconds to the end of the phase, None if unknown.
 
-        At the pace so far while reading. While sending at the rate of late: few slow nodes may be all that is left.
+        The estimate uses the average rate while reading. While sending it uses the recent rate, since only a few slow
+        nodes may be left.
         """
         fraction = self.fraction
-        if fraction < MEANINGFUL:
+        if fraction < MIN_FRACTION:
             return None
         if self.phase in TO_NODES and self._moved:
             rate = self.rate(now)
             return self._missing() / rate if rate else None
-        return (now - self._began) * (1 - fraction) / fraction
+        return (now - self._phase_start) * (1 - fraction) / fraction
 
     def _missing(self) -> float:
-        """Bytes that the nodes have yet to receive."""
-        shares = self._all()
-        copies = sum(1 - self._part(share) for share in shares if share.state is not DisplayState.FAILED)
-        return self.size * (copies + max(0, self.nodes - len(shares) - self._reading))
+        """Return the bytes that the nodes have yet to receive."""
+        nodes = self._all()
+        copies = sum(1 - self._part(each) for each in nodes if each.state is not DisplayState.FAILED)
+        return self.size * (copies + max(0, self.nodes - len(nodes) - self._reading))
 
     @property
     def slowest(self) -> tuple[Node, int] | None:
-        """Of the nodes that are receiving the one that has received least, and its bytes."""
+        """The receiving node that has received least, and its bytes."""
         return min(self.moving.items(), key=lambda item: item[1], default=None)

@@ -1,4 +1,4 @@
-"""Words: what a report's numbers are called, in a line."""
+"""Descriptions of plans and reports, in lines of text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def relocated(report: RunReport) -> Iterator[str]:
-    """What relocation did and what came along; nothing for what is no environment."""
-    done = report.carried
+    """Yield a line about what relocation changed and added; nothing if the source is no environment."""
+    done = report.relocation
     parts = []
     if done.base == "embedded":
         own = f", {format_bytes(done.base_site_packages)} of it its own packages" if done.base_site_packages else ""
@@ -40,17 +40,17 @@ def relocated(report: RunReport) -> Iterator[str]:
     if parts:
         yield "; ".join(parts)
     if report.leaks:
-        yield leaks_in_words(report.plan.destination, report.leaks)
+        yield describe_leaks(report.plan.destination, report.leaks)
 
 
-def leaks_in_words(destination: str, leaks: int) -> str:
-    """How many there are and how to see them, in a line."""
+def describe_leaks(destination: str, leaks: int) -> str:
+    """Return how many leaks there are, and the command that lists them."""
     status = f"ezpz yeet status --leaks {shlex.quote(destination)}"
     return f"it still uses {pluralize(leaks, 'place')} on a shared filesystem: `{status}` lists them"
 
 
 def plan_facts(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """What a plan comes to, as names and values."""
+    """Return the facts of a plan as names and values."""
     totals, nodes = plan.totals, plan.allocation.nodes
     local = plan.allocation.local
     size = (
@@ -75,7 +75,7 @@ def plan_facts(plan: Plan) -> tuple[tuple[str, str], ...]:
 
 
 def verdict(report: RunReport) -> str:
-    """Who has it now, in a line."""
+    """Return a line about which nodes have the copy now."""
     nodes, have, place = len(report.results), len(report.succeeded), report.plan.destination
     if not report.version:
         reason = (
@@ -92,17 +92,19 @@ def verdict(report: RunReport) -> str:
 
 
 def causes(report: RunReport) -> dict[Failure, list[str]]:
-    """The nodes that failed, by the cause without their name in it."""
+    """Return the names of the failed nodes, grouped by the cause without the name of the node."""
     found: dict[Failure, list[str]] = {}
-    for result in report.failed_with_cause:
-        assert result.failure is not None
-        text = result.failure.message.removeprefix(f"{result.node.given}: ")
-        found.setdefault(replace(result.failure, message=text), []).append(result.node.given)
+    for result in report.failed:
+        if result.failure is None:
+            continue
+        name = result.node.given
+        cause = replace(result.failure, node="") if result.failure.node == name else result.failure
+        found.setdefault(cause, []).append(name)
     return found
 
 
 def next_steps(report: RunReport) -> tuple[str, ...]:
-    """How to use what stands on the nodes now."""
+    """Return how to use the copies on the nodes."""
     place = shlex.quote(report.plan.destination)
     kind = Kind(report.kind)
     local = "It is on each node's own disk: what is written there stays there, and goes when the job ends."

@@ -1,4 +1,4 @@
-"""Timeline: what happened on every node and when, for the page of a report. Pure: the time is an argument."""
+"""What happened on every node and when, for the page of a report. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from ezpz.yeet.reporting.progress_state import DisplayState, node_of, state_afte
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SAMPLES = 60  # of the bytes that a node has received; so 4,096 nodes take a few megabytes
-SPACING = 0.05  # seconds between a node's samples at first; doubled whenever there are too many
-MOMENTS = 48  # of one node; of one that is served again and again, the first and the latest are kept
-BINS = 240  # of a flow
-BIN = 0.05  # seconds in a bin of a flow at first; doubled whenever the run outgrows them
-SPREAD = 1.0  # seconds; over no more than that lies what a node says it has received since it last said so
+MAX_SAMPLES = 60  # of the bytes that a node has received; 4,096 nodes take a few megabytes
+SPACING = 0.05  # seconds between a node's samples at first; doubled when there are too many
+MAX_MOMENTS = 48  # of one node; if there are more, the first one and the latest ones are kept
+MAX_BINS = 240  # of a flow
+BIN_WIDTH = 0.05  # seconds in a bin of a flow at first; doubled when there are too many bins
+MAX_SPREAD = 1.0  # seconds over which bytes are distributed that a node reports since its last report
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """At `at`, in seconds since the run began, a node came into a state.
+    """A node entered a state.
 
-    via: who serves it from then on; depth: hops from this host, 0 for unknown; adopted: it was given another source
-    why: what went wrong, for one that is tried again
+    Attributes:
+        at: Seconds since the start of the run.
+        state: The new state.
+        via: Name of the host that serves it from then on.
+        depth: Hops between this host and the node, 0 if unknown.
+        reassigned: Whether it got another source.
+        why: What failed, for a node that is tried again; without the name of the node.
     """
 
     at: float
     state: DisplayState
     via: str = ""
     depth: int = 0
-    adopted: bool = False
+    reassigned: bool = False
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A phase of the run began; total is its bytes, 0 for unknown."""
+    """A phase of the run started `at` seconds after the run; `total` is its bytes, 0 if unknown."""
 
     at: float
     name: str
@@ -46,7 +51,7 @@ class Phase:
 
 
 class Track:
-    """What happened to one node: its moments, and samples of the bytes that it had received."""
+    """Moments of one node, and samples of the bytes that it had received."""
 
     def __init__(self) -> None:
         self.moments: list[Moment] = []
@@ -55,17 +60,17 @@ class Track:
         self._spacing = SPACING
 
     def add(self, moment: Moment) -> None:
-        if len(self.moments) == MOMENTS:
+        if len(self.moments) == MAX_MOMENTS:
             del self.moments[1]
         self.moments.append(moment)
 
     def sample(self, at: float, received: int) -> None:
-        """Note what has been received by now. The first and the latest sample are always kept."""
+        """Record the bytes received by now. The first and the latest sample are always kept."""
         times, amounts = self._times, self._bytes
         if len(times) > 1 and at - times[-2] < self._spacing:
             times[-1], amounts[-1] = at, received
             return
-        if len(times) == SAMPLES:
+        if len(times) == MAX_SAMPLES:
             del times[1:-1:2], amounts[1:-1:2]
             self._spacing *= 2
         times.append(at)
@@ -73,23 +78,23 @@ class Track:
 
     @property
     def samples(self) -> tuple[tuple[float, int], ...]:
-        """Pairs of a time, in seconds since the run began, and bytes; at most SAMPLES of them."""
+        """Pairs of a time, in seconds since the start of the run, and bytes; at most `MAX_SAMPLES`."""
         return tuple(zip(self._times, self._bytes, strict=True))
 
 
 @dataclass(slots=True)
 class Flow:
-    """How many bytes moved in each of equal parts of the run, `width` seconds each."""
+    """Bytes that were copied in consecutive intervals of `width` seconds."""
 
-    width: float = BIN
+    width: float = BIN_WIDTH
     bins: list[int] = field(default_factory=list)
 
     def add(self, since: float, at: float, size: int) -> None:
-        """Note bytes that moved evenly between two times, of which the later one is when it was told."""
-        while at >= self.width * BINS:
+        """Distribute bytes evenly between two times; the later one is the time of the report."""
+        while at >= self.width * MAX_BINS:
             self.bins = [sum(self.bins[i : i + 2]) for i in range(0, len(self.bins), 2)]
             self.width *= 2
-        since = max(since, at - SPREAD)
+        since = max(since, at - MAX_SPREAD)
         last, put = int(at / self.width), 0
         self.bins += [0] * (last + 1 - len(self.bins))
         for index in range(int(since / self.width), last):
@@ -99,14 +104,18 @@ class Flow:
         self.bins[last] += size - put
 
     def rates(self) -> Iterator[tuple[float, float]]:
-        """When each part began, and its bytes a second."""
+        """Return the start of each interval, and its bytes per second."""
         return ((index * self.width, size / self.width) for index, size in enumerate(self.bins))
 
 
 class Timeline:
-    """Records a run as it hears it. A node that it never heard of has no track.
+    """Record of a run, made of its events. A node without an event has no track.
 
-    tracks: by the canonical names of the nodes; received: what all nodes received; read: what was read on this host
+    Attributes:
+        tracks: By the canonical names of the nodes.
+        phases: Phases in their order.
+        received: Bytes that all nodes received.
+        read: Bytes that were read on this host.
     """
 
     def __init__(self) -> None:
@@ -114,15 +123,15 @@ class Timeline:
         self.phases: list[Phase] = []
         self.received = Flow()
         self.read = Flow()
-        self._began: float | None = None
+        self._start: float | None = None
         self._latest: dict[str, tuple[float, int]] = {}
         self._latest_read = 0.0
 
-    def hear(self, event: Event, now: float) -> None:
-        """Take an event that happened at `now`, in seconds; the first one begins the run."""
-        if self._began is None:
-            self._began = now
-        at = max(0.0, now - self._began)
+    def add_event(self, event: Event, now: float) -> None:
+        """Record an event that happened at `now`, in seconds; the first one starts the run."""
+        if self._start is None:
+            self._start = now
+        at = max(0.0, now - self._start)
         if isinstance(event, PhaseStarted):
             self.phases.append(Phase(at, event.name, event.total))
         elif isinstance(event, Read):
@@ -144,16 +153,16 @@ class Timeline:
         node, state = node_of(event), state_after(event)
         if node is None or state is None:
             return
-        via, depth, adopted, why = "", 0, False, ""
+        via, depth, reassigned, why = "", 0, False, ""
         if isinstance(event, NodeStarted):
             self._latest[node.name] = at, 0
-            via, adopted = event.via, event.attempt > 1
+            via, reassigned = event.via, event.attempt > 1
         elif isinstance(event, NodeConnected):
             self._latest[node.name] = at, self._latest.get(node.name, (at, 0))[1]
-            via, depth, adopted = event.via, event.depth, event.adopted
+            via, depth, reassigned = event.via, event.depth, event.reassigned
         elif isinstance(event, NodeRetrying):
-            why = event.reason
-        self._track(node.name).add(Moment(at, state, via, depth, adopted, why))
+            why = event.failure.text_next_to(node.given)
+        self._track(node.name).add(Moment(at, state, via, depth, reassigned, why))
 
     def _track(self, name: str) -> Track:
         track = self.tracks.get(name)

@@ -23,7 +23,7 @@ from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.runtime.text import shorten
 from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.model.entry import Entry
-from ezpz.yeet.model.warnings import KEPT, SourceWarnings
+from ezpz.yeet.model.warnings import MAX_KEPT, SourceWarnings
 from ezpz.yeet.source.exclude import ExcludeFilter, casefold_name
 from ezpz.yeet.source.identity import CARRIED, Listings, identity_of
 from ezpz.yeet.source.link_policy import LinkFollower, ScannedItem
@@ -223,7 +223,7 @@ class _ParallelScan:
             names = [
                 f"'{printable_path(os.path.join(self.root, path))}'" for path in self.result.notices.paths["unreadable"]
             ]
-            more = f" and {count - KEPT:,} more" if count > KEPT else ""
+            more = f" and {count - MAX_KEPT:,} more" if count > MAX_KEPT else ""
             raise SourceUnreadable(
                 f"cannot read {', '.join(names)}{more}: Permission denied",
                 hint=f"{hint} --skip-unreadable goes on without",

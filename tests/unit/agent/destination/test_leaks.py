@@ -21,7 +21,7 @@ from ezpz.agent.common.run_python import python_of, run_python
 from ezpz.agent.destination import leaks
 from ezpz.cluster.allocation import Node
 from ezpz.yeet.inventory.leaks import Leak, LeakReport
-from ezpz.yeet.reporting.summary import leaks_in_words
+from ezpz.yeet.reporting.summary import describe_leaks
 from tests.contract.doors import Piped, interpreter
 from tests.paths import REPOSITORY
 from tests.unit.processes import alive
@@ -381,7 +381,7 @@ def test_how_many_there_are_in_words() -> None:
     node = Node("n1", "n1", "n1")
     leak = Leak("module", "/lus/me", 3, "do something")
     report = LeakReport("/tmp/my env", node, "3.12.1", (leak, leak))
-    words = leaks_in_words(report.destination, len(report.leaks))
+    words = describe_leaks(report.destination, len(report.leaks))
     assert "2 places on a shared filesystem" in words
     assert "`ezpz yeet status --leaks '/tmp/my env'`" in words
     assert (report.exit_code, LeakReport("/tmp/env", node, "3.12.1", ()).exit_code) == (1, 0)

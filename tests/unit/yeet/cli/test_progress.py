@@ -34,8 +34,9 @@ SIZE = 100_000_000
 TROUBLE: tuple[Event, ...] = (
     RunStarted(3), PhaseStarted("stream", SIZE), NodeConnected(B, "n000", 1), NodeConnected(C, "n001", 2),
     NodeDeferred(B),
-    NodeConnected(C, "n000", 1, True), NodeRetrying(C, "n002: it broke"), NodeDone(NodeResult(A, Outcome.OK)),
-    NodeDone(NodeResult(B, Outcome.FAILED, failure=Failure("node-lost", "n001: it stopped answering"))),
+    NodeConnected(C, "n000", 1, True),
+    NodeRetrying(C, Failure("node-lost", "it broke", node="n002")), NodeDone(NodeResult(A, Outcome.OK)),
+    NodeDone(NodeResult(B, Outcome.FAILED, failure=Failure("node-lost", "it stopped answering", node="n001"))),
 )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ class TestPicture:
             NodeConnected(C, "n000", 1, True), NodeProgress(C, SIZE), NodeDone(NodeResult(B, Outcome.FAILED)),
         )  # fmt: skip
         for at, event in enumerate(events):
-            made.tally.hear(event, at)
+            made.tally.add_event(event, at)
             lines = console.render_lines(made.render(at), pad=False)
             heights.setdefault(made.tally.phase, set()).add(len(lines))
             assert all(sum(part.cell_length for part in line) <= console.width for line in lines)
@@ -95,7 +96,7 @@ class TestPicture:
         made.close()
         made.began = 0
         for event in (PhaseStarted("count"), PhaseStarted("pack", SIZE), Read(SIZE // 4)):
-            tally.hear(event, 0)
+            tally.add_event(event, 0)
         said = "".join(part.text for line in console.render_lines(made.render(5), pad=False) for part in line)
         assert "packing" in said
         assert "25.0 MB  5.0 MB/s" in said
@@ -112,7 +113,7 @@ class TestPicture:
             NodeConnected(C, "n000", 1, True),
         )  # fmt: skip
         for event in events:
-            tally.hear(event, 0)
+            tally.add_event(event, 0)
         said = [
             "".join(part.text for part in line).rstrip() for line in console.render_lines(made.render(5), pad=False)
         ]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ezpz.yeet.engines.copy_tree import MAX_PER_SOURCE, STRIKES, CopyTree, pick_source
+from ezpz.yeet.engines.copy_tree import MAX_FAILURES, MAX_PER_SOURCE, CopyTree, pick_source
 
 ORIGIN = "origin"
 LOADS = st.dictionaries(st.integers(0, 30), st.integers(0, 10), max_size=12)
@@ -199,14 +199,14 @@ class TestTree:
         for _ in range(40):
             under_way = [pair for pair in (tree.next(), tree.next()) if pair is not None]
             for node, source in under_way:
-                if failures >= STRIKES:
+                if failures >= MAX_FAILURES:
                     after.append(source)
                 if source == bad:
                     failures += 1
                     tree.failed(node, source, blame_source=True)
                 else:
                     tree.failed(node, source, blame_source=False)
-        assert failures == STRIKES
+        assert failures == MAX_FAILURES
         assert after
         assert bad not in after
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz import errors
-from ezpz.errors import EzpzError, by_code
+from ezpz.errors import EzpzError
 from ezpz.yeet.model.plan import Request
 from ezpz.yeet.model.report import RelocationSummary, RunReport, RunStatus, run_status
 from ezpz.yeet.model.results import Failure, NodeResult, Outcome
@@ -40,7 +40,7 @@ def result(node: Node, code: str) -> NodeResult:
         return NodeResult(node, Outcome.OK, attempts=1, via="n000", seconds=1.5)
     if code == "skipped":
         return NodeResult(node, Outcome.SKIPPED)
-    failure = Failure(code, f"{node.given}: it failed", "do something")
+    failure = Failure(code, "it failed", "do something", node.given)
     return NodeResult(node, failure.outcome, attempts=3, failure=failure)
 
 
@@ -105,9 +105,15 @@ class TestFailure:
 
     @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.code)
     def test_it_keeps_what_the_error_said(self, kind: type[EzpzError]) -> None:
-        failure = Failure.of(kind("n001: what happened", hint="what to do"))
-        assert (failure.code, failure.message, failure.hint) == (kind.code, "n001: what happened", "what to do")
-        assert by_code(failure.code) is kind
+        failure = Failure.of(kind("what happened", hint="what to do", node="n001"))
+        assert failure == Failure(kind.code, "what happened", "what to do", "n001")
+        assert failure.message == "n001: what happened"
+        error = failure.to_error()
+        assert (type(error), error.message, error.hint) == (kind, "n001: what happened", "what to do")
+
+    def test_its_text_next_to_the_name_of_a_node_has_the_name_of_another_node_only(self) -> None:
+        failure = Failure("node-lost", "it is gone", node="n001")
+        assert (failure.text_next_to("n001"), failure.text_next_to("n002")) == ("it is gone", "n001: it is gone")
 
     @pytest.mark.parametrize(
         ("code", "outcome"),
@@ -152,7 +158,7 @@ class TestDocument:
             base_site_packages=2, python="Python 3.11.7",
             editables=("/home/me/pkg",), bytecode_compiled=7, bytecode_failed=8, warnings=notices.warnings(),
         )  # fmt: skip
-        said = dataclasses.replace(report("ok"), carried=carried, leaks=0).to_dict()
+        said = dataclasses.replace(report("ok"), relocation=carried, leaks=0).to_dict()
         assert_valid(said, "yeet-report")
         warnings = said["relocation"].pop("warnings")
         assert said["relocation"] == {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.yeet.model import warnings
-from ezpz.yeet.model.warnings import KEPT, MESSAGES, SHOWN, SourceWarnings
+from ezpz.yeet.model.warnings import MAX_KEPT, MAX_SHOWN, MESSAGES, SourceWarnings
 
 SOURCES = Path(warnings.__file__).parent
 
@@ -33,9 +33,9 @@ def test_the_first_few_are_named_and_all_are_counted(count: int) -> None:
         found.note("setuid", b"f%d" % number)
     (warning,) = found.warnings()
     assert warning.count == count
-    assert warning.paths == tuple(f"f{number}" for number in range(min(count, KEPT)))
-    assert warning.text.count("'f") == min(count, SHOWN)
-    assert (f" and {count - SHOWN} more" in warning.text) == (count > SHOWN)
+    assert warning.paths == tuple(f"f{number}" for number in range(min(count, MAX_KEPT)))
+    assert warning.text.count("'f") == min(count, MAX_SHOWN)
+    assert (f" and {count - MAX_SHOWN} more" in warning.text) == (count > MAX_SHOWN)
 
 
 @given(st.binary(max_size=12))
@@ -64,7 +64,7 @@ def test_many_threads_lose_none() -> None:
     for thread in threads:
         thread.join()
     assert found.counts == {"setuid": 2000}
-    assert len(found.paths["setuid"]) == KEPT
+    assert len(found.paths["setuid"]) == MAX_KEPT
 
 
 def test_every_case_is_noted_somewhere() -> None:

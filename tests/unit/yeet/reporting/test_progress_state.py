@@ -18,17 +18,18 @@ from ezpz.yeet.model.events import (
     RunStarted,
     WarningRaised,
 )
-from ezpz.yeet.model.results import NodeResult, Outcome
+from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 from ezpz.yeet.reporting.progress_state import DisplayState, ProgressState
 from tests.unit.yeet.plans import nodes
 
 A, B, C, D = nodes(4)
+BROKEN = Failure("node-lost", "it broke")
 
 
 def tally(*events: tuple[float, Event]) -> ProgressState:
     made = ProgressState()
     for now, event in events:
-        made.hear(event, now)
+        made.add_event(event, now)
     return made
 
 
@@ -40,22 +41,22 @@ class TestReading:
         assert (made.phase, made.size, made.read, made.moved) == ("read", 1000, 250, 250)
         assert made.fraction == pytest.approx(0.25)
         assert made.rate(2) == pytest.approx(125)
-        assert made.left(2) == pytest.approx(6)
+        assert made.seconds_left(2) == pytest.approx(6)
 
     def test_the_rate_is_that_of_the_last_seconds(self) -> None:
         made = tally((0, PhaseStarted("read", 10**9)), *((t, Read(1000)) for t in range(1, 100)))
-        made.hear(Read(100_000), 100)
+        made.add_event(Read(100_000), 100)
         assert 15_000 < made.rate(100) < 30_000
         assert made.rate(1000) < 200
 
     def test_there_is_no_telling_at_the_beginning_nor_without_a_size(self) -> None:
-        assert tally((0, PhaseStarted("read", 1000)), (5, Read(1))).left(5) is None
+        assert tally((0, PhaseStarted("read", 1000)), (5, Read(1))).seconds_left(5) is None
         made = tally((0, PhaseStarted("publish")), (1, Read(10)))
-        assert (made.fraction, made.left(2)) == (0.0, None)
+        assert (made.fraction, made.seconds_left(2)) == (0.0, None)
 
     def test_more_than_was_expected_is_no_more_than_all(self) -> None:
         made = tally((0, PhaseStarted("read", 10)), (1, Read(500)))
-        assert (made.fraction, made.left(3)) == (1.0, 0.0)
+        assert (made.fraction, made.seconds_left(3)) == (1.0, 0.0)
 
     def test_a_new_phase_begins_at_nothing(self) -> None:
         made = tally((0, PhaseStarted("read", 10)), (1, Read(10)), (2, PhaseStarted("publish", 100)))
@@ -83,48 +84,48 @@ class TestSending:
         )  # fmt: skip
         assert (made.done, made.failed, made.moving) == (1, 2, {})
         assert made.fraction == pytest.approx(0.5)
-        assert made.left(2) == pytest.approx(2)
+        assert made.seconds_left(2) == pytest.approx(2)
         assert made.slowest is None
 
     def test_a_retry_begins_at_nothing_and_what_moved_stays_moved(self) -> None:
         made = tally(
             (0, RunStarted(1)), (0, PhaseStarted("send", 100)), (0, NodeStarted(A, "x", 1)), (1, NodeProgress(A, 80)),
-            (2, NodeRetrying(A, "it broke")),
+            (2, NodeRetrying(A, BROKEN)),
         )  # fmt: skip
         assert (made.fraction, made.slowest) == (0.0, None)
-        made.hear(NodeStarted(A, "y", 2), 3)
-        made.hear(NodeProgress(A, 30), 4)
+        made.add_event(NodeStarted(A, "y", 2), 3)
+        made.add_event(NodeProgress(A, 30), 4)
         assert made.fraction == pytest.approx(0.3)
         assert made.moved == 110
 
     def test_what_is_left_takes_as_long_as_the_slow_ones_that_are_left_take(self) -> None:
         made = tally((0, RunStarted(2)), (0, PhaseStarted("stream", 1000)), (0, NodeConnected(A, "x", 1)))
-        made.hear(NodeConnected(B, "x", 1), 0)
-        made.hear(NodeProgress(A, 1000), 1)
-        made.hear(NodeDone(NodeResult(A, Outcome.OK)), 1)
+        made.add_event(NodeConnected(B, "x", 1), 0)
+        made.add_event(NodeProgress(A, 1000), 1)
+        made.add_event(NodeDone(NodeResult(A, Outcome.OK)), 1)
         for at in range(1, 11):
-            made.hear(NodeProgress(B, 10 * at), at)
+            made.add_event(NodeProgress(B, 10 * at), at)
         assert made.rate(10) == pytest.approx(10, rel=0.2)
-        assert made.left(10) == pytest.approx(90, rel=0.2)
-        assert made.left(1000) != 0.0
+        assert made.seconds_left(10) == pytest.approx(90, rel=0.2)
+        assert made.seconds_left(1000) != 0.0
 
     def test_this_host_receives_by_reading(self) -> None:
         made = tally((0, RunStarted(2)), (0, PhaseStarted("stream", 100)), (0, NodeConnected(B, "n000", 1)))
         assert made.states == {DisplayState.WAITING: 1, DisplayState.RECEIVING: 1}
-        made.hear(Read(50), 1)
-        made.hear(NodeProgress(B, 50), 1)
+        made.add_event(Read(50), 1)
+        made.add_event(NodeProgress(B, 50), 1)
         assert made.states == {DisplayState.RECEIVING: 2}
         assert made.fraction == pytest.approx(0.5)
-        assert made.left(1) == pytest.approx(1)
-        made.hear(NodeDone(NodeResult(A, Outcome.OK)), 2)
+        assert made.seconds_left(1) == pytest.approx(1)
+        made.add_event(NodeDone(NodeResult(A, Outcome.OK)), 2)
         assert made.states == {DisplayState.RECEIVING: 1, DisplayState.DONE: 1}
 
     def test_all_failed(self) -> None:
         made = tally((0, RunStarted(2)), (0, PhaseStarted("send", 100)))
         for node in (A, B):
-            made.hear(NodeDone(NodeResult(node, Outcome.FAILED)), 1)
+            made.add_event(NodeDone(NodeResult(node, Outcome.FAILED)), 1)
         assert made.fraction == 0.0
-        assert made.left(2) is None
+        assert made.seconds_left(2) is None
 
 
 EVENTS = st.one_of(
@@ -133,7 +134,7 @@ EVENTS = st.one_of(
     st.builds(Read, st.integers(0, 1000)),
     st.builds(NodeStarted, st.sampled_from([A, B, C]), st.just("x"), st.just(1)),
     st.builds(NodeProgress, st.sampled_from([A, B, C, D]), st.integers(0, 2000)),
-    st.builds(NodeRetrying, st.sampled_from([A, B, C]), st.just("why")),
+    st.builds(NodeRetrying, st.sampled_from([A, B, C]), st.just(BROKEN)),
     st.builds(
         NodeDone, st.builds(NodeResult, st.sampled_from([A, B, C, D]), st.sampled_from(list(Outcome)))
     ),
@@ -146,8 +147,8 @@ def test_whatever_comes_the_numbers_make_sense(events: list[tuple[float, Event]]
     made, now, moved = ProgressState(), 0.0, 0
     for after, event in events:
         now += after
-        made.hear(event, now)
-        left = made.left(now)
+        made.add_event(event, now)
+        left = made.seconds_left(now)
         assert 0 <= made.fraction <= 1
         assert made.rate(now) >= 0
         assert left is None or left >= 0

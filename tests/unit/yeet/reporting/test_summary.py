@@ -12,7 +12,7 @@ from tests.unit.yeet.plans import plan
 
 
 def said(carried: RelocationSummary) -> list[str]:
-    return list(relocated(RunReport(plan(count=1), (), carried=carried)))
+    return list(relocated(RunReport(plan(count=1), (), relocation=carried)))
 
 
 @pytest.mark.parametrize(

@@ -21,18 +21,19 @@ from ezpz.yeet.model.events import (
     Read,
     RunStarted,
 )
-from ezpz.yeet.model.results import NodeResult, Outcome
+from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 from ezpz.yeet.reporting.progress_state import DisplayState
-from ezpz.yeet.reporting.timeline import BINS, MOMENTS, SAMPLES, Flow, Moment, Phase, Timeline, Track
+from ezpz.yeet.reporting.timeline import MAX_BINS, MAX_MOMENTS, MAX_SAMPLES, Flow, Moment, Phase, Timeline, Track
 from tests.unit.yeet.plans import nodes
 
 A, B, C = nodes(3)
+BROKEN = Failure("node-lost", "it broke", node=B.given)
 
 
 def timeline(*events: tuple[float, Event]) -> Timeline:
     made = Timeline()
     for now, event in events:
-        made.hear(event, now)
+        made.add_event(event, now)
     return made
 
 
@@ -44,12 +45,12 @@ class TestMoments:
             (100, RunStarted(3)), (101, PhaseStarted("stream", 50)), (101, NodeConnected(B, "this host", 1)),
             (102, NodeConnected(C, "n001.domain", 2)), (103, NodeDeferred(C)),
             (104, NodeConnected(C, "this host", 1, True)),
-            (105, NodeReceived(C)), (106, NodeDone(NodeResult(C, Outcome.OK))), (107, NodeRetrying(B, "it broke")),
+            (105, NodeReceived(C)), (106, NodeDone(NodeResult(C, Outcome.OK))), (107, NodeRetrying(B, BROKEN)),
             (108, NodeDone(NodeResult(B, Outcome.TIMED_OUT))),
         )  # fmt: skip
         assert made.tracks["n002"].moments == [
-            Moment(2, DisplayState.RECEIVING, "n001.domain", 2), Moment(3, DisplayState.PARKED),
-            Moment(4, DisplayState.RECEIVING, "this host", 1, adopted=True), Moment(5, DisplayState.CHECKING),
+            Moment(2, DisplayState.RECEIVING, "n001.domain", 2), Moment(3, DisplayState.DEFERRED),
+            Moment(4, DisplayState.RECEIVING, "this host", 1, reassigned=True), Moment(5, DisplayState.CHECKING),
             Moment(6, DisplayState.DONE),
         ]  # fmt: skip
         assert made.tracks["n001"].moments[1:] == [
@@ -61,17 +62,17 @@ class TestMoments:
 
     def test_of_copies_one_after_the_other(self) -> None:
         made = timeline(
-            (0, NodeStarted(B, "this host", 1)), (1, NodeRetrying(B, "why")), (2, NodeStarted(B, "n002", 2))
+            (0, NodeStarted(B, "this host", 1)), (1, NodeRetrying(B, BROKEN)), (2, NodeStarted(B, "n002", 2))
         )
-        assert [(each.via, each.adopted) for each in made.tracks["n001"].moments] == [
+        assert [(each.via, each.reassigned) for each in made.tracks["n001"].moments] == [
             ("this host", False), ("", False), ("n002", True),
         ]  # fmt: skip
 
     def test_of_a_node_that_is_served_for_ever_the_first_and_the_latest(self) -> None:
         made = timeline(*((number, NodeConnected(B, f"n{number}", 1)) for number in range(1000)))
         moments = made.tracks["n001"].moments
-        assert len(moments) == MOMENTS
-        assert (moments[0].via, moments[1].via, moments[-1].via) == ("n0", f"n{1001 - MOMENTS}", "n999")
+        assert len(moments) == MAX_MOMENTS
+        assert (moments[0].via, moments[1].via, moments[-1].via) == ("n0", f"n{1001 - MAX_MOMENTS}", "n999")
 
 
 class TestSamples:
@@ -89,7 +90,7 @@ class TestSamples:
             at += pause
             told.append((at, number))
             track.sample(at, number)
-        assert len(track.samples) <= SAMPLES
+        assert len(track.samples) <= MAX_SAMPLES
         assert (track.samples[0], track.samples[-1]) == (told[0], told[-1]) or len(told) == 1
         assert set(track.samples) <= set(told)
         assert list(track.samples) == sorted(track.samples)
@@ -99,7 +100,7 @@ class TestSamples:
         for number in range(20_000):
             track.sample(number / 4, number)
         times = [at for at, _ in track.samples]
-        assert len(times) > SAMPLES / 3
+        assert len(times) > MAX_SAMPLES / 3
         assert max(after - before for before, after in pairwise(times)) < 5000 / 12
 
 
@@ -113,7 +114,7 @@ class TestFlow:
             flow.add(at, at + pause, size)
             at += pause
         assert sum(flow.bins) == sum(size for _, size in moved)
-        assert len(flow.bins) <= BINS
+        assert len(flow.bins) <= MAX_BINS
 
     def test_what_is_told_at_once_moved_since_it_was_last_told(self) -> None:
         made = timeline(
@@ -125,7 +126,10 @@ class TestFlow:
 
     def test_a_node_that_begins_anew_receives_all_again(self) -> None:
         made = timeline(
-            (0, NodeProgress(B, 80)), (1, NodeRetrying(B, "")), (2, NodeConnected(B, "x", 1)), (3, NodeProgress(B, 30))
+            (0, NodeProgress(B, 80)),
+            (1, NodeRetrying(B, BROKEN)),
+            (2, NodeConnected(B, "x", 1)),
+            (3, NodeProgress(B, 30)),
         )
         assert sum(made.received.bins) == 110
         made = timeline((0, NodeProgress(B, 80)), (1, NodeStarted(B, "x", 2)), (3, NodeProgress(B, 90)))

@@ -1,1 +1,1 @@
-"""The stream engine: who serves whom, and the sender."""
+"""The stream engine: decisions about the tree, the sender, and the connections."""

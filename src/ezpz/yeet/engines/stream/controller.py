@@ -1,4 +1,4 @@
-"""Conductor: carries out what the course of one stream says, and tells it what happens."""
+"""Carries out the decisions about one stream, and reports to them what happens on the nodes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.agent.stream.chunks import CONTENT_LIMIT
 from ezpz.agent.stream.codec import Codec
-from ezpz.agent.stream.relay import Downstream
-from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
+from ezpz.errors import CopyFailed, EzpzError, NodeLost, TimedOut, by_code
 from ezpz.remote.session import NodeSilent
-from ezpz.yeet.engines.agent_engine import ANSWER_WITHIN, PERMANENT_FAILURES, attempt
-from ezpz.yeet.engines.base import ROOT, STALL
-from ezpz.yeet.engines.stream.node_state import Action, GiveUp, NodePhase, Release, Serve
+from ezpz.yeet.engines.agent_engine import ANSWER_TIMEOUT, PERMANENT_FAILURES
+from ezpz.yeet.engines.base import ROOT
+from ezpz.yeet.engines.pacing import SLOW_WIRE
+from ezpz.yeet.engines.stream.connections import StreamConnections
+from ezpz.yeet.engines.stream.node_state import Abandon, Action, Connect, Disconnect, NodePhase
+from ezpz.yeet.engines.stream.progress_watch import PROGRESS_TIMEOUT
 from ezpz.yeet.engines.stream.sender import StreamSender
 from ezpz.yeet.engines.stream.topology import NetworkModel, choose_shape
-from ezpz.yeet.engines.stream.tree_scheduler import HUNG, TreeScheduler
+from ezpz.yeet.engines.stream.tree_scheduler import TreeScheduler
 from ezpz.yeet.model.events import (
     DetailLogged,
     NodeConnected,
@@ -30,285 +32,269 @@ from ezpz.yeet.model.events import (
 from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import Payload, RemoteFiles, TransferSpec
-    from ezpz.yeet.engines.stream.engine import Stream
+    from ezpz.yeet.engines.stream.context import StreamContext
 
-TICK = 1.0  # seconds
-SWEEP_WITHIN = 5.0  # seconds
-LATE = 3.0  # seconds that all wait for a node to open its staging
-FINAL = (*PERMANENT_FAILURES, "timed-out")
+TICK = 1.0  # seconds between two checks of the progress
+SWEEP_TIMEOUT = 5.0  # seconds to end the agent of a node that hangs
+JOIN_GRACE = 3.0  # seconds that all nodes wait for one to open its staging
+NOT_RETRIED = (*PERMANENT_FAILURES, "timed-out")
 NETWORK_HINT = "is the network between the nodes all right?"
 DISK_HINT = "does its disk hang? look at the node, or leave it out with --exclude"
-SLOW_WIRE = 120e6  # bytes a second: gigabit Ethernet
 SMALL_CHUNK = 512 << 10  # bytes of content in a chunk on a slow wire, where each hop costs the time of one chunk
 
 
 class StreamController:
-    """One stream to some nodes: carries out what the course says, and tells it what happens."""
+    """One stream to some nodes.
+
+    Args:
+        context: Access to the nodes.
+        nodes: Nodes that receive the stream.
+        start: What is known of the source.
+        base: Files that all of these nodes have already.
+        needs_tree: Whether other nodes of the run need the complete tree on this host.
+    """
 
     def __init__(
-        self, engine: Stream, nodes: tuple[Node, ...], start: TransferSpec, base: RemoteFiles, *, needs_tree: bool
-    ) -> None:
-        self.engine = engine
+        self, context: StreamContext, nodes: tuple[Node, ...], start: TransferSpec, base: RemoteFiles,
+        *, needs_tree: bool,
+    ) -> None:  # fmt: skip
+        self.context = context
         self.nodes = nodes
-        self.start = start
-        self.base = base
-        self.needs_tree = needs_tree
         self.loop = asyncio.get_running_loop()
-        self.serial = 0
-        self.servings: dict[int, tuple[Node, Node]] = {}
-        self.serial_of: dict[Node, int] = {}
-        self.downstreams: dict[int, Downstream] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.dismissals: list[asyncio.Task[None]] = []
-        self.ended = asyncio.Event()
+        self.changed = asyncio.Event()
         self.results: dict[Node, NodeResult] = {}
-        self.returns: dict[Node, int] = dict.fromkeys(nodes, 0)
-        self.returning: set[Node] = set()
-        self.shipment: Payload | None = None
-        self.attempts: dict[Node, int] = dict.fromkeys(nodes, 0)
-        self.via: dict[Node, str] = dict.fromkeys(nodes, "")
+        self.restarts: dict[Node, int] = dict.fromkeys(nodes, 0)
+        self.restarting: set[Node] = set()
+        self.payload: Payload | None = None
         self.bug: BaseException | None = None
+        codec = Codec()
+        kind = min([codec.best, *(context.listening[node]["codec"] for node in nodes)])
+        is_slow = context.rate < SLOW_WIRE
+        self.sender = StreamSender(
+            context.secret, codec, kind, start.read, SMALL_CHUNK if is_slow else CONTENT_LIMIT,
+            needs_tree=needs_tree, base=base,
+        )  # fmt: skip
+        size = max(1, start.size) / (3 if is_slow else 1)
+        self.shape = choose_shape(
+            len(nodes), NetworkModel(rate=max(context.rate, 1.0), size=size, chunk=SMALL_CHUNK // 3)
+        )
+        self.scheduler: TreeScheduler[Node] = TreeScheduler(
+            ROOT, nodes, self.shape.width, context.rng, wire=context.rate
+        )
+        self.connections = StreamConnections(context, nodes, self.sender.ring, self._on_own_event, self._spawn)
 
     async def begin(self) -> None:
-        """Plan the tree and let the nodes take their places in it."""
-        engine = self.engine
-        codec = Codec()
-        kind = min([codec.best, *(engine.listening[node]["codec"] for node in self.nodes)])
-        rate = engine.rate
-        slow = rate < SLOW_WIRE
-        rates = NetworkModel(
-            rate=max(rate, 1.0), size=max(1, self.start.size) / (3 if slow else 1), chunk=SMALL_CHUNK // 3
-        )
-        shape = choose_shape(len(self.nodes), rates)
-        engine.emit(DetailLogged(f"the network carries {rate / 1e6:.0f} MB/s: {shape.reason}"))
-        self.feed = StreamSender(
-            engine.secret, codec, kind, self.start.read, SMALL_CHUNK if slow else CONTENT_LIMIT,
-            needs_tree=self.needs_tree, base=self.base,
-        )  # fmt: skip
-        self.course: TreeScheduler[Node] = TreeScheduler(ROOT, self.nodes, shape.width, engine.rng, wire=rate)
+        """Connect the nodes in a tree."""
+        self.context.emit(DetailLogged(f"the network carries {self.context.rate / 1e6:.0f} MB/s: {self.shape.reason}"))
         await self._join_all()
-        self._act(self.course.start())
-        for node in self.nodes:  # the line may have ended before anybody listened
-            if not engine.sessions[node].is_open:
-                self.lost(node, await engine.sessions[node].line.lost())
-        self._task(self._watch())
+        self._act(self.scheduler.start())
+        for node in self.nodes:  # a session may have ended before its end was reported to this object
+            session = self.context.sessions[node]
+            if not session.is_open:
+                self.on_lost(node, await session.line.lost())
+        self._spawn(self._watch())
 
     async def _join_all(self) -> None:
-        """Let the nodes open their staging; whoever is late for that gets its place once it has."""
-        joining = {node: self._task(self._join(node)) for node in self.nodes}
-        _, late = await asyncio.wait(joining.values(), timeout=LATE)
+        """Let the nodes open their staging; a node that is late for that is connected once it is done."""
+        joining = {node: self._spawn(self._join(node)) for node in self.nodes}
+        _, late = await asyncio.wait(joining.values(), timeout=JOIN_GRACE)
         for node, task in joining.items():
             if task in late:
-                self._act(self.course.away(node, "its disk is slow"))
+                self._act(self.scheduler.on_lost(node, "its disk is slow"))
 
     async def _join(self, node: Node) -> None:
         try:
-            await self.engine.sessions[node].ask("join", timeout=HUNG)
+            await self.context.sessions[node].ask("join", timeout=PROGRESS_TIMEOUT)
         except TimedOut:
-            message = f"{node.given}: it could not make its files in staging within {HUNG:g} s"
-            self.lost(node, TimedOut(message, hint=DISK_HINT))
+            text = f"it could not make its files in staging within {PROGRESS_TIMEOUT:g} s"
+            self.on_lost(node, TimedOut(text, hint=DISK_HINT, node=node.given))
         except EzpzError as e:
-            self.lost(node, e)
+            self.on_lost(node, e)
         else:
-            self._act(self.course.joined(node))
+            self._act(self.scheduler.on_joined(node))
 
     async def _watch(self) -> None:
-        while not self.course.is_over:
+        while not self.scheduler.is_over:
             await asyncio.sleep(TICK)
-            root = self.feed.ring
-            self.course.moved(ROOT, root.next, root.wire, time.monotonic())
-            self._act(self.course.ticked(time.monotonic()))
+            self._report_own_progress()
+            self._act(self.scheduler.on_tick(time.monotonic()))
 
-    async def finish(self, shipment: Payload) -> None:
-        """Have every node verify, try out and publish; return when all have ended. Raises what went wrong here."""
-        self.shipment = shipment
-        self.course.completed()
+    def _report_own_progress(self) -> None:
+        buffer = self.sender.ring
+        self.scheduler.on_progress(ROOT, buffer.next, buffer.wire, time.monotonic())
+
+    async def finish(self, payload: Payload) -> None:
+        """Let every node verify, run the smoke test, and publish; return when all have ended.
+
+        An exception that a task of this host did not expect is raised again.
+        """
+        self.payload = payload
+        self.scheduler.on_source_read()
         for node in self.nodes:
-            if node not in self.results and node not in self.returning:
-                self._task(self._publish(node, shipment))
-        while not self.course.is_over and self.bug is None:
-            self.ended.clear()
-            await self.ended.wait()
+            if node not in self.results and node not in self.restarting:
+                self._spawn(self._publish(node, payload))
+        while not self.scheduler.is_over and self.bug is None:
+            self.changed.clear()
+            await self.changed.wait()
         if self.bug is not None:
             raise self.bug
 
     async def close(self) -> None:
-        """Let go of all connections, and of the nodes that are out of it."""
+        """Close all connections, and the sessions of nodes that have failed."""
         for task in self.tasks:
             task.cancel()
-        for downstream in self.downstreams.values():
-            downstream.release()
+        self.connections.close_all()
         await asyncio.gather(*self.dismissals, *self.tasks, return_exceptions=True)
-        self.feed.close()
+        self.sender.close()
 
-    def heard(self, node: Node, event: dict[str, Any]) -> None:
-        """What an agent, or this host's own part, says of the stream."""
+    # Events
+
+    def on_event(self, node: Node, event: dict[str, Any]) -> None:
+        """Handle what an agent, or this host itself, reports of the stream."""
         what = event["stream"]
         if what == "at":
-            self.engine.emit(NodeProgress(node, event["content"]))
-            root = self.feed.ring
-            self.course.moved(ROOT, root.next, root.wire, time.monotonic())
-            self._act(self.course.moved(node, event["position"], event["wire"], time.monotonic(), event["time"]))
+            self.context.emit(NodeProgress(node, event["content"]))
+            self._report_own_progress()
+            now = time.monotonic()
+            self._act(self.scheduler.on_progress(node, event["position"], event["wire"], now, event["time"]))
         elif what == "whole":
-            self.engine.emit(NodeReceived(node))
-            self._act(self.course.whole(node))
+            self.context.emit(NodeReceived(node))
+            self._act(self.scheduler.on_received(node))
         elif what == "damaged":
-            self.engine.emit(NodeRetrying(node, f"{node.given}: what landed was damaged, and is sent again"))
-            self._act(self.course.damaged(node, tuple(event["chunks"])))
+            error = CopyFailed("what landed was damaged, and is sent again", node=node.given)
+            self.context.emit(NodeRetrying(node, Failure.of(error)))
+            self._act(self.scheduler.on_damaged(node, tuple(event["chunks"])))
         elif what == "failed":
             failure = event["failure"]
-            error = by_code(failure["code"])(f"{node.given}: {failure['message']}", hint=failure["hint"])
-            self.lost(node, error)
+            self.on_lost(node, by_code(failure["code"])(failure["message"], hint=failure["hint"], node=node.given))
         elif what == "advanced":
-            self.course.advanced(node, time.monotonic())
+            self.scheduler.on_activity(node, time.monotonic())
         elif what in ("serving", "cut", "lost", "refused"):
-            self._connected(what, event)
+            self._on_connection_event(what, event)
 
-    def _connected(self, what: str, event: dict[str, Any]) -> None:
-        parent, child = self.servings.get(event["serial"], (None, None))
-        if parent is None or child is None or self.serial_of.get(child) != event["serial"]:
+    def _on_own_event(self, event: dict[str, Any]) -> None:
+        """Handle what this host's own connections report from their threads."""
+        self.loop.call_soon_threadsafe(self.on_event, ROOT, event)
+
+    def _on_connection_event(self, what: str, event: dict[str, Any]) -> None:
+        ends = self.connections.ends_of(event["serial"])
+        if ends is None:
             return
+        parent, child = ends
         if what == "serving":
-            self.course.reached(child, parent, time.monotonic())
+            self.scheduler.on_connected(child, parent, time.monotonic())
             return
-        self.engine.emit(DetailLogged(f"{child.given} from {parent.given}: {event['why']}"))
+        self.context.emit(DetailLogged(f"{child.given} from {parent.given}: {event['why']}"))
         if what == "refused":
-            self._act(self.course.refused(child, parent, event["why"]))
+            self._act(self.scheduler.on_refused(child, parent, event["why"]))
         else:
-            self._act(self.course.cut(child, parent, time.monotonic(), event["why"]))
+            self._act(self.scheduler.on_disconnect(child, parent, event["why"]))
 
-    def lost(self, node: Node, error: EzpzError) -> None:
-        """A node is lost; it is started anew when that may help."""
-        if node not in self.nodes or node in self.results or node in self.returning:
+    def on_lost(self, node: Node, error: EzpzError) -> None:
+        """Handle a node whose session has ended or whose agent has failed: restart it if that may help."""
+        if node not in self.nodes or node in self.results or node in self.restarting:
             return
-        hangs = isinstance(error, NodeSilent)
-        if hangs or error.code in FINAL or self.returns[node] >= self.engine.limits.retries:
+        is_hopeless = isinstance(error, NodeSilent) or error.code in NOT_RETRIED
+        if is_hopeless or self.restarts[node] >= self.context.options.retries:
             self._fail(node, error)
             return
-        self.returns[node] += 1
-        self.returning.add(node)
-        self.engine.emit(NodeRetrying(node, error.message))
-        self._act(self.course.away(node, error.message))
-        self._task(self._bring_back(node, error))
+        self.restarts[node] += 1
+        self.restarting.add(node)
+        self.context.emit(NodeRetrying(node, Failure.of(error)))
+        self._act(self.scheduler.on_lost(node, error.message))
+        self._spawn(self._restart(node, error))
 
-    async def _bring_back(self, node: Node, error: EzpzError) -> None:
+    async def _restart(self, node: Node, error: EzpzError) -> None:
         try:
-            await self.engine.bring_back(node)
-            await self.engine.sessions[node].ask("join", timeout=ANSWER_WITHIN)
+            await self.context.restart(node)
+            await self.context.sessions[node].ask("join", timeout=ANSWER_TIMEOUT)
         except EzpzError:
-            self.returning.discard(node)
+            self.restarting.discard(node)
             self._fail(node, error)
             return
-        self.returning.discard(node)
-        self._act(self.course.joined(node))
-        if self.shipment is not None:
-            self._task(self._publish(node, self.shipment))
+        self.restarting.discard(node)
+        self._act(self.scheduler.on_joined(node))
+        if self.payload is not None:
+            self._spawn(self._publish(node, self.payload))
+
+    async def _publish(self, node: Node, payload: Payload) -> None:
+        expected = {"version": payload.version, "files": payload.files, "bytes": payload.bytes}
+        try:
+            published = await self.context.sessions[node].ask(
+                "publish", expected=expected, receipt=payload.receipt, executable=payload.executable,
+                trial=payload.smoke_test, streamed=True, timeout=self.context.options.timeout or None,
+            )  # fmt: skip
+        except EzpzError as e:
+            self.on_lost(node, e)
+            return
+        if node not in self.results:
+            self._record(NodeResult(
+                node, Outcome.OK, self.connections.attempts[node], self.connections.via[node],
+                seconds=self.context.elapsed(), sent_files=self.sender.files, sent_bytes=self.sender.bytes, **published,
+            ))  # fmt: skip
+            self._act(self.scheduler.on_published(node))
 
     def _fail(self, node: Node, error: EzpzError) -> None:
         failure = Failure.of(error)
-        self._finished(NodeResult(
-            node, failure.outcome, self.attempts[node], self.via[node], failure=failure, seconds=self.engine.elapsed(),
+        self._record(NodeResult(
+            node, failure.outcome, self.connections.attempts[node], self.connections.via[node],
+            failure=failure, seconds=self.context.elapsed(),
         ))  # fmt: skip
-        self._act(self.course.gone(node, error.message))
+        self._act(self.scheduler.on_failed(node, error.message))
         self.dismissals.append(asyncio.ensure_future(self._dismiss(node, hangs=isinstance(error, NodeSilent))))
 
     async def _dismiss(self, node: Node, *, hangs: bool) -> None:
-        """Let go of a node; of one that hangs, end the agent, which cannot end itself."""
-        session = self.engine.sessions.get(node)
+        """Close the session of a node; replace the agent if it hangs and cannot end itself."""
+        session = self.context.sessions.get(node)
         if session is not None:
             await session.close()
         if hangs:
             with contextlib.suppress(EzpzError, asyncio.TimeoutError):
-                await asyncio.wait_for(self.engine.bring_back(node), SWEEP_WITHIN)
-                await self.engine.sessions[node].close()
+                await asyncio.wait_for(self.context.restart(node), SWEEP_TIMEOUT)
+                await self.context.sessions[node].close()
 
-    async def _publish(self, node: Node, shipment: Payload) -> None:
-        expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
-        try:
-            published = await self.engine.sessions[node].ask(
-                "publish", expected=expected, receipt=shipment.receipt, executable=shipment.executable,
-                trial=shipment.trial, streamed=True, timeout=self.engine.limits.timeout or None,
-            )  # fmt: skip
-        except EzpzError as e:
-            self.lost(node, e)
-            return
-        if node not in self.results:
-            self._finished(NodeResult(
-                node, Outcome.OK, self.attempts[node], self.via[node], seconds=self.engine.elapsed(),
-                sent_files=self.feed.files, sent_bytes=self.feed.bytes, **published,
-            ))  # fmt: skip
-            self._act(self.course.done(node))
-
-    def _finished(self, result: NodeResult) -> None:
+    def _record(self, result: NodeResult) -> None:
         self.results[result.node] = result
-        self.engine.emit(NodeDone(result))
-        self.ended.set()
+        self.context.emit(NodeDone(result))
+        self.changed.set()
+
+    # Actions
 
     def _act(self, actions: list[Action[Node]]) -> None:
         for action in actions:
-            if isinstance(action, Serve):
-                self._serve(action)
-            elif isinstance(action, Release):
-                self._release(action.parent, action.child)
-                if self.course.members[action.child].state is NodePhase.PARKED:
-                    self.engine.emit(NodeDeferred(action.child))
-            elif isinstance(action, GiveUp):
+            if isinstance(action, Connect):
+                self._connect(action)
+            elif isinstance(action, Disconnect):
+                result = self.results.get(action.parent)
+                is_alive = result is None or result.outcome is Outcome.OK
+                self.connections.close(action.parent, action.child, is_parent_alive=is_alive)
+                if self.scheduler.states[action.child].phase is NodePhase.DEFERRED:
+                    self.context.emit(NodeDeferred(action.child))
+            elif isinstance(action, Abandon):
                 hint = DISK_HINT if action.hangs else NETWORK_HINT
-                self._fail(action.node, NodeLost(f"{action.node.given}: {action.why}", hint=hint))
-        self.ended.set()
+                self._fail(action.node, NodeLost(action.reason, hint=hint, node=action.node.given))
+        self.changed.set()
 
-    def _serve(self, action: Serve[Node]) -> None:
+    def _connect(self, action: Connect[Node]) -> None:
         parent, child = action.parent, action.child
-        self.serial += 1
-        self.servings[self.serial] = parent, child
-        self.serial_of[child] = self.serial
-        adopted = self.attempts[child] > 0
-        self.attempts[child] += 1
-        self.via[child] = parent.given
-        self.engine.emit(NodeConnected(child, parent.given, self.course.depth_of(child), adopted))
-        self._task(self._connect(parent, child, self.serial, action.chunks))
+        is_reassigned = self.connections.attempts[child] > 0
+        self.context.emit(NodeConnected(child, parent.given, self.scheduler.depth_of(child), is_reassigned))
+        self.connections.open(parent, child, action.chunks)
 
-    async def _connect(self, parent: Node, child: Node, serial: int, chunks: tuple[int, ...]) -> None:
-        """Tell the child whom to expect, then the parent to dial it."""
-        await self._ask(child, "expect", parent=parent.given, serial=serial, chunks=list(chunks))
-        if self.serial_of.get(child) != serial:
-            return
-        way = self.engine.way_to(child)
-        if parent == ROOT:
-            self.downstreams[serial] = Downstream(
-                self.feed.ring, self.engine.secret, ROOT.given, serial, way, STALL, self._say
-            )
-        else:
-            await self._ask(parent, "serve", serial=serial, to=way)
-
-    def _release(self, parent: Node, child: Node) -> None:
-        serial = self.serial_of.get(child, 0)
-        if self.servings.pop(serial, None) is None:
-            return
-        if parent == ROOT:
-            downstream = self.downstreams.pop(serial, None)
-            if downstream is not None:
-                downstream.release()
-        elif parent not in self.results or self.results[parent].outcome is Outcome.OK:
-            self._task(self._ask(parent, "release", serial=serial))
-
-    async def _ask(self, node: Node, op: str, **request: Any) -> None:
-        await attempt(self.engine.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request))
-
-    def _say(self, event: dict[str, Any]) -> None:
-        """What this host's own connections say, from their threads."""
-        self.loop.call_soon_threadsafe(self.heard, ROOT, event)
-
-    def _task(self, act: Any) -> asyncio.Task[None]:
+    def _spawn(self, act: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.ensure_future(act)
         self.tasks.add(task)
-        task.add_done_callback(self._has_ended)
+        task.add_done_callback(self._on_task_end)
         return task
 
-    def _has_ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.bug = task.exception()
-            self.ended.set()
+            self.changed.set()

@@ -1,4 +1,4 @@
-"""stream: chunks go down a tree of agents while the source is still being read; every node passes them on at once."""
+"""The stream engine: chunks flow through a tree of agents while the source is read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import secrets
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.errors import EzpzError, ToolMissing, by_code
+from ezpz.errors import EzpzError, ToolMissing
 from ezpz.remote.limits import raise_open_files
 from ezpz.remote.startup import FAN, AgentStarter, ListenRequest
 from ezpz.remote.transports import AGENT_TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel
-from ezpz.yeet.engines.agent_engine import ANSWER_WITHIN, AgentEngine, measure_bandwidth
-from ezpz.yeet.engines.base import ROOT, STALL, RemoteFiles
-from ezpz.yeet.engines.rsync import RsyncTree
+from ezpz.yeet.engines.agent_engine import ANSWER_TIMEOUT, AgentEngine, measure_bandwidth
+from ezpz.yeet.engines.base import ROOT, STALL_TIMEOUT, RemoteFiles
+from ezpz.yeet.engines.rsync import RsyncDelivery
+from ezpz.yeet.engines.stream.context import StreamContext
 from ezpz.yeet.engines.stream.controller import StreamController
 from ezpz.yeet.model.events import NodeDone
 from ezpz.yeet.model.results import Failure, NodeResult
@@ -28,73 +29,71 @@ if TYPE_CHECKING:
 
 
 class Stream(AgentEngine):
-    """The engine that needs nothing on a node but python3 (3.6 or newer); one without it is served by rsync."""
+    """The engine that needs nothing on a node but python3 (3.6 or newer); rsync serves a node without it."""
 
     name: ClassVar[str] = "stream"
     tools: ClassVar[tuple[str, ...]] = ()
     transports: ClassVar[tuple[str, ...]] = tuple(AGENT_TRANSPORTS)
 
-    def __init__(self, limits: EngineOptions, emit: Emit, rng: random.Random) -> None:
-        super().__init__(limits, emit, rng)
+    def __init__(self, options: EngineOptions, emit: Emit, rng: random.Random) -> None:
+        super().__init__(options, emit, rng)
         self.secret = secrets.token_bytes(32)
-        invitation = ListenRequest(self.secret, ROOT.given, STALL, limits.pythons)
-        fan = 1 << 20 if limits.encrypt else FAN
-        self.transport = AGENT_TRANSPORTS[limits.transport]
-        self.startup: AgentStarter = self.transport.starter(invitation, self.handshakes, fan)
+        invitation = ListenRequest(self.secret, ROOT.given, STALL_TIMEOUT, options.pythons)
+        fan = 1 << 20 if options.encrypt else FAN
+        self.transport = AGENT_TRANSPORTS[options.transport]
+        self.starter: AgentStarter = self.transport.starter(invitation, self.handshakes, fan)
         self.listening: dict[Node, dict[str, Any]] = {}
         self.streams: list[StreamController] = []
-        self.rate = 0.0
 
     async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
         raise_open_files(len(nodes))
         failures, without_python = {}, {}
-        for node, found in (await self.startup.open(nodes, destination)).items():
+        for node, found in (await self.starter.open(nodes, destination)).items():
             if isinstance(found, ToolMissing) and self.transport.has_shell:
                 without_python[node] = found
             elif isinstance(found, EzpzError):
                 failures[node] = Failure.of(found)
             else:
                 self.sessions[node] = found
-        self.listening.update(self.startup.where)
+        self.listening.update(self.starter.where)
         more = await self.on_each(tuple(without_python), lambda node: self.connect_to_shell(node, without_python[node]))
         return {**failures, **more}
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = request
-        return await self.on_each(nodes, self.enlist)
+        return await self.on_each(nodes, self.prepare_node)
 
-    async def enlist(self, node: Node) -> None:
-        """Have a node check its destination. Raises EzpzError."""
+    async def prepare_node(self, node: Node) -> None:
+        """Let a node check its destination, and listen to what its agent reports. Raises EzpzError."""
         await self.prepare(node)
         session = self.sessions[node]
-        session.happened = lambda event: self._happened(node, event)
-        session.gone = lambda error: self._gone(node, error)
+        session.happened = lambda event: self._on_event(node, event)
+        session.gone = lambda error: self._on_lost(node, error)
 
     async def listen(self, node: Node) -> None:
-        """Have a node listen, for others and for this host. Raises EzpzError."""
+        """Let a node's agent listen, for other nodes and for this host. Raises EzpzError."""
         session = self.sessions[node]
         if node not in self.listening:
             self.listening[node] = await session.ask(
-                "listen", name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL,
-                private=self.limits.encrypt, timeout=ANSWER_WITHIN,
+                "listen", name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL_TIMEOUT,
+                private=self.options.encrypt, timeout=ANSWER_TIMEOUT,
             )  # fmt: skip
 
-    async def bring_back(self, node: Node) -> None:
-        """Start a node anew, with nothing. Raises EzpzError."""
+    async def restart(self, node: Node) -> None:
+        """Start a node's agent again, with nothing. Raises EzpzError."""
         await self.sessions[node].close()
         self.listening.pop(node, None)
-        self.startup.where.pop(node, None)
+        self.starter.where.pop(node, None)
         failures = await self.reach((node,))
         if failures:
-            failure = failures[node]
-            raise by_code(failure.code)(failure.message, hint=failure.hint)
-        await self.enlist(node)
+            raise failures[node].to_error()
+        await self.prepare_node(node)
         await self.listen(node)
 
     async def begin(self, nodes: tuple[Node, ...], start: TransferSpec) -> tuple[EntrySink, ...]:
-        """One stream for all nodes that have the same already, and one for those that have nothing."""
+        """Start one stream for each group of nodes that have the same version, and one for those that have none."""
         agents = tuple(node for node in nodes if self.sessions[node].is_agent)
-        self.rate = await measure_bandwidth([self.sessions[node] for node in agents])
+        rate = await measure_bandwidth([self.sessions[node] for node in agents])
         lost = await self.on_each(agents, self.listen)
         for node, failure in lost.items():
             self.emit(NodeDone(NodeResult(node, failure.outcome, failure=failure, seconds=self.elapsed())))
@@ -102,44 +101,44 @@ class Stream(AgentEngine):
         for node in agents:
             if node not in lost:
                 by_base[start.bases.get(node)].append(node)
-        for base, those in by_base.items():
+        context = self._context(rate)
+        for base, group in by_base.items():
             stream = StreamController(
-                self, tuple(those), start, base or RemoteFiles(()), needs_tree=len(agents) < len(nodes)
+                context, tuple(group), start, base or RemoteFiles(()), needs_tree=len(agents) < len(nodes)
             )
             self.streams.append(stream)
             await stream.begin()
-        return tuple(stream.feed for stream in self.streams)
+        return tuple(stream.sender for stream in self.streams)
 
-    async def deliver(self, nodes: tuple[Node, ...], shipment: Payload) -> None:
+    def _context(self, rate: float) -> StreamContext:
+        return StreamContext(
+            self.options, self.emit, self.rng, self.secret, rate, self.sessions, self.listening,
+            self.peer_address, self.restart, self.elapsed,
+        )  # fmt: skip
+
+    async def deliver(self, nodes: tuple[Node, ...], payload: Payload) -> None:
         streamed = {node for stream in self.streams for node in stream.nodes}
-        rest = tuple(node for node in nodes if node not in streamed)
-        by_rsync = [self._by_rsync(rest, shipment)] if rest else []
-        await gather_or_cancel([*(stream.finish(shipment) for stream in self.streams), *by_rsync])
-
-    async def _by_rsync(self, nodes: tuple[Node, ...], shipment: Payload) -> None:
-        """Serve the nodes without python."""
-        rsync = RsyncTree(self.limits, self.emit, self.rng)
-        rsync.began, rsync.request = self.began, self.request
-        rsync.sessions, rsync.prepared = self.sessions, self.prepared
-        await rsync.deliver(nodes, shipment)
+        rest = tuple(node for node in nodes if node not in streamed)  # the nodes without python
+        by_rsync = [RsyncDelivery(self, rest, payload).run()] if rest else []
+        await gather_or_cancel([*(stream.finish(payload) for stream in self.streams), *by_rsync])
 
     async def close(self) -> None:
         for stream in self.streams:
             await stream.close()
         await super().close()
-        await self.startup.close()
+        await self.starter.close()
 
-    def way_to(self, node: Node) -> dict[str, Any]:
-        """How another host connects to a node: where it listens, and the detour through ssh."""
+    def peer_address(self, node: Node) -> dict[str, Any]:
+        """Return how another host connects to a node: where its agent listens, and the detour through ssh."""
         where = self.listening[node]
         argv = self.transport.detour(self.sessions[node].address, where["address"], where["port"])
-        return {**where, "name": node.given, "detour": argv and list(argv), "direct": not self.limits.encrypt}
+        return {**where, "name": node.given, "detour": argv and list(argv), "direct": not self.options.encrypt}
 
-    def _happened(self, node: Node, event: dict[str, Any]) -> None:
+    def _on_event(self, node: Node, event: dict[str, Any]) -> None:
         for stream in self.streams:
             if "stream" in event and node in stream.nodes:
-                stream.heard(node, event)
+                stream.on_event(node, event)
 
-    def _gone(self, node: Node, error: EzpzError) -> None:
+    def _on_lost(self, node: Node, error: EzpzError) -> None:
         for stream in self.streams:
-            stream.lost(node, error)
+            stream.on_lost(node, error)

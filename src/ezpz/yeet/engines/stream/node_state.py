@@ -1,4 +1,4 @@
-"""Member: what is known of one node of a stream; Bag: nodes to draw from. Pure, as the course that keeps them."""
+"""What is known of each node of a stream, sets to draw nodes from, and what to do next. Pure."""
 
 from __future__ import annotations
 
@@ -15,117 +15,139 @@ if TYPE_CHECKING:
 N = TypeVar("N", bound=Hashable)
 
 WINDOW = 2.0  # seconds over which a node is compared with its parent
-DRAWS = 16  # from a bag, before everything in it is looked at
+MAX_DRAWS = 16  # random draws from a set before every item in it is checked
 
 
 class NodePhase(Enum):
-    """Of a node: being served, waiting for a source, left for the end, having all of it, ended well, ended badly.
+    """Phase of a node in a stream.
 
-    AWAY: lost, and perhaps coming back with nothing.
+    SERVED: it receives the stream; WAITING: it needs a source; DEFERRED: it is slow and served at the end;
+    RECEIVED: it has everything, checked; DONE: it has published; FAILED: it is out of the stream;
+    LOST: its agent is gone and may come back with nothing.
     """
 
     SERVED = "served"
     WAITING = "waiting"
-    PARKED = "parked"
-    WHOLE = "whole"
+    DEFERRED = "deferred"
+    RECEIVED = "received"
     DONE = "done"
     FAILED = "failed"
-    AWAY = "away"
+    LOST = "lost"
 
 
 @dataclass(slots=True)
 class NodeState(Generic[N]):
-    """What is known of one node.
+    """Progress and position of one node in the tree.
 
-    position: chunks received without a gap; size: bytes of them; parent: who serves it, None for nobody
-    samples: (time, size) of the last `WINDOW` seconds, by its own clock: what it says may come late
-    heard, steady: when it last reported, and since when without a gap, by the clock of whoever asks
-    due: since when a report is due, because there is much for it; inf for not now
-    stuck: since when it has made no progress, however often it was reached; inf for not now
-    strikes: how many of those that it served have fallen silent since one of them made progress
-    avoid: who could not reach it; cuts: how often it was lost; slow: it has been parked, and is not judged again
+    Attributes:
+        phase: Phase of the node.
+        position: Chunks received without a gap.
+        size: Bytes of these chunks.
+        parent: Node that sends to this one, or None.
+        children: Nodes that this one sends to.
+        samples: (time, size) of the last `WINDOW` seconds by the node's own clock, since a report may arrive late.
+        avoid: Nodes that could not connect to this one, or lost it.
+        failures: How often its connection broke, was refused, or its data was damaged.
+        damaged: Chunks that have to be sent again.
+        is_slow: Whether it has been deferred. It is not compared with its parent again.
+        last_report: Time of its last report, by the clock of the launch host.
+        reporting_since: Time since which its reports have had no gap.
+        report_due_since: Time since which a report is due because much data is ready for it; inf if none is due.
+        idle_since: Time since which it has made no progress, from any parent; inf while it cannot make any.
+        silent_children: How many of its children have fallen silent since one of them made progress.
+        reason: Why it failed or was lost.
     """
 
-    state: NodePhase = NodePhase.WAITING
+    phase: NodePhase = NodePhase.WAITING
     position: int = 0
     size: int = 0
     parent: N | None = None
     children: list[N] = field(default_factory=list)
     samples: deque[tuple[float, int]] = field(default_factory=deque)
     avoid: set[N] = field(default_factory=set)
-    cuts: int = 0
+    failures: int = 0
     damaged: tuple[int, ...] = ()
-    slow: bool = False
-    heard: float = -math.inf
-    steady: float = 0.0
-    due: float = math.inf
-    stuck: float = math.inf
-    strikes: int = 0
-    why: str = ""
+    is_slow: bool = False
+    last_report: float = -math.inf
+    reporting_since: float = 0.0
+    report_due_since: float = math.inf
+    idle_since: float = math.inf
+    silent_children: int = 0
+    reason: str = ""
 
     @property
     def has_all(self) -> bool:
-        return self.state in (NodePhase.WHOLE, NodePhase.DONE)
+        return self.phase in (NodePhase.RECEIVED, NodePhase.DONE)
 
     @property
     def has_ended(self) -> bool:
-        return self.state in (NodePhase.DONE, NodePhase.FAILED)
+        return self.phase in (NodePhase.DONE, NodePhase.FAILED)
 
-    def moved(self, position: int, size: int, now: float, at: float) -> None:
-        if now - self.heard > WINDOW:
-            self.steady = now
-        self.heard = now
-        self.progressed(now)
+    def record_report(self, position: int, size: int, now: float, reported_at: float) -> None:
+        """Record a report of progress.
+
+        Args:
+            position: Chunks received without a gap.
+            size: Bytes of these chunks.
+            now: Time at which the report arrived.
+            reported_at: Time at which the node sent it, by its own clock.
+        """
+        if now - self.last_report > WINDOW:
+            self.reporting_since = now
+        self.last_report = now
+        self.record_activity(now)
         self.position, self.size = max(self.position, position), max(self.size, size)
-        self._forget(at)
-        self.samples.append((at, self.size))
+        self._drop_samples(reported_at)
+        self.samples.append((reported_at, self.size))
 
-    def progressed(self, now: float) -> None:
-        self.due = self.stuck = now
+    def record_activity(self, now: float) -> None:
+        """Record that the node made progress of any kind."""
+        self.report_due_since = self.idle_since = now
 
     def rate(self, now: float) -> float | None:
-        """Bytes a second in the window that ends with its last report; None when there is no telling.
+        """Return bytes per second in the window that ends with the last report, None if unknown.
 
-        What a report after a silence brings counts as come within the window: or else those behind a node that was cut
-        off would seem slow when it goes on, each until its own second report.
+        What the first report after a silence adds counts as received within the window. Otherwise the nodes below one
+        that was cut off would seem slow when it continues, each until its own second report.
         """
-        if len(self.samples) < 2 or now - self.heard > WINDOW / 2:
+        if len(self.samples) < 2 or now - self.last_report > WINDOW / 2:
             return None
-        self._forget(self.samples[-1][0])
+        self._drop_samples(self.samples[-1][0])
         if self.samples[0][0] > self.samples[-1][0] - WINDOW:
             return None
         return (self.size - self.samples[0][1]) / WINDOW
 
-    def _forget(self, at: float) -> None:
-        while len(self.samples) > 1 and self.samples[1][0] <= at - WINDOW:
+    def _drop_samples(self, end: float) -> None:
+        """Remove the samples that are older than a window that ends at `end`."""
+        while len(self.samples) > 1 and self.samples[1][0] <= end - WINDOW:
             self.samples.popleft()
 
 
 class RandomSet(Generic[N]):
-    """A set from which one is drawn at random, at the same cost whatever its size."""
+    """A set with random draws at a constant cost."""
 
     def __init__(self) -> None:
         self._items: list[N] = []
-        self._at: dict[N, int] = {}
+        self._indexes: dict[N, int] = {}
 
     def __contains__(self, item: N) -> bool:
-        return item in self._at
+        return item in self._indexes
 
     def add(self, item: N) -> None:
-        if item not in self._at:
-            self._at[item] = len(self._items)
+        if item not in self._indexes:
+            self._indexes[item] = len(self._items)
             self._items.append(item)
 
     def discard(self, item: N) -> None:
-        at = self._at.pop(item, None)
-        if at is not None:
+        index = self._indexes.pop(item, None)
+        if index is not None:
             last = self._items.pop()
-            if at < len(self._items):
-                self._items[at], self._at[last] = last, at
+            if index < len(self._items):
+                self._items[index], self._indexes[last] = last, index
 
     def draw(self, fits: Callable[[N], bool], rng: random.Random) -> N | None:
-        """One of those that fit, each as likely as any other; None if none does."""
-        for _ in range(min(DRAWS, len(self._items))):
+        """Return one of the items that fit, each with the same probability, or None if none fits."""
+        for _ in range(min(MAX_DRAWS, len(self._items))):
             item = rng.choice(self._items)
             if fits(item):
                 return item
@@ -134,8 +156,8 @@ class RandomSet(Generic[N]):
 
 
 @dataclass(frozen=True, slots=True)
-class Serve(Generic[N]):
-    """`parent` is to send to `child`: from its position on, or only these chunks."""
+class Connect(Generic[N]):
+    """Order to `parent` to send to `child`: from the child's position on, or only these chunks."""
 
     parent: N
     child: N
@@ -143,20 +165,20 @@ class Serve(Generic[N]):
 
 
 @dataclass(frozen=True, slots=True)
-class Release(Generic[N]):
-    """`parent` is to stop sending to `child`."""
+class Disconnect(Generic[N]):
+    """Order to `parent` to stop sending to `child`."""
 
     parent: N
     child: N
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp(Generic[N]):
-    """Nobody could serve this node; `hangs`: it was reached and made no progress."""
+class Abandon(Generic[N]):
+    """Order to give up a node. `hangs`: it was connected and made no progress."""
 
     node: N
-    why: str
+    reason: str
     hangs: bool = False
 
 
-Action: TypeAlias = "Serve[N] | Release[N] | GiveUp[N]"
+Action: TypeAlias = "Connect[N] | Disconnect[N] | Abandon[N]"

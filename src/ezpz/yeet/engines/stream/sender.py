@@ -1,4 +1,4 @@
-"""Feed: entries become chunks of the stream, as they are read; the root's part of a stream."""
+"""The root of a stream: packs entries into chunks while they are read."""
 
 from __future__ import annotations
 
@@ -20,35 +20,44 @@ if TYPE_CHECKING:
     from ezpz.agent.stream.codec import Codec
     from ezpz.yeet.model.entry import Entry
 
-ENTRY = 160  # bytes of a list that an entry takes, besides its path; digest and numbers
+ENTRY_OVERHEAD = 160  # bytes of an entry in the list of a chunk: digest and numbers, without paths
 NOTHING = RemoteFiles(())
 OWN = wire_paths.encode_path(MANIFEST)
-LOWEST, HIGHEST = 1, 3  # zstd's levels; the next one saves 2 % more, and takes every node a fifth longer to undo
+MIN_LEVEL, MAX_LEVEL = 1, 3  # of zstd; level 4 saves 2 % more, and decompression takes a fifth longer on every node
 
 
 class CompressionLevel:
-    """The level of compression: higher while the wire is what everybody waits for, lower while the compression is."""
+    """The level of compression: higher while the wire limits the stream, lower while the compression does."""
 
     def __init__(self) -> None:
-        self.level = LOWEST
+        self.level = MIN_LEVEL
 
-    def judge(self, waiting: int) -> int:
-        """The level for the next chunk; `waiting`: bytes that wait for the wire."""
+    def update(self, waiting: int) -> int:
+        """Return the level for the next chunk; `waiting`: bytes that wait for the wire."""
         if waiting > KEEP // 2:
-            self.level = min(HIGHEST, self.level + 1)
+            self.level = min(MAX_LEVEL, self.level + 1)
         elif waiting < KEEP // 8:
-            self.level = max(LOWEST, self.level - 1)
+            self.level = max(MIN_LEVEL, self.level - 1)
         return self.level
 
 
 class StreamSender:
-    """Packs what it is given into chunks and puts them on the ring; safe from any thread.
+    """Sink that packs entries into chunks and puts them into the buffer; safe from any thread.
 
-    secret: the run's; kind: the compression that every node can undo; read: what a file of the tree holds, to make a
-    chunk again; limit: bytes of content in a chunk; base: what the nodes have already
-    files, bytes: what was given with its content, our own manifest aside
+    A directory is given before its entries, and a file before its hard links.
 
-    A folder is given before what is in it, and the first name of a file before any further one.
+    Args:
+        secret: Secret of the run.
+        codec: Compresses and decompresses.
+        kind: Compression that every node can undo.
+        read: Returns the content of a file of the tree, to make a chunk again.
+        limit: Bytes of content in a chunk.
+        needs_tree: Whether nodes need the complete tree on this host as well.
+        base: Files that the nodes have already.
+
+    Attributes:
+        files: Files that were given with their content, without ezpz's manifest.
+        bytes: Their content.
     """
 
     def __init__(
@@ -71,7 +80,7 @@ class StreamSender:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.log = ChunkIndex(self._file.fileno(), codec, self.key, read)
         self.ring = ChunkBuffer(self.log.again)
-        self.effort = CompressionLevel()
+        self.compression = CompressionLevel()
         self.files = self.bytes = 0
         self._lock = threading.Lock()
         self._records: list[list[Any]] = []
@@ -83,30 +92,30 @@ class StreamSender:
         self._idle = threading.Condition(self._lock)
 
     def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
-        """A folder; the top is b""."""
+        """Add a directory; the top is b""."""
         self._add(["d", wire_paths.encode_path(path), mode & 0o7777, mtime_ns])
 
     def symlink(self, entry: Entry) -> None:
         self._add(["l", wire_paths.encode_path(entry.path), entry.mtime_ns, wire_paths.encode_path(entry.target)])
 
     def further(self, path: bytes, first: bytes) -> None:
-        """A further name of a file or link."""
+        """Add a hard link to a file or link."""
         self._add(["h", wire_paths.encode_path(path), wire_paths.encode_path(first)])
 
     def remove(self, path: bytes) -> None:
-        """What was fed of a path before counts no more; `barrier` comes first, and what it is now after."""
+        """Remove an entry that was added before; call `barrier` first, and add the new entry afterwards."""
         self._add(["x", wire_paths.encode_path(path)])
 
     def may_have(self, size: int) -> bool:
-        """Whether the nodes may have a large file of this size already."""
+        """Return whether the nodes may have a large file of this size already."""
         return size in self.base.large
 
     def has(self, size: int, digest: str) -> bool:
-        """Whether the nodes have a file of this content already."""
+        """Return whether the nodes have a file of this content already."""
         return not size or digest in self.base.files
 
     def keep(self, entry: Entry, size: int, digest: str) -> bool:
-        """A file whose content they have; False, and nothing, if they have it not."""
+        """Tell the nodes to reuse a file they already have. Return False, sending nothing, if they do not have it."""
         held = self.base.files.get(digest) if size else None
         if held is None or held.size != size:
             return False
@@ -115,27 +124,27 @@ class StreamSender:
         return True
 
     def file(self, entry: Entry, data: bytes, digest: str) -> None:
-        """A file that holds `data`."""
+        """Add a file with the content `data`."""
         if len(data) <= min(BLOCK, self.limit):
             self._piece(entry, len(data), 0, data, digest)
         else:
             self.piece(entry, len(data), 0, data)
 
     def piece(self, entry: Entry, size: int, offset: int, data: bytes) -> None:
-        """Some of a file that has `size` bytes."""
+        """Add a part of a file that has `size` bytes."""
         most = min(BLOCK, self.limit)
         for start in range(0, len(data), most) or (0,):
             self._piece(entry, size, offset + start, data[start : start + most])
 
     def barrier(self) -> None:
-        """What follows takes the place of some of what was fed before."""
+        """Let nodes finish what was added before: what follows replaces some of it."""
         with self._lock:
             task = self._cut()
             self._flags = frames.BARRIER
         self._pack(*task)
 
     def end(self) -> None:
-        """There is no more."""
+        """Send the last chunk, and end the stream."""
         with self._lock:
             task = self._cut()
         self._pack(*task)
@@ -145,7 +154,7 @@ class StreamSender:
         self.ring.end(self._number)
 
     def close(self) -> None:
-        """Let go of everything, and of everybody who waits."""
+        """Release all resources, and all threads that wait."""
         self.ring.give_up()
         self.log.file = -1
         self._file.close()
@@ -155,7 +164,7 @@ class StreamSender:
         self._add(["f", wire_paths.encode_path(entry.path), entry.mode & 0o7777, entry.mtime_ns, *facts], data)
 
     def _add(self, record: list[Any], data: bytes = b"") -> None:
-        room = ENTRY + len(record[1]) + (len(record[-1]) if isinstance(record[-1], str) else 0)
+        room = ENTRY_OVERHEAD + len(record[1]) + (len(record[-1]) if isinstance(record[-1], str) else 0)
         task = None
         with self._lock:
             if self._size + len(data) > self.limit or self._list_size + room > chunks.LIST_LIMIT:
@@ -172,7 +181,7 @@ class StreamSender:
             self._pack(*task)
 
     def _cut(self) -> tuple[int, list[list[Any]], list[bytes], int]:
-        """Close the chunk that is being filled: its number and what is in it; called with the lock."""
+        """Close the chunk that is being filled and return its number and content. The caller holds the lock."""
         task = (self._number, self._records, self._content, self._flags)
         if self._records:
             self._number += 1
@@ -182,11 +191,11 @@ class StreamSender:
         return task
 
     def _pack(self, number: int, records: list[list[Any]], content: list[bytes], flags: int) -> None:
-        """Compress a chunk, in the thread that filled it, and put it on the ring. Raises Cancelled, OSError."""
+        """Compress a chunk in the thread that filled it, and put it into the buffer. Raises `Cancelled`, OSError."""
         if not records:
             return
         try:
-            level = self.effort.judge(self.ring.waiting())
+            level = self.compression.update(self.ring.waiting())
             kind, payload = chunks.pack(records, b"".join(content), self.codec, self.kind, level)
             list_kind, packed_list, _ = chunks.split(memoryview(payload))
             self.log.add(number, list_kind, packed_list, flags)

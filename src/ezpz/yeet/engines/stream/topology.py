@@ -1,20 +1,25 @@
-"""Shape: who passes the stream on to whom at the start, from the node count and the rates alone. Pure."""
+"""The shape of the tree at the start of a stream, from the node count and the rates alone. Pure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-MOST_CHILDREN = 4
+MAX_CHILDREN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkModel:
-    """What the network and the nodes are like, measured or given.
+    """Properties of the network and the nodes, measured or given.
 
-    rate: bytes a second that one node can send; hop: seconds from a chunk's arrival to its being passed on
-    chunk: bytes of one chunk on the wire; size: bytes of the whole stream; start: seconds to start one session
-    risk: the share of nodes that are expected to fail during a run; recovery: seconds that one failure costs its branch
+    Attributes:
+        rate: Bytes per second that one node can send.
+        hop: Seconds between the arrival of a chunk and the moment it is forwarded.
+        chunk: Bytes of one chunk on the wire.
+        size: Bytes of the complete stream.
+        start: Seconds to start one session.
+        risk: Fraction of nodes that are expected to fail during a run.
+        recovery: Seconds that one failure costs the nodes below it.
     """
 
     rate: float = 1e9
@@ -28,7 +33,13 @@ class NetworkModel:
 
 @dataclass(frozen=True, slots=True)
 class TreeShape:
-    """width: children of each node; seconds: how long the stream is expected to take; reason: for the user."""
+    """A planned tree.
+
+    Attributes:
+        width: Children of each node.
+        seconds: Expected duration of the stream.
+        reason: Description for the user.
+    """
 
     width: int
     seconds: float
@@ -36,27 +47,27 @@ class TreeShape:
 
 
 def choose_shape(count: int, rates: NetworkModel) -> TreeShape:
-    """The width with which `count` nodes are served soonest: every child costs its parent a full copy of its uplink."""
-    best = min(range(1, MOST_CHILDREN + 1), key=lambda width: expected_seconds(count, width, rates))
+    """Return the width that serves `count` nodes soonest: every child costs its parent a full copy of its uplink."""
+    best = min(range(1, MAX_CHILDREN + 1), key=lambda width: expected_seconds(count, width, rates))
     what = "a chain" if best == 1 else f"a tree, {best} children a node"
     seconds = expected_seconds(count, best, rates)
     return TreeShape(best, seconds, f"{what}, {depth(count, best)} deep, about {seconds:.1f} s for the stream alone")
 
 
 def expected_seconds(count: int, width: int, rates: NetworkModel) -> float:
-    """How long the stream takes through a tree: the copies that a node sends, and the way to the deepest node."""
+    """Return how long the stream takes: the copies that a node sends, and the way to the deepest node."""
     hops = depth(count, width)
-    passing = rates.chunk / rates.rate + rates.hop + rates.risk * rates.recovery
-    return min(width, max(1, count)) * rates.size / rates.rate + hops * passing
+    forwarding = rates.chunk / rates.rate + rates.hop + rates.risk * rates.recovery
+    return min(width, max(1, count)) * rates.size / rates.rate + hops * forwarding
 
 
 def depth(count: int, width: int) -> int:
-    """How many hops the farthest of `count` nodes is from the root."""
+    """Return the hops between the root and the farthest of `count` nodes."""
     if width == 1:
         return count
     return math.ceil(math.log(count * (width - 1) / width + 1, width) - 1e-9)
 
 
 def parent_of(index: int, width: int) -> int:
-    """The index of the node that serves the one at `index`, -1 for the root: neighbours in the list stay neighbours."""
+    """Return the index of the parent of the node at `index`, -1 for the root: neighbors in the list stay neighbors."""
     return index // width - 1

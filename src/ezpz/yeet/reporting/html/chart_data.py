@@ -1,4 +1,4 @@
-"""What the pictures of a report's page are drawn from: small whole numbers, for thousands of nodes in a megabyte."""
+"""The data of the charts on a report's page: small integers, so that thousands of nodes take a megabyte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.model.events import PHASES
 from ezpz.yeet.model.results import Outcome
-from ezpz.yeet.reporting.progress_state import ENDED, DisplayState
+from ezpz.yeet.reporting.progress_state import FINAL_STATES, DisplayState
 from ezpz.yeet.reporting.timeline import Moment, Track
 
 if TYPE_CHECKING:
@@ -19,17 +19,22 @@ if TYPE_CHECKING:
     from ezpz.yeet.reporting.timeline import Flow, Timeline
 
 STATES = tuple(DisplayState)
-POINTS = 24  # of a node's samples that are drawn
-ROOT, NOBODY = -1, -2
-"""In place of a node's number: this host, whether or not it is a node, and none at all."""
+MAX_POINTS = 24  # samples of a node that are drawn
+ROOT, NO_NODE = -1, -2
+"""Instead of a node's number: this host, whether or not it is a node of the job, and none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One node as it is drawn.
+    """One node of a chart.
 
-    parent: the number of the node that served it last, or ROOT, or NOBODY (for this host, too)
-    depth: hops from this host, 0 for none
+    Attributes:
+        result: Result of the run for the node.
+        moments: When it entered which state.
+        samples: Times, and the bytes that it had by then.
+        parent: Number of the node that served it last, or ROOT, or NO_NODE (also for this host).
+        served_by: Name of the host that served it last.
+        depth: Hops between this host and the node, 0 for none.
     """
 
     result: NodeResult
@@ -42,10 +47,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ChartData:
-    """A run as it is drawn: its rows in the order of the job, and what they come to.
+    """The data of the charts of one run.
 
-    numbers: of the nodes other than this host, by their names, canonical and as given; size: bytes of a whole copy
-    end: seconds at which the picture ends; peak: bytes a second
+    Attributes:
+        report: Report of the run.
+        timeline: Events of the run.
+        rows: Nodes in the order of the job.
+        numbers: Numbers of the nodes other than this host, by their canonical and their given names.
+        size: Bytes of a complete copy.
+        end: Seconds at which the charts end.
     """
 
     report: RunReport
@@ -61,6 +71,7 @@ class ChartData:
 
     @property
     def peak(self) -> float:
+        """The highest bytes per second, over all nodes."""
         return max((rate for _, rate in self.timeline.received.rates()), default=0.0)
 
     @property
@@ -68,19 +79,19 @@ class ChartData:
         return max((row.depth for row in self.rows), default=0)
 
     @property
-    def adoptions(self) -> int:
-        return sum(moment.adopted for moment in self.moments)
+    def reassignments(self) -> int:
+        return sum(moment.reassigned for moment in self.moments)
 
     @property
-    def parked(self) -> int:
-        return sum(moment.state is DisplayState.PARKED for moment in self.moments)
+    def deferrals(self) -> int:
+        return sum(moment.state is DisplayState.DEFERRED for moment in self.moments)
 
     @property
     def retries(self) -> int:
         return sum(moment.state is DisplayState.WAITING for moment in self.moments)
 
     def to_dict(self) -> dict[str, Any]:
-        """The data of the page. Times are whole milliseconds, what was received is in thousandths of a whole copy."""
+        """Return the data of the page: times in milliseconds, received bytes in thousandths of a complete copy."""
         return {
             "end": _ms(self.end),
             "size": self.size,
@@ -88,7 +99,7 @@ class ChartData:
             "phases": self._phases(),
             "received": _flow(self.timeline.received),
             "read": _flow(self.timeline.read),
-            "local": next((number for number, row in enumerate(self.rows) if row.result.node.is_local), NOBODY),
+            "local": next((number for number, row in enumerate(self.rows) if row.result.node.is_local), NO_NODE),
             "nodes": [self._node(row) for row in self.rows],
         }
 
@@ -107,22 +118,17 @@ class ChartData:
         points = _thinned(row.samples)
         received = [number for at, size in points for number in (_ms(at), round(1000 * min(1, size / self.size)))]
         moments = [
-            [_ms(moment.at), STATES.index(moment.state), self.numbers.get(moment.via, ROOT if moment.via else NOBODY),
-             int(moment.adopted), *((without_name(moment.why, result),) if moment.why else ())]
+            [_ms(moment.at), STATES.index(moment.state), self.numbers.get(moment.via, ROOT if moment.via else NO_NODE),
+             int(moment.reassigned), *((moment.why,) if moment.why else ())]
             for moment in row.moments
         ]  # fmt: skip
         failure = result.failure
-        why = [failure.code, without_name(failure.message, result)] if failure else []
+        why = [failure.code, failure.text_next_to(result.node.given)] if failure else []
         return [result.node.given, result.outcome.value, row.parent, row.depth, result.attempts, moments, received, why]
 
 
-def without_name(text: str, result: NodeResult) -> str:
-    """A message about a node, where its name stands beside it."""
-    return text.removeprefix(f"{result.node.given}: ")
-
-
-def picture(report: RunReport, timeline: Timeline) -> ChartData:
-    """Put together what the report and the timeline say of each node."""
+def chart_data(report: RunReport, timeline: Timeline) -> ChartData:
+    """Return the report and the timeline of each node combined."""
     others = [(number, row.node) for number, row in enumerate(report.results) if not row.node.is_local]
     numbers = {node.name: number for number, node in others} | {node.given: number for number, node in others}
     tracks = [timeline.tracks.get(result.node.name) or Track() for result in report.results]
@@ -134,7 +140,7 @@ def picture(report: RunReport, timeline: Timeline) -> ChartData:
         for own, result in zip(moments, report.results, strict=True)
     ]
     parents = [
-        numbers.get(via, ROOT) if via and not result.node.is_local else NOBODY
+        numbers.get(via, ROOT) if via and not result.node.is_local else NO_NODE
         for via, result in zip(served_by, report.results, strict=True)
     ]
     depths = _depths(parents)
@@ -146,7 +152,7 @@ def picture(report: RunReport, timeline: Timeline) -> ChartData:
 
 
 def _samples(result: NodeResult, track: Track, timeline: Timeline) -> tuple[tuple[float, int], ...]:
-    """How much a node had, and when; this host has what it has read."""
+    """Return the bytes that a node had, with times; this host has what it has read."""
     if not result.node.is_local:
         return track.samples
     flow = timeline.read
@@ -154,12 +160,12 @@ def _samples(result: NodeResult, track: Track, timeline: Timeline) -> tuple[tupl
 
 
 def _moments(result: NodeResult, track: Track, timeline: Timeline) -> tuple[Moment, ...]:
-    """The moments of a node; this host receives by reading, and a node may end without a word."""
+    """Return the moments of a node, completed: this host receives by reading, and a node may end without an event."""
     moments = list(track.moments)
     reading = next((phase.at for phase in timeline.phases if phase.name in ("read", "stream")), None)
     if result.node.is_local and reading is not None and not (moments and moments[0].at <= reading):
         moments.insert(0, Moment(reading, DisplayState.RECEIVING))
-    if result.outcome is not Outcome.SKIPPED and not (moments and moments[-1].state in ENDED):
+    if result.outcome is not Outcome.SKIPPED and not (moments and moments[-1].state in FINAL_STATES):
         moments.append(
             Moment(result.seconds, DisplayState.DONE if result.outcome is Outcome.OK else DisplayState.FAILED)
         )
@@ -167,8 +173,11 @@ def _moments(result: NodeResult, track: Track, timeline: Timeline) -> tuple[Mome
 
 
 def _depths(parents: list[int]) -> list[int]:
-    """Hops from this host, 0 for nodes that nobody served. A circle is cut: `parents` is changed to be a tree."""
-    depths: list[int | None] = [0 if parent == NOBODY else None for parent in parents]
+    """Return the hops between this host and each node, 0 for nodes that were not served.
+
+    `parents` is changed to be a tree: circles are cut.
+    """
+    depths: list[int | None] = [0 if parent == NO_NODE else None for parent in parents]
     for number in range(len(parents)):
         path: list[int] = []
         on_path: set[int] = set()
@@ -187,11 +196,11 @@ def _depths(parents: list[int]) -> list[int]:
 
 
 def _thinned(samples: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
-    """At most POINTS of the samples, with the first and the last."""
-    if len(samples) <= POINTS:
+    """Return at most MAX_POINTS of the samples, with the first and the last."""
+    if len(samples) <= MAX_POINTS:
         return samples
-    step = (len(samples) - 1) / (POINTS - 1)
-    return tuple(samples[round(number * step)] for number in range(POINTS))
+    step = (len(samples) - 1) / (MAX_POINTS - 1)
+    return tuple(samples[round(number * step)] for number in range(MAX_POINTS))
 
 
 def _flow(flow: Flow) -> dict[str, Any]:

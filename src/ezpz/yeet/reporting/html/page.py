@@ -1,7 +1,7 @@
-"""The page of `--report`: one file that needs nothing else, from a Report and the Timeline of its run. Pure.
+"""The page of `--report`: one HTML file without external parts, made of the report and the timeline of a run.
 
-What can be read without a script is HTML; the pictures are drawn from the data by the scripts in `page/`. Names and
-messages come from other hosts: they are escaped here, and the page allows no script but its own.
+Tables are HTML; the scripts in `assets/` draw the charts. Names and messages come from other hosts: they are escaped
+here, and the page allows no script except its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ezpz.runtime.atomic_file import EVERYBODY, atomic_file
 from ezpz.runtime.text import pluralize
 from ezpz.yeet.model.events import PHASES
 from ezpz.yeet.model.report import RunStatus
-from ezpz.yeet.reporting.html.chart_data import ChartData, picture, without_name
+from ezpz.yeet.reporting.html.chart_data import ChartData, chart_data
 from ezpz.yeet.reporting.summary import causes, plan_facts, relocated, verdict
 
 if TYPE_CHECKING:
@@ -39,23 +39,23 @@ MARKS = {RunStatus.SUCCESS: "✓", RunStatus.PARTIAL: "◐", RunStatus.FAILURE: 
 
 
 def render_page(report: RunReport, timeline: Timeline) -> str:
-    """The whole page as text that UTF-8 can encode."""
-    drawn = picture(report, timeline)
+    """Return the complete page as text that UTF-8 can encode."""
+    charts = chart_data(report, timeline)
     style, script = _part("style.css"), "".join(map(_part, SCRIPTS))
     text = Template(_part("page.html")).substitute(
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}",
         title=_shown(f"ezpz yeet {report.plan.source.name}: {report.status.value}"),
         style=style,
         script=script,
-        data=_embedded(drawn.to_dict()),
+        data=_embedded(charts.to_dict()),
         status=report.status.value,
         mark=MARKS[report.status],
         verdict=_shown(verdict(report)),
         run=_shown(f"run {report.plan.id}, ezpz {__version__}"),
-        tiles="".join(f"<div><b>{_shown(value)}</b>{_shown(name)}</div>" for name, value in _tiles(report, drawn)),
+        tiles="".join(f"<div><b>{_shown(value)}</b>{_shown(name)}</div>" for name, value in _tiles(report, charts)),
         failures=_failures(report),
         facts=_rows(_facts(report)),
-        nodes="".join(_node(result, drawn, index) for index, result in enumerate(report.results)),
+        nodes="".join(_node(result, charts, index) for index, result in enumerate(report.results)),
         open="open" if len(report.results) <= 32 else "",
     )
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -66,35 +66,35 @@ def _part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """What a content security policy calls an inline script or style."""
+    """Return the source expression of a content security policy for an inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _shown(text: object) -> str:
-    """Text as HTML shows it; what would not be seen, as control characters, is spelt out."""
+    """Return text escaped for HTML; characters that are not printable are written as escape sequences."""
     plain = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in str(text))
     return escape(plain)
 
 
 def _embedded(data: dict[str, Any]) -> str:
-    """JSON that cannot end the element it stands in."""
+    """Return JSON that cannot end the element that contains it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _tiles(report: RunReport, drawn: ChartData) -> Iterable[tuple[str, str]]:
-    """The few numbers that one looks for first."""
+def _tiles(report: RunReport, charts: ChartData) -> Iterable[tuple[str, str]]:
+    """Yield the most important numbers, each with its name."""
     yield f"of {pluralize(len(report.results), 'node')} have it", f"{len(report.succeeded):,}"
     yield "seconds", f"{report.seconds:.1f}"
     yield f"in {pluralize(report.files, 'file')}", format_bytes(report.bytes)
-    if drawn.peak:
-        yield "at most, over all nodes", f"{format_bytes(drawn.peak)}/s"
-    if drawn.depth > 1:
-        yield "hops to the farthest", f"{drawn.depth}"
+    if charts.peak:
+        yield "at most, over all nodes", f"{format_bytes(charts.peak)}/s"
+    if charts.depth > 1:
+        yield "hops to the farthest", f"{charts.depth}"
     for name, number in (
-        ("adopted by another", drawn.adoptions),
-        ("parked", drawn.parked),
-        ("tried again", drawn.retries),
+        ("adopted by another", charts.reassignments),
+        ("parked", charts.deferrals),
+        ("tried again", charts.retries),
     ):
         if number:
             yield name, f"{number:,}"
@@ -110,14 +110,14 @@ def _facts(report: RunReport) -> Iterable[tuple[str, str]]:
         yield "relocated", line
     for line in report.plan.allocation.evidence:
         yield "evidence", line
-    for warning in (*report.plan.allocation.warnings, *(warned.text for warned in report.carried.warnings)):
+    for warning in (*report.plan.allocation.warnings, *(warned.text for warned in report.relocation.warnings)):
         yield "warning", warning
     if report.failed_list:
         yield "failed nodes", f"listed in {report.failed_list}"
 
 
 def _rows(facts: Iterable[tuple[str, str]]) -> str:
-    """Table rows; a name that comes again is not repeated."""
+    """Return table rows; equal names of consecutive rows are printed once."""
     rows, before = [], ""
     for name, value in facts:
         rows.append(f"<tr><th scope=row>{_shown('' if name == before else name)}<td>{_shown(value)}")
@@ -126,7 +126,7 @@ def _rows(facts: Iterable[tuple[str, str]]) -> str:
 
 
 def _failures(report: RunReport) -> str:
-    """One row for each cause, the most frequent first; "" when nothing failed."""
+    """Return the table of failures, one row for each cause, the most frequent first; "" if no node failed."""
     found = sorted(causes(report).items(), key=lambda item: -len(item[1]))
     rows = [
         f"<tr><td class=n>{len(names):,}<td>{_names(names)}<td><code>{_shown(failure.code)}</code>"
@@ -144,13 +144,13 @@ def _failures(report: RunReport) -> str:
 
 
 def _names(names: Iterable[str]) -> str:
-    """Names folded, to be broken between two of them; many of them scroll."""
+    """Return folded names that may be broken between two of them; long lists scroll."""
     return f"<div class=names tabindex=0>{_shown(fold(names)).replace(',', ',<wbr>')}</div>"
 
 
-def _node(result: NodeResult, drawn: ChartData, index: int) -> str:
-    """A row of the table of nodes."""
-    row = drawn.rows[index]
+def _node(result: NodeResult, charts: ChartData, index: int) -> str:
+    """Return a row of the table of nodes."""
+    row = charts.rows[index]
     served = row.served_by or ("itself" if result.node.is_local else "-")
     failure = result.failure
     outcome = "unchanged" if result.unchanged else result.outcome.value.replace("_", " ")
@@ -159,44 +159,44 @@ def _node(result: NodeResult, drawn: ChartData, index: int) -> str:
         row.depth or "-", result.attempts or "-",
         format_bytes(result.sent_bytes) if result.sent_bytes else "-",
         f"{result.seconds:.2f}" if result.seconds else "-",
-        without_name(failure.message, result) if failure else "",
+        failure.text_next_to(result.node.given) if failure else "",
     )  # fmt: skip
     return "<tr>" + "".join(f"<td>{_shown(cell)}" for cell in cells) + "\n"
 
 
 def check_report_path(path: str) -> str:
-    """Return where the page will be written, absolute, with the links of its directory resolved.
+    """Return the absolute path of the page, with the links of its directory resolved.
 
-    The name itself is not resolved: a link there is replaced. Raises UsageError when the page cannot be written.
+    The file name itself is not resolved: a link there is replaced. Raises UsageError if the page cannot be written.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    folder = os.path.realpath(folder)
-    real = os.path.join(folder, name)
+    directory, name = os.path.split(os.path.abspath(path))
+    directory = os.path.realpath(directory)
+    real = os.path.join(directory, name)
     if not os.path.basename(path) or os.path.isdir(real):
         raise UsageError(f"--report '{path}' is a directory", hint="name a file, as in --report run.html")
-    if not os.path.isdir(folder):
-        raise UsageError(f"--report '{path}': there is no directory '{folder}'", hint="make it first")
+    if not os.path.isdir(directory):
+        raise UsageError(f"--report '{path}': there is no directory '{directory}'", hint="make it first")
     if os.path.exists(real) and not os.path.isfile(real):
         raise UsageError(f"--report '{path}' is no ordinary file", hint="name a file, as in --report run.html")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--report '{path}': you may not write to '{folder}'", hint="choose another directory")
-    if _is_kept_by_another(folder, real):
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UsageError(f"--report '{path}': you may not write to '{directory}'", hint="choose another directory")
+    if _belongs_to_another_user(directory, real):
         raise UsageError(
             f"--report '{path}' belongs to another user", hint="choose another name, or your own directory"
         )
     return real
 
 
-def _is_kept_by_another(folder: str, path: str) -> bool:
-    """Return whether something of another user is there, in a sticky directory, so that it cannot be replaced."""
-    above = os.stat(folder)
+def _belongs_to_another_user(directory: str, path: str) -> bool:
+    """Return whether a file of another user in a sticky directory is at the path, which cannot be replaced."""
+    above = os.stat(directory)
     if not os.path.lexists(path) or not above.st_mode & stat.S_ISVTX:
         return False
     return os.geteuid() not in (0, above.st_uid, os.lstat(path).st_uid)
 
 
 def write_report(path: str, text: str) -> None:
-    """Put `text` at a path that `check` gave. Raises EzpzError, and then whatever was there is there still."""
+    """Write `text` to a path from `check_report_path`. Raises EzpzError; an existing file is unchanged then."""
     try:
         with atomic_file(path, EVERYBODY) as file:
             file.write(text.encode())

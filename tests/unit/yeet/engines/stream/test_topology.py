@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ezpz.remote.startup import starter_of
 from ezpz.yeet.engines.stream.topology import (
-    MOST_CHILDREN,
+    MAX_CHILDREN,
     NetworkModel,
     choose_shape,
     depth,
@@ -18,7 +18,7 @@ from ezpz.yeet.engines.stream.topology import (
     parent_of,
 )
 
-WIDTHS = st.integers(1, MOST_CHILDREN)
+WIDTHS = st.integers(1, MAX_CHILDREN)
 HUNDRED_MBIT = NetworkModel(rate=12.5e6, size=32 << 20)
 
 
@@ -56,7 +56,7 @@ class TestTree:
     def test_its_depth_is_counted_right(self, count: int, width: int) -> None:
         assert depth(count, width) == max(levels(count, width), default=0)
 
-    @pytest.mark.parametrize("width", range(2, MOST_CHILDREN + 1))
+    @pytest.mark.parametrize("width", range(2, MAX_CHILDREN + 1))
     def test_its_depth_at_the_edge_of_every_level(self, width: int) -> None:
         full = 0
         for level in range(1, 14):
@@ -92,7 +92,7 @@ class TestChoice:
         assert "a tree, 2 children a node" in shape.reason
 
     def test_a_wide_tree_for_little_data(self) -> None:
-        assert choose_shape(8192, NetworkModel(size=1.0)).width == MOST_CHILDREN
+        assert choose_shape(8192, NetworkModel(size=1.0)).width == MAX_CHILDREN
 
     def test_thousands_take_little_longer_than_two_copies(self) -> None:
         assert 16 <= choose_shape(4096, NetworkModel()).seconds < 17
@@ -110,5 +110,5 @@ class TestChoice:
     def test_no_other_width_would_be_quicker(self, count: int, rate: float, size: float) -> None:
         rates = NetworkModel(rate=rate, size=size)
         shape = choose_shape(count, rates)
-        assert shape.seconds == min(expected_seconds(count, width, rates) for width in range(1, MOST_CHILDREN + 1))
+        assert shape.seconds == min(expected_seconds(count, width, rates) for width in range(1, MAX_CHILDREN + 1))
         assert shape.seconds == expected_seconds(count, shape.width, rates)

@@ -1,4 +1,4 @@
-"""The course of a stream: what it wants done for each event, and runs in which anything goes wrong in any order."""
+"""The scheduler of a stream: its actions for each event, and runs in which anything fails in any order."""
 
 from __future__ import annotations
 
@@ -11,25 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ezpz.yeet.engines.copy_tree import MAX_PER_SOURCE
-from ezpz.yeet.engines.stream.node_state import WINDOW, Action, GiveUp, NodePhase, RandomSet, Release, Serve
-from ezpz.yeet.engines.stream.tree_scheduler import (
-    AGAIN,
-    ATTEMPTS,
-    HUNG,
-    LAG,
-    LAGGING,
-    SILENCE,
-    SPARE,
-    UNPUBLISHED,
-    TreeScheduler,
+from ezpz.yeet.engines.stream.node_state import WINDOW, Abandon, Action, Connect, Disconnect, NodePhase, RandomSet
+from ezpz.yeet.engines.stream.progress_watch import (
+    LAG_FACTOR,
+    MIN_LAG,
+    PROGRESS_TIMEOUT,
+    PUBLISH_TIMEOUT,
+    SILENCE_TIMEOUT,
 )
+from ezpz.yeet.engines.stream.source_pool import MAX_FAILURES, SPARE_CHILDREN
+from ezpz.yeet.engines.stream.tree_scheduler import RETRY_INTERVAL, TreeScheduler
 
 ROOT = "root"
 MB = 1_000_000
 
 
-def course(nodes: str, width: int = 1, wire: float = 0.0, seed: int = 1) -> TreeScheduler[str]:
-    """A course that has started; each letter is a node."""
+def scheduler(nodes: str, width: int = 1, wire: float = 0.0, seed: int = 1) -> TreeScheduler[str]:
+    """Return a scheduler that has started; each letter is a node."""
     made = TreeScheduler(ROOT, tuple(nodes), width, random.Random(seed), wire=wire)
     made.start()
     return made
@@ -38,7 +36,7 @@ def course(nodes: str, width: int = 1, wire: float = 0.0, seed: int = 1) -> Tree
 def at(run: TreeScheduler[str], **positions: int) -> None:
     """Every node reports its position in chunks of one byte."""
     for node, position in positions.items():
-        assert run.moved(node, position, position, 0.0) == []
+        assert run.on_progress(node, position, position, 0.0) == []
 
 
 class TestStart:
@@ -46,19 +44,19 @@ class TestStart:
 
     def test_a_chain(self) -> None:
         run: TreeScheduler[str] = TreeScheduler(ROOT, tuple("abc"), 1, random.Random(1))
-        assert run.start() == [Serve(ROOT, "a"), Serve("a", "b"), Serve("b", "c")]
+        assert run.start() == [Connect(ROOT, "a"), Connect("a", "b"), Connect("b", "c")]
         assert [run.depth_of(node) for node in "abc"] == [1, 2, 3]
         assert run.depth == 3
 
     def test_two_children_each(self) -> None:
         run: TreeScheduler[str] = TreeScheduler(ROOT, tuple("abcdef"), 2, random.Random(1))
-        pairs = [(action.parent, action.child) for action in run.start() if isinstance(action, Serve)]
+        pairs = [(action.parent, action.child) for action in run.start() if isinstance(action, Connect)]
         assert pairs == [(ROOT, "a"), (ROOT, "b"), ("a", "c"), ("a", "d"), ("b", "e"), ("b", "f")]
 
     def test_a_node_that_is_lost_before_has_no_place_in_it(self) -> None:
         run: TreeScheduler[str] = TreeScheduler(ROOT, tuple("abc"), 1, random.Random(1))
-        assert run.gone("b", "it died") == []
-        assert run.start() == [Serve(ROOT, "a"), Serve("a", "c")]
+        assert run.on_failed("b", "it died") == []
+        assert run.start() == [Connect(ROOT, "a"), Connect("a", "c")]
 
     def test_no_nodes(self) -> None:
         run: TreeScheduler[str] = TreeScheduler(ROOT, (), 2, random.Random(1))
@@ -71,109 +69,110 @@ class TestEnd:
     """It is over when every node has ended, well or badly."""
 
     def test_well_and_badly(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         for node in "ab":
-            run.whole(node)
+            run.on_received(node)
         assert not run.is_over
-        run.done("a")
-        run.done("b")
+        run.on_published("a")
+        run.on_published("b")
         assert not run.is_over
-        run.gone("c", "it died")
+        run.on_failed("c", "it died")
         assert run.is_over
-        assert run.members["c"].why == "it died"
+        assert run.states["c"].reason == "it died"
 
     def test_what_is_heard_of_a_node_that_failed_changes_nothing(self) -> None:
-        run = course("ab")
-        run.gone("a", "it died")
+        run = scheduler("ab")
+        run.on_failed("a", "it died")
         events = [
-            run.moved("a", 9, 9, 1.0), run.whole("a"), run.done("a"), run.gone("a", "again"), run.cut("a", ROOT, 1.0),
-            run.refused("a", ROOT, "no"), run.damaged("a", (1,)),
+            run.on_progress("a", 9, 9, 1.0), run.on_received("a"), run.on_published("a"),
+            run.on_failed("a", "again"), run.on_disconnect("a", ROOT),
+            run.on_refused("a", ROOT, "no"), run.on_damaged("a", (1,)),
         ]  # fmt: skip
         assert not any(events)
-        assert run.members["a"].state is NodePhase.FAILED
+        assert run.states["a"].phase is NodePhase.FAILED
 
     def test_what_is_heard_of_a_serving_that_has_ended_changes_nothing(self) -> None:
-        run = course("abc")
-        run.gone("b", "it died")
-        assert run.members["c"].parent == "a"
-        assert run.cut("c", "b", 1.0) == []
-        assert run.refused("c", "b", "no") == []
-        assert run.members["c"].cuts == 0
+        run = scheduler("abc")
+        run.on_failed("b", "it died")
+        assert run.states["c"].parent == "a"
+        assert run.on_disconnect("c", "b") == []
+        assert run.on_refused("c", "b", "no") == []
+        assert run.states["c"].failures == 0
 
 
 class TestDeath:
     """Those that a dead node served go on from where they are."""
 
     def test_in_a_chain_its_child_goes_to_its_parent(self) -> None:
-        run = course("abcd")
+        run = scheduler("abcd")
         at(run, a=40, b=30, c=20, d=10)
-        assert run.gone("b", "it died") == [Release("a", "b"), Serve("a", "c")]
-        assert run.members["c"].position == 20
-        assert run.members["d"].parent == "c"
-        assert run.adoptions == 1
+        assert run.on_failed("b", "it died") == [Disconnect("a", "b"), Connect("a", "c")]
+        assert run.states["c"].position == 20
+        assert run.states["d"].parent == "c"
+        assert run.reassignments == 1
 
     def test_the_first_one_s_child_goes_to_the_root(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=40, b=30, c=20)
-        assert run.gone("a", "it died") == [Release(ROOT, "a"), Serve(ROOT, "b")]
+        assert run.on_failed("a", "it died") == [Disconnect(ROOT, "a"), Connect(ROOT, "b")]
 
     def test_in_a_tree_one_child_takes_its_place_and_an_idle_leaf_serves_the_other(self) -> None:
-        run = course("abcdefghijklmn", 2)  # a serves c and d, c serves g and h
+        run = scheduler("abcdefghijklmn", 2)  # a serves c and d, c serves g and h
         at(run, **dict.fromkeys("abcdefghijklmn", 5))
-        first, second, third = run.gone("c", "it died")
-        assert (first, second) == (Release("a", "c"), Serve("a", "g"))
-        assert isinstance(third, Serve)
+        first, second, third = run.on_failed("c", "it died")
+        assert (first, second) == (Disconnect("a", "c"), Connect("a", "g"))
+        assert isinstance(third, Connect)
         assert third.child == "h"
         assert third.parent in "gijklmn"
 
     def test_a_death_that_the_child_hears_of_first_ends_the_same_way(self) -> None:
-        run = course("abcd")
+        run = scheduler("abcd")
         at(run, a=40, b=30, c=20, d=10)
-        assert run.cut("c", "b", 1.0) == [Release("b", "c"), Serve("a", "c")]
-        assert run.gone("b", "it died") == [Release("a", "b")]
+        assert run.on_disconnect("c", "b") == [Disconnect("b", "c"), Connect("a", "c")]
+        assert run.on_failed("b", "it died") == [Disconnect("a", "b")]
 
     def test_one_that_has_all_of_it_leaves_its_children_to_others(self) -> None:
-        run = course("ab", 1)
-        run.done("a")
-        assert run.gone("a", "it died") == [Serve(ROOT, "b")]
+        run = scheduler("ab", 1)
+        run.on_published("a")
+        assert run.on_failed("a", "it died") == [Connect(ROOT, "b")]
 
     def test_nobody_is_served_by_one_that_is_behind(self) -> None:
         for seed in range(20):
-            run = course("abcd", 2, seed=seed)  # a serves c and d
+            run = scheduler("abcd", 2, seed=seed)  # a serves c and d
             at(run, a=50, b=10, c=40, d=40)
-            parents = {action.parent for action in run.gone("a", "it died") if isinstance(action, Serve)}
+            parents = {action.parent for action in run.on_failed("a", "it died") if isinstance(action, Connect)}
             assert parents <= {ROOT, "c", "d"}
 
     def test_but_by_one_whose_report_is_merely_old(self) -> None:
         sizes = {"a": 150, "b": 120, "c": 140, "d": 140, "e": 100, "f": 20}
         for seed in range(20):
-            run = course("abcdef", 2, wire=100 * MB, seed=seed)  # a serves c and d, b serves e and f
+            run = scheduler("abcdef", 2, wire=100 * MB, seed=seed)  # a serves c and d, b serves e and f
             for node, size in sizes.items():
-                run.moved(node, size, size * MB, 0.0)
-            released, served = run.cut("d", "a", 0.1)
-            assert released == Release("a", "d")
-            assert served in (Serve("c", "d"), Serve("e", "d"))
+                run.on_progress(node, size, size * MB, 0.0)
+            released, served = run.on_disconnect("d", "a")
+            assert released == Disconnect("a", "d")
+            assert served in (Connect("c", "d"), Connect("e", "d"))
 
 
 class TestAway:
     """A node that is lost may come back, with nothing."""
 
     def test_it_is_served_from_the_beginning(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=40, b=30, c=20)
-        assert run.away("b", "it was lost") == [Release("a", "b"), Serve("a", "c")]
+        assert run.on_lost("b", "it was lost") == [Disconnect("a", "b"), Connect("a", "c")]
         assert not run.is_over
-        (served,) = run.joined("b")
-        assert isinstance(served, Serve)
-        assert (served.child, run.members["b"].position) == ("b", 0)
-        assert run.joined("b") == []
+        (served,) = run.on_joined("b")
+        assert isinstance(served, Connect)
+        assert (served.child, run.states["b"].position) == ("b", 0)
+        assert run.on_joined("b") == []
 
     def test_or_is_given_up(self) -> None:
-        run = course("a")
-        run.away("a", "it was lost")
-        assert run.gone("a", "it died") == []
+        run = scheduler("a")
+        run.on_lost("a", "it was lost")
+        assert run.on_failed("a", "it died") == []
         assert run.is_over
-        assert run.joined("a") == []
+        assert run.on_joined("a") == []
 
 
 class TestInterruption:
@@ -181,88 +180,88 @@ class TestInterruption:
 
     def test_not_by_the_same_one(self) -> None:
         for seed in range(20):
-            run = course("abcd", 2, seed=seed)
+            run = scheduler("abcd", 2, seed=seed)
             at(run, a=9, b=9, c=5, d=5)
-            assert run.cut("c", "a", 1.0)[0] == Release("a", "c")
-            assert run.members["c"].parent in (ROOT, "b", "d")
+            assert run.on_disconnect("c", "a")[0] == Disconnect("a", "c")
+            assert run.states["c"].parent in (ROOT, "b", "d")
 
     def test_by_the_same_one_if_it_is_the_root(self) -> None:
-        run = course("a")
-        assert run.cut("a", ROOT, 1.0) == [Release(ROOT, "a"), Serve(ROOT, "a")]
+        run = scheduler("a")
+        assert run.on_disconnect("a", ROOT) == [Disconnect(ROOT, "a"), Connect(ROOT, "a")]
 
     def test_when_it_loses_it_too_often_it_is_given_up_and_released(self) -> None:
-        run = course("a")
-        for _ in range(ATTEMPTS - 1):
-            run.cut("a", ROOT, 1.0)
-        assert run.cut("a", ROOT, 1.0) == [Release(ROOT, "a"), GiveUp("a", "it lost its connection 4 times")]
+        run = scheduler("a")
+        for _ in range(MAX_FAILURES - 1):
+            run.on_disconnect("a", ROOT)
+        assert run.on_disconnect("a", ROOT) == [Disconnect(ROOT, "a"), Abandon("a", "it lost its connection 4 times")]
         assert run.is_over
 
     def test_one_that_the_root_cannot_reach_is_given_up(self) -> None:
-        run = course("ab")
-        assert run.refused("a", ROOT, "no route") == [GiveUp("a", "no route"), Serve(ROOT, "b")]
+        run = scheduler("ab")
+        assert run.on_refused("a", ROOT, "no route") == [Abandon("a", "no route"), Connect(ROOT, "b")]
 
     def test_the_root_is_the_last_to_try(self) -> None:
-        run = course("abcdef", 2)
+        run = scheduler("abcdef", 2)
         at(run, **dict.fromkeys("abcdef", 5))
         tried = []
-        while run.members["f"].state is NodePhase.SERVED:
-            parent = run.members["f"].parent
+        while run.states["f"].phase is NodePhase.SERVED:
+            parent = run.states["f"].parent
             assert parent is not None
             tried.append(parent)
-            run.refused("f", parent, "no")
-        assert len(set(tried)) == ATTEMPTS
+            run.on_refused("f", parent, "no")
+        assert len(set(tried)) == MAX_FAILURES
         assert tried[-1] == ROOT
 
     def test_when_no_node_reaches_another_the_root_serves_all_but_not_more_than_it_can_at_once(self) -> None:
         nodes = tuple(range(300))
         run: TreeScheduler[object] = TreeScheduler(ROOT, nodes, 2, random.Random(1))
-        servings = [action for action in run.start() if isinstance(action, Serve)]
+        servings = [action for action in run.start() if isinstance(action, Connect)]
         while servings:
             serving = servings.pop()
-            assert len(run.members[ROOT].children) <= MAX_PER_SOURCE
-            if run.members[serving.child].parent != serving.parent:
+            assert len(run.states[ROOT].children) <= MAX_PER_SOURCE
+            if run.states[serving.child].parent != serving.parent:
                 continue
             if serving.parent == ROOT:
-                actions = run.done(serving.child)
+                actions = run.on_published(serving.child)
             else:
-                actions = run.refused(serving.child, serving.parent, "closed")
-            servings += [action for action in actions if isinstance(action, Serve)]
-        assert {run.members[node].state for node in nodes} == {NodePhase.DONE}
+                actions = run.on_refused(serving.child, serving.parent, "closed")
+            servings += [action for action in actions if isinstance(action, Connect)]
+        assert {run.states[node].phase for node in nodes} == {NodePhase.DONE}
 
 
 class TestDamage:
     """Chunks that landed wrong come again, from somebody who has all of it."""
 
     def test_only_these_chunks_from_one_that_is_whole(self) -> None:
-        run = course("ab")
-        run.whole("a")
-        assert run.damaged("b", (3, 5)) == [Serve("a", "b", (3, 5))]
-        assert run.whole("b") == []
-        assert run.members["b"].damaged == ()
+        run = scheduler("ab")
+        run.on_received("a")
+        assert run.on_damaged("b", (3, 5)) == [Connect("a", "b", (3, 5))]
+        assert run.on_received("b") == []
+        assert run.states["b"].damaged == ()
 
     def test_from_the_root_while_nobody_else_is_whole(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=9, b=9, c=9)
-        assert run.damaged("b", (3,)) == [Serve(ROOT, "b", (3,))]
-        assert run.members["c"].parent == "b"
+        assert run.on_damaged("b", (3,)) == [Connect(ROOT, "b", (3,))]
+        assert run.states["c"].parent == "b"
 
     def test_a_repair_that_is_interrupted_is_still_of_these_chunks(self) -> None:
-        run = course("ab")
-        run.whole("a")
-        run.damaged("b", (3, 5))
-        assert run.cut("b", "a", 1.0)[1] == Serve("a", "b", (3, 5))
+        run = scheduler("ab")
+        run.on_received("a")
+        run.on_damaged("b", (3, 5))
+        assert run.on_disconnect("b", "a")[1] == Connect("a", "b", (3, 5))
 
     def test_one_that_is_being_repaired_serves_nobody_new(self) -> None:
-        run = course("abc")
+        run = scheduler("abc")
         at(run, a=9, b=9, c=5)
-        run.damaged("a", (1,))
-        assert run.gone("b", "it died")[-1] == Serve(ROOT, "c")
+        run.on_damaged("a", (1,))
+        assert run.on_failed("b", "it died")[-1] == Connect(ROOT, "c")
 
     def test_too_often(self) -> None:
-        run = course("a")
-        for _ in range(ATTEMPTS - 1):
-            assert run.damaged("a", (1,)) == [Serve(ROOT, "a", (1,))]
-        assert run.damaged("a", (1,))[0] == GiveUp("a", "what landed was damaged 4 times")
+        run = scheduler("a")
+        for _ in range(MAX_FAILURES - 1):
+            assert run.on_damaged("a", (1,)) == [Connect(ROOT, "a", (1,))]
+        assert run.on_damaged("a", (1,))[0] == Abandon("a", "what landed was damaged 4 times")
 
 
 class TestNoProgress:
@@ -271,123 +270,127 @@ class TestNoProgress:
     @staticmethod
     def reached(nodes: str, size: int = 50 * MB) -> TreeScheduler[str]:
         """A chain at second 0: each has been reached by its parent, and the root has so many bytes."""
-        run = course(nodes)
-        run.moved(ROOT, size, size, 0.0)
+        run = scheduler(nodes)
+        run.on_progress(ROOT, size, size, 0.0)
         for parent, child in zip((ROOT, *nodes), nodes, strict=False):
-            run.reached(child, parent, 0.0)
+            run.on_connected(child, parent, 0.0)
         return run
 
     @staticmethod
     def landed(run: TreeScheduler[str], now: float, nodes: str, size: int = 50 * MB) -> None:
         for node in nodes:
-            run.moved(node, size, size, now)
+            run.on_progress(node, size, size, now)
 
     def test_one_that_has_never_landed_anything_is_deferred_and_its_child_moves_to_its_parent(self) -> None:
         run = self.reached("abc")
         self.landed(run, 1.0, "ac")
-        assert run.ticked(SILENCE) == []
-        assert run.ticked(SILENCE + 1.1) == [Release("a", "b"), Release("b", "c"), Serve("a", "c")]
-        assert run.members["b"].state is NodePhase.PARKED
+        assert run.on_tick(SILENCE_TIMEOUT) == []
+        assert run.on_tick(SILENCE_TIMEOUT + 1.1) == [Disconnect("a", "b"), Disconnect("b", "c"), Connect("a", "c")]
+        assert run.states["b"].phase is NodePhase.DEFERRED
 
     def test_nobody_waits_for_one_that_has_not_been_reached_yet(self) -> None:
-        run = course("ab")
-        run.moved(ROOT, 50 * MB, 50 * MB, 0.0)
+        run = scheduler("ab")
+        run.on_progress(ROOT, 50 * MB, 50 * MB, 0.0)
         self.landed(run, 1.0, "a")
-        assert run.ticked(HUNG + 9) == []
+        assert run.on_tick(PROGRESS_TIMEOUT + 9) == []
 
     def test_it_is_given_up_in_the_end_and_by_then_the_others_are_done(self) -> None:
         run = self.reached("abc")
-        run.completed()
+        run.on_source_read()
         self.landed(run, 1.0, "ac")
-        run.ticked(5.0)
-        run.done("c")
-        assert run.done("a") == []
-        assert run.members["b"].parent is not None  # somebody has all of it, and there is time for who was deferred
-        run.reached("b", run.members["b"].parent, 6.0)
-        assert run.ticked(6.0 + HUNG) == []
-        assert run.ticked(7.0 + HUNG)[0] == GiveUp("b", f"it has made no progress for {HUNG + 1:.0f} s", hangs=True)
+        run.on_tick(5.0)
+        run.on_published("c")
+        assert run.on_published("a") == []
+        assert run.states["b"].parent is not None  # somebody has all of it, and there is time for who was deferred
+        run.on_connected("b", run.states["b"].parent, 6.0)
+        assert run.on_tick(6.0 + PROGRESS_TIMEOUT) == []
+        assert run.on_tick(7.0 + PROGRESS_TIMEOUT)[0] == Abandon(
+            "b", f"it has made no progress for {PROGRESS_TIMEOUT + 1:.0f} s", hangs=True
+        )
         assert run.is_over
 
     def test_broken_connections_do_not_prolong_that(self) -> None:
         run = self.reached("a")
-        run.cut("a", ROOT, 12.0, "it took nothing for 10 s")
-        run.reached("a", ROOT, 12.5)
-        run.members["a"].slow = True
-        assert run.ticked(HUNG + 1.0)[0] == GiveUp("a", f"it has made no progress for {HUNG + 1:.0f} s", hangs=True)
+        run.on_disconnect("a", ROOT, "it took nothing for 10 s")
+        run.on_connected("a", ROOT, 12.5)
+        run.states["a"].is_slow = True
+        assert run.on_tick(PROGRESS_TIMEOUT + 1.0)[0] == Abandon(
+            "a", f"it has made no progress for {PROGRESS_TIMEOUT + 1:.0f} s", hangs=True
+        )
 
-    @pytest.mark.parametrize("missing", [0, LAG // 2])
+    @pytest.mark.parametrize("missing", [0, MIN_LAG // 2])
     def test_one_that_hangs_when_little_or_nothing_is_missing_is_given_up(self, missing: int) -> None:
         """In the last chunks, or while it reads back what has landed."""
         run = self.reached("a")
-        run.completed()
+        run.on_source_read()
         self.landed(run, 1.0, "a", 50 * MB - missing)
-        assert run.ticked(HUNG) == []
-        assert [action for action in run.ticked(HUNG + 2.0) if isinstance(action, GiveUp)] != []
+        assert run.on_tick(PROGRESS_TIMEOUT) == []
+        assert [action for action in run.on_tick(PROGRESS_TIMEOUT + 2.0) if isinstance(action, Abandon)] != []
 
     def test_one_that_reads_back_for_long_is_left_alone(self) -> None:
         run = self.reached("a")
-        run.completed()
-        for second in range(5 * int(HUNG)):
-            run.advanced("a", float(second))
-            assert run.ticked(float(second)) == []
+        run.on_source_read()
+        for second in range(5 * int(PROGRESS_TIMEOUT)):
+            run.on_activity("a", float(second))
+            assert run.on_tick(float(second)) == []
 
     def test_one_that_hangs_while_it_publishes_is_given_up_and_serves_others_until_then(self) -> None:
         run = self.reached("ab")
-        run.completed()
+        run.on_source_read()
         self.landed(run, 1.0, "ab")
-        run.whole("a")
-        run.advanced("b", UNPUBLISHED - 1.0)
-        assert run.ticked(UNPUBLISHED) == []
-        assert run.ticked(UNPUBLISHED + 2.0)[0] == GiveUp(
-            "a", f"it has made no progress for {UNPUBLISHED + 1:.0f} s", True
+        run.on_received("a")
+        run.on_activity("b", PUBLISH_TIMEOUT - 1.0)
+        assert run.on_tick(PUBLISH_TIMEOUT) == []
+        assert run.on_tick(PUBLISH_TIMEOUT + 2.0)[0] == Abandon(
+            "a", f"it has made no progress for {PUBLISH_TIMEOUT + 1:.0f} s", True
         )
 
     def test_a_source_that_pauses_is_not_the_fault_of_the_nodes(self) -> None:
         run = self.reached("ab")
         self.landed(run, 1.0, "ab")
-        for second in range(2, 3 * int(HUNG)):
-            run.moved(ROOT, 50 * MB, 50 * MB, float(second))
-            assert run.ticked(float(second)) == []
-        run.moved(ROOT, 90 * MB, 90 * MB, 3 * HUNG)  # it goes on, and nobody has had the time to report
-        assert run.ticked(3 * HUNG) == []
+        for second in range(2, 3 * int(PROGRESS_TIMEOUT)):
+            run.on_progress(ROOT, 50 * MB, 50 * MB, float(second))
+            assert run.on_tick(float(second)) == []
+        run.on_progress(ROOT, 90 * MB, 90 * MB, 3 * PROGRESS_TIMEOUT)  # no node has had the time to report
+        assert run.on_tick(3 * PROGRESS_TIMEOUT) == []
 
     def test_a_parent_whose_children_fall_silent_one_after_the_other_is_not_asked_again(self) -> None:
         """What hangs is the disk that it reads from to serve them."""
         run = self.reached("abcdef")
         self.landed(run, 1.0, "a")
         self.landed(run, 1.0, "bcdef", 20 * MB)
-        run.whole("a")
+        run.on_received("a")
         released = []
         for now in map(float, range(2, 30)):
             for node in "bcdef":
-                member = run.members[node]
-                if member.parent is not None and math.isinf(member.due):
-                    run.reached(node, member.parent, now)
+                member = run.states[node]
+                if member.parent is not None and math.isinf(member.report_due_since):
+                    run.on_connected(node, member.parent, now)
                 elif member.parent is not None and member.parent != "a":
-                    run.moved(node, 20 * MB, 20 * MB, now)
-            released += [each.child for each in run.ticked(now) if isinstance(each, Release) and each.parent == "a"]
+                    run.on_progress(node, 20 * MB, 20 * MB, now)
+            released += [each.child for each in run.on_tick(now) if isinstance(each, Disconnect) and each.parent == "a"]
         assert released == ["b", "c"]
-        assert all(run.members[node].parent != "a" for node in "cdef")
+        assert all(run.states[node].parent != "a" for node in "cdef")
 
 
 class Reports:
     """Nodes that move at their own speeds and report four times a second, each at its own moment."""
 
     def __init__(self, nodes: str, wire: float = 100 * MB, width: int = 1) -> None:
-        self.run = course(nodes, width, wire)
+        self.run = scheduler(nodes, width, wire)
         self.nodes = nodes
         self.now = 0.0
         self.sizes = dict.fromkeys(nodes, 0.0)
 
     def go(self, seconds: float, **speeds: float) -> list[Action[str]]:
-        """Let time pass; return what the course wanted meanwhile."""
+        """Let time pass and return the actions of the scheduler."""
         wanted: list[Action[str]] = []
         for step in range(round(seconds / 0.05)):
             self.now += 0.05
             for index, node in enumerate(self.nodes):
                 self.sizes[node] += speeds[node] * 0.05
                 if (step - index) % 5 == 0 and speeds[node]:
-                    wanted += self.run.moved(node, int(self.sizes[node]), int(self.sizes[node]), self.now)
+                    wanted += self.run.on_progress(node, int(self.sizes[node]), int(self.sizes[node]), self.now)
         return wanted
 
 
@@ -397,59 +400,59 @@ class TestLag:
     def test_it_is_released_and_its_child_goes_to_its_parent(self) -> None:
         reports = Reports("abc")
         wanted = reports.go(2 * WINDOW, a=50 * MB, b=10 * MB, c=10 * MB)
-        assert wanted == [Release("a", "b"), Release("b", "c"), Serve("a", "c")]
-        assert reports.run.members["b"].state is NodePhase.PARKED
+        assert wanted == [Disconnect("a", "b"), Disconnect("b", "c"), Connect("a", "c")]
+        assert reports.run.states["b"].phase is NodePhase.DEFERRED
 
     def test_it_is_served_at_the_end_and_then_never_parked_again(self) -> None:
         reports = Reports("abc")
         reports.go(2 * WINDOW, a=50 * MB, b=10 * MB, c=10 * MB)
-        assert reports.run.whole("a") == [Serve("a", "b")]
+        assert reports.run.on_received("a") == [Connect("a", "b")]
         assert reports.go(3, a=0, b=1 * MB, c=50 * MB) == []
-        assert reports.run.members["b"].parent == "a"
-        reports.run.done("b")
-        assert reports.run.members["b"].state is NodePhase.DONE
+        assert reports.run.states["b"].parent == "a"
+        reports.run.on_published("b")
+        assert reports.run.states["b"].phase is NodePhase.DONE
 
     def test_it_is_served_when_all_the_others_are_lost(self) -> None:
         reports = Reports("abc")
         reports.go(2 * WINDOW, a=50 * MB, b=10 * MB, c=10 * MB)
-        reports.run.gone("c", "it died")
-        assert reports.run.gone("a", "it died") == [Release(ROOT, "a"), Serve(ROOT, "b")]
+        reports.run.on_failed("c", "it died")
+        assert reports.run.on_failed("a", "it died") == [Disconnect(ROOT, "a"), Connect(ROOT, "b")]
 
     def test_one_that_is_slow_serves_nobody_new(self) -> None:
         reports = Reports("abc")
         reports.go(2 * WINDOW, a=50 * MB, b=10 * MB, c=10 * MB)
-        reports.run.whole("a")
-        assert reports.run.cut("c", "a", reports.now)[1] == Serve("a", "c")  # b, which is idle, is no choice
+        reports.run.on_received("a")
+        assert reports.run.on_disconnect("c", "a")[1] == Connect("a", "c")  # b, which is idle, is no choice
 
-    @pytest.mark.parametrize("slower", [1.0, LAGGING * 0.6])
+    @pytest.mark.parametrize("slower", [1.0, LAG_FACTOR * 0.6])
     def test_one_that_is_a_little_slower_is_left_alone(self, slower: float) -> None:
         assert Reports("ab").go(5, a=60 * MB, b=60 * MB / slower) == []
 
     def test_one_that_is_hardly_behind_is_left_alone(self) -> None:
-        assert Reports("ab").go(5, a=LAG / 6, b=0.01 * LAG) == []
+        assert Reports("ab").go(5, a=MIN_LAG / 6, b=0.01 * MIN_LAG) == []
 
     def test_a_slow_source_is_not_the_fault_of_who_is_served(self) -> None:
         reports = Reports("a")
         size = 0
         for step in range(200):
-            size = int((step + 1) * 0.05 * MB) + 2 * LAG  # what is on the way
-            reports.run.moved(ROOT, size, size, step * 0.05)
-            assert reports.run.moved("a", size - 2 * LAG, size - 2 * LAG, step * 0.05) == []
+            size = int((step + 1) * 0.05 * MB) + 2 * MIN_LAG  # what is on the way
+            reports.run.on_progress(ROOT, size, size, step * 0.05)
+            assert reports.run.on_progress("a", size - 2 * MIN_LAG, size - 2 * MIN_LAG, step * 0.05) == []
 
     def test_one_that_the_root_serves_is_compared_with_the_wire(self) -> None:
         reports = Reports("a")
-        reports.run.moved(ROOT, 900 * MB, 900 * MB, 0.0)
-        assert reports.go(2 * WINDOW, a=5 * MB) == [Release(ROOT, "a"), Serve(ROOT, "a")]
+        reports.run.on_progress(ROOT, 900 * MB, 900 * MB, 0.0)
+        assert reports.go(2 * WINDOW, a=5 * MB) == [Disconnect(ROOT, "a"), Connect(ROOT, "a")]
 
     def test_reports_that_come_late_are_taken_for_when_they_were_made(self) -> None:
-        run = course("ab", 1, wire=100 * MB)
+        run = scheduler("ab", 1, wire=100 * MB)
         for step in range(80):
             now, size = step * 0.25, (step + 1) * 10 * MB
-            run.moved("a", size, size, now, at=1000 + now)
+            run.on_progress("a", size, size, now, reported_at=1000 + now)
             if step % 8 == 7:  # what the other says of two seconds comes at once
                 for each in range(step - 7, step + 1):
-                    size = (each + 1) * 10 * MB - LAG
-                    assert run.moved("b", size, size, now, at=7 + each * 0.25) == []
+                    size = (each + 1) * 10 * MB - MIN_LAG
+                    assert run.on_progress("b", size, size, now, reported_at=7 + each * 0.25) == []
 
     def test_a_parent_that_catches_up_gives_each_child_only_its_share_of_the_wire(self) -> None:
         reports = Reports("pqrabc", wire=90 * MB, width=3)  # p serves a, b and c
@@ -459,13 +462,13 @@ class TestLag:
         reports = Reports("abcd")
         assert reports.go(3, a=50 * MB, b=50 * MB, c=50 * MB, d=50 * MB) == []
         reports.go(10, a=50 * MB, b=0, c=0, d=0)
-        reports.run.gone("b", "it hangs")
-        assert reports.run.members["c"].parent == "a"
+        reports.run.on_failed("b", "it hangs")
+        assert reports.run.states["c"].parent == "a"
         assert reports.go(3, a=50 * MB, b=0, c=90 * MB, d=90 * MB) == []
 
 
 class Turmoil:
-    """A run in which a world obeys the course, and anything happens in any order; checks what must always hold.
+    """A run in which the actions are carried out and anything happens in any order; checks the invariants.
 
     `open` are the servings that the actions have begun and not ended.
     """
@@ -480,17 +483,17 @@ class Turmoil:
         self.dead: set[int] = set()
         self.given_up: set[int] = set()
         self.now = 0.0
-        self.run.moved(-1, self.TOTAL, self.TOTAL * LAG, 0.0)
+        self.run.on_progress(-1, self.TOTAL, self.TOTAL * MIN_LAG, 0.0)
         self.act(self.run.start())
 
     def act(self, actions: list[Action[int]]) -> None:
         for action in actions:
-            if isinstance(action, Serve):
+            if isinstance(action, Connect):
                 assert action.child not in self.open
                 assert action.parent not in self.dead | self.given_up
                 assert action.child not in self.dead | self.given_up
                 self.open[action.child] = action.parent
-            elif isinstance(action, Release):
+            elif isinstance(action, Disconnect):
                 assert self.open.pop(action.child) == action.parent
             else:
                 self.given_up.add(action.node)
@@ -500,14 +503,14 @@ class Turmoil:
 
     def check(self) -> None:
         """The books agree with each other and with what was ordered; nobody serves too many; there is no circle."""
-        members = self.run.members
+        members = self.run.states
         for node, member in members.items():
-            assert (member.state is NodePhase.SERVED) == (member.parent is not None)
+            assert (member.phase is NodePhase.SERVED) == (member.parent is not None)
             assert member.parent == self.open.get(node)
             assert Counter(member.children) == Counter(c for c, p in self.open.items() if p == node)
-            most = MAX_PER_SOURCE if member.has_all else self.width + SPARE
+            most = MAX_PER_SOURCE if member.has_all else self.width + SPARE_CHILDREN
             assert len(member.children) <= most
-            if member.state in (NodePhase.FAILED, NodePhase.AWAY):
+            if member.phase in (NodePhase.FAILED, NodePhase.LOST):
                 assert not member.children
             self.check_way(node)
         over = all(member.has_ended for node, member in members.items() if node != -1)
@@ -516,12 +519,12 @@ class Turmoil:
     def check_way(self, node: int) -> None:
         """The way up comes to an end."""
         way = [node]
-        while (above := self.run.members[way[-1]].parent) is not None:
+        while (above := self.run.states[way[-1]].parent) is not None:
             assert above not in way
             way.append(above)
 
     def alive(self, *states: NodePhase) -> list[int]:
-        return [node for node, member in self.run.members.items() if node >= 0 and member.state in states]
+        return [node for node, member in self.run.states.items() if node >= 0 and member.phase in states]
 
     def trouble(self) -> None:
         """Something goes wrong, or on."""
@@ -533,43 +536,43 @@ class Turmoil:
         for node in self.pick(*(state for state in NodePhase if state is not NodePhase.FAILED)):
             self.dead.add(node)
             self.open = {child: parent for child, parent in self.open.items() if parent != node}
-            self.act(self.run.gone(node, "it died"))
+            self.act(self.run.on_failed(node, "it died"))
 
     def leave(self) -> None:
-        for node in self.pick(NodePhase.SERVED, NodePhase.WAITING, NodePhase.PARKED, NodePhase.WHOLE):
+        for node in self.pick(NodePhase.SERVED, NodePhase.WAITING, NodePhase.DEFERRED, NodePhase.RECEIVED):
             self.open = {child: parent for child, parent in self.open.items() if parent != node}
-            self.act(self.run.away(node, "it was lost"))
+            self.act(self.run.on_lost(node, "it was lost"))
 
     def come_back(self) -> None:
-        for node in self.pick(NodePhase.AWAY):
-            self.act(self.run.joined(node))
-            assert self.run.members[node].position == 0
+        for node in self.pick(NodePhase.LOST):
+            self.act(self.run.on_joined(node))
+            assert self.run.states[node].position == 0
 
     def cut(self) -> None:
         for node in self.pick(NodePhase.SERVED):
-            self.act(self.run.cut(node, self.open[node], self.now))
+            self.act(self.run.on_disconnect(node, self.open[node]))
 
     def refuse(self) -> None:
         for node in self.pick(NodePhase.SERVED):
-            self.act(self.run.refused(node, self.open.pop(node), "no"))
+            self.act(self.run.on_refused(node, self.open.pop(node), "no"))
 
     def damage(self) -> None:
         for node in self.pick(NodePhase.SERVED):
             self.open.pop(node)
-            self.act(self.run.damaged(node, (1, 2)))
+            self.act(self.run.on_damaged(node, (1, 2)))
 
     def move(self) -> None:
         """A node gets on as far as its parent is, and is whole at the end."""
         for node in self.pick(NodePhase.SERVED):
-            member = self.run.members[node]
-            above = self.run.members[self.open[node]]
+            member = self.run.states[node]
+            above = self.run.states[self.open[node]]
             there = self.TOTAL if above.has_all else above.position
             position = max(member.position, self.rng.randint(0, there))
-            self.act(self.run.moved(node, position, position * LAG, self.now))
+            self.act(self.run.on_progress(node, position, position * MIN_LAG, self.now))
             if position == self.TOTAL and self.open.get(node) is not None:
                 self.open.pop(node)
-                self.act(self.run.whole(node))
-                self.act(self.run.done(node))
+                self.act(self.run.on_received(node))
+                self.act(self.run.on_published(node))
 
     def pick(self, *states: NodePhase) -> list[int]:
         among = self.alive(*states)
@@ -577,13 +580,13 @@ class Turmoil:
 
     def finish(self) -> None:
         """Nothing goes wrong any more."""
-        for _ in range(2000 * (len(self.run.members))):
+        for _ in range(2000 * (len(self.run.states))):
             if self.run.is_over:
                 return
             self.now += 0.3
             self.come_back()
             self.move()
-        raise AssertionError(f"it never ends: {self.alive(NodePhase.WAITING, NodePhase.PARKED, NodePhase.SERVED)}")
+        raise AssertionError(f"it never ends: {self.alive(NodePhase.WAITING, NodePhase.DEFERRED, NodePhase.SERVED)}")
 
 
 class TestTurmoil:
@@ -611,10 +614,10 @@ class TestTurmoil:
             world = Turmoil(20, 2, seed, 1e9)
             for _ in range(60):
                 world.trouble()
-                seen.update(member.state for member in world.run.members.values())
-                repaired += sum(bool(member.damaged) for member in world.run.members.values())
+                seen.update(member.phase for member in world.run.states.values())
+                repaired += sum(bool(member.damaged) for member in world.run.states.values())
             given_up += len(world.given_up)
-            adoptions += world.run.adoptions
+            adoptions += world.run.reassignments
         assert set(seen) == set(NodePhase)
         assert min(given_up, adoptions, repaired) > 20
 
@@ -639,18 +642,18 @@ class TestScale:
         dead = set(random.Random(2).sample(nodes, 1000))
         for moment in range(4):
             for node in nodes:
-                run.moved(node, moment, moment << 20, moment * AGAIN)
+                run.on_progress(node, moment, moment << 20, moment * RETRY_INTERVAL)
         for node in dead:
-            run.gone(node, "it died")
+            run.on_failed(node, "it died")
         for node in nodes:
-            run.done(node)
+            run.on_published(node)
         assert run.is_over
-        assert {node for node in nodes if run.members[node].state is NodePhase.FAILED} == dead
+        assert {node for node in nodes if run.states[node].phase is NodePhase.FAILED} == dead
 
     def test_a_chain_of_a_thousand_may_lose_any_node(self) -> None:
         run: TreeScheduler[int] = TreeScheduler(-1, tuple(range(1200)), 1, random.Random(1))
         run.start()
-        assert run.gone(0, "it died") == [Release(-1, 0), Serve(-1, 1)]
+        assert run.on_failed(0, "it died") == [Disconnect(-1, 0), Connect(-1, 1)]
         assert run.depth == 1199
 
 

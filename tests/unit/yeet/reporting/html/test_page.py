@@ -28,7 +28,7 @@ from ezpz.yeet.model.events import (
 from ezpz.yeet.model.plan import Request
 from ezpz.yeet.model.report import RunReport
 from ezpz.yeet.model.results import Failure, NodeResult, Outcome
-from ezpz.yeet.reporting.html.chart_data import NOBODY, ROOT, picture
+from ezpz.yeet.reporting.html.chart_data import NO_NODE, ROOT, chart_data
 from ezpz.yeet.reporting.html.page import render_page
 from ezpz.yeet.reporting.timeline import Timeline
 from tests.unit.yeet.plans import plan
@@ -78,7 +78,7 @@ def run(results: Sequence[NodeResult], *events: tuple[float, Event], **facts: An
     allocation = dataclasses.replace(decided.allocation, nodes=tuple(result.node for result in results))
     timeline = Timeline()
     for now, event in ((0.0, RunStarted(len(results))), *events):
-        timeline.hear(event, now)
+        timeline.add_event(event, now)
     settings: dict[str, Any] = {"version": "0" * 64, "files": 3, "bytes": SIZE, "kind": "venv", "seconds": 9.0, **facts}
     return RunReport(dataclasses.replace(decided, allocation=allocation), tuple(results), **settings), timeline
 
@@ -101,7 +101,8 @@ def usual() -> tuple[RunReport, Timeline]:
         (1, NodeConnected(B, "this host", 1)), (1, NodeConnected(C, "n2", 2)), (2, Read(SIZE)),
         (2, NodeProgress(A, 250)),
         (2, NodeDeferred(B)), (3, NodeConnected(B, "n1", 2, True)), (3, NodeDone(NodeResult(ME, Outcome.OK))),
-        (4, NodeReceived(A)), (4, NodeRetrying(B, "damaged")), (5, NodeDone(NodeResult(A, Outcome.OK))),
+        (4, NodeReceived(A)), (4, NodeRetrying(B, Failure("copy-failed", "damaged", node=B.given))),
+        (5, NodeDone(NodeResult(A, Outcome.OK))),
         (6, NodeDone(NodeResult(B, Outcome.OK))), (7, NodeDone(NodeResult(C, Outcome.UNREACHABLE, failure=LOST))),
         phases={"reach": 1.0, "stream": 7.5},
     )  # fmt: skip
@@ -115,13 +116,13 @@ class TestData:
         states = data["states"]
         me, first, second, third = data["nodes"]
         assert [each[0] for each in data["nodes"]] == ["n0", "n1", "n2", "n3"]
-        assert [(each[2], each[3]) for each in data["nodes"]] == [(NOBODY, 0), (ROOT, 1), (1, 2), (2, 3)]
+        assert [(each[2], each[3]) for each in data["nodes"]] == [(NO_NODE, 0), (ROOT, 1), (1, 2), (2, 3)]
         assert data["local"] == 0
         assert [(at, states[state]) for at, state, *_ in me[5]] == [(1000, "receiving"), (3000, "done")]
         assert first[6] == [2000, 250]
         assert [(at, states[state], via, adopted) for at, state, via, adopted, *_ in second[5]] == [
-            (1000, "receiving", ROOT, 0), (2000, "parked", NOBODY, 0), (3000, "receiving", 1, 1),
-            (4000, "waiting", NOBODY, 0), (6000, "done", NOBODY, 0),
+            (1000, "receiving", ROOT, 0), (2000, "parked", NO_NODE, 0), (3000, "receiving", 1, 1),
+            (4000, "waiting", NO_NODE, 0), (6000, "done", NO_NODE, 0),
         ]  # fmt: skip
         assert second[5][3][4] == "damaged"
         assert third[7] == ["node-lost", "it stopped answering"]
@@ -141,12 +142,12 @@ class TestData:
     def test_who_served_is_known_by_either_name(self) -> None:
         first, second = (Node(f"n{number}", f"n{number}", f"n{number}.domain") for number in (1, 2))
         for via in ("n1", "n1.domain"):
-            drawn = picture(*run((NodeResult(first, Outcome.OK), NodeResult(second, Outcome.OK, via=via))))
+            drawn = chart_data(*run((NodeResult(first, Outcome.OK), NodeResult(second, Outcome.OK, via=via))))
             assert drawn.rows[1].parent == 0
 
     def test_who_serve_each_other_in_a_circle_are_a_tree_all_the_same(self) -> None:
         results = tuple(NodeResult(each, Outcome.OK, via=via.given) for each, via in ((A, C), (B, A), (C, B)))
-        drawn = picture(*run(results))
+        drawn = chart_data(*run(results))
         assert sorted(row.depth for row in drawn.rows) == [1, 2, 3]
         assert [row.parent for row in drawn.rows].count(ROOT) == 1
 
@@ -169,7 +170,9 @@ class TestText:
 
     def test_failures_of_one_cause_are_one_row_with_folded_names(self) -> None:
         results = [
-            NodeResult(node(f"n{number:03d}"), Outcome.FAILED, failure=Failure("no-space", f"n{number:03d}: full"))
+            NodeResult(
+                node(f"n{number:03d}"), Outcome.FAILED, failure=Failure("no-space", "full", node=f"n{number:03d}")
+            )
             for number in range(100)
         ]
         shown = Page(render_page(*run(results))).shown
@@ -181,8 +184,14 @@ class TestText:
         assert text.count(",<wbr>x") == 39
 
     def test_a_row_of_a_node_has_the_cause_to_be_found_by_and_its_name_once(self) -> None:
-        failed = NodeResult(A, Outcome.UNREACHABLE, failure=Failure("node-lost", "n1: it stopped answering"))
-        made = Page(render_page(*run((failed,), (1, NodeRetrying(A, "n1: it broke")), (2, NodeDone(failed)))))
+        failed = NodeResult(A, Outcome.UNREACHABLE, failure=Failure("node-lost", "it stopped answering", node="n1"))
+        made = Page(
+            render_page(
+                *run(
+                    (failed,), (1, NodeRetrying(A, Failure("node-lost", "it broke", node="n1"))), (2, NodeDone(failed))
+                )
+            )
+        )
         assert "n1unreachable (node-lost)---" in made.shown
         assert "n1: " not in made.shown
         assert made.data["nodes"][0][7] == ["node-lost", "it stopped answering"]
@@ -210,7 +219,11 @@ def said(text: str) -> tuple[RunReport, Timeline]:
     """A run in which a text is everything that others can say."""
     failed = NodeResult(A, Outcome.FAILED, via=text, failure=Failure("error", text, text))
     return run(
-        (failed,), (1, NodeConnected(A, text, 1)), (2, NodeRetrying(A, text)), (3, NodeDone(failed)), failed_list=text
+        (failed,),
+        (1, NodeConnected(A, text, 1)),
+        (2, NodeRetrying(A, Failure("error", text))),
+        (3, NodeDone(failed)),
+        failed_list=text,
     )
 
 
