@@ -14,8 +14,8 @@ from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.runtime import process
 from ezpz.runtime.streamed_process import StreamedProcess
 from ezpz.runtime.text import pluralize
-from ezpz.yeet.archive.decompress import lines_of
-from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
+from ezpz.yeet.archive.decompress import split_lines
+from ezpz.yeet.archive.squashfs import MIN_READER_VERSION, READER, require_version
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import SQUASHFS
 from ezpz.yeet.source.io import check_exit, local_failure, open_source
@@ -39,7 +39,7 @@ class Squashfs:
     tools: ClassVar[tuple[str, ...]] = (READER,)
 
     def fill(self, job: CopyJob) -> None:
-        refuse_old(READER, SAFE, job.cancel)
+        require_version(READER, MIN_READER_VERSION, job.cancel)
         os.close(open_source(job.root, identity=job.scan.archive)[0])
         job.cancel.raise_if_cancelled()
         self._judge(job)
@@ -60,7 +60,7 @@ class Squashfs:
         declared = entries = 0
         with StreamedProcess([READER, "-lln", job.root], cancel=job.cancel) as listing:
             try:
-                for found in filter(None, map(LISTED.match, lines_of(listing, LONGEST))):
+                for found in filter(None, map(LISTED.match, split_lines(listing, LONGEST))):
                     kind, size = found.groups()
                     if kind in SPECIAL:
                         raise ArchiveUnsafe(

@@ -16,7 +16,7 @@ from ezpz.agent.common import layout
 from ezpz.agent.destination.removal import STALE
 from ezpz.errors import DestinationRefused, SourceChanged, SourceUnreadable, UsageError
 from ezpz.runtime.atomic_file import EVERYBODY, remove_stale
-from ezpz.yeet.pack.collect import ArchivePlan
+from ezpz.yeet.pack.archive_plan import ArchivePlan
 from ezpz.yeet.pack.make import archive_path
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
 from ezpz.yeet.source.inspect import inspect
@@ -81,9 +81,9 @@ class TestWriting:
         work.mkdir()
         pack(scanned(nasty), str(work / "x.tar.gz"), nothing)
         code = (
-            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent import tree\n"
+            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent.common import layout, tree\n"
             "from tests.lab.compare import compare_trees\nos.chdir(sys.argv[1])\nos.mkdir('out')\n"
-            "our = (tree.MANIFEST,)\n"
+            "our = (layout.MANIFEST,)\n"
             "done = subprocess.run(['tar', '--warning=no-unknown-keyword', '-xpzf', 'x.tar.gz', '-C', 'out'])\n"
             "print(done.returncode, compare_trees(Path(sys.argv[2]), Path('out'), but=our))\ntree.remove(b'out')\n"
         )
