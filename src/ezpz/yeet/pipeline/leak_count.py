@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.errors import EzpzError
 from ezpz.runtime.async_process import run_in_thread
-from ezpz.yeet.inventory.leaks import leaks_here, leaks_request
+from ezpz.yeet.inventory.leaks import find_local_leaks, leaks_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ class LeakCount:
             return len(answers[node]["leaks"]) if node in answers else None
         try:
             found = await run_in_thread(
-                lambda: leaks_here(node, shipment.destination, known, self.environ, self.going_on)
+                lambda: find_local_leaks(node, shipment.destination, known, self.environ, self.going_on)
             )
         except EzpzError:
             return None
