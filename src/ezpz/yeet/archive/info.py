@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_LINE = 16 << 20  # bytes; the first line names the bytecode that was left out
 MANIFEST_NAMES = (b"./" + layout.MANIFEST, layout.MANIFEST)
-GZIP_OVERHEAD = 1024  # bytes by which gzip may lengthen incompressible data, besides a thousandth
+GZIP_OVERHEAD = 1024  # bytes by which gzip may lengthen incompressible data, plus a thousandth
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def require_version(tool: str, oldest: tuple[int, ...], cancel: CancelToken | No
     Raises:
         ToolMissing: it is not installed, or too old.
         TimedOut: it does not answer.
-        Cancelled: `cancel` was used.
+        `Cancelled`: `cancel` was used.
     """
     process.find(tool)
     found = VERSION.search(process.run([tool, "-version"], timeout=VERSION_TIMEOUT, cancel=cancel).out)

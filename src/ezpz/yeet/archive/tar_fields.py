@@ -15,7 +15,7 @@ MAX_EXTENTS = 1 << 20
 TIME = re.compile(rb"-?\d{1,11}(\.\d*)?")
 NUMBER = re.compile(rb"\d{1,19}")
 RECORD = re.compile(rb"(\d{1,7}) ")
-NANOSECONDS = 10**9  # in a second
+NANOSECONDS = 10**9  # per second
 
 
 def parse_number(field: bytes) -> int:

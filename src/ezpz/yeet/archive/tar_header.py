@@ -22,7 +22,7 @@ EXTENDED_NAME, LONG_NAME = b"././@PaxHeader", b"././@LongLink"
 SPARSE_DIRECTORY = b"./GNUSparseFile.0/"  # a program without support for sparse files unpacks them here
 NO_OWNER = b"0000000\0" * 2
 END = bytes(2 * BLOCK)
-NANOSECONDS = 10**9  # in a second
+NANOSECONDS = 10**9  # per second
 
 Extent = tuple[int, int]
 

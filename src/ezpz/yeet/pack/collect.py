@@ -73,7 +73,7 @@ def collect_input(
 
     Raises:
         EzpzError: the source cannot be archived.
-        Cancelled: `cancel` was used.
+        `Cancelled`: `cancel` was used.
     """
     root = os.fsencode(source.real)
     if base == "embed" or (base == "auto" and _needs_base(root, kind)):

@@ -43,7 +43,7 @@ class OpenedFile:
         Raises:
             SourceChanged: the file is not the one that was counted.
             SourceUnreadable: the file cannot be read.
-            Cancelled: `cancel` was used.
+            `Cancelled`: `cancel` was used.
         """
         self.entry = entry
         self.path = entry.origin or os.path.join(plan.root, entry.path)

@@ -118,7 +118,7 @@ def make_archive(request: ArchiveRequest, environ: Mapping[str, str], emit: Emit
 
     Raises:
         EzpzError: the archive cannot be made.
-        Cancelled: `cancel` was used.
+        `Cancelled`: `cancel` was used.
     """
     started = time.monotonic()
     source = inspect(request.src or active_environment(environ))

@@ -35,7 +35,7 @@ def write_squashfs(
 
     Raises:
         EzpzError: the source cannot be read, or the archive not written.
-        Cancelled: `cancel` was used.
+        `Cancelled`: `cancel` was used.
     """
     require_version(MAKER, MIN_MAKER_VERSION, cancel)
     try:

@@ -80,7 +80,7 @@ class TarBuilder:
         Raises:
             SourceChanged: the source is not as it was counted.
             SourceUnreadable, OSError: something cannot be read.
-            Cancelled: `cancel` was used.
+            `Cancelled`: `cancel` was used.
         """
         threads = min(MANY, self.threads)
         yield from ordered_map(

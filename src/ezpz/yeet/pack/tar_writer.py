@@ -40,7 +40,7 @@ def write_tar(
 
     Raises:
         EzpzError: the source cannot be read, or the archive not written.
-        Cancelled: `cancel` was used.
+        `Cancelled`: `cancel` was used.
     """
     keep_memory()
     compressor = compressor_for(kind, level)
