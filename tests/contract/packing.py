@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.yeet.pack.archive_manifest import ArchiveManifest
-from ezpz.yeet.pack.collect import parcel_of
+from ezpz.yeet.pack.archive_plan import plan_archive
 from ezpz.yeet.pack.squashfs_writer import write_squashfs
-from ezpz.yeet.pack.tar_builder import write
+from ezpz.yeet.pack.tar_writer import write_tar
 from ezpz.yeet.source.archive_formats import SQUASHFS, level_of, split_name
 
 if TYPE_CHECKING:
@@ -21,5 +21,7 @@ def pack(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
     """Write the archive, and return its size."""
     found = split_name(path)
     assert found is not None
-    writing = write_squashfs if found[1] is SQUASHFS else write
-    return writing(ArchiveManifest(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, CancelToken())
+    writing = write_squashfs if found[1] is SQUASHFS else write_tar
+    return writing(
+        ArchiveManifest(plan_archive(scanned)), path, found[1], level_of(found[1], None), moved, CancelToken()
+    )

@@ -6,7 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ezpz.yeet.archive import tar_header
-from ezpz.yeet.archive.compress import packing_of
+from ezpz.yeet.archive.compress import compressor_for
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.source.archive_formats import ZSTD
 
@@ -20,9 +20,9 @@ WHEN = 1_700_000_000 * 10**9
 
 def write_members(path: Path, count: int) -> None:
     """Write a .tar.zst of so many empty files."""
-    packing = packing_of(ZSTD, 1)
+    packing = compressor_for(ZSTD, 1)
     with path.open("wb") as file:
-        file.writelines(map(packing.pack, _folders(count)))
+        file.writelines(map(packing.compress, _folders(count)))
 
 
 def _folders(count: int) -> Iterator[bytes]:

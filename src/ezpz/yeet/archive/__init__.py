@@ -1,1 +1,1 @@
-"""Container formats, read and written."""
+"""Container formats of archives, read and written."""

@@ -1,4 +1,4 @@
-"""Stream: what is in a compressed file, piece by piece, unpacked ahead of whoever reads it."""
+"""Decompression of archives, in pieces and in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,67 +13,74 @@ from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, Format
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-AHEAD = 8  # pieces that may wait to be read
-PATIENCE = 0.2  # seconds that a piece is offered before it is looked whether anybody still wants it
+MAX_QUEUED = 8  # pieces that wait to be read
+PUT_TIMEOUT = 0.2  # seconds after which a thread with a piece checks whether the reader is closed
 
 
-def plain(file: IO[bytes]) -> Iterator[bytes]:
-    """The pieces of a file as it is. Raises OSError."""
+def read_plain(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a file as it is. Raises OSError."""
     while data := file.read(OUTPUT):
         yield data
 
 
-def gunzip(file: IO[bytes]) -> Iterator[bytes]:
-    """The content of a gzip file of one or more members, behind which there may be zeros. Raises Damaged, OSError."""
-    unpacking, data, begun = None, b"", False
+def read_gzip(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of a gzip file with one or more members, perhaps padded with zeros. Raises Damaged, OSError."""
+    member, data, begun = None, b"", False
     try:
         while data or (data := file.read(INPUT)):
-            if unpacking is None:
+            if member is None:
                 data = data.lstrip(b"\0") if begun else data
                 if not data:
                     continue
-                unpacking, begun = zlib.decompressobj(16 + zlib.MAX_WBITS), True
-            found = unpacking.decompress(data, OUTPUT)
+                member, begun = zlib.decompressobj(16 + zlib.MAX_WBITS), True
+            found = member.decompress(data, OUTPUT)
             yield found
-            while not unpacking.eof and (unpacking.unconsumed_tail or len(found) == OUTPUT):
-                found = unpacking.decompress(unpacking.unconsumed_tail, OUTPUT)
+            while not member.eof and (member.unconsumed_tail or len(found) == OUTPUT):
+                found = member.decompress(member.unconsumed_tail, OUTPUT)
                 yield found
-            data, unpacking = (unpacking.unused_data, None) if unpacking.eof else (b"", unpacking)
+            data, member = (member.unused_data, None) if member.eof else (b"", member)
     except zlib.error as e:
         raise Damaged(str(e)) from e
-    if unpacking is not None:
+    if member is not None:
         raise Damaged("it ends in the middle")
 
 
-def unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    """The content of a file of zstd frames. Raises Damaged, OSError, ToolMissing."""
+def read_zstd(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of a file of zstd frames. Raises Damaged, OSError, ToolMissing."""
     return zstd().unpack(file)
 
 
-OPENERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {TAR.name: plain, GZIP.name: gunzip, ZSTD.name: unzstd}
+READERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {
+    TAR.name: read_plain,
+    GZIP.name: read_gzip,
+    ZSTD.name: read_zstd,
+}
 
 
-def pieces_of(file: IO[bytes], kind: Format) -> Iterator[bytes]:
-    """The content of a file of a format. Raises Damaged, OSError, ToolMissing."""
-    return OPENERS[kind.name](file)
+def decompress(file: IO[bytes], kind: Format) -> Iterator[bytes]:
+    """Yield the content of a file of a format. Raises Damaged, OSError, ToolMissing."""
+    return READERS[kind.name](file)
 
 
-def lines_of(pieces: Iterable[bytes], longest: int) -> Iterator[bytes]:
-    """The lines of what comes in pieces, each without its end. Raises Damaged for one of more bytes than `longest`."""
+def split_lines(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield the lines of a text that arrives in pieces, without line ends. Raises Damaged for more than `limit` bytes.
+
+    Text after the last line end is dropped.
+    """
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > longest:
+        if len(rest) > limit:
             raise Damaged("a line that is too long")
         yield from lines
 
 
 class Prefetcher:
-    """Iterates over what another thread gets from an iterator; close it when no more is wanted."""
+    """Iterator over the pieces that another thread takes from an iterator. Close it when no more are needed."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._queue: queue.Queue[bytes | None] = queue.Queue(AHEAD)
+        self._queue: queue.Queue[bytes | None] = queue.Queue(MAX_QUEUED)
         self._failure: BaseException | None = None
         self._closed = False
         self._worker = BackgroundThread(self._work, self._fail)
@@ -85,7 +92,7 @@ class Prefetcher:
             raise self._failure
 
     def close(self) -> None:
-        """End the thread; harmless twice."""
+        """End the thread. May be called twice."""
         self._closed = True
         self._worker.join()
 
@@ -104,7 +111,7 @@ class Prefetcher:
     def _put(self, piece: bytes | None) -> None:
         while not self._closed:
             try:
-                self._queue.put(piece, timeout=PATIENCE)
+                self._queue.put(piece, timeout=PUT_TIMEOUT)
             except queue.Full:
                 continue
             return

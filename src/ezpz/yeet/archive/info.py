@@ -1,4 +1,4 @@
-"""Told: what the manifest of an archive tells, read from its beginning without unpacking the rest."""
+"""Manifest and size of an archive, read without decompressing all of it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from ezpz.agent.common import layout, manifest
 from ezpz.agent.common.manifest import Unreadable
 from ezpz.agent.common.wire_paths import ProtocolError, decode_target
 from ezpz.errors import EzpzError, SourceUnreadable
-from ezpz.yeet.archive.decompress import lines_of, pieces_of
-from ezpz.yeet.archive.squashfs import manifest_in
-from ezpz.yeet.archive.tar_reader import TarReader, Type
+from ezpz.yeet.archive.decompress import decompress, split_lines
+from ezpz.yeet.archive.squashfs import open_manifest
+from ezpz.yeet.archive.tar_reader import MemberType, TarReader
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, format_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from ezpz.agent.common.manifest import Record
 
-HEADER_LIMIT = 16 << 20  # bytes of the first line; it names the bytecode that was left out
-NAME = b"./" + layout.MANIFEST
+MAX_LINE = 16 << 20  # bytes; the first line names the bytecode that was left out
+MANIFEST_NAMES = (b"./" + layout.MANIFEST, layout.MANIFEST)
+GZIP_OVERHEAD = 1024  # bytes by which gzip may lengthen incompressible data, plus a thousandth
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveInfo:
-    """The header of a manifest; see `contents`."""
+    """Header of a manifest; `pack.archive_manifest` describes the fields."""
 
     kind: str
     prefix: str
@@ -44,73 +45,98 @@ class ArchiveInfo:
 
 
 def read_info(path: str) -> ArchiveInfo | None:
-    """What an archive tells about itself; None for one without a manifest, or with one that cannot be read."""
+    """Return the header of an archive's manifest, None if there is no readable one."""
     try:
-        with _manifest(path) as lines:
-            return None if lines is None else _told(next(lines, b""))
+        with _open_lines(path) as lines:
+            return None if lines is None else _parse_header(next(lines, b""))
     except (OSError, Damaged, Unreadable, EzpzError):
         return None
 
 
-def records_of(path: str) -> list[Record]:
-    """The entries that the manifest of an archive tells of. Raises Unreadable."""
+def read_records(path: str) -> list[Record]:
+    """Return the entries in an archive's manifest. Raises Unreadable."""
     try:
-        with _manifest(path) as lines:
+        with _open_lines(path) as lines:
             if lines is None:
                 raise Unreadable("it has no manifest")
-            told = _told(next(lines, b""))
+            info = _parse_header(next(lines, b""))
             total, records = 0, []
             for line in lines:
                 total += manifest.line_hash(line + b"\n")
                 records.append(manifest.record_of(line))
     except (OSError, Damaged, EzpzError) as e:
         raise Unreadable(str(e)) from e
-    if manifest.content_digest(total) != told.contents:
+    if manifest.content_digest(total) != info.contents:
         raise Unreadable("its manifest is damaged")
     return records
 
 
+def is_complete(path: str, info: ArchiveInfo) -> bool:
+    """Return whether an archive is as large as its manifest says. Raises OSError."""
+    return not info.packed or os.path.getsize(path) == info.packed
+
+
+def estimated_size(path: str, info: ArchiveInfo | None = None) -> int:
+    """Return about how many bytes of content an archive has, without a manifest at least that many.
+
+    Args:
+        path: the archive
+        info: its manifest's header, None if it has none
+
+    Raises:
+        SourceUnreadable: the archive cannot be read.
+    """
+    if info is not None:
+        return info.bytes
+    try:
+        packed = os.path.getsize(path)
+        return _gzip_size(path, packed) if format_at(path) is GZIP else packed
+    except OSError as e:
+        raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
+
+
 @contextmanager
-def _manifest(path: str) -> Iterator[Iterator[bytes] | None]:
-    """Within it, the lines of an archive's manifest, None when its first member is another."""
+def _open_lines(path: str) -> Iterator[Iterator[bytes] | None]:
+    """Open the lines of an archive's manifest, None if its first member is no manifest."""
     kind = format_at(path)
     if kind is SQUASHFS:
-        with manifest_in(path) as text:
-            yield lines_of(text, HEADER_LIMIT)
+        with open_manifest(path) as text:
+            yield split_lines(text, MAX_LINE)
         return
-    with open(path, "rb") as file, closing(_closable(pieces_of(file, kind))) as pieces:
+    with open(path, "rb") as file, closing(_generate(decompress(file, kind))) as pieces:
         members = TarReader(pieces)
         member = next(iter(members), None)
-        if member is None or member.type is not Type.FILE or member.name not in (NAME, layout.MANIFEST):
+        if member is None or member.type is not MemberType.FILE or member.name not in MANIFEST_NAMES:
             yield None
             return
-        yield lines_of(members.blocks(member), HEADER_LIMIT)
+        yield split_lines(members.read_blocks(member), MAX_LINE)
 
 
-def _closable(pieces: Iterator[bytes]) -> Any:
-    """A generator of what an iterator gives: unpacking holds memory until it is closed."""
+def _generate(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Yield the pieces; closing this generator frees the memory of the decompression."""
     yield from pieces
 
 
-def _told(line: bytes) -> ArchiveInfo:
+def _parse_header(line: bytes) -> ArchiveInfo:
+    """Return the header in the first line of a manifest. Raises Unreadable."""
     try:
         facts = json.loads(line)
         if not isinstance(facts, dict) or facts.get("format") != manifest.FORMAT:
             raise Unreadable("no manifest, or one of another ezpz")
-        told = ArchiveInfo(**{name: facts[name] for name in ArchiveInfo.__slots__})
+        info = ArchiveInfo(**{name: facts[name] for name in ArchiveInfo.__slots__})
     except (ValueError, KeyError, RecursionError) as e:
         raise Unreadable("the beginning of a manifest that cannot be read") from e
-    texts = [told.kind, told.prefix, told.version, told.contents, told.inputs]
-    numbers = (told.files, told.bytes, told.packed)
-    sound = isinstance(told.base, dict) and isinstance(told.dropped, list)
-    sound = sound and all(map(_is_text, [*texts, *told.dropped]))
-    if not sound or not all(type(number) is int and number >= 0 for number in numbers):
+    texts = [info.kind, info.prefix, info.version, info.contents, info.inputs]
+    numbers = (info.files, info.bytes, info.packed)
+    valid = isinstance(info.base, dict) and isinstance(info.dropped, list)
+    valid = valid and all(map(_is_text, [*texts, *info.dropped]))
+    if not valid or not all(type(number) is int and number >= 0 for number in numbers):
         raise Unreadable("a manifest whose beginning contradicts itself")
-    return told
+    return info
 
 
 def _is_text(found: object) -> bool:
-    """Whether it is text, of which the lone surrogates are bytes that are no UTF-8."""
+    """Return whether something is text whose only lone surrogates stand for bytes that are not UTF-8."""
     if not isinstance(found, str):
         return False
     try:
@@ -120,30 +146,8 @@ def _is_text(found: object) -> bool:
     return True
 
 
-def is_whole(path: str, told: ArchiveInfo) -> bool:
-    """Whether an archive is as large as its manifest says. Raises OSError."""
-    return not told.packed or os.path.getsize(path) == told.packed
-
-
-GZIP_OVERHEAD = 1024  # bytes by which what cannot be compressed may grow, besides a thousandth
-
-
-def estimated_size(path: str, told: ArchiveInfo | None = None) -> int:
-    """About how many bytes an archive holds, given what its manifest tells; at least so many when nothing does.
-
-    Raises SourceUnreadable.
-    """
-    if told is not None:
-        return told.bytes
-    try:
-        packed = os.path.getsize(path)
-        return _gzip_size(path, packed) if format_at(path) is GZIP else packed
-    except OSError as e:
-        raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
-
-
 def _gzip_size(path: str, packed: int) -> int:
-    """The last four bytes are the size modulo 4 GiB (RFC 1952)."""
+    """Return the size of the content of a gzip file, whose last four bytes are that size modulo 4 GiB (RFC 1952)."""
     with open(path, "rb") as file:
         file.seek(max(0, packed - 4))
         size = int.from_bytes(file.read(4), "little")

@@ -1,4 +1,4 @@
-"""Squashfs: an archive that the kernel can mount, made by mksquashfs of the very stream that a tar would be."""
+"""Squashfs images: the programs that handle them, and reading the manifest of one."""
 
 from __future__ import annotations
 
@@ -18,32 +18,45 @@ if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
 
 MAKER, READER = "mksquashfs", "unsquashfs"
-OLDEST = (4, 5)  # that reads a tar from its stdin
-SAFE = (4, 5, 1)  # that cannot be led out of the folder it unpacks to (CVE-2021-40153, CVE-2021-41072)
+MIN_MAKER_VERSION = (4, 5)  # the first that reads a tar archive from its stdin
+MIN_READER_VERSION = (4, 5, 1)  # the first that stays inside the target directory (CVE-2021-40153, CVE-2021-41072)
 VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
-WITHIN, READ_WITHIN = 10.0, 120.0  # seconds for a tool to tell its version, and for it to find the manifest
+VERSION_TIMEOUT = 10.0  # seconds
+MANIFEST_TIMEOUT = 120.0  # seconds
 
 
 @contextmanager
-def manifest_in(path: str) -> Iterator[Iterator[bytes]]:
-    """Within it, the text of the manifest in a squashfs, piece by piece. Raises EzpzError."""
-    refuse_old(READER, SAFE)
-    with StreamedProcess([READER, "-cat", path, os.fsdecode(layout.MANIFEST)], timeout=READ_WITHIN) as hearing:
-        yield _to_its_end(hearing)
+def open_manifest(path: str) -> Iterator[Iterator[bytes]]:
+    """Open the text of the manifest in an image, in pieces. Raises EzpzError."""
+    require_version(READER, MIN_READER_VERSION)
+    argv = [READER, "-cat", path, os.fsdecode(layout.MANIFEST)]
+    with StreamedProcess(argv, timeout=MANIFEST_TIMEOUT) as reader:
+        yield _read_all(reader)
 
 
-def _to_its_end(hearing: StreamedProcess) -> Iterator[bytes]:
-    yield from hearing
-    assert hearing.done is not None
-    if hearing.done.returncode:
-        raise CopyFailed(f"{READER} finds no manifest: {hearing.done.err}")
+def require_version(tool: str, oldest: tuple[int, ...], cancel: CancelToken | None = None) -> None:
+    """Check that a program is installed and recent enough.
 
+    Args:
+        tool: the program
+        oldest: the oldest version that will do
+        cancel: ends the check early
 
-def refuse_old(tool: str, oldest: tuple[int, ...], cancel: CancelToken | None = None) -> None:
-    """Raise ToolMissing when a tool is not here, or is older than it may be; TimedOut when it hangs, Cancelled."""
+    Raises:
+        ToolMissing: it is not installed, or too old.
+        TimedOut: it does not answer.
+        `Cancelled`: `cancel` was used.
+    """
     process.find(tool)
-    found = VERSION.search(process.run([tool, "-version"], timeout=WITHIN, cancel=cancel).out)
+    found = VERSION.search(process.run([tool, "-version"], timeout=VERSION_TIMEOUT, cancel=cancel).out)
     version = tuple(int(part or 0) for part in found.groups()) if found else (0,)
     if version < oldest:
         needed = ".".join(map(str, oldest))
         raise ToolMissing(f"'{tool}' here is older than {needed}", hint="use a .tar.zst, or install squashfs-tools")
+
+
+def _read_all(reader: StreamedProcess) -> Iterator[bytes]:
+    yield from reader
+    assert reader.done is not None
+    if reader.done.returncode:
+        raise CopyFailed(f"{READER} finds no manifest: {reader.done.err}")

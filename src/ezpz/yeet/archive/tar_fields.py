@@ -1,4 +1,4 @@
-"""Pax: what the fields and extended headers of a tar archive say, as numbers and extents. Pure; all raise Damaged."""
+"""Parsers for the fields and extended headers of a tar archive. Pure; all raise Damaged for invalid input."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ezpz.yeet.archive.zstd import Damaged
 
 Records: TypeAlias = "list[tuple[bytes, bytes]]"
 Extents: TypeAlias = "list[tuple[int, int]]"
-"""Where a file has something: where each piece begins, and how long it is."""
+"""Where a sparse file has data: the offset and the length of each piece."""
 
-MOST_EXTENTS = 1 << 20
+MAX_EXTENTS = 1 << 20
 TIME = re.compile(rb"-?\d{1,11}(\.\d*)?")
 NUMBER = re.compile(rb"\d{1,19}")
 RECORD = re.compile(rb"(\d{1,7}) ")
-SECOND = 10**9  # nanoseconds
+NANOSECONDS = 10**9  # per second
 
 
-def number(field: bytes) -> int:
-    """A number in a header: in octal digits, or in binary as GNU tar writes large ones."""
+def parse_number(field: bytes) -> int:
+    """Return a number in a header: octal digits, or binary as GNU tar writes large numbers."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
@@ -30,23 +30,23 @@ def number(field: bytes) -> int:
         raise Damaged(f"{field[:16]!r} is no number") from e
 
 
-def number_in(text: bytes) -> int:
-    """A number in an extended header."""
+def parse_decimal(text: bytes) -> int:
+    """Return a number in an extended header."""
     if not NUMBER.fullmatch(text):
         raise Damaged(f"{text[:40]!r} is no number")
     return int(text)
 
 
-def time(text: bytes) -> int:
-    """A time in an extended header ("1700000000.123456789") in whole nanoseconds, without the rounding of a float."""
+def parse_time(text: bytes) -> int:
+    """Return a time in an extended header ("1700000000.123456789") in nanoseconds, without rounding."""
     if not TIME.fullmatch(text):
         raise Damaged(f"{text[:40]!r} is no time")
     seconds, _, fraction = text.partition(b".")
-    return int(seconds) * SECOND + (-1 if text.startswith(b"-") else 1) * int(fraction[:9].ljust(9, b"0") or 0)
+    return int(seconds) * NANOSECONDS + (-1 if text.startswith(b"-") else 1) * int(fraction[:9].ljust(9, b"0") or 0)
 
 
-def records(text: bytes) -> Records:
-    """What an extended header says, in its order."""
+def parse_records(text: bytes) -> Records:
+    """Return the keys and values of an extended header, in order."""
     found: Records = []
     at = 0
     while at < len(text):
@@ -62,31 +62,42 @@ def records(text: bytes) -> Records:
     return found
 
 
-def is_sparse(said: dict[bytes, bytes]) -> bool:
-    """Whether an extended header tells of a file with holes."""
-    return b"GNU.sparse.major" in said or b"GNU.sparse.size" in said or b"GNU.sparse.map" in said
+def is_sparse(extended: dict[bytes, bytes]) -> bool:
+    """Return whether an extended header describes a sparse file."""
+    return any(key in extended for key in (b"GNU.sparse.major", b"GNU.sparse.size", b"GNU.sparse.map"))
 
 
-def extents(own: Records, said: dict[bytes, bytes]) -> Extents:
-    """The map of a sparse file of the versions 0.0 and 0.1, which is in its extended header."""
-    if b"GNU.sparse.map" in said:
-        numbers = [number_in(text) for text in said[b"GNU.sparse.map"].split(b",") if text]
+def parse_extents(own: Records, extended: dict[bytes, bytes]) -> Extents:
+    """Return the map of a sparse file of version 0.0 or 0.1, which is in its extended header.
+
+    Args:
+        own: the records of the extended header, in order, since version 0.0 repeats its keys
+        extended: the same and the global ones, by key
+    """
+    if b"GNU.sparse.map" in extended:
+        numbers = [parse_decimal(text) for text in extended[b"GNU.sparse.map"].split(b",") if text]
     else:
         wanted = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
-        numbers = [number_in(value) for key, value in own if key in wanted]
+        numbers = [parse_decimal(value) for key, value in own if key in wanted]
     if len(numbers) % 2:
         raise Damaged("a map of holes that is none")
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
-def old_extents(field: bytes, most: int) -> Extents:
-    """The map of a sparse file in a header of GNU tar's own format."""
-    pairs = [field[start : start + 24] for start in range(0, 24 * most, 24)]
-    return [(number(pair[:12]), number(pair[12:])) for pair in pairs if pair.strip(b"\0")]
+def parse_gnu_extents(field: bytes, limit: int) -> Extents:
+    """Return the map of a sparse file in a header of GNU tar's own format, which has space for `limit` extents."""
+    pairs = [field[start : start + 24] for start in range(0, 24 * limit, 24)]
+    return [(parse_number(pair[:12]), parse_number(pair[12:])) for pair in pairs if pair.strip(b"\0")]
 
 
-def checked(found: Extents, content: int, size: int) -> Extents:
-    """A map that fits so many bytes in the archive and a file of this size; without its empty pieces."""
+def check_extents(found: Extents, content: int, size: int) -> Extents:
+    """Return a map without its empty extents, once it is known to be consistent.
+
+    Args:
+        found: the map
+        content: bytes of the file in the archive
+        size: bytes of the file with its holes
+    """
     end = 0
     for start, length in found:
         if start < end or length < 0:

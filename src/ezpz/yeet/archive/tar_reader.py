@@ -1,7 +1,7 @@
-"""Members: what is in a tar archive, one after the other, from whoever made it: v7, ustar, pax and GNU, sparse too.
+"""Members of a tar archive from any program: v7, ustar, pax and GNU, sparse files included.
 
-It is read once, in order, and nothing that it says is believed: what contradicts itself is damaged, no header is so
-large that it takes memory worth mentioning, and an archive without an end is one that was cut short.
+An archive is read once, in order, and is not trusted. Contradictions mean that it is damaged. The size of headers is
+limited, so that they take little memory. An archive without an end was truncated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.archive.tar_fields import Extents, Records
 
 BLOCK = 512  # bytes
-HEADER_LIMIT = 1 << 20  # bytes of an extended header or a long name
+MAX_HEADER = 1 << 20  # bytes of an extended header or a long name
 MAGIC = b"ustar"
 GNU_MAGIC = b"ustar  \0"
 CONTIGUOUS, OLD_FILE = b"7", b"\0"
@@ -28,34 +28,41 @@ SPARSE, LONG_NAME, LONG_TARGET, LABEL, VOLUME = b"S", b"L", b"K", b"V", b"M"
 EXTENDED, GLOBAL = (b"x", b"X"), b"g"
 NAMED_BY_GNU = {LONG_NAME: b"path", LONG_TARGET: b"linkpath"}
 EXTENSIONS = (*EXTENDED, *NAMED_BY_GNU)
-MOST_RECORDS = 1_000_000
+MAX_RECORDS = 1_000_000
 
 
-class Type(Enum):
-    """What a member is. SPECIAL: a device or a FIFO."""
+class MemberType(Enum):
+    """Type of a member."""
 
     FILE = "file"
-    FOLDER = "folder"
+    DIRECTORY = "directory"
     SYMLINK = "symbolic link"
     HARD_LINK = "hard link"
     SPECIAL = "device or FIFO"
 
 
 TYPES = {
-    b"1": Type.HARD_LINK, b"2": Type.SYMLINK, b"3": Type.SPECIAL, b"4": Type.SPECIAL,
-    b"5": Type.FOLDER, b"D": Type.FOLDER, b"6": Type.SPECIAL,
+    b"1": MemberType.HARD_LINK, b"2": MemberType.SYMLINK, b"3": MemberType.SPECIAL, b"4": MemberType.SPECIAL,
+    b"5": MemberType.DIRECTORY, b"D": MemberType.DIRECTORY, b"6": MemberType.SPECIAL,
 }  # fmt: skip
-"""Of all the others it is unknown what they are; then they are files (POSIX)."""
+"""Types by the letter in a header; members with any other letter are files (POSIX)."""
 
 
 class TarMember(NamedTuple):
-    """One member; its content is to be asked for before the next one.
+    """A member, whose content has to be read before the next member.
 
-    size: bytes of the file; target: what a link leads to; extents: where it has something, None for all of it
+    Attributes:
+        name: its path, as the archive has it
+        type: its type
+        mode: its permissions
+        mtime_ns: its time
+        size: bytes of the file
+        target: what a link points to
+        extents: where a sparse file has data, None for other files
     """
 
     name: bytes
-    type: Type
+    type: MemberType
     mode: int
     mtime_ns: int
     size: int
@@ -64,30 +71,30 @@ class TarMember(NamedTuple):
 
 
 class TarReader:
-    """Iterates over the members of an archive, given its pieces. Raises Damaged, and what getting a piece raises."""
+    """Iterator over the members of an archive that arrives in pieces. Raises Damaged, and what the pieces raise."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
         self._buffer, self._at = b"", 0
-        self._content = self._padding = 0  # bytes of the current member that were not asked for yet
+        self._content = self._padding = 0  # bytes of the current member that are not read yet
         self._globals: dict[bytes, bytes] = {}
 
     def __iter__(self) -> Iterator[TarMember]:
-        while (member := self._next()) is not None:
+        while (member := self._read_member()) is not None:
             yield member
             self._skip(self._content + self._padding)
-        for _ in self._pieces:  # what is compressed is checked at its very end
+        for _ in self._pieces:  # decompression verifies the checksum at the end
             pass
 
-    def whole(self, member: TarMember) -> bytes:
-        """The content of a file, which fits in memory."""
+    def read(self, member: TarMember) -> bytes:
+        """Return the content of a file, which has to fit in memory."""
         if member.extents is None:
             self._content -= member.size
             return self._take(member.size)
-        return b"".join(self.blocks(member))
+        return b"".join(self.read_blocks(member))
 
-    def blocks(self, member: TarMember) -> Iterator[bytes]:
-        """The content of a file, in blocks of `manifest.BLOCK` bytes, of which the last one may be shorter."""
+    def read_blocks(self, member: TarMember) -> Iterator[bytes]:
+        """Yield the content of a file in blocks of `manifest.BLOCK` bytes; the last one may be shorter."""
         extents = [(0, member.size)] if member.extents is None else member.extents
         following = iter([*extents, (member.size, 0)])
         start, length = next(following)
@@ -96,90 +103,100 @@ class TarReader:
             if start >= end:
                 yield HOLE[: end - at]
                 continue
-            parts, here = [], at
-            while here < end:
-                if start > here:
-                    parts.append(bytes(min(start, end) - here))
-                    here = min(start, end)
+            parts, offset = [], at
+            while offset < end:
+                if start > offset:
+                    parts.append(bytes(min(start, end) - offset))
+                    offset = min(start, end)
                     continue
-                taken = min(length, end - here)
-                self._content -= taken
-                parts.append(self._take(taken))
-                here, start, length = here + taken, start + taken, length - taken
+                count = min(length, end - offset)
+                self._content -= count
+                parts.append(self._take(count))
+                offset, start, length = offset + count, start + count, length - count
                 while not length and start < member.size:
                     start, length = next(following)
             yield b"".join(parts)
 
-    def _next(self) -> TarMember | None:
-        """The next member, with all that the headers before it say; None at the end."""
+    def _read_member(self) -> TarMember | None:
+        """Return the next member with the contents of its extended headers, None at the end."""
         own: Records = []
         while (head := self._take(BLOCK)).strip(b"\0"):
             _refuse_damaged(head)
-            kind, size = head[156:157], tar_fields.number(head[124:136])
+            kind, size = head[156:157], tar_fields.parse_number(head[124:136])
             if size < 0 or kind == VOLUME:
                 raise Damaged("a member of negative size" if size < 0 else "it is one of several volumes")
             if kind == GLOBAL:
-                self._globals.update(tar_fields.records(self._extension(size)))
+                self._globals.update(tar_fields.parse_records(self._read_extension(size)))
             elif kind in EXTENSIONS:
-                own += self._records(kind, size)
+                own += self._read_records(kind, size)
             elif kind == LABEL:
                 self._skip(size + -size % BLOCK)
             else:
                 return self._member(head, kind, size, own)
-            if len(own) + len(self._globals) > MOST_RECORDS:
+            if len(own) + len(self._globals) > MAX_RECORDS:
                 raise Damaged("too many extended headers")
         return None
 
-    def _records(self, kind: bytes, size: int) -> Records:
-        """What a header before a member says of it."""
-        data = self._extension(size)
-        return tar_fields.records(data) if kind in EXTENDED else [(NAMED_BY_GNU[kind], _text(data))]
+    def _read_records(self, kind: bytes, size: int) -> Records:
+        """Return the records of an extended header or of one of GNU tar's own."""
+        data = self._read_extension(size)
+        return tar_fields.parse_records(data) if kind in EXTENDED else [(NAMED_BY_GNU[kind], _text(data))]
 
     def _member(self, head: bytes, kind: bytes, size: int, own: Records) -> TarMember:
-        said = {**self._globals, **dict(own)}
-        name = said[b"path"] if b"path" in said else _name(head)
-        target = said[b"linkpath"] if b"linkpath" in said else _text(head[157:257])
-        size = tar_fields.number_in(said[b"size"]) if b"size" in said else size
-        mtime_ns = tar_fields.time(said[b"mtime"]) if b"mtime" in said else tar_fields.number(head[136:148]) * 10**9
-        found = TYPES.get(kind, Type.FILE)
+        """Return a member from its header and from the records of its extended headers."""
+        extended = {**self._globals, **dict(own)}
+        name = extended[b"path"] if b"path" in extended else _name(head)
+        target = extended[b"linkpath"] if b"linkpath" in extended else _text(head[157:257])
+        size = tar_fields.parse_decimal(extended[b"size"]) if b"size" in extended else size
+        mtime_ns = tar_fields.parse_number(head[136:148]) * tar_fields.NANOSECONDS
+        if b"mtime" in extended:
+            mtime_ns = tar_fields.parse_time(extended[b"mtime"])
+        found = TYPES.get(kind, MemberType.FILE)
         if kind == OLD_FILE and name.endswith(b"/"):
-            found = Type.FOLDER
-        extents: Extents | None = None
-        real = size
-        if found is not Type.FILE:
-            size = real = 0
+            found = MemberType.DIRECTORY
+        if found is not MemberType.FILE:
+            size = 0
         self._content, self._padding = size, -size % BLOCK
+        extents: Extents | None = None
         if kind == SPARSE:
-            extents, real = self._old_map(head)
-        elif found is Type.FILE and tar_fields.is_sparse(said):
-            name = said.get(b"GNU.sparse.name", name)
-            real = tar_fields.number_in(said.get(b"GNU.sparse.realsize") or said.get(b"GNU.sparse.size") or b"x")
-            extents = tar_fields.extents(own, said) if said.get(b"GNU.sparse.major", b"0") != b"1" else self._map()
+            extents, size = self._read_gnu_map(head)
+        elif found is MemberType.FILE and tar_fields.is_sparse(extended):
+            name = extended.get(b"GNU.sparse.name", name)
+            extents, size = self._read_sparse_map(own, extended)
         if extents is not None:
-            extents = tar_fields.checked(extents, self._content, real)
+            extents = tar_fields.check_extents(extents, self._content, size)
         if b"\0" in name or b"\0" in target:
             raise Damaged("a name with a NUL in it")
-        return TarMember(name, found, tar_fields.number(head[100:108]) & 0o7777, mtime_ns, real, target, extents)
+        return TarMember(name, found, tar_fields.parse_number(head[100:108]) & 0o7777, mtime_ns, size, target, extents)
 
-    def _extension(self, size: int) -> bytes:
-        if size > HEADER_LIMIT:
+    def _read_sparse_map(self, own: Records, extended: dict[bytes, bytes]) -> tuple[Extents, int]:
+        """Return the map of a sparse file that an extended header describes, and the size of the file."""
+        size = extended.get(b"GNU.sparse.realsize") or extended.get(b"GNU.sparse.size") or b"x"
+        parsed = tar_fields.parse_decimal(size)
+        if extended.get(b"GNU.sparse.major", b"0") == b"1":
+            return self._read_map(), parsed
+        return tar_fields.parse_extents(own, extended), parsed
+
+    def _read_extension(self, size: int) -> bytes:
+        """Return the content of an extended header."""
+        if size > MAX_HEADER:
             raise Damaged("a header that is too large")
         data = self._take(size)
         self._skip(-size % BLOCK)
         return data
 
-    def _old_map(self, head: bytes) -> tuple[Extents, int]:
-        """The map of a sparse file of GNU tar's own format, and the file's size."""
-        found, more = tar_fields.old_extents(head[386:482], 4), head[482]
+    def _read_gnu_map(self, head: bytes) -> tuple[Extents, int]:
+        """Return the map of a sparse file in GNU tar's own format, and the size of the file."""
+        found, more = tar_fields.parse_gnu_extents(head[386:482], 4), head[482]
         while more:
             block = self._take(BLOCK)
-            found, more = found + tar_fields.old_extents(block[:504], 21), block[504]
-            if len(found) > tar_fields.MOST_EXTENTS:
+            found, more = found + tar_fields.parse_gnu_extents(block[:504], 21), block[504]
+            if len(found) > tar_fields.MAX_EXTENTS:
                 raise Damaged("a file with too many holes")
-        return found, tar_fields.number(head[483:495])
+        return found, tar_fields.parse_number(head[483:495])
 
-    def _map(self) -> Extents:
-        """The map of a sparse file of version 1.0, which its content begins with."""
+    def _read_map(self) -> Extents:
+        """Return the map of a sparse file of version 1.0, which is at the start of its content."""
         text, wanted = b"", 1
         numbers: list[int] = []
         while len(numbers) < wanted:
@@ -187,14 +204,14 @@ class TarReader:
             if self._content < 0 or len(text) > BLOCK:
                 raise Damaged("a map of holes that is none")
             *lines, text = (text + self._take(BLOCK)).split(b"\n")
-            numbers += [tar_fields.number_in(line) for line in lines]
+            numbers += [tar_fields.parse_decimal(line) for line in lines]
             wanted = 1 + 2 * numbers[0] if numbers else 1
-            if wanted > 2 * tar_fields.MOST_EXTENTS:
+            if wanted > 2 * tar_fields.MAX_EXTENTS:
                 raise Damaged("a file with too many holes")
         return list(zip(numbers[1:wanted:2], numbers[2:wanted:2], strict=True))
 
     def _take(self, size: int) -> bytes:
-        """So many bytes. Raises Damaged when there are fewer."""
+        """Return the next `size` bytes. Raises Damaged if there are fewer."""
         end = self._at + size
         if end <= len(self._buffer):
             data = self._buffer[self._at : end]
@@ -210,6 +227,7 @@ class TarReader:
         return b"".join(parts)
 
     def _skip(self, size: int) -> None:
+        """Skip bytes, and forget the current member."""
         while size > len(self._buffer) - self._at:
             size -= len(self._buffer) - self._at
             self._fill()
@@ -224,12 +242,13 @@ class TarReader:
 
 
 def _refuse_damaged(head: bytes) -> None:
-    """Raise Damaged for a header whose checksum is wrong: its own field counts as spaces."""
-    total, told = sum(head) - sum(head[148:156]) + 256, tar_fields.number(head[148:156])
-    if total == told:
+    """Raise Damaged for a header with a wrong checksum, whose own field counts as spaces."""
+    total, expected = sum(head) - sum(head[148:156]) + 256, tar_fields.parse_number(head[148:156])
+    if total == expected:
         return
-    signed = total - 256 * sum(byte > 127 for byte in head[:148] + head[156:])  # as some old programs have counted
-    if signed != told:
+    # Old programs compute the sum of signed bytes.
+    signed = total - 256 * sum(byte > 127 for byte in head[:148] + head[156:])
+    if signed != expected:
         raise Damaged("a member's header is none")
 
 

@@ -1,4 +1,4 @@
-"""`ezpz yeet` and its subcommands: click only, options to a Request, a Report to words."""
+"""Command `ezpz yeet env`, and the group of all `ezpz yeet` commands."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ezpz.cli.deprecated import TAR_STRAYS, YEET_STRAYS, deprecation, without_st
 from ezpz.cli.group import DefaultGroup
 from ezpz.cli.options import node_options
 from ezpz.cli.output import Output, output_options
+from ezpz.yeet.cli.clean_command import clean_command
 from ezpz.yeet.cli.options import PREFIX, Finite, excludes, option, transport_option
-from ezpz.yeet.cli.status_command import clean_command, status_command
+from ezpz.yeet.cli.status_command import status_command
 from ezpz.yeet.cli.tar_command import tar_command
 from ezpz.yeet.model.plan import new_run_id
 
@@ -148,36 +149,43 @@ def env_command(
       ezpz yeet env /lus/me/envs/torch --hosts 'n[001-016]'
       ezpz yeet env --exclude '*.ipynb' --exclude tests
     """
-    from ezpz.yeet.cli import progress
+    from ezpz.yeet.cli.show_report import show_report, suggest_archive
     from ezpz.yeet.reporting.html.page import check_report_path
 
-    request = request_of(options)
+    request = request_from(options)
     page_path = None if report_path is None else check_report_path(report_path)
     if request.src is None:
-        progress.point_at_archive(output, os.environ)
+        suggest_archive(output, os.environ)
     if dry_run:
-        from ezpz.yeet.pipeline.make_plan import plan_run
-        from ezpz.yeet.pipeline.preflight import check_request
-
-        decision = plan_run(new_run_id(), request, check_request(request, os.environ), os.environ)
-        decision.contents.close()
-        progress.show_plan(output, decision.plan, tuple(warning.text for warning in decision.warnings))
+        _show_plan(output, request)
         return
     import random
 
+    from ezpz.yeet.cli.progress import ProgressDisplay
     from ezpz.yeet.pipeline.run import execute
     from ezpz.yeet.reporting.timeline import Timeline
 
     timeline = Timeline() if page_path else None
-    with progress.ProgressDisplay(output, timeline) as watch:
-        report = execute(new_run_id(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
-    progress.show_report(output, report)
-    missing = timeline is not None and page_path is not None and not _write_page(output, page_path, report, timeline)
-    ctx.exit(report.exit_code or int(missing))
+    with ProgressDisplay(output, timeline) as display:
+        report = execute(new_run_id(), request, os.environ, display, random.Random())  # noqa: S311 - spreads load
+    show_report(output, report)
+    failed = timeline is not None and page_path is not None and not _write_page(output, page_path, report, timeline)
+    ctx.exit(report.exit_code or int(failed))
+
+
+def _show_plan(output: Output, request: Request) -> None:
+    """Print what the run would do."""
+    from ezpz.yeet.cli.show_report import show_plan
+    from ezpz.yeet.pipeline.make_plan import decide
+    from ezpz.yeet.pipeline.preflight import look
+
+    decision = decide(new_run_id(), request, look(request, os.environ), os.environ)
+    decision.contents.close()
+    show_plan(output, decision.plan, tuple(warning.text for warning in decision.warnings))
 
 
 def _write_page(output: Output, path: str, report: RunReport, timeline: Timeline) -> bool:
-    """Write the page of `--report` and say where it is, or why it is not there; whether it is."""
+    """Write the page of `--report`, print where it is or why there is none, and return whether there is one."""
     from ezpz.errors import EzpzError
     from ezpz.yeet.reporting.html.page import render_page, write_report
 
@@ -195,8 +203,8 @@ yeet.add_command(status_command)
 yeet.add_command(clean_command)
 
 
-def request_of(options: dict[str, Any]) -> Request:
-    """The Request that the options of `ezpz yeet env` spell."""
+def request_from(options: dict[str, Any]) -> Request:
+    """Return the request in the options of `ezpz yeet env`."""
     from ezpz.yeet.model.plan import Request
 
     known = dict(options)
@@ -208,8 +216,15 @@ def request_of(options: dict[str, Any]) -> Request:
     return Request(src=source, strategy=strategy, **known)
 
 
-def _deprecated(old: str, new: str, target: click.Command, strays: tuple[str, ...]) -> click.Command:
-    """A command that says its new name and then is it."""
+def _deprecated_command(old: str, new: str, target: click.Command, strays: tuple[str, ...]) -> click.Command:
+    """Return a command that warns about its old name and then runs the new one.
+
+    Args:
+        old: the old name
+        new: the new name
+        target: the command of the new name
+        strays: old command names, one of which older scripts pass as the first argument
+    """
 
     @click.command(
         old,
@@ -227,5 +242,5 @@ def _deprecated(old: str, new: str, target: click.Command, strays: tuple[str, ..
     return command
 
 
-yeet_env = _deprecated("yeet-env", "ezpz yeet", env_command, YEET_STRAYS)
-tar_env = _deprecated("tar-env", "ezpz yeet tar", tar_command, TAR_STRAYS)
+yeet_env = _deprecated_command("yeet-env", "ezpz yeet", env_command, YEET_STRAYS)
+tar_env = _deprecated_command("tar-env", "ezpz yeet tar", tar_command, TAR_STRAYS)

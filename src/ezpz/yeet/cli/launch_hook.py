@@ -1,4 +1,4 @@
-"""`ezpz launch --yeet`: a yeet as the first half of another command."""
+"""Preparation of `ezpz launch --yeet`: copy an environment before the ranks start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from ezpz.cli.preparation import Aside, Prepared
-from ezpz.yeet.cli.env_command import env_command, request_of
+from ezpz.yeet.cli.env_command import env_command, request_from
 from ezpz.yeet.model.plan import new_run_id
 
 if TYPE_CHECKING:
@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 
 def prepare(output: Output, args: Sequence[str], *, dry_run: bool) -> Prepared:
-    """Do what `ezpz yeet env ARGS` does, its variables included; say it on stderr. With dry_run, only look where to."""
-    from ezpz.yeet.cli import progress
+    """Copy an environment as `ezpz yeet env` does, with its output on stderr.
+
+    Args:
+        output: the output of the command that follows
+        args: the arguments of `ezpz yeet env`; its environment variables count, too
+        dry_run: only determine the destination
+    """
+    from ezpz.yeet.cli.progress import ProgressDisplay
+    from ezpz.yeet.cli.show_report import show_report
     from ezpz.yeet.model.results import Outcome
     from ezpz.yeet.model.source import default_destination
     from ezpz.yeet.pipeline.run import execute
@@ -26,14 +33,14 @@ def prepare(output: Output, args: Sequence[str], *, dry_run: bool) -> Prepared:
 
     with env_command.make_context("ezpz yeet env", list(args)) as ctx:
         options = {name: value for name, value in ctx.params.items() if name not in ("dry_run", "report_path")}
-    request = request_of(options)
+    request = request_from(options)
     aside = Aside.beside(output)
     if dry_run:
         source = inspect(request.src or active_environment(os.environ))
         return Prepared(request.dst or default_destination(source), source.path)
-    with progress.ProgressDisplay(aside, None) as watch:
-        report = execute(new_run_id(), request, os.environ, watch, random.Random())  # noqa: S311 - spreads load
-    progress.show_report(aside, report, advise=False)
+    with ProgressDisplay(aside) as display:
+        report = execute(new_run_id(), request, os.environ, display, random.Random())  # noqa: S311 - spreads load
+    show_report(aside, report, advise=False)
     failed = tuple(result.node.name for result in report.results if result.outcome is not Outcome.OK)
     plan = report.plan
     return Prepared(plan.destination, plan.source.path, failed, report.exit_code, report.to_dict())

@@ -1,4 +1,4 @@
-"""How `ezpz yeet tar` speaks: what was made, or why nothing had to be."""
+"""Output of `ezpz yeet tar`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.agent.common.text import format_bytes
 from ezpz.runtime.text import pluralize
+from ezpz.yeet.pack.archive_plan import EMBEDDED
 from ezpz.yeet.pack.make import UNCHANGED
 
 if TYPE_CHECKING:
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def show_archive(output: Output, archive: Archive) -> None:
-    """Say which archive is there now, what of it is new, and what it is for."""
+    """Print which archive was made, or that it is up to date, and what to do with it."""
     output.document(archive.to_dict())
     for warning in archive.warnings:
         output.warn(warning.text)
     if archive.before is not None:
-        output.note(f"what stood there was out of date: {archive.before.words}")
+        output.note(f"what stood there was out of date: {archive.before.summary}")
     amount = (
         f"{format_bytes(archive.size)} from {pluralize(archive.files, 'file')}, {format_bytes(archive.content_bytes)}"
     )
@@ -29,7 +30,7 @@ def show_archive(output: Output, archive: Archive) -> None:
     else:
         rate = f" at {format_bytes(archive.content_bytes / archive.seconds)}/s" if archive.seconds > 1 else ""
         output.line(f"{archive.path}: {amount}, in {archive.seconds:.1f} s{rate}", fg="green", bold=True)
-    base = archive.about["base"]
-    if base["mode"] == "embedded":
-        output.line(f"{base['python']} came along, from {base['prefix']}")
+    base = archive.description.base
+    if base.mode == EMBEDDED:
+        output.line(f"{base.python} came along, from {base.prefix}")
     output.line(f"next:\n  ezpz yeet {shlex.quote(archive.path)}")

@@ -1,121 +1,123 @@
-"""How a clean is shown: what would go, the question, what is gone."""
+"""Output of `ezpz yeet clean`: the preview, the question, and the result."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ezpz.agent.common.text import format_bytes, printable_path
+from ezpz.agent.common.text import format_bytes
 from ezpz.cluster.hostnames import fold
 from ezpz.runtime.text import age, pluralize
-from ezpz.yeet.cli.show_status import INDENT, StatusRow, say
+from ezpz.yeet.cli.status_rows import INDENT, StatusRow, escape, failure_text, print_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ezpz.cli.output import Output
     from ezpz.cluster.allocation import Node
-    from ezpz.yeet.inventory.clean import CleanReport, CleanSelection, Removal
-    from ezpz.yeet.inventory.status import NodeStatus
+    from ezpz.yeet.inventory.clean_report import CleanReport, CleanSelection, Removal
+    from ezpz.yeet.inventory.status_report import NodeStatus
     from ezpz.yeet.model.results import Failure
 
 
 def show_preview(output: Output, report: CleanReport) -> None:
-    """What would go, from where, and how much that frees; and what stays although somebody might expect otherwise."""
-    for each in report.chosen:
-        lines = list(lines_of(each))
-        if lines:
-            output.line(_safe(each.destination.path), bold=True)
-        for line in lines:
-            say(output, line)
-    for line in _failed((node, failure) for node, failure in report.asked.items() if failure is not None):
-        say(output, line)
+    """Print what would be removed, how much that frees, and what is left alone."""
+    for each in report.selections:
+        rows = list(removal_rows(each))
+        if rows:
+            output.line(escape(each.destination.path), bold=True)
+        for row in rows:
+            print_row(output, row)
+    for row in _failure_rows((node, failure) for node, failure in report.nodes.items() if failure is not None):
+        print_row(output, row)
     if report.removals:
-        nodes = len({removal.node for removal in report.removals})
-        output.line(f"this would free {format_bytes(report.frees)} on {pluralize(nodes, 'node')}", bold=True)
+        nodes = _count_nodes(report.removals)
+        output.line(f"this would free {format_bytes(report.freeable)} on {nodes}", bold=True)
 
 
-def lines_of(chosen: CleanSelection) -> Iterator[StatusRow]:
-    """What is true of one destination: a line for all nodes where the same goes, or stays."""
-    if chosen.busy:
-        yield StatusRow(f"{INDENT}left alone: {_safe(chosen.busy)}", "yellow")
+def removal_rows(selection: CleanSelection) -> Iterator[StatusRow]:
+    """Yield a row for each group of nodes from which the same is removed, or that keep the same."""
+    if selection.busy:
+        yield StatusRow(f"{INDENT}left alone: {escape(selection.busy)}", "yellow")
     groups: dict[str, list[Removal]] = {}
-    for removal in chosen.removals:
-        groups.setdefault(_what(removal), []).append(removal)
-    for what, alike in groups.items():
-        frees = [format_bytes(removal.frees) for removal in sorted(alike, key=lambda each: each.frees)]
-        many = frees[0] if frees[0] == frees[-1] else f"{frees[0]} to {frees[-1]}"
-        names = fold(removal.node.given for removal in alike)
-        yield StatusRow(f"{len(alike):>5}  {names}  remove {what}, frees {many}", "red")
-    yield from _staying(chosen.kept, "keep", lambda each: f"version {_safe(each.version)[:12]}")
-    yield from _staying(chosen.foreign, "leave alone", lambda each: each.why)
-    yield from _failed(((each.node, each.failure) for each in chosen.barred if each.failure), "leave alone", "yellow")
+    for removal in selection.removals:
+        groups.setdefault(_describe(removal), []).append(removal)
+    for what, group in groups.items():
+        sizes = [format_bytes(removal.freeable) for removal in sorted(group, key=lambda each: each.freeable)]
+        size = sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+        names = fold(removal.node.given for removal in group)
+        yield StatusRow(f"{len(group):>5}  {names}  remove {what}, frees {size}", "red")
+    yield from _rows_of(selection.kept, "keep", lambda each: f"version {escape(each.version)[:12]}")
+    yield from _rows_of(selection.unowned, "leave alone", lambda each: each.why, "yellow")
+    refused = ((each.node, each.failure) for each in selection.refused if each.failure)
+    yield from _failure_rows(refused, "leave alone", "yellow")
 
 
-def _what(removal: Removal) -> str:
-    parts = []
-    if removal.version:
-        receipt = removal.standing.receipt
-        state = removal.standing.why if removal.standing.found.get("state") == "modified" else ""
-        changed = f" (modified since: {state})" if state else ""
-        parts.append(f"version {_safe(receipt.get('version'))[:12]}{changed} from {_safe(receipt.get('source'))}")
-    if removal.staging:
-        runs = ", ".join(_safe(each["run"]) for each in removal.staging)
-        old = age(min(each["age"] for each in removal.staging))
-        parts.append(f"what run {runs} left, unchanged for {old}")
-    return " and ".join(parts)
-
-
-def _staying(standings: Iterable[NodeStatus], verb: str, words: Any) -> Iterator[StatusRow]:
-    groups: dict[str, list[str]] = {}
-    for standing in standings:
-        groups.setdefault(words(standing), []).append(standing.node.given)
-    for what, names in groups.items():
-        yield StatusRow(f"{len(names):>5}  {fold(names)}  {verb}: {what}", "yellow" if verb == "leave alone" else "")
-
-
-def _failed(failures: Iterable[tuple[Node, Failure]], verb: str = "failed", colour: str = "red") -> Iterator[StatusRow]:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for node, failure in failures:
-        text = failure.text_next_to(node.given)
-        groups.setdefault((text, failure.hint), []).append(node.given)
-    for (text, hint), names in groups.items():
-        yield StatusRow(
-            f"{len(names):>5}  {fold(names)}  {verb}: {_safe(text)}", colour, (f"hint: {hint}",) if hint else ()
-        )
-
-
-def agreed(output: Output, report: CleanReport) -> bool:
-    """Whether somebody at a terminal says yes; False where there is nobody to ask."""
+def confirm_removal(output: Output, report: CleanReport) -> bool:
+    """Ask the user at a terminal for confirmation; return False if there is no terminal."""
     if output.json or output.quiet or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
-    nodes = len({removal.node for removal in report.removals})
-    return click.confirm(f"Remove this from {pluralize(nodes, 'node')}?", default=False)
+    return click.confirm(f"Remove this from {_count_nodes(report.removals)}?", default=False)
 
 
 def show_outcome(output: Output, report: CleanReport) -> None:
-    """What is gone, and what is not and why."""
+    """Print what was removed, and what failed."""
     output.document(report.to_dict())
     if not report.removals:
         output.line("nothing to remove", bold=True)
-    elif report.dry:
+    elif report.dry_run:
         output.line("nothing was removed (--dry-run)")
-    elif not report.agreed:
+    elif not report.confirmed:
         output.line("nothing was removed: nobody said yes; --yes removes it without asking")
     else:
         done = [removal for removal in report.removals if removal.failure is None]
-        nodes = len({removal.node for removal in done})
         paths = sum(len(removal.removed) for removal in done)
-        text = f"removed {pluralize(paths, 'directory')} from {pluralize(nodes, 'node')}"
-        output.line(
-            f"{text}: {format_bytes(report.freed)} freed", fg="green" if not report.failures else "yellow", bold=True
-        )
-        lost = ((removal.node, removal.failure) for removal in report.removals if removal.failure is not None)
-        for line in _failed(lost):
-            say(output, line)
+        text = f"removed {pluralize(paths, 'directory')} from {_count_nodes(done)}"
+        color = "green" if not report.failures else "yellow"
+        output.line(f"{text}: {format_bytes(report.freed)} freed", fg=color, bold=True)
+        for row in _failure_rows((each.node, each.failure) for each in report.removals if each.failure is not None):
+            print_row(output, row)
 
 
-def _safe(text: object) -> str:
-    return printable_path(str(text).encode("utf-8", "surrogateescape"))
+def _count_nodes(removals: Iterable[Removal]) -> str:
+    return pluralize(len({removal.node for removal in removals}), "node")
+
+
+def _describe(removal: Removal) -> str:
+    """Describe what is removed, without what differs between nodes."""
+    parts = []
+    if removal.version:
+        receipt = removal.status.receipt
+        why = removal.status.why if removal.status.answer.get("state") == "modified" else ""
+        changed = f" (modified since: {why})" if why else ""
+        parts.append(f"version {escape(receipt.get('version'))[:12]}{changed} from {escape(receipt.get('source'))}")
+    if removal.staging:
+        runs = ", ".join(escape(each["run"]) for each in removal.staging)
+        unchanged = age(min(each["age"] for each in removal.staging))
+        parts.append(f"what run {runs} left, unchanged for {unchanged}")
+    return " and ".join(parts)
+
+
+def _rows_of(
+    statuses: Iterable[NodeStatus], verb: str, describe: Callable[[NodeStatus], str], color: str = ""
+) -> Iterator[StatusRow]:
+    """Yield a row for each group of nodes with the same description."""
+    groups: dict[str, list[str]] = {}
+    for status in statuses:
+        groups.setdefault(describe(status), []).append(status.node.given)
+    for what, names in groups.items():
+        yield StatusRow(f"{len(names):>5}  {fold(names)}  {verb}: {what}", color)
+
+
+def _failure_rows(
+    failures: Iterable[tuple[Node, Failure]], verb: str = "failed", color: str = "red"
+) -> Iterator[StatusRow]:
+    """Yield a row for each group of nodes with the same failure."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node, failure in failures:
+        groups.setdefault((failure_text(node, failure), failure.hint), []).append(node.given)
+    for (text, hint), names in groups.items():
+        below = (f"hint: {hint}",) if hint else ()
+        yield StatusRow(f"{len(names):>5}  {fold(names)}  {verb}: {escape(text)}", color, below)

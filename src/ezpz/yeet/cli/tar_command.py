@@ -1,4 +1,4 @@
-"""`ezpz yeet tar`: click only, options to what is wanted, an archive to words."""
+"""Command `ezpz yeet tar`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def tar_command(
     """
     from ezpz.agent.common.cancel import Cancelled, CancelToken
     from ezpz.runtime.signals import cancel_on_signal
-    from ezpz.yeet.cli import progress, show_archive
+    from ezpz.yeet.cli.progress import ProgressDisplay
+    from ezpz.yeet.cli.show_archive import show_archive
     from ezpz.yeet.pack.make import ArchiveRequest, make_archive
 
     if unpack is not None:
@@ -86,20 +87,21 @@ def tar_command(
             raise click.UsageError("'SRC' and '--unpack' exclude each other.", ctx)
         ctx.exit(_unpack(output, *unpack, base=options["base"]))
     cancel = CancelToken()
-    with cancel_on_signal(cancel.cancel) as received, progress.ProgressDisplay(output) as watch:
+    with cancel_on_signal(cancel.cancel) as received, ProgressDisplay(output) as display:
         try:
-            made = make_archive(ArchiveRequest(output=target, **options), os.environ, watch, cancel)
+            archive = make_archive(ArchiveRequest(output=target, **options), os.environ, display, cancel)
         except (Cancelled, KeyboardInterrupt):
             raise Interrupted("interrupted; no archive was made", signal=received.first) from None
-    show_archive.show_archive(output, made)
+    show_archive(output, archive)
 
 
 def _unpack(output: Output, archive: str, destination: str, *, base: str) -> int:
-    """Yeet an archive to this host alone; the exit status."""
+    """Copy an archive to this host alone, and return the exit code."""
     import random
 
     from ezpz.errors import UsageError
-    from ezpz.yeet.cli import progress
+    from ezpz.yeet.cli.progress import ProgressDisplay
+    from ezpz.yeet.cli.show_report import show_report
     from ezpz.yeet.model.plan import Request, new_run_id
     from ezpz.yeet.pipeline.run import execute
     from ezpz.yeet.source.inspect import inspect
@@ -107,7 +109,7 @@ def _unpack(output: Output, archive: str, destination: str, *, base: str) -> int
     if not inspect(archive).is_archive:
         raise UsageError(f"--unpack '{archive}' is no archive", hint="`ezpz yeet env` takes a directory")
     request = Request(src=archive, dst=os.path.abspath(destination), hosts="localhost", base=base)
-    with progress.ProgressDisplay(output) as watch:
-        report = execute(new_run_id(), request, os.environ, watch, random.Random())  # noqa: S311 - nothing is drawn
-    progress.show_report(output, report)
+    with ProgressDisplay(output) as display:
+        report = execute(new_run_id(), request, os.environ, display, random.Random())  # noqa: S311 - nothing is drawn
+    show_report(output, report)
     return report.exit_code

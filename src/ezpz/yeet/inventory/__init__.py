@@ -1,1 +1,1 @@
-"""`status` and `clean`: questions to nodes, and classification of their answers."""
+"""Queries of `ezpz yeet status` and `clean` to nodes, and classification of the answers."""

@@ -1,4 +1,4 @@
-"""Leaks: what the environment at a destination still uses on a shared filesystem, as its Python tells on one node."""
+"""Find what a copied environment still reads from shared filesystems, by running its Python on one node."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Allocation, Node
 
-Opener: TypeAlias = "Callable[[Node], Awaitable[AgentSession]]"
+SessionOpener: TypeAlias = "Callable[[Node], Awaitable[AgentSession]]"
 
 SCHEMA = "ezpz/yeet-leaks/1"
-ANSWER_WITHIN = 30.0  # seconds for an agent to look at its disk
+ANSWER_TIMEOUT = 30.0  # seconds for an agent to examine its disk
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A folder on a shared filesystem that an environment still uses.
+    """Directory on a shared filesystem that an environment still uses.
 
-    what: how it is led there, a key of `agent.leaks.REMEDIES`; count: of what is used there; remedy: what to do
+    Attributes:
+        what: why the environment uses it, a key of `agent.destination.leaks.REMEDIES`
+        path: the directory
+        count: how many paths in it are used
+        remedy: how to avoid that
     """
 
     what: str
@@ -46,12 +50,20 @@ class Leak:
     remedy: str
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the leak for JSON."""
         return {"what": self.what, "path": self.path, "count": self.count, "remedy": self.remedy}
 
 
 @dataclass(frozen=True, slots=True)
 class LeakReport:
-    """What the environment at `destination` still uses on a shared filesystem, as its Python told on one node."""
+    """Leaks of the environment at a destination, found on one node.
+
+    Attributes:
+        destination: the destination
+        node: the node
+        python: the version of the environment's Python
+        leaks: the leaks
+    """
 
     destination: str
     node: Node
@@ -60,11 +72,11 @@ class LeakReport:
 
     @property
     def exit_code(self) -> int:
-        """0 only if there are none."""
+        """0 if there are no leaks."""
         return NodesFailed.exit_code if self.leaks else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The leaks as JSON; schema in docs/reference/json.md."""
+        """Return the report for JSON; the schema is in docs/reference/json.md."""
         return {
             "schema": SCHEMA,
             "ezpz": __version__,
@@ -77,72 +89,87 @@ class LeakReport:
 
 
 def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, str], transport: str) -> LeakReport:
-    """Look for leaks on one node that has a version: on this host, else on the first that answers.
+    """Find leaks on one node that has a copy: this host, or else the first node that answers.
 
-    environ: of the job; transport: the name of one
-    Raises EzpzError: NodesFailed when no node has one, SmokeFailed, TimedOut.
+    Args:
+        allocation: the nodes
+        destination: the destination
+        environ: the variables of the job
+        transport: the name of one
+
+    Raises:
+        NodesFailed: no node has a copy.
+        SmokeFailed: the Python of the copy does not start.
+        TimedOut: the Python or the node does not answer.
+        EzpzError: the copy cannot be examined.
     """
     local = allocation.local
     if local is not None:
         found = describe(os.fsencode(destination))
         if found is not None and found["receipt"] is not None:
-            return leaks_here(local, destination, known_to(found["receipt"]), environ, lambda: None)
+            return find_local_leaks(local, destination, _original_directories(found["receipt"]), environ, lambda: None)
     remote = tuple(node for node in allocation.nodes if not node.is_local)
-    return run_async(_leaks_elsewhere(remote, destination, environ, transport))
+    return run_async(_find_remote_leaks(remote, destination, environ, transport))
 
 
-def known_to(receipt: Mapping[str, Any]) -> tuple[str, ...]:
-    """The folders that a version was made from, by its receipt."""
-    return tuple(str(path) for path in receipt.get("origins", ())) or (str(receipt["source"]),)
-
-
-def leaks_here(
-    node: Node, destination: str, known: Iterable[str], environ: Mapping[str, str], going_on: Callable[[], None]
+def find_local_leaks(
+    node: Node, destination: str, known: Iterable[str], environ: Mapping[str, str], check_cancel: Callable[[], None]
 ) -> LeakReport:
-    """Look for leaks on this host, which is `node`. Blocking; `going_on` may raise to stop it. Raises EzpzError.
+    """Find leaks on this host.
 
-    known: folders that count as shared wherever they are: the source, its base, its editables
+    Args:
+        node: this host
+        destination: the destination
+        known: directories that count as shared: the source, its base Python, its editable installs
+        environ: the variables of the job
+        check_cancel: called now and then; what it raises ends the search
+
+    Raises:
+        EzpzError: the copy cannot be examined.
     """
     try:
-        found = leaks.find_leaks(os.fsencode(destination), leaks_request(known, environ), going_on)
+        found = leaks.find_leaks(os.fsencode(destination), leaks_request(known, environ), check_cancel)
     except AgentError as e:
         raise by_code(e.code)(e.message, hint=e.hint) from e
     return _leak_report(destination, node, found)
 
 
-async def _leaks_elsewhere(
+async def _find_remote_leaks(
     nodes: tuple[Node, ...], destination: str, environ: Mapping[str, str], transport: str
 ) -> LeakReport:
-    async with _session_opener(nodes, transport) as opening:
-        session, receipt = await _first_that_has_it(nodes, destination, opening)
+    async with _session_opener(nodes, transport) as open_session:
+        session, receipt = await _first_with_copy(nodes, destination, open_session)
         try:
-            request = leaks_request(known_to(receipt), environ)
-            found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_WITHIN)
+            request = leaks_request(_original_directories(receipt), environ)
+            found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_TIMEOUT)
         finally:
             await session.close()
     return _leak_report(destination, session.node, found)
 
 
 @contextlib.asynccontextmanager
-async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncIterator[Opener]:
-    """What opens a session to a node: a process for each, some at once; or one that has started all agents."""
-    way, gate = AGENT_TRANSPORTS[transport], connection_limit()
-    if not way.at_once:
+async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncIterator[SessionOpener]:
+    """Prepare a function that opens a session to a node.
+
+    Some transports need a process for each node. Others start all agents at once, before the first session is opened.
+    """
+    method, limit = AGENT_TRANSPORTS[transport], connection_limit()
+    if not method.at_once:
         raise_open_files(len(nodes))
 
-        async def one_by_one(node: Node) -> AgentSession:
-            async with gate:
+        async def connect(node: Node) -> AgentSession:
+            async with limit:
                 return await AgentSession.open(node)
 
-        yield one_by_one
+        yield connect
         return
     from ezpz.remote.startup import FAN, ListenRequest
 
     invitation = ListenRequest(secrets.token_bytes(32), "this host", STALL, shared_pythons())
-    startup = way.starter(invitation, gate, FAN)
+    startup = method.starter(invitation, limit, FAN)
     started: dict[Node, AgentSession | EzpzError] = {}
 
-    async def started_already(node: Node) -> AgentSession:
+    async def take_started(node: Node) -> AgentSession:
         session = started[node]
         if isinstance(session, EzpzError):
             raise session
@@ -150,45 +177,47 @@ async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncItera
 
     try:
         started.update(await startup.open(nodes))
-        yield started_already
+        yield take_started
     finally:
         await gather_or_cancel(session.close() for session in started.values() if isinstance(session, AgentSession))
         await startup.close()
 
 
-async def _first_that_has_it(
-    nodes: tuple[Node, ...], destination: str, opening: Opener
+async def _first_with_copy(
+    nodes: tuple[Node, ...], destination: str, open_session: SessionOpener
 ) -> tuple[AgentSession, dict[str, Any]]:
-    """The session to a node that has a version, and its receipt. Raises NodesFailed when there is none."""
-    asking = [asyncio.ensure_future(_receipt_on(node, destination, opening)) for node in nodes]
-    lost: list[EzpzError] = []
+    """Return the session to the first node that answers and has a copy, and its receipt. Raises NodesFailed."""
+    queries = [asyncio.ensure_future(_read_receipt(node, destination, open_session)) for node in nodes]
+    failures: list[EzpzError] = []
     chosen: AgentSession | None = None
     try:
-        for answer in asyncio.as_completed(asking):
+        for answer in asyncio.as_completed(queries):
             try:
                 session, receipt = await answer
             except EzpzError as e:
-                lost.append(e)
+                failures.append(e)
                 continue
             if receipt is not None:
                 chosen = session
                 return session, receipt
     finally:
-        for each in asking:
+        for each in queries:
             each.cancel()
-        answered = await asyncio.gather(*asking, return_exceptions=True)
+        answered = await asyncio.gather(*queries, return_exceptions=True)
         others = [each[0] for each in answered if not isinstance(each, BaseException)]
         await gather_or_cancel(session.close() for session in others if session is not chosen)
-    silent = f" ({len(lost)} of them did not answer: {lost[0].message})" if lost else ""
+    silent = f" ({len(failures)} of them did not answer: {failures[0].message})" if failures else ""
     raise NodesFailed(f"no node has a version at '{destination}'{silent}", hint="put it there first, with `ezpz yeet`")
 
 
-async def _receipt_on(node: Node, destination: str, opening: Opener) -> tuple[AgentSession, dict[str, Any] | None]:
-    """The session to a node, which stays open, and the receipt that it has. Raises EzpzError."""
-    session = await opening(node)
+async def _read_receipt(
+    node: Node, destination: str, open_session: SessionOpener
+) -> tuple[AgentSession, dict[str, Any] | None]:
+    """Return the open session to a node, and the receipt of its copy, None if it has none. Raises EzpzError."""
+    session = await open_session(node)
     answered = False
     try:
-        found = (await session.ask("look", dst=destination, timeout=ANSWER_WITHIN))["standing"]
+        found = (await session.ask("look", dst=destination, timeout=ANSWER_TIMEOUT))["standing"]
         answered = True
     finally:
         if not answered:
@@ -197,8 +226,18 @@ async def _receipt_on(node: Node, destination: str, opening: Opener) -> tuple[Ag
 
 
 def leaks_request(known: Iterable[str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """What an agent is asked to look for leaks; see `agent.leaks.find_leaks`."""
+    """Return the request for leaks.
+
+    Args:
+        known: directories that count as shared
+        environ: the variables of the job
+    """
     return {"known": list(known), "environ": leaks.job_environ(environ)}
+
+
+def _original_directories(receipt: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the directories that a copy was made from."""
+    return tuple(str(path) for path in receipt.get("origins", ())) or (str(receipt["source"]),)
 
 
 def _leak_report(destination: str, node: Node, found: dict[str, Any]) -> LeakReport:

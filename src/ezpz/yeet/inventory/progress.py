@@ -1,35 +1,56 @@
-"""Watch: follows runs that are under way, started elsewhere, by looking again and again; pure but for `follow`."""
+"""Progress of runs that another process started, found by querying the nodes again and again."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ezpz.errors import EzpzError
 from ezpz.remote.query import NodeQuery
 from ezpz.runtime.signals import run_async
-from ezpz.yeet.inventory.status import ANSWER_WITHIN, CopyState, collect, inquire, question
+from ezpz.yeet.inventory.status import ANSWER_TIMEOUT, group_by_destination, report_status, survey_request
+from ezpz.yeet.inventory.status_report import CopyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ezpz.cluster.allocation import Node
-    from ezpz.yeet.inventory.status import Answers, Destination, NodeStatus, StatusReport
+    from ezpz.yeet.inventory.status import Answers
+    from ezpz.yeet.inventory.status_report import Destination, NodeStatus, StatusReport
 
-PAUSE = 1.0  # seconds between two looks
-WHATS = ("writing", "published", "preparing", "waiting", "lost")
-SHARE = 10  # looking takes at most one part in so many of a node's time
-LONGEST = 10.0  # seconds between two looks, however long they take
+MIN_PAUSE = 1.0  # seconds between two queries
+MAX_PAUSE = 10.0  # seconds between two queries, however long they take
+PAUSE_FACTOR = 10  # a query takes at most one part in so many of a node's time
+
+
+class _Stage(Enum):
+    """Stage of a run on one node."""
+
+    WRITING = "writing"
+    PUBLISHED = "published"
+    PREPARING = "preparing"
+    WAITING = "waiting"
+    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run to one destination is.
+class RunProgress:
+    """Progress of a run to one destination.
 
-    writing, published, preparing, waiting, lost: nodes: something of it is there; it stands; the lock is held and no
-    more; the run is not there (yet, or any more); no answer
-    landed: bytes of it on all nodes; total: bytes when it is done, None while no node has published it
+    Attributes:
+        destination: the destination
+        run: the identifier of the run
+        user: who started it
+        writing: number of nodes that have some files of it in staging
+        published: number of nodes that have published it
+        preparing: number of nodes where it holds the lock and has written nothing
+        waiting: number of nodes without it, before it has arrived or after it has ended there
+        lost: number of nodes that did not answer
+        written_bytes: bytes of it on all nodes
+        total_bytes: bytes when it is complete, None while no node has published it
     """
 
     destination: str
@@ -40,46 +61,13 @@ class Progress:
     preparing: int
     waiting: int
     lost: int
-    landed: int
-    total: int | None
+    written_bytes: int
+    total_bytes: int | None
 
     @property
     def nodes(self) -> int:
+        """Number of all nodes."""
         return self.writing + self.published + self.preparing + self.waiting + self.lost
-
-
-def progress_of(destination: Destination) -> Progress | None:
-    """How far the run is that holds the most nodes' locks; None when no run holds any."""
-    runs = [str(lock["run"]) for lock in destination.holders]
-    if not runs:
-        return None
-    run = max(set(runs), key=lambda each: (runs.count(each), each))
-    user = next(str(lock["user"]) for lock in destination.holders if lock["run"] == run)
-    whats = [_what(standing, run) for standing in destination.standings]
-    published = [each.receipt for each in destination.standings if each.receipt.get("run") == run]
-    size = int(published[0]["bytes"]) if published else None
-    written = sum(max((each["bytes"] for each in _own(s, run)), default=0) for s in destination.standings)
-    writing, done, preparing, waiting, lost = (whats.count(what) for what in WHATS)
-    landed, total = len(published) * (size or 0) + written, None if size is None else size * (len(whats) - lost)
-    return Progress(destination.path, run, user, writing, done, preparing, waiting, lost, landed, total)
-
-
-def _what(standing: NodeStatus, run: str) -> str:
-    if standing.state is CopyState.UNREACHABLE:
-        return "lost"
-    if standing.receipt.get("run") == run:
-        return "published"
-    lock = standing.found.get("lock") or {}
-    if lock.get("run") != run:
-        return "waiting"
-    return "writing" if any(each["files"] for each in _own(standing, run)) else "preparing"
-
-
-def _own(standing: NodeStatus, run: str) -> list[Mapping[str, Any]]:
-    """The staging of a run that has not published there."""
-    if standing.receipt.get("run") == run:
-        return []
-    return [each for each in standing.found.get("staging", ()) if each["run"] == run]
 
 
 def watch_runs(
@@ -87,30 +75,71 @@ def watch_runs(
     destination: str,
     environ: Mapping[str, str],
     transport: str,
-    show: Callable[[tuple[Progress, ...]], None],
+    on_progress: Callable[[tuple[RunProgress, ...]], None],
 ) -> StatusReport:
-    """Show how far runs are until none is under way any more; what stands there then.
+    """Report the progress of runs until all have ended, then return the status.
 
-    destination: "" for all; show: is given every run that is under way. Ctrl-C ends it, and no run.
+    Args:
+        nodes: the nodes
+        destination: the destination, "" for all
+        environ: the variables of the job
+        transport: the name of one
+        on_progress: called with the progress of every run after each query
     """
-    return run_async(_follow(nodes, question(destination, environ), transport, show))
+
+    async def watch() -> StatusReport:
+        request = survey_request(destination, environ, quick=True)
+        async with NodeQuery(nodes, transport, keep=True) as query:
+            while True:
+                answers = await query.ask(dict.fromkeys(nodes, request), within=ANSWER_TIMEOUT)
+                found = tuple(filter(None, map(run_progress, group_by_destination(answers, destination))))
+                if not found:
+                    return await report_status(query, destination, environ)
+                on_progress(found)
+                await asyncio.sleep(pause_after(answers))
+
+    return run_async(watch())
+
+
+def run_progress(destination: Destination) -> RunProgress | None:
+    """Return the progress of the run that holds the locks of most nodes, None if no run holds any."""
+    runs = [str(lock["run"]) for lock in destination.held_locks]
+    if not runs:
+        return None
+    run = max(set(runs), key=lambda each: (runs.count(each), each))
+    user = next(str(lock["user"]) for lock in destination.held_locks if lock["run"] == run)
+    stages = Counter(_stage(status, run) for status in destination.statuses)
+    published = [each.receipt for each in destination.statuses if each.receipt.get("run") == run]
+    size = int(published[0]["bytes"]) if published else None
+    staged = sum(max((each["bytes"] for each in _staging_of(s, run)), default=0) for s in destination.statuses)
+    reachable = len(destination.statuses) - stages[_Stage.LOST]
+    return RunProgress(
+        destination.path, run, user,
+        writing=stages[_Stage.WRITING], published=stages[_Stage.PUBLISHED], preparing=stages[_Stage.PREPARING],
+        waiting=stages[_Stage.WAITING], lost=stages[_Stage.LOST],
+        written_bytes=len(published) * (size or 0) + staged, total_bytes=None if size is None else size * reachable,
+    )  # fmt: skip
 
 
 def pause_after(answers: Answers) -> float:
-    """Seconds until the next look, from how long this one took on the slowest node. Pure."""
+    """Return the seconds until the next query, from how long this one took on the slowest node."""
     took = [float(answer["seconds"]) for answer in answers.values() if not isinstance(answer, EzpzError)]
-    return min(LONGEST, max(PAUSE, SHARE * max(took, default=0.0)))
+    return min(MAX_PAUSE, max(MIN_PAUSE, PAUSE_FACTOR * max(took, default=0.0)))
 
 
-async def _follow(
-    nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, show: Callable[[tuple[Progress, ...]], None]
-) -> StatusReport:
-    async with NodeQuery(nodes, transport, keep=True) as asking:
-        while True:
-            answers = await asking.ask({node: {**asked, "quick": True} for node in nodes}, within=ANSWER_WITHIN)
-            found = tuple(filter(None, map(progress_of, collect(answers, "".join(asked["wanted"])))))
-            if not found:
-                break
-            show(found)
-            await asyncio.sleep(pause_after(answers))
-        return await inquire(asking, asked)
+def _stage(status: NodeStatus, run: str) -> _Stage:
+    if status.state is CopyState.UNREACHABLE:
+        return _Stage.LOST
+    if status.receipt.get("run") == run:
+        return _Stage.PUBLISHED
+    lock = status.answer.get("lock") or {}
+    if lock.get("run") != run:
+        return _Stage.WAITING
+    return _Stage.WRITING if any(each["files"] for each in _staging_of(status, run)) else _Stage.PREPARING
+
+
+def _staging_of(status: NodeStatus, run: str) -> list[Mapping[str, Any]]:
+    """Return the staging directories of a run on a node, none once the run has published its copy there."""
+    if status.receipt.get("run") == run:
+        return []
+    return [each for each in status.answer.get("staging", ()) if each["run"] == run]

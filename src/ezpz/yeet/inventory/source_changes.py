@@ -1,4 +1,4 @@
-"""Since: whether a source has changed since a version was made of it, by the times of its files and folders."""
+"""Detect whether a source changed since a copy was made, by the times of its files and directories."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ezpz.yeet.relocate.bytecode.compile_worker import CACHE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-QUARTER = 900  # seconds; the offsets of time zones are multiples of it
-WITHIN = 2.0  # seconds in which a source is looked at unless all of it has to be
-CAUSED = 5.0  # seconds after a folder for bytecode was made in which its first file is
+TIME_ZONE_STEP = 900  # seconds; the offsets of time zones are multiples of it
+CHECK_TIMEOUT = 2.0  # seconds to check a source, unless all of it has to be checked
+CACHE_DELAY = 5.0  # seconds from the creation of a bytecode directory to that of its first file
 
 
 class SourceChange(Enum):
-    """What has become of a source. UNKNOWN: it is not to be seen from here, or not within the time that there was."""
+    """Whether a source changed. UNKNOWN: it cannot be seen from this host, or not within the timeout."""
 
     UNCHANGED = "unchanged"
     CHANGED = "changed"
@@ -31,69 +31,86 @@ class SourceChange(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """change: what has become of a source; path: in it, the first that has changed, b"" for none or itself."""
+    """State of a source.
+
+    Attributes:
+        change: whether it changed
+        path: the first path in it that changed, b"" if there is none or if it is the source itself
+    """
 
     change: SourceChange
     path: bytes = b""
 
 
-def run_start_time(receipt: Mapping[str, Any]) -> float | None:
-    """When the run of a receipt began, in seconds since 1970; None when its name does not tell.
+UNKNOWN_SOURCE = SourceState(SourceChange.UNKNOWN)
 
-    The name has the local time of a host that may be in another time zone, so only the minutes in it are believed.
+
+def run_start_time(receipt: Mapping[str, Any]) -> float | None:
+    """Return when the run of a receipt started, in seconds since 1970, None if its identifier is not a time.
+
+    The identifier contains the local time of a host that may be in another time zone. So only its position within a
+    quarter of an hour counts.
     """
     try:
-        told = time.mktime(time.strptime(str(receipt.get("run", ""))[:15], "%Y%m%d-%H%M%S"))
+        named = time.mktime(time.strptime(str(receipt.get("run", ""))[:15], "%Y%m%d-%H%M%S"))
     except (ValueError, OverflowError):
         return None
     created = float(receipt.get("created", 0))
-    return created - (created - told) % QUARTER
+    return created - (created - named) % TIME_ZONE_STEP
 
 
 def check_source(
-    receipt: Mapping[str, Any], destination: str, going_on: Callable[[], None], *, within: float | None = WITHIN
+    receipt: Mapping[str, Any],
+    destination: str,
+    check_cancel: Callable[[], None],
+    *,
+    timeout: float | None = CHECK_TIMEOUT,
 ) -> SourceState:
-    """Look at the source of a receipt. What changed in the second in which the run began is not seen.
+    """Check the source of a receipt. Changes in the second in which the run started are not detected.
 
-    within: seconds, None for as long as it takes; going_on: called for each entry, may raise
+    Args:
+        receipt: the receipt of the copy
+        destination: the path of the copy
+        check_cancel: called for each entry; what it raises ends the check
+        timeout: seconds, None for no limit
     """
     source, start = str(receipt.get("source", "")), run_start_time(receipt)
     if not os.path.isabs(source) or "\0" in source or start is None:
-        return SourceState(SourceChange.UNKNOWN)
+        return UNKNOWN_SOURCE
     if os.path.realpath(source) == os.path.realpath(destination):
-        return SourceState(SourceChange.UNKNOWN)
+        return UNKNOWN_SOURCE
     root = os.fsencode(source)
-    deadline = None if within is None else time.monotonic() + within
+    deadline = None if timeout is None else time.monotonic() + timeout
     try:
-        status = os.lstat(root)
-        for path, time_of in _times(root, status):
-            going_on()
-            if start + 1 <= time_of <= time.time() + 1:
+        for path, changed in _change_times(root, os.lstat(root)):
+            check_cancel()
+            if start + 1 <= changed <= time.time() + 1:
                 return SourceState(SourceChange.CHANGED, path)
             if deadline is not None and time.monotonic() > deadline:
-                return SourceState(SourceChange.UNKNOWN)
+                return UNKNOWN_SOURCE
     except (FileNotFoundError, NotADirectoryError):
         return SourceState(SourceChange.CHANGED if os.path.lexists(root) else SourceChange.GONE)
     except (OSError, ValueError):
-        return SourceState(SourceChange.UNKNOWN)
+        return UNKNOWN_SOURCE
     return SourceState(SourceChange.UNCHANGED)
 
 
-def _times(root: bytes, status: os.stat_result) -> Iterator[tuple[bytes, float]]:
-    """The entries of a source with the time of their last change, its folders after what they hold.
+def _change_times(root: bytes, status: os.stat_result) -> Iterator[tuple[bytes, float]]:
+    """Yield the entries of a source with the times of their last change, each directory after its content.
 
-    Bytecode, which comes from running what is there, does not count; nor does a folder in which that came up last.
+    Bytecode is skipped, since running the source creates it. So is a directory whose last change was the creation of
+    a bytecode directory in it.
     """
     if not stat.S_ISDIR(status.st_mode):
         yield b"", status.st_mtime
         return
     pending = [(b"", status)]
     while pending:
-        folder, status = pending.pop()
+        directory, status = pending.pop()
         caches: list[bytes] = []
-        with os.scandir(os.path.join(root, folder)) as entries:
+        with os.scandir(os.path.join(root, directory)) as entries:
             for entry in entries:
-                path = os.path.join(folder, entry.name)
+                path = os.path.join(directory, entry.name)
                 now = entry.stat(follow_symlinks=False)
                 if entry.name == CACHE:
                     caches.append(entry.path)
@@ -101,11 +118,11 @@ def _times(root: bytes, status: os.stat_result) -> Iterator[tuple[bytes, float]]
                     pending.append((path, now))
                 elif path not in OWN_FILES:
                     yield path, now.st_mtime
-        if not any(_made_at(cache, status.st_mtime) for cache in caches):
-            yield folder, status.st_mtime
+        if not any(_was_created_at(cache, status.st_mtime) for cache in caches):
+            yield directory, status.st_mtime
 
 
-def _made_at(cache: bytes, then: float) -> bool:
-    """Whether a folder for bytecode came up at that time."""
+def _was_created_at(cache: bytes, then: float) -> bool:
+    """Return whether a bytecode directory was created at a time, to judge by its files."""
     with os.scandir(cache) as entries:
-        return any(-1 <= entry.stat(follow_symlinks=False).st_mtime - then <= CAUSED for entry in entries)
+        return any(-1 <= entry.stat(follow_symlinks=False).st_mtime - then <= CACHE_DELAY for entry in entries)

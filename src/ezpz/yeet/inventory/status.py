@@ -1,21 +1,20 @@
-"""Status: the state of every destination on every node, from what each node tells of itself; pure but for `ask`."""
+"""Query nodes for their copies, and classify the answers. All functions are pure except those that take a query."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ezpz import __version__
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.text import printable_path
 from ezpz.agent.destination.inventory import VARIABLES
-from ezpz.errors import EzpzError, NodesFailed
+from ezpz.errors import EzpzError
 from ezpz.remote.query import NodeQuery
 from ezpz.runtime.async_process import run_in_thread
 from ezpz.runtime.signals import run_async
-from ezpz.yeet.inventory.source_changes import WITHIN, SourceChange, SourceState, check_source
+from ezpz.yeet.inventory.source_changes import CHECK_TIMEOUT, SourceChange, check_source
+from ezpz.yeet.inventory.status_report import CopyState, Destination, NodeStatus, StatusReport
 from ezpz.yeet.model.results import Failure
 
 if TYPE_CHECKING:
@@ -23,157 +22,69 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Node
 
-SCHEMA = "ezpz/yeet-status/2"
-NOT_LOOKED_AT = SourceState(SourceChange.UNKNOWN)
-ANSWER_WITHIN = 300.0  # seconds for a node to look at all that it has, without reading files
+ANSWER_TIMEOUT = 300.0  # seconds for a node to report all its copies without reading their files
 
 Answers: TypeAlias = "Mapping[Node, dict[str, Any] | EzpzError]"
 
 
-class CopyState(Enum):
-    """Of one destination on one node."""
-
-    CURRENT = "current"
-    STALE = "stale"
-    MODIFIED = "modified"
-    PARTIAL = "partial"
-    ABSENT = "absent"
-    FOREIGN = "foreign"
-    UNREACHABLE = "unreachable"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """What stands at a destination on one node; why: in words, what the state alone does not tell.
-
-    found: what the node told, as `agent.estate.judge` has it, {} for one that told nothing
-    """
-
-    node: Node
-    state: CopyState
-    found: Mapping[str, Any]
-    why: str = ""
-    failure: Failure | None = None
-
-    @property
-    def receipt(self) -> dict[str, Any]:
-        return self.found.get("receipt") or {}
-
-    @property
-    def version(self) -> str:
-        return str(self.receipt.get("version", ""))
-
-    def to_dict(self, now: float) -> dict[str, Any]:
-        receipt, failure = self.receipt, self.failure
-        names = ("version", "files", "bytes", "created", "source", "run", "kind")
-        created = receipt.get("created")
-        return {
-            "node": self.node.given,
-            "state": self.state.value,
-            "why": self.why,
-            **{name: receipt.get(name) for name in names},
-            "age": None if created is None else max(0, int(now - created)),
-            "contents_compared": bool(self.found.get("contents")),
-            "differences": self.found.get("differences"),
-            "lock": self.found.get("lock"),
-            "staging": [
-                {name: each[name] for name in ("path", "run", "files", "bytes", "age", "live")}
-                for each in self.found.get("staging", ())
-            ],
-            "failure": None if failure is None else failure.to_dict(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """One destination on every node that was asked; source: what has become of what its newest version was made of."""
-
-    path: str
-    standings: tuple[NodeStatus, ...]
-    source: SourceState = NOT_LOOKED_AT
-
-    @property
-    def newest(self) -> Mapping[str, Any]:
-        """The receipt that was made last, {} when there is none."""
-        return max((each.receipt for each in self.standings), key=lambda each: each.get("created", -1), default={})
-
-    @property
-    def holders(self) -> tuple[Mapping[str, Any], ...]:
-        """The locks that are held."""
-        return tuple(each.found["lock"] for each in self.standings if each.found.get("lock"))
-
-
-@dataclass(frozen=True, slots=True)
-class StatusReport:
-    """Every destination that was found or named; asked: the nodes, with why one did not answer."""
-
-    destinations: tuple[Destination, ...]
-    asked: Mapping[Node, Failure | None]
-    now: float
-
-    @property
-    def exit_code(self) -> int:
-        """0 only if there is a destination, and every node is current at each."""
-        states = {each.state for destination in self.destinations for each in destination.standings}
-        return 0 if states == {CopyState.CURRENT} else NodesFailed.exit_code
-
-    def to_dict(self) -> dict[str, Any]:
-        """The status as JSON; schema in docs/reference/json.md."""
-        return {
-            "schema": SCHEMA,
-            "ezpz": __version__,
-            "exit_code": self.exit_code,
-            "nodes": [node.given for node in self.asked],
-            "destinations": [
-                {
-                    "destination": each.path,
-                    "source": {
-                        "path": each.newest.get("source"),
-                        "state": each.source.change.value,
-                        "changed": each.source.path or None,
-                    },
-                    "nodes": [standing.to_dict(self.now) for standing in each.standings],
-                }
-                for each in self.destinations
-            ],
-        }
-
-
-def question(destination: str, environ: Mapping[str, str], **how: Any) -> dict[str, Any]:
-    """What every node is asked; destination: "" for all that is found; how: see `agent.estate.survey`."""
-    told = [environ[name] for name in VARIABLES if environ.get(name)]
-    return {"what": "survey", "wanted": [destination] if destination else [], "places": told, **how}
-
-
-def ask(
+def query_status(
     nodes: tuple[Node, ...], destination: str, environ: Mapping[str, str], transport: str, *, verify: bool
 ) -> StatusReport:
-    """Ask every node at once what stands at a destination, or with "" at every one that is found.
+    """Query all nodes in parallel. An unreachable node is part of the report, and no error.
 
-    verify: every file is read, there and of the source. A node that cannot be reached is an answer, not an error.
+    Args:
+        nodes: the nodes
+        destination: the destination, "" for all that are found
+        environ: the variables of the job
+        transport: the name of one
+        verify: read every file, on the nodes and in the source
     """
-    return run_async(_ask(nodes, question(destination, environ, contents=verify), transport, verify=verify))
+
+    async def query_all() -> StatusReport:
+        async with NodeQuery(nodes, transport, keep=not destination) as query:
+            return await report_status(query, destination, environ, verify=verify)
+
+    return run_async(query_all())
 
 
-async def _ask(nodes: tuple[Node, ...], asked: dict[str, Any], transport: str, *, verify: bool) -> StatusReport:
-    async with NodeQuery(nodes, transport, keep=not asked["wanted"]) as asking:
-        return await inquire(asking, asked, verify=verify)
+async def report_status(
+    query: NodeQuery, destination: str, environ: Mapping[str, str], *, verify: bool = False
+) -> StatusReport:
+    """Query all nodes and check the sources; the arguments are those of `query_status`."""
+    request = survey_request(destination, environ, contents=verify)
+    answers = await query_copies(query, request, timeout=None if verify else ANSWER_TIMEOUT)
+    found = group_by_destination(answers, destination)
+    return make_report(await check_sources(found, verify=verify), answers)
 
 
-async def inquire(asking: NodeQuery, asked: dict[str, Any], *, verify: bool = False) -> StatusReport:
-    """Ask every node what stands there, and look at the sources."""
-    answers = await survey(asking, asked, within=None if verify else ANSWER_WITHIN)
-    found = collect(answers, "".join(asked["wanted"]))
-    return report_of(await look_at_sources(found, verify=verify), answers)
+def survey_request(destination: str, environ: Mapping[str, str], **options: bool) -> dict[str, Any]:
+    """Return the request for copies on a node.
+
+    Args:
+        destination: the destination, "" for all that are found
+        environ: the variables of the job, some of which name directories to search
+        options: as in `agent.destination.inventory.survey`
+    """
+    places = [environ[name] for name in VARIABLES if environ.get(name)]
+    return {"what": "survey", "wanted": [destination] if destination else [], "places": places, **options}
 
 
-async def survey(
-    asking: NodeQuery, asked: dict[str, Any], within: float | None = ANSWER_WITHIN
+async def query_copies(
+    query: NodeQuery, request: dict[str, Any], timeout: float | None = ANSWER_TIMEOUT
 ) -> dict[Node, dict[str, Any] | EzpzError]:
-    """Ask every node, and those that told of less than others a second time: a node's own usual places may be fewer."""
-    answers = await asking.ask(dict.fromkeys(asking.nodes, asked), within=within)
-    missing = places_missing(answers) if not asked["wanted"] else {}
-    more = await asking.ask({node: {**asked, "wanted": places} for node, places in missing.items()}, within=within)
+    """Query all nodes for their copies.
+
+    A node may search fewer directories than others. So it is queried again for the destinations that only others
+    reported.
+
+    Args:
+        query: the connection to the nodes
+        request: as `survey_request` makes it
+        timeout: seconds for each answer, None for no limit
+    """
+    answers = await query.ask(dict.fromkeys(query.nodes, request), within=timeout)
+    missing = missing_places(answers) if not request["wanted"] else {}
+    more = await query.ask({node: {**request, "wanted": places} for node, places in missing.items()}, within=timeout)
     for node, answer in more.items():
         first = answers[node]
         answers[node] = (
@@ -184,90 +95,104 @@ async def survey(
     return answers
 
 
-def places_missing(answers: Answers) -> dict[Node, list[str]]:
-    """Where others have something, and a node did not say what it has. Pure."""
-    told = {
+def missing_places(answers: Answers) -> dict[Node, list[str]]:
+    """Return the destinations that other nodes reported, for every node that did not report them."""
+    reported = {
         node: {str(found["place"]) for found in answer["found"]}
         for node, answer in answers.items()
         if not isinstance(answer, EzpzError)
     }
-    everywhere = {place for places in told.values() for place in places}
-    return {node: sorted(everywhere - places) for node, places in told.items() if everywhere - places}
+    everywhere = {place for places in reported.values() for place in places}
+    return {node: sorted(everywhere - places) for node, places in reported.items() if everywhere - places}
 
 
-async def look_at_sources(found: tuple[Destination, ...], *, verify: bool = False) -> tuple[Destination, ...]:
-    """The same, with what has become of the sources. Cancelled, it ends soon."""
+async def check_sources(found: tuple[Destination, ...], *, verify: bool = False) -> tuple[Destination, ...]:
+    """Return the destinations with the states of their sources, and with the copies that are stale because of them.
+
+    Args:
+        found: the destinations
+        verify: check all of each source, however long it takes
+    """
     cancel = CancelToken()
 
-    def look() -> tuple[Destination, ...]:
-        within = None if verify else WITHIN
+    def check_all() -> tuple[Destination, ...]:
+        timeout = None if verify else CHECK_TIMEOUT
         return tuple(
-            replace(each, source=check_source(each.newest, each.path, cancel.raise_if_cancelled, within=within))
+            replace(
+                each, source=check_source(each.newest_receipt, each.path, cancel.raise_if_cancelled, timeout=timeout)
+            )
             for each in found
         )
 
-    return tuple(map(mark_stale, await run_in_thread(look, cancel.cancel)))
+    return tuple(map(mark_stale, await run_in_thread(check_all, cancel.cancel)))
 
 
-def collect(answers: Answers, destination: str) -> tuple[Destination, ...]:
-    """The destinations in what the nodes told; a node that has nothing where others have something is ABSENT there.
+def group_by_destination(answers: Answers, destination: str) -> tuple[Destination, ...]:
+    """Return the destinations in the answers, ABSENT on every node that did not report them.
 
-    destination: the one that was asked for, "" for all
+    Args:
+        answers: the answers of the nodes
+        destination: the destination that was named, "" for all
     """
     by_place: dict[str, dict[Node, dict[str, Any]]] = {destination: {}} if destination else {}
     for node, answer in answers.items():
         for found in () if isinstance(answer, EzpzError) else answer["found"]:
             by_place.setdefault(found["place"], {})[node] = found
     return tuple(
-        Destination(place, tuple(_standing(node, answer, there.get(node)) for node, answer in answers.items()))
-        for place, there in sorted(by_place.items())
+        Destination(place, tuple(_node_status(node, answer, copies.get(node)) for node, answer in answers.items()))
+        for place, copies in sorted(by_place.items())
     )
 
 
-def _standing(node: Node, answer: dict[str, Any] | EzpzError, found: dict[str, Any] | None) -> NodeStatus:
+def mark_stale(destination: Destination) -> Destination:
+    """Return the destination with copies as STALE that are not the newest version, or whose source changed."""
+    newest = destination.newest_receipt
+    version, source = newest.get("version"), destination.source
+
+    def mark(status: NodeStatus) -> NodeStatus:
+        if status.state is not CopyState.CURRENT:
+            return status
+        if status.version != version:
+            return replace(status, state=CopyState.STALE, why=f"version {str(version)[:12]} is newer")
+        if source.change is SourceChange.CHANGED:
+            what = f": {printable_path(source.path)}" if source.path else ""
+            return replace(status, state=CopyState.STALE, why=f"its source has changed since{what}")
+        return status
+
+    return replace(destination, statuses=tuple(map(mark, destination.statuses)))
+
+
+def make_report(destinations: tuple[Destination, ...], answers: Answers) -> StatusReport:
+    """Return the report, with the current time."""
+    return StatusReport(destinations, failures_in(answers), time.time())
+
+
+def failures_in(answers: Answers) -> dict[Node, Failure | None]:
+    """Return why nodes did not answer, None for those that did."""
+    return {node: Failure.of(answer) if isinstance(answer, EzpzError) else None for node, answer in answers.items()}
+
+
+def describe_run(lock: Mapping[str, Any]) -> str:
+    """Describe the run that holds a lock, without what differs between nodes."""
+    return printable_path(f"run {lock['run'] or '(not told)'} of {lock['user'] or '(not told)'} is under way".encode())
+
+
+def _node_status(node: Node, answer: dict[str, Any] | EzpzError, found: dict[str, Any] | None) -> NodeStatus:
+    """Return the status of one node from its answer and from what is in it about the destination."""
     if isinstance(answer, EzpzError):
         return NodeStatus(node, CopyState.UNREACHABLE, {}, failure=Failure.of(answer))
     if found is None:
         return NodeStatus(node, CopyState.ABSENT, {})
     state = CopyState.CURRENT if found["state"] == "whole" else CopyState(found["state"])
-    return NodeStatus(node, state, found, why=_why(found))
+    return NodeStatus(node, state, found, why=_explain(found))
 
 
-def _why(found: Mapping[str, Any]) -> str:
-    """What a node's own state does not tell, in words that are alike where the same is true."""
+def _explain(found: Mapping[str, Any]) -> str:
+    """Return an explanation of a node's own state, equal for nodes on which the same happened."""
     if found["state"] == "partial":
-        return run_in_words(found["lock"]) if found["lock"] else "left by a run that died"
+        return describe_run(found["lock"]) if found["lock"] else "left by a run that died"
     differences = found["differences"]
     if not differences:
         return str(found["why"])
     words = {"changed": "changed", "missing": "missing", "extra": "added"}
     return ", ".join(f"{differences[name]:,} {word}" for name, word in words.items() if differences[name])
-
-
-def run_in_words(lock: Mapping[str, Any]) -> str:
-    """Whose run holds a lock; without what is different on every node."""
-    return printable_path(f"run {lock['run'] or '(not told)'} of {lock['user'] or '(not told)'} is under way".encode())
-
-
-def mark_stale(destination: Destination) -> Destination:
-    """The same, with versions that are not the newest, or whose source has changed, as STALE. Pure."""
-    newest = destination.newest
-    version, source = newest.get("version"), destination.source
-
-    def settled(standing: NodeStatus) -> NodeStatus:
-        if standing.state is not CopyState.CURRENT:
-            return standing
-        if standing.version != version:
-            return replace(standing, state=CopyState.STALE, why=f"version {str(version)[:12]} is newer")
-        if source.change is SourceChange.CHANGED:
-            what = f": {printable_path(source.path)}" if source.path else ""
-            return replace(standing, state=CopyState.STALE, why=f"its source has changed since{what}")
-        return standing
-
-    return replace(destination, standings=tuple(map(settled, destination.standings)))
-
-
-def report_of(destinations: tuple[Destination, ...], answers: Answers) -> StatusReport:
-    """What all of it comes to, now."""
-    asked = {node: Failure.of(answer) if isinstance(answer, EzpzError) else None for node, answer in answers.items()}
-    return StatusReport(destinations, asked, time.time())

@@ -1,1 +1,1 @@
-"""`ezpz yeet tar`: what goes into an archive, and making it."""
+"""Making archives with `ezpz yeet tar`: what goes into one, and writing it."""

@@ -1,4 +1,4 @@
-"""Differences: how an archive that is there differs from what it would be made of now."""
+"""Differences between an existing archive and the source that it was made from."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ from ezpz.agent.common.manifest import Unreadable
 from ezpz.agent.common.text import printable_path
 from ezpz.agent.common.wire_paths import ProtocolError, decode_path, decode_target
 from ezpz.runtime.text import pluralize
-from ezpz.yeet.archive.info import is_whole, records_of
+from ezpz.yeet.archive.info import is_complete, read_records
 
 if TYPE_CHECKING:
     from ezpz.agent.common.manifest import Record
     from ezpz.yeet.archive.info import ArchiveInfo
     from ezpz.yeet.model.entry import Entry
-    from ezpz.yeet.pack.collect import ArchivePlan
+    from ezpz.yeet.pack.archive_plan import ArchivePlan
 
-NAMED = 5  # paths of each sort that are named
+MAX_NAMED = 5  # paths of each kind that are listed
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Paths that are new, changed and gone since it was made, sorted; or the reason why nobody can tell, else ""."""
+    """Paths of the source that are new, changed and gone since the archive was made, sorted.
+
+    Attributes:
+        new: paths that the archive lacks
+        changed: paths that differ
+        gone: paths that only the archive has
+        reason: why nothing is known of paths, else ""
+    """
 
     new: tuple[bytes, ...] = ()
     changed: tuple[bytes, ...] = ()
@@ -30,46 +37,54 @@ class Differences:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it: how many, and the first few of each."""
-        sorts = {"new": self.new, "changed": self.changed, "gone": self.gone}
-        named = {name: {"count": len(paths), "first": list(paths[:NAMED])} for name, paths in sorts.items()}
-        return {**named, "reason": self.reason}
+        """Return the number of paths of each kind, and the first few of them, for JSON."""
+        kinds = {"new": self.new, "changed": self.changed, "gone": self.gone}
+        counted = {name: {"count": len(paths), "first": list(paths[:MAX_NAMED])} for name, paths in kinds.items()}
+        return {**counted, "reason": self.reason}
 
     @property
-    def words(self) -> str:
-        """For people: 2 changed (bin/a, lib/b), 1 new (c)."""
+    def summary(self) -> str:
+        """Summary for people: 2 changed (bin/a, lib/b), 1 new (c)."""
         if self.reason:
             return self.reason
-        sorts = (("changed", self.changed), ("new", self.new), ("gone", self.gone))
-        return ", ".join(f"{len(paths):,} {name} ({_named(paths)})" for name, paths in sorts if paths)
+        kinds = (("changed", self.changed), ("new", self.new), ("gone", self.gone))
+        return ", ".join(f"{len(paths):,} {name} ({_list_paths(paths)})" for name, paths in kinds if paths)
 
 
-def differences(path: str, told: ArchiveInfo | None, parcel: ArchivePlan) -> Differences:
-    """How the archive at `path`, which tells this, differs from a parcel. Raises OSError."""
-    if told is None:
+def find_differences(path: str, info: ArchiveInfo | None, plan: ArchivePlan) -> Differences:
+    """Compare an archive with the plan for a new one.
+
+    Args:
+        path: the archive
+        info: its manifest's header, None if it has none
+        plan: the plan
+
+    Raises:
+        OSError: the archive cannot be read.
+    """
+    if info is None:
         return Differences(reason="it has no manifest that can be read")
-    if not is_whole(path, told):
+    if not is_complete(path, info):
         return Differences(reason="it is not as long as it was written")
     try:
-        records = records_of(path)
-        was = {decode_path(record[1]): _facts(record) for record in records}
+        old = {decode_path(record[1]): _record_facts(record) for record in read_records(path)}
     except (Unreadable, ProtocolError) as e:
         return Differences(reason=str(e))
-    dropped = {name.encode("utf-8", "surrogateescape") for name in told.dropped}
-    now = {entry.path: _facts_now(entry) for entry in parcel.entries[1:] if entry.path not in dropped}
-    new, gone = sorted(now.keys() - was.keys()), sorted(was.keys() - now.keys())
-    changed = sorted(each for each in now.keys() & was.keys() if now[each] != was[each])
+    dropped = {name.encode("utf-8", "surrogateescape") for name in info.dropped}
+    now = {entry.path: _entry_facts(entry) for entry in plan.entries[1:] if entry.path not in dropped}
+    new, gone = sorted(now.keys() - old.keys()), sorted(old.keys() - now.keys())
+    changed = sorted(each for each in now.keys() & old.keys() if now[each] != old[each])
     if not (new or gone or changed):
         return Differences(reason="it was made with other options, or of another base")
     return Differences(tuple(new), tuple(changed), tuple(gone))
 
 
-def _facts(record: Record) -> tuple[object, ...]:
-    """What an entry of a manifest is in the source: its size is what it was before it was relocated."""
+def _record_facts(record: Record) -> tuple[object, ...]:
+    """Return what a manifest says about an entry of the source: the size is the one before relocation."""
     if record[0] == "f":
-        made = record[6] if len(record) > 6 else None
-        was = made[0] if isinstance(made, list) and made else record[4]
-        return ("f", record[2], record[3], was)
+        provenance = record[6] if len(record) > 6 else None
+        size = provenance[0] if isinstance(provenance, list) and provenance else record[4]
+        return ("f", record[2], record[3], size)
     if record[0] == "d":
         return ("d", record[2], record[3])
     if record[0] == "h":
@@ -77,7 +92,7 @@ def _facts(record: Record) -> tuple[object, ...]:
     return ("l", record[2], decode_target(record[3]))
 
 
-def _facts_now(entry: Entry) -> tuple[object, ...]:
+def _entry_facts(entry: Entry) -> tuple[object, ...]:
     if entry.link:
         return ("h", entry.link)
     if entry.is_directory:
@@ -87,6 +102,6 @@ def _facts_now(entry: Entry) -> tuple[object, ...]:
     return ("f", entry.mode & 0o7777, entry.mtime_ns, entry.size)
 
 
-def _named(paths: tuple[bytes, ...]) -> str:
-    more = f" and {pluralize(len(paths) - NAMED, 'other')}" if len(paths) > NAMED else ""
-    return ", ".join(map(printable_path, paths[:NAMED])) + more
+def _list_paths(paths: tuple[bytes, ...]) -> str:
+    more = f" and {pluralize(len(paths) - MAX_NAMED, 'other')}" if len(paths) > MAX_NAMED else ""
+    return ", ".join(map(printable_path, paths[:MAX_NAMED])) + more

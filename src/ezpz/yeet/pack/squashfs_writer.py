@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.runtime.atomic_file import publish, temporary_directory
 from ezpz.runtime.streamed_process import FedProcess
-from ezpz.yeet.archive.squashfs import MAKER, OLDEST, refuse_old
+from ezpz.yeet.archive.squashfs import MAKER, MIN_MAKER_VERSION, require_version
 from ezpz.yeet.pack.archive_manifest import manifest_member
 from ezpz.yeet.pack.tar_builder import TarBuilder
 from ezpz.yeet.source.io import check_exit, local_failure
@@ -24,48 +24,54 @@ if TYPE_CHECKING:
 
 
 def write_squashfs(
-    contents: ArchiveManifest, path: str, _: Format, level: int, moved: Callable[[int], None], cancel: CancelToken
+    contents: ArchiveManifest,
+    path: str,
+    _: Format,
+    level: int,
+    on_progress: Callable[[int], None],
+    cancel: CancelToken,
 ) -> int:
-    """Write the archive, and return its size in bytes; see `write.write`. Times are kept to the second, as it can.
+    """Write the archive and return its size in bytes, as `write_tar` does. Squashfs stores times in whole seconds.
 
-    Raises EzpzError, Cancelled.
+    Raises:
+        EzpzError: the source cannot be read, or the archive not written.
+        `Cancelled`: `cancel` was used.
     """
-    refuse_old(MAKER, OLDEST, cancel)
-    folder = os.path.dirname(path)
+    require_version(MAKER, MIN_MAKER_VERSION, cancel)
     try:
-        with temporary_directory(folder) as place:
-            part = os.path.join(place, "archive")
-            with _maker(part, level, contents.parcel.entries) as stream:
-                taken: dict[int, PackedFile] = {}
+        with temporary_directory(os.path.dirname(path)) as directory:
+            image = os.path.join(directory, "archive")
+            with _start_maker(image, level, contents.plan.entries) as maker:
+                files: dict[int, PackedFile] = {}
                 dropped: list[int] = []
-                for block in TarBuilder(contents.parcel, bytes, cancel, holes=False).blocks(ended=False):
-                    stream.write(block.data)
-                    taken.update(block.taken)
+                for block in TarBuilder(contents.plan, bytes, cancel, sparse=False).blocks(ended=False):
+                    maker.write(block.data)
+                    files.update(block.files)
                     dropped += block.dropped
-                    moved(block.moved)
-                stream.write(manifest_member(contents.text(taken, dropped, 0)) + bytes(1024))
-            publish(part, path, contents.parcel.readers)
+                    on_progress(block.content_bytes)
+                maker.write(manifest_member(contents.render(files, dropped, 0)) + bytes(1024))
+            publish(image, path, contents.plan.readers)
     except OSError as e:
         raise local_failure(e) from e
     return os.path.getsize(path)
 
 
 @contextmanager
-def _maker(part: str, level: int, entries: Sequence[Entry]) -> Iterator[FedProcess]:
-    """A mksquashfs that is fed a tar; at the end it must have succeeded.
+def _start_maker(image: str, level: int, entries: Sequence[Entry]) -> Iterator[FedProcess]:
+    """Run a mksquashfs that reads a tar archive, and raise EzpzError if it fails.
 
-    The top of the image has the time of what is newest in it: mksquashfs 4.5 has no other way to give it one.
+    The top directory of the image gets the time of the newest entry: mksquashfs 4.5 offers no other way to set it.
     """
     options = ["-noappend", "-all-root", "-no-progress", "-quiet", "-no-xattrs"]
     options += ["-root-mode", f"{entries[0].permissions:o}"]
-    newest = max(0, *(entry.mtime_ns // 10**9 for entry in entries))  # later times would be made this one
-    argv = [MAKER, "-", part, "-tar", *options, "-comp", "zstd", "-Xcompression-level", str(level)]
+    newest = max(0, *(entry.mtime_ns // 10**9 for entry in entries))  # mksquashfs reduces later times to this one
+    argv = [MAKER, "-", image, "-tar", *options, "-comp", "zstd", "-Xcompression-level", str(level)]
     environ = {**os.environ, "SOURCE_DATE_EPOCH": str(newest)}
     with FedProcess(argv, env=environ) as maker:
         try:
             yield maker
             done = maker.finish()
-        except BrokenPipeError:  # it has ended too early, which is a failure whatever its status
+        except BrokenPipeError:  # it ended too early: a failure whatever its exit status
             done = maker.finish()
             done = replace(done, returncode=done.returncode or 1)
         check_exit(done, MAKER)

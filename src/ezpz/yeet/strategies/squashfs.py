@@ -14,8 +14,8 @@ from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.runtime import process
 from ezpz.runtime.streamed_process import StreamedProcess
 from ezpz.runtime.text import pluralize
-from ezpz.yeet.archive.decompress import lines_of
-from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
+from ezpz.yeet.archive.decompress import split_lines
+from ezpz.yeet.archive.squashfs import MIN_READER_VERSION, READER, require_version
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import SQUASHFS
 from ezpz.yeet.source.io import check_exit, local_failure, open_source

@@ -14,8 +14,8 @@ from ezpz.agent.common.layout import OWN_FILES
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.common.text import format_bytes, printable_path
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
-from ezpz.yeet.archive.decompress import Prefetcher, pieces_of
-from ezpz.yeet.archive.tar_reader import TarMember, TarReader, Type
+from ezpz.yeet.archive.decompress import Prefetcher, decompress
+from ezpz.yeet.archive.tar_reader import MemberType, TarMember, TarReader
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.source.archive_formats import MAGIC_BYTES, TAR, format_by
@@ -70,7 +70,7 @@ class _TarExtractor:
         with os.fdopen(open_source(self.job.root, identity=self.job.scan.archive)[0], "rb") as file:
             self.format = format_by(os.pread(file.fileno(), MAGIC_BYTES, 0), self.job.root)
             try:
-                with closing(Prefetcher(pieces_of(file, self.format))) as pieces:
+                with closing(Prefetcher(decompress(file, self.format))) as pieces:
                     members = TarReader(pieces)
                     for member in members:
                         self.job.cancel.raise_if_cancelled()
@@ -168,7 +168,7 @@ class _TarExtractor:
                 feed.symlink(Entry(relative, stat.S_IFLNK | 0o777, mtime, 0, member.target))
         elif member.type is Type.HARD_LINK:
             self._link(member, relative)
-        elif member.type is Type.FILE:
+        elif member.type is MemberType.FILE:
             self._write(members, member, relative)
         else:
             raise ArchiveUnsafe(
@@ -231,7 +231,7 @@ class _TarExtractor:
         fd = os.open(self._at(relative), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if member.size <= BLOCK:
-                self._write_small(members.whole(member), entry, fd)
+                self._write_small(members.read(member), entry, fd)
             else:
                 self._write_blocks(members, member, entry, fd)
             os.fchmod(fd, entry.permissions)
@@ -261,7 +261,7 @@ class _TarExtractor:
         for feed in self.feeds:
             feed.defer_if_present(entry)
         read = 0
-        for block in members.blocks(member):
+        for block in members.read_blocks(member):
             self.job.cancel.raise_if_cancelled()
             if read == CHECK_SPACE_AFTER:
                 self._refuse_full(entry)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.errors import NoSpace
 from ezpz.yeet.archive import tar_header
-from ezpz.yeet.archive.compress import packing_of
-from ezpz.yeet.archive.decompress import Prefetcher, pieces_of
+from ezpz.yeet.archive.compress import compressor_for
+from ezpz.yeet.archive.decompress import Prefetcher, decompress
 from ezpz.yeet.archive.tar_reader import TarReader
 from ezpz.yeet.archive.zstd import Damaged, Library, Program, Zstd
 from ezpz.yeet.model.entry import Entry
@@ -41,12 +41,12 @@ UNPACKERS = {ZSTD: ["zstd", "-dc"], GZIP: ["gzip", "-dc"], TAR: ["cat"]}
 
 
 def unpacked(data: bytes, kind: Format) -> bytes:
-    return b"".join(pieces_of(io.BytesIO(data), kind))
+    return b"".join(decompress(io.BytesIO(data), kind))
 
 
 def packed(kind: Format, *blocks: bytes, stored: bytes = b"head") -> bytes:
-    packing = packing_of(kind, kind.level)
-    return packing.stored(stored) + b"".join(map(packing.pack, blocks))
+    packing = compressor_for(kind, kind.level)
+    return packing.store(stored) + b"".join(map(packing.compress, blocks))
 
 
 @every_format
@@ -67,8 +67,8 @@ def test_other_programs_unpack_it(kind: Format, size: int) -> None:
 @every_format
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 131_072, 131_073, 300_000])
 def test_what_is_stored_is_as_long_whatever_it_is(kind: Format, size: int) -> None:
-    packing = packing_of(kind, kind.level)
-    assert len(packing.stored(NOISE[:size])) == len(packing.stored(bytes(size)))
+    packing = compressor_for(kind, kind.level)
+    assert len(packing.store(NOISE[:size])) == len(packing.store(bytes(size)))
 
 
 @pytest.mark.parametrize("kind", [ZSTD, GZIP], ids=lambda kind: kind.name)
@@ -174,9 +174,9 @@ def test_many_members_take_no_memory() -> None:
 def test_a_bomb_is_refused_and_takes_no_room(tmp_path: Path, *, holes: bool) -> None:
     """A petabyte of zeros, as such or as a hole."""
     entry = Entry(b"bomb", stat.S_IFREG | 0o644, 0, 1 << 50)
-    packing = packing_of(ZSTD, 1)
+    packing = compressor_for(ZSTD, 1)
     begin = tar_header.sparse_member(entry, []) + tar_header.END if holes else tar_header.member(entry)
-    (tmp_path / "x.tar.zst").write_bytes(packing.pack(begin) + packing.pack(bytes(4 << 20)) * 8)
+    (tmp_path / "x.tar.zst").write_bytes(packing.compress(begin) + packing.compress(bytes(4 << 20)) * 8)
     staging = tmp_path / "staging"
     staging.mkdir()
     job = CopyJob(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.yeet.archive import tar_fields, tar_header
-from ezpz.yeet.archive.tar_reader import TarMember, TarReader, Type
+from ezpz.yeet.archive.tar_reader import MemberType, TarMember, TarReader
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.model.entry import Entry
 
@@ -37,8 +37,8 @@ def test_a_file_is_read_as_it_was_written(entry: Entry, data: bytes) -> None:
     packed = tar_header.member(whole) + data + tar_header.padding(len(data)) + tar_header.END
     members = TarReader([packed])
     member = next(iter(members))
-    assert member[:6] == (b"./" + entry.path, Type.FILE, entry.permissions, entry.mtime_ns, len(data), b"")
-    assert members.whole(member) == data
+    assert member[:6] == (b"./" + entry.path, MemberType.FILE, entry.permissions, entry.mtime_ns, len(data), b"")
+    assert members.read(member) == data
 
 
 @given(FILES, st.binary(max_size=300))
@@ -63,10 +63,10 @@ def test_links_and_folders_are_read_as_they_were_written(path: bytes, target: by
         Entry(path, stat.S_IFREG | 0o640, mtime, 9, link=target),
     )
     folder, symlink, hard = read(b"".join(map(tar_header.member, entries)))
-    assert folder[1:] == (Type.FOLDER, 0o751, mtime, 0, b"", None)
+    assert folder[1:] == (MemberType.DIRECTORY, 0o751, mtime, 0, b"", None)
     assert folder.name == b"./" + path + b"/"
-    assert symlink[:6] == (b"./" + path, Type.SYMLINK, 0o777, mtime, 0, b"/" + target)
-    assert (hard.type, hard.target, hard.size) == (Type.HARD_LINK, b"./" + target, 0)
+    assert symlink[:6] == (b"./" + path, MemberType.SYMLINK, 0o777, mtime, 0, b"/" + target)
+    assert (hard.type, hard.target, hard.size) == (MemberType.HARD_LINK, b"./" + target, 0)
 
 
 def test_a_size_beyond_eight_gigabytes() -> None:
@@ -100,7 +100,7 @@ def test_holes_are_read_as_they_were_written(entry: Entry, holes: tuple[int, Seq
     members = TarReader([packed + tar_header.END])
     member = next(iter(members))
     assert (member.name, member.size, member.extents) == (b"./" + entry.path, size, list(extents))
-    assert members.whole(member) == bytes(content)
+    assert members.read(member) == bytes(content)
     settings = {"encoding": "utf-8", "errors": "surrogateescape"}
     with tarfile.open(fileobj=io.BytesIO(packed + tar_header.END), **settings) as archive:  # type: ignore[call-overload]
         file = archive.extractfile(archive.getmembers()[0])
@@ -133,7 +133,7 @@ def test_a_header_with_any_byte_changed_is_read_or_damaged(data: st.DataObject) 
 )
 def test_a_map_that_contradicts_itself(extents: list[tuple[int, int]], content: int, size: int) -> None:
     with pytest.raises(Damaged):
-        tar_fields.checked(extents, content, size)
+        tar_fields.check_extents(extents, content, size)
 
 
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
@@ -145,8 +145,8 @@ def test_a_header_that_would_take_memory_is_refused(kind: bytes) -> None:
 
 @pytest.mark.parametrize("field", [b"0000017\0", b"     17\0", b"17 \0\0\0\0\0", b"\x80\0\0\0\0\0\0\x0f"])
 def test_every_way_to_write_a_number(field: bytes) -> None:
-    assert tar_fields.number(field) == 15
+    assert tar_fields.parse_number(field) == 15
 
 
 def test_a_negative_number_in_binary() -> None:
-    assert tar_fields.number(b"\xff" * 12) == -1
+    assert tar_fields.parse_number(b"\xff" * 12) == -1

@@ -84,9 +84,9 @@ class TestPicture:
             NodeConnected(C, "n000", 1, True), NodeProgress(C, SIZE), NodeDone(NodeResult(B, Outcome.FAILED)),
         )  # fmt: skip
         for at, event in enumerate(events):
-            made.tally.add_event(event, at)
+            made.state.hear(event, at)
             lines = console.render_lines(made.render(at), pad=False)
-            heights.setdefault(made.tally.phase, set()).add(len(lines))
+            heights.setdefault(made.state.phase, set()).add(len(lines))
             assert all(sum(part.cell_length for part in line) <= console.width for line in lines)
         assert heights == {"": {2}, "reach": {2}, "check": {2}, "stream": {3}}
 
@@ -94,7 +94,7 @@ class TestPicture:
         tally, console = ProgressState(), Console(file=io.StringIO(), width=100, color_system=None)
         made = LiveProgress(tally, console)
         made.close()
-        made.began = 0
+        made.started = 0
         for event in (PhaseStarted("count"), PhaseStarted("pack", SIZE), Read(SIZE // 4)):
             tally.add_event(event, 0)
         said = "".join(part.text for line in console.render_lines(made.render(5), pad=False) for part in line)
@@ -106,7 +106,7 @@ class TestPicture:
         tally, console = ProgressState(), Console(file=io.StringIO(), width=100, color_system=None)
         made = LiveProgress(tally, console)
         made.close()
-        made.began = 0
+        made.started = 0
         events: tuple[Event, ...] = (
             RunStarted(3), PhaseStarted("stream", SIZE), NodeConnected(B, "n000", 1), NodeConnected(C, "n001", 2),
             Read(SIZE // 2), NodeProgress(B, SIZE // 2), NodeProgress(C, SIZE // 4), NodeDeferred(B),

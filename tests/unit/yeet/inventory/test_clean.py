@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from ezpz.agent.destination.removal import STALE
 from ezpz.errors import NodeLost
-from ezpz.yeet.cli.show_clean import lines_of
-from ezpz.yeet.inventory.clean import CleanReport, choose, kept_versions
-from ezpz.yeet.inventory.status import collect
+from ezpz.yeet.cli.show_clean import removal_rows
+from ezpz.yeet.inventory.clean import newest_versions, select_removals
+from ezpz.yeet.inventory.clean_report import CleanReport
+from ezpz.yeet.inventory.status import group_by_destination
 from ezpz.yeet.model.results import Failure
 from tests.unit.yeet.inventory.test_status import DST, NOW, RUN, found, lock, node, staging
 
@@ -30,14 +31,15 @@ def chosen(*answers: list[dict[str, Any]] | NodeLost, keep: int = 0, by_source: 
         for number, answer in enumerate(answers)
     }
     lost = {each: Failure.of(answer) if isinstance(answer, NodeLost) else None for each, answer in told.items()}
-    return CleanReport(choose(collect(told, ""), keep, by_source=by_source), lost, named=not by_source)
+    selections = select_removals(group_by_destination(told, ""), keep, by_source=by_source)
+    return CleanReport(selections, lost, is_named=not by_source)
 
 
 def gone(report: CleanReport) -> list[tuple[str, str, str]]:
     """Node, place and version of what goes."""
     return [
-        (removal.node.given, each.destination.path, removal.standing.version)
-        for each in report.chosen
+        (removal.node.given, each.destination.path, removal.status.version)
+        for each in report.selections
         for removal in each.removals
         if removal.version
     ]
@@ -58,17 +60,17 @@ class TestChoice:
         why = {"code": "destination-refused", "message": "'/tmp/a/home' is mounted in '/tmp/a'", "hint": "umount it"}
         report = chosen([at("/tmp/a", barred=why)], [at("/tmp/a")])
         assert gone(report) == [("n1", "/tmp/a", "a")]
-        [line] = [line for line in lines_of(report.chosen[0]) if "leave alone" in line.text]
+        [line] = [line for line in removal_rows(report.selections[0]) if "leave alone" in line.text]
         assert line.text == "    1  n0  leave alone: '/tmp/a/home' is mounted in '/tmp/a'"
         assert line.below == ("hint: umount it",)
-        done = replace(report, agreed=True)
+        done = replace(report, confirmed=True)
         assert done.exit_code == 20
         failures = [each["failure"] for each in done.to_dict()["destinations"][0]["removals"]]
         assert [each and each["code"] for each in failures] == [None, "destination-refused"]
         old = {**staging(live=False, age=STALE), "barred": why}
         report = chosen([at("/tmp/b", staging=[old])], keep=1)
         assert not report.removals
-        assert [removal.staging for removal in report.chosen[0].barred] == [(old,)]
+        assert [removal.staging for removal in report.selections[0].refused] == [(old,)]
 
     def test_one_version_at_two_places_is_one(self) -> None:
         report = chosen([at("/tmp/x", "a", 10), at("/tmp/y", "a", 30), at("/tmp/z", "b", 20)], keep=1)
@@ -81,8 +83,8 @@ class TestChoice:
     def test_what_a_run_holds_on_one_node_stays_on_all(self) -> None:
         report = chosen([at(DST, lock=lock())], [at(DST), at("/tmp/free")])
         assert gone(report) == [("n1", "/tmp/free", "a")]
-        assert (report.exit_code, replace(report, agreed=True).exit_code) == (2, 22)
-        assert RUN in report.chosen[1].busy or RUN in report.chosen[0].busy
+        assert (report.exit_code, replace(report, confirmed=True).exit_code) == (2, 22)
+        assert RUN in report.selections[1].busy or RUN in report.selections[0].busy
 
     @pytest.mark.parametrize(
         ("facts", "go"),
@@ -105,7 +107,7 @@ class TestChoice:
     def test_what_is_not_proven_to_be_ours_never_goes(self) -> None:
         report = chosen([{**found("foreign", why="a link"), "place": DST}], by_source=False)
         assert (report.removals, report.exit_code) == ((), 21)
-        assert [line.text for line in lines_of(report.chosen[0])] == ["    1  n0  leave alone: a link"]
+        assert [line.text for line in removal_rows(report.selections[0])] == ["    1  n0  leave alone: a link"]
 
     versions = st.tuples(
         st.sampled_from(("/tmp/a", "/tmp/b", "/tmp/c")), st.sampled_from("abcde"), st.integers(0, 9),
@@ -138,22 +140,22 @@ class TestChoice:
 
     def test_a_tie_is_decided_the_same_everywhere(self) -> None:
         told = {node(0): {"found": [at("/tmp/x", "b", 5), at("/tmp/y", "a", 5)]}}
-        assert kept_versions(collect(told, ""), 1, by_source=True) == {("/lus/env", "a")}
+        assert newest_versions(group_by_destination(told, ""), 1, by_source=True) == {("/lus/env", "a")}
 
 
 class TestOutcome:
     def test_the_exit_code(self) -> None:
         report = chosen([at(DST)])
         assert report.exit_code == 2
-        assert replace(report, dry=True).exit_code == 0
-        assert replace(report, agreed=True).exit_code == 0
+        assert replace(report, dry_run=True).exit_code == 0
+        assert replace(report, confirmed=True).exit_code == 0
         assert chosen([]).exit_code == 0
         assert chosen([], NodeLost("n1: gone")).exit_code == 36
 
     def test_what_it_frees_is_added_up(self) -> None:
         report = chosen([at(DST, disk=1000, staging=[staging(live=False, age=STALE)])], [at(DST, disk=10)])
-        assert report.frees == 5106
-        assert [line.text for line in lines_of(report.chosen[0])] == [
+        assert report.freeable == 5106
+        assert [line.text for line in removal_rows(report.selections[0])] == [
             f"    1  n0  remove version a from /lus/env and what run {RUN} left, unchanged for 1 h, frees 5.1 kB",
             "    1  n1  remove version a from /lus/env, frees 10 B",
         ]

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from ezpz.cluster.allocation import Node
 from ezpz.cluster.hostnames import expand
 from ezpz.errors import NodeLost
-from ezpz.yeet.cli.live_progress import words_of
-from ezpz.yeet.cli.show_status import INDENT, lines_of, wrapped
-from ezpz.yeet.inventory.progress import pause_after, progress_of
+from ezpz.yeet.cli.show_status import status_rows
+from ezpz.yeet.cli.status_rows import INDENT, wrap_line
+from ezpz.yeet.cli.watch_display import describe_progress
+from ezpz.yeet.inventory.progress import pause_after, run_progress
 from ezpz.yeet.inventory.source_changes import SourceChange, SourceState, check_source, run_start_time
-from ezpz.yeet.inventory.status import CopyState, StatusReport, collect, mark_stale, places_missing, report_of
+from ezpz.yeet.inventory.status import group_by_destination, make_report, mark_stale, missing_places
+from ezpz.yeet.inventory.status_report import CopyState, StatusReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,11 +65,12 @@ def report(*answers: dict[str, Any] | EzpzError | None, source: SourceState | No
         for number, answer in enumerate(answers)
     }
     looked = source or SourceState(SourceChange.UNCHANGED)
-    return report_of(tuple(mark_stale(replace(each, source=looked)) for each in collect(told, DST)), told)
+    destinations = group_by_destination(told, DST)
+    return make_report(tuple(mark_stale(replace(each, source=looked)) for each in destinations), told)
 
 
 def states(*answers: Any, source: SourceState | None = None) -> list[str]:
-    return [each.state.value for each in report(*answers, source=source).destinations[0].standings]
+    return [each.state.value for each in report(*answers, source=source).destinations[0].statuses]
 
 
 class TestStates:
@@ -86,8 +89,8 @@ class TestStates:
 
     def test_nobody_is_current_once_the_source_has_changed(self) -> None:
         changed = report(found(), found(), None, source=SourceState(SourceChange.CHANGED, b"lib/x\x1b.py"))
-        assert [each.state.value for each in changed.destinations[0].standings] == ["stale", "stale", "absent"]
-        assert changed.destinations[0].standings[0].why == r"its source has changed since: lib/x\x1b.py"
+        assert [each.state.value for each in changed.destinations[0].statuses] == ["stale", "stale", "absent"]
+        assert changed.destinations[0].statuses[0].why == r"its source has changed since: lib/x\x1b.py"
 
     @pytest.mark.parametrize("change", [SourceChange.UNCHANGED, SourceChange.GONE, SourceChange.UNKNOWN])
     def test_a_source_that_cannot_be_seen_changes_nothing(self, change: SourceChange) -> None:
@@ -110,8 +113,8 @@ class TestStates:
 
     def test_nothing_anywhere_is_not_current(self) -> None:
         told: dict[Node, dict[str, Any] | EzpzError] = {node(0): {"found": []}, node(1): NodeLost("n1: gone")}
-        assert collect(told, "") == ()
-        assert report_of((), told).exit_code == 1
+        assert group_by_destination(told, "") == ()
+        assert make_report((), told).exit_code == 1
 
     def test_nodes_are_asked_again_for_what_only_others_told_of(self) -> None:
         told: dict[Node, dict[str, Any] | EzpzError] = {
@@ -120,23 +123,23 @@ class TestStates:
             node(2): NodeLost("n2: gone"),
             node(3): {"found": []},
         }
-        assert places_missing(told) == {node(1): ["/tmp/other"], node(3): [DST, "/tmp/other"]}
+        assert missing_places(told) == {node(1): ["/tmp/other"], node(3): [DST, "/tmp/other"]}
 
 
 class TestLines:
     def test_nodes_that_are_alike_share_one(self) -> None:
-        lines = lines_of(report(found(), found(), None, found()).destinations[0], NOW)
+        lines = status_rows(report(found(), found(), None, found()).destinations[0], NOW)
         assert [line.text.split()[:2] for line in lines] == [["3", "n[0-1,3]"], ["1", "n2"]]
 
     def test_it_tells_state_version_size_files_age_when_and_run(self) -> None:
-        [line] = lines_of(report(found()).destinations[0], NOW)
+        [line] = status_rows(report(found()).destinations[0], NOW)
         when = time.strftime("%d %b %H:%M:%S", time.localtime(NOW - 60))
         assert line.text == f"    1  n0  current aaaaaaaaaaaa, 10 B, 2 files, 1 min old ({when}), run {RUN}"
 
     def test_how_much_of_a_partial_one_is_there(self) -> None:
         going = [found("partial", staging=[staging(size=size)], lock=lock()) for size in (1000, 3_000_000)]
         died = found("partial", staging=[staging(live=False)])
-        texts = [line.text for line in lines_of(report(*going, died).destinations[0], NOW)]
+        texts = [line.text for line in status_rows(report(*going, died).destinations[0], NOW)]
         assert texts == [
             f"    2  n[0-1]  partial: run {RUN} of me is under way, 1.0 kB to 3.0 MB in 1 file so far",
             "    1  n2  partial: left by a run that died, 5 B in 1 file so far, last changed 7 s ago",
@@ -148,8 +151,8 @@ class TestLines:
             "changed": 2000, "changed_paths": paths, "missing": 0, "missing_paths": [], "extra": 0, "extra_paths": [],
         }  # fmt: skip
         destination = report(found("modified", differences=differences)).destinations[0]
-        assert "2,000 changed" in lines_of(destination, NOW)[0].text
-        [line] = lines_of(destination, NOW, verify=True)
+        assert "2,000 changed" in status_rows(destination, NOW)[0].text
+        [line] = status_rows(destination, NOW, verify=True)
         assert line.below[0] == r"changed  file\n000"
         assert line.below[-1] == "... and 1,980 more; --json lists 100 of them"
         assert len(line.below) == 21
@@ -158,7 +161,7 @@ class TestLines:
         evil = "x\n    9  n[1-9]  current\x1b[31m"
         told = found("whole", version=evil)
         told["receipt"]["run"] = evil
-        text = lines_of(report(told, found("foreign", why="fine")).destinations[0], NOW)[0].text
+        text = status_rows(report(told, found("foreign", why="fine")).destinations[0], NOW)[0].text
         assert text.isprintable()
 
     @given(
@@ -170,14 +173,14 @@ class TestLines:
             "foreign": found("foreign", why="a link"), "modified": found("modified", why="size"),
             "partial": found("partial", staging=[staging()]), "lost": NodeLost("x: gone"),
         }  # fmt: skip
-        lines = lines_of(report(*(what[kind] for kind in kinds)).destinations[0], NOW)
+        lines = status_rows(report(*(what[kind] for kind in kinds)).destinations[0], NOW)
         told = [name for line in lines for name in expand(line.text.split()[1])]
         assert sorted(told) == sorted(f"n{number}" for number in range(len(kinds)))
         assert len(lines) == len(set(kinds))
 
     @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300), st.integers(0, 130))
     def test_a_line_is_broken_where_it_fits_and_loses_nothing(self, text: str, width: int) -> None:
-        pieces = tuple(wrapped(text, width))
+        pieces = tuple(wrap_line(text, width))
         assert "".join("".join(pieces).split()) == "".join(text.split())
         if len(pieces) > 1:
             assert all(piece.startswith(INDENT) for piece in pieces[1:])
@@ -199,8 +202,8 @@ class TestSince:
             "run": time.strftime("%Y%m%d-%H%M%S-252269f7", time.localtime(start)),
         }  # fmt: skip
 
-    def look(self, source: Path, *, within: float | None = 60.0) -> SourceState:
-        return check_source(self.receipt(source, time.time() - 1000), "/tmp/dst", lambda: None, within=within)
+    def look(self, source: Path, *, timeout: float | None = 60.0) -> SourceState:
+        return check_source(self.receipt(source, time.time() - 1000), "/tmp/dst", lambda: None, timeout=timeout)
 
     def old(self, *paths: Path) -> None:
         for path in paths:
@@ -231,7 +234,7 @@ class TestSince:
             for name in ("lib", "other"):
                 shutil.rmtree(source / name, ignore_errors=True)
 
-        found = check_source(self.receipt(source, time.time() - 1000), "/tmp/dst", going_on, within=60.0)
+        found = check_source(self.receipt(source, time.time() - 1000), "/tmp/dst", going_on, timeout=60.0)
         assert found == SourceState(SourceChange.CHANGED)
 
     def test_bytecode_does_not_count(self, source: Path) -> None:
@@ -258,7 +261,7 @@ class TestSince:
     def test_gone_unreadable_too_large_or_the_destination_itself(self, source: Path) -> None:
         self.old(source / "lib" / "a.py", source / "lib", source)
         assert self.look(source / "none") == SourceState(SourceChange.GONE)
-        assert self.look(source, within=-1.0) == SourceState(SourceChange.UNKNOWN)
+        assert self.look(source, timeout=-1.0) == SourceState(SourceChange.UNKNOWN)
         receipt = self.receipt(source, time.time())
         assert check_source(receipt, str(source), lambda: None).change is SourceChange.UNKNOWN
         assert check_source({}, "/tmp/dst", lambda: None).change is SourceChange.UNKNOWN
@@ -283,13 +286,13 @@ class TestProgress:
             NodeLost("n4: gone"),
         )
         answers[3]["receipt"]["run"] = "another"
-        progress = progress_of(report(*answers).destinations[0])
+        progress = run_progress(report(*answers).destinations[0])
         assert progress is not None
         assert (progress.published, progress.writing, progress.preparing, progress.waiting, progress.lost) == (
             1, 1, 1, 1, 1,
         )  # fmt: skip
-        assert (progress.landed, progress.total) == (15, 40)
-        assert words_of(progress) == (
+        assert (progress.written_bytes, progress.total_bytes) == (15, 40)
+        assert describe_progress(progress) == (
             "1 of 5 nodes have it, 1 writing, 1 preparing, 1 waiting, 1 unreachable",
             "15 B of 40 B on their disks",
         )
@@ -304,12 +307,12 @@ class TestProgress:
         assert (after(), after(0.01, 0.02), after(0.3, 0.01), after(5.0)) == (1.0, 1.0, 3.0, 10.0)
 
     def test_nobody_holds_the_lock(self) -> None:
-        assert progress_of(report(found(), None).destinations[0]) is None
+        assert run_progress(report(found(), None).destinations[0]) is None
 
     def test_the_total_is_not_known_before_somebody_has_it(self) -> None:
-        progress = progress_of(report(found("partial", staging=[staging()], lock=lock())).destinations[0])
+        progress = run_progress(report(found("partial", staging=[staging()], lock=lock())).destinations[0])
         assert progress is not None
-        assert words_of(progress)[1] == "5 B on their disks"
+        assert describe_progress(progress)[1] == "5 B on their disks"
 
 
 def test_every_state_has_its_word() -> None:

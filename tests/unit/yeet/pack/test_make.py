@@ -16,11 +16,11 @@ from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.wire_paths import decode_path
 from ezpz.errors import SourceEmpty, UsageError
 from ezpz.yeet.archive import tar_header
-from ezpz.yeet.archive.info import is_whole, read_info, records_of
+from ezpz.yeet.archive.info import is_complete, read_info, read_records
 from ezpz.yeet.pack.archive_manifest import ArchiveManifest, manifest_member
-from ezpz.yeet.pack.collect import parcel_of
+from ezpz.yeet.pack.archive_plan import plan_archive
 from ezpz.yeet.pack.make import MADE, REPLACED, UNCHANGED, Archive, ArchiveRequest, make_archive
-from ezpz.yeet.pack.tar_builder import write
+from ezpz.yeet.pack.tar_writer import write_tar
 from ezpz.yeet.source.archive_formats import (
     FORMATS,
     GZIP,
@@ -125,15 +125,14 @@ def test_the_same_tree_gives_the_same_bytes_however_many_read_it(nasty: Path, tm
     found = scan(os.fsencode(nasty))
     contents = []
     for threads in (1, 5):
-        parcel = parcel_of(found)
-        parcel.threads = threads
+        plan = replace(plan_archive(found), threads=threads)
         path = tmp_path / f"x{kind.suffixes[0]}"
         if kind is SQUASHFS:
             from ezpz.yeet.pack.squashfs_writer import write_squashfs
 
-            write_squashfs(ArchiveManifest(parcel), str(path), kind, 1, nothing, CancelToken())
+            write_squashfs(ArchiveManifest(plan), str(path), kind, 1, nothing, CancelToken())
         else:
-            write(ArchiveManifest(parcel), str(path), kind, level_of(kind, None), nothing, CancelToken())
+            write_tar(ArchiveManifest(plan), str(path), kind, level_of(kind, None), nothing, CancelToken())
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
 
@@ -175,8 +174,8 @@ class TestManifest:
         assert told is not None
         assert (told.kind, told.base["mode"], told.prefix) == ("data", "none", str(nasty))
         assert (told.files, told.bytes) == (made.files, made.content_bytes)
-        assert is_whole(str(path), told)
-        facts = {decode_path(record[1]): record for record in records_of(str(path))}
+        assert is_complete(str(path), told)
+        facts = {decode_path(record[1]): record for record in read_records(str(path))}
         assert facts.keys() == {path for path, _ in tree.walk(os.fsencode(nasty))}
         with (nasty / "contents" / "random").open("rb") as file:
             assert facts[b"contents/random"][5] == manifest.digest(file.read())
@@ -270,7 +269,7 @@ class TestNeed:
         assert made.before is not None
         assert made.before.changed == (b"file", b"sub")
         assert (made.before.new, made.before.gone) == ((b"added",), (b"sub/other",))
-        assert made.before.words == "2 changed (file, sub), 1 new (added), 1 gone (sub/other)"
+        assert made.before.summary == "2 changed (file, sub), 1 new (added), 1 gone (sub/other)"
         assert bench.make().outcome == UNCHANGED
 
     def test_another_way_to_make_it_is_a_reason(self, bench: Bench) -> None:
@@ -278,14 +277,14 @@ class TestNeed:
         made = bench.make(level=3)
         assert made.outcome == REPLACED
         assert made.before is not None
-        assert "other options" in made.before.words
+        assert "other options" in made.before.summary
 
     def test_one_that_was_cut_short_is_made_anew(self, bench: Bench) -> None:
         made = bench.make()
         os.truncate(made.path, made.size - 1)
         again = bench.make()
         assert again.before is not None
-        assert "not as long" in again.before.words
+        assert "not as long" in again.before.summary
         assert (again.outcome, again.size) == (REPLACED, made.size)
 
     @pytest.mark.processes
@@ -293,7 +292,7 @@ class TestNeed:
         subprocess.run(["tar", "-C", bench.source, "-czf", bench.root / "source.tar.gz", "."], check=True)
         made = bench.make(format="tar.gz")
         assert made.before is not None
-        assert "no manifest" in made.before.words
+        assert "no manifest" in made.before.summary
 
 
 class TestWanted:
