@@ -84,15 +84,15 @@ def _with_base(
     source: Source, exclude: tuple[str, ...], environ: Mapping[str, str], cancel: CancelToken
 ) -> ArchiveInput:
     """The luggage of what is to work on another machine: its base and its editable installs come along."""
-    from ezpz.yeet.model.plan import Request
     from ezpz.yeet.relocate.additions.plan import refuse_taken, relocation_to
+    from ezpz.yeet.relocate.options import RelocationOptions
     from ezpz.yeet.relocate.recorder import RelocationRecorder
     from ezpz.yeet.relocate.survey import survey_source
 
     assert source.kind is not None
     root, place = os.fsencode(source.real), os.fsencode(source.path)
-    request = Request(src=source.path, exclude=exclude, base="embed", editable="snapshot")
-    found = survey_source(source, source.kind, request, source.path, environ, cancel)
+    options = RelocationOptions(base="embed", editable="snapshot")
+    found = survey_source(source, source.kind, options, source.path, environ, cancel, exclude=exclude)
     environment = found.environment
     assert environment is not None
     embedded = environment.base if environment.has_base else None

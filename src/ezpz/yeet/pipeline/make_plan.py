@@ -10,6 +10,7 @@ from ezpz.errors import SourceEmpty, UsageError
 from ezpz.yeet.model.plan import Plan, Request, Totals, destination_of, make_plan
 from ezpz.yeet.pipeline.preflight import refuse_prefix
 from ezpz.yeet.relocate.additions.plan import describe_relocation
+from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_source
 from ezpz.yeet.source.identity import identity_of
 from ezpz.yeet.source.io import unreadable
@@ -39,6 +40,11 @@ def with_prefix(request: Request, told: ArchiveInfo) -> Request:
     return replace(request, orig_prefix=told.prefix)
 
 
+def relocation_options(request: Request) -> RelocationOptions:
+    """Return the part of a request that decides how an environment is relocated."""
+    return RelocationOptions(request.base, request.editable, request.orig_prefix, request.public)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The plan, and what was counted to make it."""
@@ -66,7 +72,10 @@ def decide(
     if source.kind is None:
         contents, words = SourceSurvey(Scan(b"", archive=counted)), "as the unpacked tree needs it"
     else:
-        contents = survey_source(source, source.kind, request, destination, environ, cancel)
+        contents = survey_source(
+            source, source.kind, relocation_options(request), destination, environ, cancel,
+            exclude=request.exclude, skip_unreadable=request.skip_unreadable,
+        )  # fmt: skip
         assert contents.environment is not None
         in_place = source.node_local and source.real == destination
         words = STANDS_THERE if in_place else describe_relocation(contents.environment, destination, request.base)

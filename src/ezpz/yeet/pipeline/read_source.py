@@ -13,6 +13,7 @@ from ezpz.yeet.model.report import RelocationSummary
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
+from ezpz.yeet.pipeline.make_plan import relocation_options
 from ezpz.yeet.pipeline.replay import bytecode_in, feed_bytecode, feed_tree, materialise, reuse_bytecode
 from ezpz.yeet.relocate.additions.plan import additions, refuse_taken, relocation_to
 from ezpz.yeet.relocate.bytecode.compile import Compiled, compile_missing, drop, reuse
@@ -184,10 +185,9 @@ class SourceReader:
     def _relocate_unpacked(self, job: CopyJob) -> None:
         """What was unpacked is looked at, relocated where it lies, and joined by what comes along."""
         self.kind = kind_of(job.staging)
-        environment = inspect_environment(job.staging, self.kind, (), self.plan.request, self.environ, self.cancel)
-        self.contents = survey_environment(
-            job.staging, job.scan, environment, self.plan.request, self.destination, self.cancel
-        )
+        options = relocation_options(self.plan.request)
+        environment = inspect_environment(job.staging, self.kind, (), options, self.environ, self.cancel)
+        self.contents = survey_environment(job.staging, job.scan, environment, options, self.destination, self.cancel)
         self.decide(job.staging)
         relocate_folder(job.staging, self.ledger, job.cancel)
         extra = Scan(job.staging)

@@ -17,29 +17,32 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ezpz.agent.common.cancel import CancelToken
-    from ezpz.yeet.model.plan import Request
     from ezpz.yeet.model.source import Kind, Source
+    from ezpz.yeet.relocate.options import RelocationOptions
 
 
 def survey_source(
     source: Source,
     kind: Kind,
-    request: Request,
+    options: RelocationOptions,
     destination: str,
     environ: Mapping[str, str],
     cancel: CancelToken | None,
+    *,
+    exclude: tuple[str, ...] = (),
+    skip_unreadable: bool = False,
 ) -> SourceSurvey:
     """Count a directory, and at the same time ask its environment about itself."""
     root = os.fsencode(source.real)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
     foreign = left_out_of(kind, root)
-    examining = run_in_background(lambda: inspect_environment(root, kind, known, request, environ, cancel))
+    examining = run_in_background(lambda: inspect_environment(root, kind, known, options, environ, cancel))
     try:
         scanned = scan(
             root,
-            exclude=(*request.exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
+            exclude=(*exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
             boundary=boundary_of(kind, known),
-            skip_unreadable=request.skip_unreadable,
+            skip_unreadable=skip_unreadable,
             cancel=cancel,
         )
     finally:
@@ -47,7 +50,7 @@ def survey_source(
     environment = examining.result()
     for name in foreign:
         scanned.notices.note("environments-left-out", name)
-    return survey_environment(root, scanned, environment, request, os.fsencode(destination), cancel)
+    return survey_environment(root, scanned, environment, options, os.fsencode(destination), cancel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +88,14 @@ def survey_environment(
     root: bytes,
     scanned: Scan,
     environment: Environment,
-    request: Request,
+    options: RelocationOptions,
     destination: bytes,
     cancel: CancelToken | None = None,
 ) -> SourceSurvey:
     """Count what comes along with the environment at `root`. Raises EditableRefused, PrefixTooLong, OSError."""
     refuse_long(environment, destination)
-    snapshot = snapshot_of(environment, destination, cancel) if request.editable == "snapshot" else Snapshot()
-    if request.public:
+    snapshot = snapshot_of(environment, destination, cancel) if options.editable == "snapshot" else Snapshot()
+    if options.public:
         folders = (move.source for move in snapshot.moves)
         for path in exposed(os.stat(root).st_mode, entries_of(scanned), folders):
             environment.notices.note("exposed", path)

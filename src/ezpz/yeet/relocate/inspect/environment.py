@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ezpz.agent.common.cancel import CancelToken
-    from ezpz.yeet.model.plan import Request
+    from ezpz.yeet.relocate.options import RelocationOptions
 
 WITNESS_LIMIT = 4 << 20  # bytes; what is asked where an environment stands is smaller
 HEAD = 4096  # bytes; how a script begins, with what runs it
@@ -147,7 +147,7 @@ def inspect_environment(
     root: bytes,
     kind: Kind,
     known: tuple[bytes, ...],
-    request: Request,
+    options: RelocationOptions,
     environ: Mapping[str, str],
     cancel: CancelToken | None = None,
 ) -> Environment:
@@ -157,7 +157,7 @@ def inspect_environment(
 
     Raises PrefixUnknown, InterpreterBroken, EditableRefused, NoSpace, OSError, Cancelled.
     """
-    given = (*known, os.fsencode(request.orig_prefix)) if request.orig_prefix else known
+    given = (*known, os.fsencode(options.orig_prefix)) if options.orig_prefix else known
     if not kind.is_environment:
         return Environment(kind, given)
     folder = TreeReader(root)
@@ -177,7 +177,7 @@ def inspect_environment(
             hint="pass it: --orig-prefix /the/path/it/had",
         )
     moved = () if known else tuple(alias.rstrip(b"/") for alias in aliases)
-    interpreter = _interpreter(folder, moved, request, notices, cancel)
+    interpreter = _interpreter(folder, moved, options, notices, cancel)
     _note_search_path(folder, kind, interpreter, environ, notices)
     own_base = None if interpreter is None else _own_base(interpreter, root, aliases)
     based = interpreter if kind is Kind.VENV and own_base is None else None
@@ -185,8 +185,8 @@ def inspect_environment(
         kind, aliases, interpreter,
         has_base=based is not None,
         own_base=own_base,
-        base=_base(folder, based, environ, cancel) if based and _will_be_embedded(based, request.base) else None,
-        editables=_editables(folder, aliases, interpreter, request, notices),
+        base=_base(folder, based, environ, cancel) if based and _will_be_embedded(based, options.base) else None,
+        editables=_editables(folder, aliases, interpreter, options, notices),
         binaries={**records.binary, **{path: len(old) for path, old in packed.binary.items()}},
         packed=tuple(sorted(placeholders)), is_packed=_is_packed(folder), notices=notices,
     )  # fmt: skip
@@ -205,7 +205,11 @@ def _is_packed(folder: TreeReader) -> bool:
 
 
 def _interpreter(
-    folder: TreeReader, moved: tuple[bytes, ...], request: Request, notices: SourceWarnings, cancel: CancelToken | None
+    folder: TreeReader,
+    moved: tuple[bytes, ...],
+    options: RelocationOptions,
+    notices: SourceWarnings,
+    cancel: CancelToken | None,
 ) -> Interpreter | None:
     """What the environment's python says; None when it has none, or may not be asked since it stays as it is.
 
@@ -219,7 +223,7 @@ def _interpreter(
         with at_final_path(root, moved) as place:
             found = probe(python_of(place) or b"", cancel)
     except InterpreterBroken:
-        if request.base != "keep":
+        if options.base != "keep":
             _refuse_damaged(folder)
             raise
         notices.note("no-interpreter", b"bin/python")
@@ -295,20 +299,20 @@ def _editables(
     folder: TreeReader,
     aliases: tuple[bytes, ...],
     interpreter: Interpreter | None,
-    request: Request,
+    options: RelocationOptions,
     notices: SourceWarnings,
 ) -> tuple[Editable, ...]:
-    """The editable installs of the environment, whose mode the request tells. Raises EditableRefused."""
+    """The editable installs of the environment, as the options want them. Raises EditableRefused."""
     if interpreter is not None:
         places = interpreter.site_packages
     else:
         places = tuple(sorted(glob.glob(os.path.join(glob.escape(folder.root), b"lib*/python*/site-packages"))))
     own = (*aliases, os.path.realpath(folder.root))
     found = find_editables(places, lambda path: any(below(path, top) for top in own))
-    check_editables(found, request.editable)
+    check_editables(found, options.editable)
     for editable in found:
         if editable.missing:
             notices.note("editable-missing", editable.path)
-        elif request.editable == "keep":
+        elif options.editable == "keep":
             notices.note("editable-kept", editable.path)
     return found

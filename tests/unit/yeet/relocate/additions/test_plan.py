@@ -10,7 +10,6 @@ import pytest
 
 from ezpz.agent.common import filesystem
 from ezpz.errors import EditableRefused
-from ezpz.yeet.model.plan import Request
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.relocate.additions import plan
 from ezpz.yeet.relocate.additions.env_script import environment_script
@@ -19,6 +18,7 @@ from ezpz.yeet.relocate.inspect.base_python import BasePython
 from ezpz.yeet.relocate.inspect.editable_installs import Editable
 from ezpz.yeet.relocate.inspect.environment import Environment, inspect_environment
 from ezpz.yeet.relocate.inspect.interpreter import Interpreter
+from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.source.scan import Scan
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class TestSearchPath:
         if not python.is_symlink():
             python.symlink_to("/nowhere/python")
         known = (os.fsencode(root),)
-        found = inspect_environment(known[0], Kind.VENV, known, Request(base="keep"), environ)
+        found = inspect_environment(known[0], Kind.VENV, known, RelocationOptions(base="keep"), environ)
         return {warning.case: warning.count for warning in found.notices.warnings()}
 
     def test_case_29_with_counts(self, tmp_path: Path, shared: Path) -> None:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import InterpreterBroken, PrefixUnknown
-from ezpz.yeet.model.plan import Request
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.in_place import relocate_folder
 from ezpz.yeet.relocate.inspect.aliases import aliases_of
 from ezpz.yeet.relocate.inspect.environment import TreeReader, boundary_of, inspect_environment
+from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from tests.contract.doors import interpreter
@@ -93,7 +93,7 @@ class TestAliases:
         self, kind: Kind, tmp_path: Path
     ) -> None:
         root = written(tmp_path, {"bin/activate": "VIRTUAL_ENV=/was/here\n"})
-        environment = inspect_environment(root, kind, (b"/is/here",), Request(), {})
+        environment = inspect_environment(root, kind, (b"/is/here",), RelocationOptions(), {})
         assert (environment.aliases, environment.interpreter, environment.base) == ((b"/is/here",), None, None)
         relocation = relocation_to(NEW, environment, root, None, Snapshot())
         assert relocation.text.is_empty
@@ -246,10 +246,12 @@ class TestExamine:
     ) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n", "bin/x": "#!/usr/bin/env sh\n"})
         with pytest.raises(PrefixUnknown, match="cannot determine the original prefix") as caught:
-            inspect_environment(root, Kind.VENV, (), Request(), {})
+            inspect_environment(root, Kind.VENV, (), RelocationOptions(), {})
         assert "--orig-prefix" in caught.value.hint
-        assert inspect_environment(root, Kind.VENV, (), Request(orig_prefix="/was/here"), {}).aliases == (b"/was/here",)
-        assert inspect_environment(root, Kind.VENV, (b"/p/venv",), Request(), {}).aliases == (b"/p/venv",)
+        assert inspect_environment(root, Kind.VENV, (), RelocationOptions(orig_prefix="/was/here"), {}).aliases == (
+            b"/was/here",
+        )
+        assert inspect_environment(root, Kind.VENV, (b"/p/venv",), RelocationOptions(), {}).aliases == (b"/p/venv",)
 
     @pytest.mark.parametrize(
         "files",
@@ -261,11 +263,11 @@ class TestExamine:
     )
     def test_one_that_was_made_to_be_moved_needs_not_tell(self, tmp_path: Path, files: dict[str, str]) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"} | files)
-        assert inspect_environment(root, Kind.VENV, (), Request(), {}).aliases == ()
+        assert inspect_environment(root, Kind.VENV, (), RelocationOptions(), {}).aliases == ()
 
     def test_an_environment_without_a_python_is_noted(self, tmp_path: Path) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"})
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(), {})
+        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
         assert (environment.interpreter, environment.base, environment.editables) == (None, None, ())
         assert environment.notices.paths == {"no-interpreter": [b"bin/python"]}
 
@@ -276,8 +278,8 @@ class TestExamine:
         (tmp_path / "bin" / "python").symlink_to(python)
         for base in ("auto", "embed"):
             with pytest.raises(InterpreterBroken, match="bin/python"):
-                inspect_environment(root, Kind.VENV, (root,), Request(base=base), {})
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {})
+                inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base=base), {})
+        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {})
         assert environment.interpreter is None
         assert environment.notices.counts == {"no-interpreter": 1}
 
@@ -287,8 +289,8 @@ class TestExamine:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "python").symlink_to(interpreter("3.6"))
         with pytest.raises(InterpreterBroken, match=r"bin/python': Python 3\.6 is too old"):
-            inspect_environment(root, Kind.VENV, (root,), Request(), {})
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {})
+            inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
+        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {})
         assert environment.notices.counts == {"no-interpreter": 1}
 
     @pytest.mark.processes
@@ -297,8 +299,8 @@ class TestExamine:
         (tmp_path / "bin" / "python").write_bytes(made_up(64, ">"))
         (tmp_path / "bin" / "python").chmod(0o755)
         with pytest.raises(InterpreterBroken, match="another kind of machine"):
-            inspect_environment(root, Kind.VENV, (root,), Request(), {})
-        assert inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {}).interpreter is None
+            inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
+        assert inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {}).interpreter is None
 
     @pytest.mark.processes
     def test_a_pyvenv_cfg_that_is_no_text_is_named(self, tmp_path: Path) -> None:
@@ -306,10 +308,10 @@ class TestExamine:
         (tmp_path / "bin" / "python").symlink_to(interpreter("3.11"))
         (tmp_path / "pyvenv.cfg").write_bytes(b"home = \xff\xfe\n")
         with pytest.raises(InterpreterBroken) as caught:
-            inspect_environment(root, Kind.VENV, (root,), Request(), {})
+            inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
         assert caught.value.message == f"'{tmp_path}/pyvenv.cfg' is damaged: it is no text"
         assert "make the environment again" in caught.value.hint
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {})
+        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {})
         assert environment.notices.counts == {"no-interpreter": 1}
 
 
@@ -385,7 +387,7 @@ class TestFolder:
         root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" + "x" * 200_000 for n in range(9)})
         (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
         before = bytes_read()
-        assert inspect_environment(root, Kind.VENV, (b"/is/here",), Request(), {}).aliases == (
+        assert inspect_environment(root, Kind.VENV, (b"/is/here",), RelocationOptions(), {}).aliases == (
             b"/is/here",
             b"/was/here",
         )
@@ -393,12 +395,12 @@ class TestFolder:
 
     def test_of_many_programs_only_some_are_opened(self, tmp_path: Path, opened: list[bytes]) -> None:
         root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" for n in range(200)})
-        inspect_environment(root, Kind.CONDA, (b"/is/here",), Request(), {})
+        inspect_environment(root, Kind.CONDA, (b"/is/here",), RelocationOptions(), {})
         assert sum(name.startswith(b"tool") for name in opened) == 50
 
     def test_pyvenv_cfg_is_read_once(self, tmp_path: Path, opened: list[bytes]) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\nrelocatable = true\n", "bin/x": "#!/bin/sh\n"})
-        inspect_environment(root, Kind.VENV, (), Request(), {})
+        inspect_environment(root, Kind.VENV, (), RelocationOptions(), {})
         assert opened.count(b"pyvenv.cfg") == 1
         boundary_of(Kind.VENV, (root,))
         assert opened.count(b"pyvenv.cfg") == 2
@@ -432,7 +434,7 @@ class TestRealVenvs:
         (old / "bin" / "absolute").symlink_to(old / "bin" / "tool")
         shutil.copytree(old, new, symlinks=True)
         root = os.fsencode(new)
-        environment = inspect_environment(root, Kind.VENV, (os.fsencode(old),), Request(base="keep"), {})
+        environment = inspect_environment(root, Kind.VENV, (os.fsencode(old),), RelocationOptions(base="keep"), {})
         assert environment.aliases == (os.fsencode(old),)
         relocation = relocation_to(root, environment, os.fsencode(old), None, Snapshot())
         once, again = RelocationRecorder(relocation), RelocationRecorder(relocation)
