@@ -112,7 +112,7 @@ def _with_base(
     if embedded is not None and python is not None:
         facts = {"mode": EMBEDDED, "python": python.name, "prefix": os.fsdecode(python.base_prefix)}
     parcel.about.update(_about(source, parcel, facts))
-    notices = (found.scan.notices, environment.notices, ledger.notices)
+    notices = (found.scan.notices, found.notices, ledger.notices)
     return ArchiveInput(parcel, relocation.digest, notices, (own, found.scan, *found.extra))
 
 

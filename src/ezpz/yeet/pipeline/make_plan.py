@@ -55,9 +55,9 @@ class Decision:
     @property
     def warnings(self) -> tuple[WarningRaised, ...]:
         """What the user should know about the source, before anything moves."""
-        environment = self.contents.environment
-        notices = (self.contents.scan.notices, *([environment.notices] if environment is not None else []))
-        return tuple(warning for each in notices for warning in each.warnings())
+        return tuple(
+            warning for each in (self.contents.scan.notices, self.contents.notices) for warning in each.warnings()
+        )
 
 
 def decide(

@@ -20,8 +20,7 @@ from ezpz.yeet.relocate.bytecode.compile import Compiled, compile_missing, drop,
 from ezpz.yeet.relocate.bytecode.validity import Bytecode, BytecodeTag
 from ezpz.yeet.relocate.in_place import relocate_folder
 from ezpz.yeet.relocate.inspect.environment import Environment, base_in, inspect_environment
-from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY as EDITABLE_FOLDER
-from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
+from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_environment
@@ -152,7 +151,7 @@ class SourceReader:
         if environment.has_base:
             self._decide_on_base(environment, root)
         if self.contents.snapshot.moves:
-            refuse_taken(root, EDITABLE_FOLDER, "--editable keep")
+            refuse_taken(root, EDITABLE_DIRECTORY, "--editable keep")
         where = None if self.plan.source.is_archive else root
         relocation = relocation_to(self.destination, environment, where, self.embedded, self.contents.snapshot)
         python = environment.interpreter
@@ -180,14 +179,21 @@ class SourceReader:
         environment = self.environment
         assert environment is not None
         base = [self.embedded.scan] if self.embedded is not None else []
-        return [*base, self.contents.snapshot.scan, additions(environment, root, self.destination)]
+        return [
+            *base,
+            self.contents.snapshot.scan,
+            additions(environment, root, self.destination, self.contents.notices),
+        ]
 
     def _relocate_unpacked(self, job: CopyJob) -> None:
         """What was unpacked is looked at, relocated where it lies, and joined by what comes along."""
         self.kind = kind_of(job.staging)
         options = relocation_options(self.plan.request)
-        environment = inspect_environment(job.staging, self.kind, (), options, self.environ, self.cancel)
-        self.contents = survey_environment(job.staging, job.scan, environment, options, self.destination, self.cancel)
+        notices = SourceWarnings()
+        environment = inspect_environment(job.staging, self.kind, (), options, self.environ, notices, self.cancel)
+        self.contents = survey_environment(
+            job.staging, job.scan, environment, options, self.destination, notices, self.cancel
+        )
         self.decide(job.staging)
         relocate_folder(job.staging, self.ledger, job.cancel)
         extra = Scan(job.staging)
@@ -277,9 +283,7 @@ class SourceReader:
     def carried(self) -> RelocationSummary:
         """What was done, for the report."""
         scan, environment, base = self.contents.scan, self.environment, self.embedded
-        notices = [self.contents.scan.notices, self.notices, self.ledger.notices]
-        if environment is not None:
-            notices.insert(0, environment.notices)
+        notices = [self.contents.notices, self.contents.scan.notices, self.notices, self.ledger.notices]
         python = environment.interpreter if environment is not None else None
         return RelocationSummary(
             files_patched=self.ledger.files,

@@ -9,8 +9,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.model.entry import Entry
-from ezpz.yeet.relocate.bytecode.compile_worker import CACHE
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY, Entry
 from ezpz.yeet.relocate.bytecode.validity import source_of
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
@@ -56,7 +55,7 @@ def materialise(job: CopyJob, paths: Iterable[bytes] | None = None) -> None:
     folders = {b""}
     for path in wanted or ():
         folder = os.path.dirname(path)
-        folders.add(os.path.join(folder, CACHE))
+        folders.add(os.path.join(folder, BYTECODE_DIRECTORY))
         while folder not in folders:
             folders.add(folder)
             folder = os.path.dirname(folder)
@@ -81,7 +80,7 @@ def bytecode_in(scanned: Scan, sources: Iterable[bytes]) -> tuple[bytes, ...]:
 def _source(path: bytes) -> bytes | None:
     folder, name = os.path.split(path)
     above, cache = os.path.split(folder)
-    source = source_of(name) if cache == CACHE else None
+    source = source_of(name) if cache == BYTECODE_DIRECTORY else None
     return None if source is None else os.path.join(above, source)
 
 
@@ -96,7 +95,7 @@ def reuse_bytecode(job: CopyJob, sources: Iterable[bytes], flavour: BytecodeTag)
         if entry.path not in left or known.result_of(entry) is None:
             continue
         folder, name = os.path.split(entry.path)
-        cache = os.path.join(folder, CACHE)
+        cache = os.path.join(folder, BYTECODE_DIRECTORY)
         path = os.path.join(cache, flavour.name(name))
         made, around = known.added(path), known.cache(cache)
         if made is None or around is None or made.mtime_ns != entry.mtime_ns or not feed.has(made.size, made.digest):
@@ -119,7 +118,7 @@ def feed_bytecode(
     told: set[bytes] = set()
     for source in sorted(sources):
         folder, name = os.path.split(source)
-        cache = os.path.join(folder, CACHE)
+        cache = os.path.join(folder, BYTECODE_DIRECTORY)
         path = os.path.join(cache, flavour.name(name))
         try:
             status = os.lstat(os.path.join(tree, path))

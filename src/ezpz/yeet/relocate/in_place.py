@@ -80,7 +80,7 @@ class _Folder:
         old = Entry(path, status.st_mode, status.st_mtime_ns, size, target)
         new = self.ledger.entry(old)
         if new.target != old.target:
-            with writable(os.path.dirname(full)), _kept_time(os.path.dirname(full)):
+            with writable(os.path.dirname(full)), _keep_mtime(os.path.dirname(full)):
                 os.symlink(new.target, self.spare)
                 os.utime(self.spare, ns=(new.mtime_ns, new.mtime_ns), follow_symlinks=False)
                 os.replace(self.spare, full)
@@ -121,7 +121,7 @@ class _Folder:
 
     def _rewrite(self, path: bytes, write: Callable[[int], None], status: os.stat_result) -> None:
         full = os.path.join(self.root, path)
-        with writable(os.path.dirname(full)), _kept_time(os.path.dirname(full)):
+        with writable(os.path.dirname(full)), _keep_mtime(os.path.dirname(full)):
             fd = os.open(self.spare, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 write(fd)
@@ -135,19 +135,16 @@ class _Folder:
         """Let a further name of a file lead to what its first name leads to now."""
         full, to = os.path.join(self.root, path), os.path.join(self.root, first)
         if not os.path.samefile(full, to):
-            with writable(os.path.dirname(full)), _kept_time(os.path.dirname(full)):
+            with writable(os.path.dirname(full)), _keep_mtime(os.path.dirname(full)):
                 os.link(to, self.spare)
                 os.replace(self.spare, full)
 
 
-class _kept_time:  # noqa: N801 - reads as a function
-    """Within it something in a folder may change; its modification time is the same afterwards."""
-
-    def __init__(self, folder: bytes) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        self.status = os.stat(self.folder)
-
-    def __exit__(self, *_: object) -> None:
-        os.utime(self.folder, ns=(self.status.st_atime_ns, self.status.st_mtime_ns))
+@contextlib.contextmanager
+def _keep_mtime(directory: bytes) -> Iterator[None]:
+    """Restore the times of a directory after something in it was changed."""
+    status = os.stat(directory)
+    try:
+        yield
+    finally:
+        os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))

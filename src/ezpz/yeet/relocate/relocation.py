@@ -18,7 +18,7 @@ from ezpz.yeet.relocate.formats import conda_records, elf, shebang
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.formats.pth import repointed
 from ezpz.yeet.relocate.formats.pyvenv_cfg import with_settings
-from ezpz.yeet.relocate.layout import CONFIGURATION, HOOK_FILE, PYTHON_DIRECTORY, Move
+from ezpz.yeet.relocate.layout import CONDA_META, HOOK_FILE, PYTHON_DIRECTORY, PYVENV_CFG, Move
 from ezpz.yeet.source.link_policy import below
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PYTHON_NAME = re.compile(rb"bin/python(\d(\.\d+)?)?\Z")
 BYTECODE = b".pyc"
-RECORD = re.compile(rb"conda-meta/[^/]+\.json\Z")  # tells which placeholders there are, and how much room
+RECORD = re.compile(CONDA_META + rb"/[^/]+\.json\Z")  # tells which placeholders there are, and how much room
 POINTERS = (b".pth", b".egg-link")
 NOTHING = PrefixMap({})
 
@@ -113,7 +113,7 @@ class Relocation:
 
     def needs_whole(self, path: bytes) -> bool:
         """Whether `content` has to be given a file whatever its size: those that may change anywhere, which are few."""
-        return path in (CONFIGURATION, self.python) or path in self.binaries
+        return path in (PYVENV_CFG, self.python) or path in self.binaries
 
     def sought(self, path: bytes) -> PrefixMap:
         """What is replaced in a text file."""
@@ -125,14 +125,14 @@ class Relocation:
 
     def content(self, path: bytes, data: bytes) -> EntryChange | None:
         """What a file says in the new place, or None when it says the same. Raises PrefixTooLong."""
-        if path == CONFIGURATION and self.configuration:
+        if path == PYVENV_CFG and self.configuration:
             text, replaced = self.text.substitute(data)
             new = with_settings(text, dict(self.configuration))
             return EntryChange(new, max(1, replaced)) if new != data else None
         if path == self.python:
             return self._interpreter(data)
         if path.endswith(POINTERS) and self.root is not None and shebang.is_text(data):
-            return self._pointer(path, data)
+            return self._pointer(path, data, self.root)
         if path in self.binaries and not shebang.is_text(data):
             return EntryChange(
                 *conda_records.replace_binary(data, self.text.moves, path=path, room=self.binaries[path])
@@ -156,7 +156,7 @@ class Relocation:
         Not for the first ones, of which `content` makes what it would of all.
         """
         if path.endswith(POINTERS) and self.root is not None:
-            return self._pointer(path, text)
+            return self._pointer(path, text, self.root)
         if self._is_hook(path) and self.hooks.found_in(text):
             return EntryChange(*self.hooks.substitute(text))
         return EntryChange(*shebang.rewrite_lines(path, head, text, self.text)) if self.text.found_in(text) else None
@@ -188,11 +188,10 @@ class Relocation:
             return "run-path-stuck"
         return "baked-prefix" if named and not path.startswith(PYTHON_DIRECTORY + b"/") else ""
 
-    def _pointer(self, path: bytes, data: bytes) -> EntryChange | None:
+    def _pointer(self, path: bytes, data: bytes, root: bytes) -> EntryChange | None:
         """A file whose lines site.py appends to sys.path: they lead to what came along, or in full to what did not."""
-        assert self.root is not None
-        folder = os.path.join(self.root, os.path.dirname(path))
-        pointed = repointed(data, folder, lambda place: below(place, self.root or b""), self.editables)
+        folder = os.path.join(root, os.path.dirname(path))
+        pointed = repointed(data, folder, lambda place: below(place, root), self.editables)
         new, replaced = self.hooks.substitute(pointed)
         return EntryChange(new, max(1, replaced)) if new != data else None
 

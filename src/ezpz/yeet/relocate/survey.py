@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ezpz.runtime.threads import run_in_background
+from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.relocate.additions.plan import Snapshot, refuse_long, snapshot_of
 from ezpz.yeet.relocate.bytecode.validity import estimate
 from ezpz.yeet.relocate.inspect.environment import Environment, boundary_of, inspect_environment, left_out_of
@@ -36,7 +37,8 @@ def survey_source(
     root = os.fsencode(source.real)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
     foreign = left_out_of(kind, root)
-    examining = run_in_background(lambda: inspect_environment(root, kind, known, options, environ, cancel))
+    notices = SourceWarnings()
+    examining = run_in_background(lambda: inspect_environment(root, kind, known, options, environ, notices, cancel))
     try:
         scanned = scan(
             root,
@@ -50,10 +52,10 @@ def survey_source(
     environment = examining.result()
     for name in foreign:
         scanned.notices.note("environments-left-out", name)
-    return survey_environment(root, scanned, environment, options, os.fsencode(destination), cancel)
+    return survey_environment(root, scanned, environment, options, os.fsencode(destination), notices, cancel)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceSurvey:
     """What a source holds and what comes along with it, counted.
 
@@ -63,6 +65,7 @@ class SourceSurvey:
     scan: Scan
     environment: Environment | None = None
     snapshot: Snapshot = field(default_factory=Snapshot)
+    notices: SourceWarnings = field(default_factory=SourceWarnings)
 
     @property
     def extra(self) -> tuple[Scan, ...]:
@@ -90,6 +93,7 @@ def survey_environment(
     environment: Environment,
     options: RelocationOptions,
     destination: bytes,
+    notices: SourceWarnings,
     cancel: CancelToken | None = None,
 ) -> SourceSurvey:
     """Count what comes along with the environment at `root`. Raises EditableRefused, PrefixTooLong, OSError."""
@@ -98,5 +102,5 @@ def survey_environment(
     if options.public:
         folders = (move.source for move in snapshot.moves)
         for path in exposed(os.stat(root).st_mode, entries_of(scanned), folders):
-            environment.notices.note("exposed", path)
-    return SourceSurvey(scanned, environment, snapshot)
+            notices.note("exposed", path)
+    return SourceSurvey(scanned, environment, snapshot, notices)

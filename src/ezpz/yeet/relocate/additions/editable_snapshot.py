@@ -8,7 +8,8 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, Move
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY
+from ezpz.yeet.relocate.layout import CONDA_META, EDITABLE_DIRECTORY, PYVENV_CFG, Move
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +34,8 @@ EXCLUDED_BELOW = (
 )
 """Names, as patterns of fnmatch, that are left out wherever they are met below what comes along."""
 
-ENVIRONMENT = (b"pyvenv.cfg", b"conda-meta")
-NEVER = (b"__pycache__", b"node_modules")
+ENVIRONMENT = (PYVENV_CFG, CONDA_META)
+NEVER = (BYTECODE_DIRECTORY, b"node_modules")
 NO_NAMESPACES = (b"build", b"dist")  # what a build leaves, copies of the packages among it
 BESIDE_PACKAGES = (b".dist-info", b".egg-info", b".libs")  # metadata, and the libraries that auditwheel puts there
 IMPORTABLE = (b".py", b".so")

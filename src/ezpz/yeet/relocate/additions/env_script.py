@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 
-NAME = b"env.sh"
 MARK = b"# made by ezpz yeet"
 CACHES = (
     b"TRITON_CACHE_DIR",

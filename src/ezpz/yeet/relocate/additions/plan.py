@@ -12,16 +12,17 @@ from ezpz.runtime.text import pluralize
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.relocate.additions.conda_activation import standalone_activation
 from ezpz.yeet.relocate.additions.editable_snapshot import EXCLUDED_BELOW, destinations
-from ezpz.yeet.relocate.additions.env_script import NAME as ENV_SCRIPT
 from ezpz.yeet.relocate.additions.env_script import environment_script, is_ours
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.inspect.editable_errors import SIZE_LIMIT, snapshot_too_large
+from ezpz.yeet.relocate.layout import ENV_SCRIPT
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.scan import Scan
 
 if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
+    from ezpz.yeet.model.warnings import SourceWarnings
     from ezpz.yeet.relocate.inspect.base_python import BasePython
     from ezpz.yeet.relocate.inspect.environment import Environment
     from ezpz.yeet.relocate.layout import Move
@@ -30,7 +31,7 @@ PACKED = b"/ezpz/packed"  # no such place: a name for what the scripts of a pack
 RUN_PATH = b"$ORIGIN/../lib"  # from `.python/bin` to the libraries that came along
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Snapshot:
     """The code of editable installs that comes along, counted."""
 
@@ -125,7 +126,7 @@ def _configuration(destination: bytes, base: BasePython) -> dict[bytes, bytes]:
     }
 
 
-def additions(environment: Environment, root: bytes, destination: bytes) -> Scan:
+def additions(environment: Environment, root: bytes, destination: bytes, notices: SourceWarnings) -> Scan:
     """What is made anew: `env.sh`, and for a conda environment its activation; nothing in place of the source's own."""
     scripts = os.path.join(root, b"bin")
     is_folder = os.path.isdir(scripts) and not os.path.islink(scripts)  # what a link leads to is not ours to write to
@@ -139,7 +140,7 @@ def additions(environment: Environment, root: bytes, destination: bytes) -> Scan
         grafts.add_content(path, content)
     if os.path.lexists(os.path.join(root, ENV_SCRIPT)):
         if not is_ours(os.path.join(root, ENV_SCRIPT)):
-            environment.notices.note("env-script-taken", ENV_SCRIPT)
+            notices.note("env-script-taken", ENV_SCRIPT)
     elif made or os.path.lexists(os.path.join(root, b"bin", b"activate")):
         grafts.add_content(ENV_SCRIPT, environment_script(destination))
     return grafts.scan

@@ -11,12 +11,13 @@ import re
 import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.runtime import process
 from ezpz.runtime.threads import ordered_map
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY
 from ezpz.yeet.relocate.bytecode import compile_worker
-from ezpz.yeet.relocate.bytecode.compile_worker import CACHE, DISK, open_folder
+from ezpz.yeet.relocate.bytecode.compile_worker import DISK, open_folder
 from ezpz.yeet.relocate.bytecode.validity import HEADER, source_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def reuse(tree: bytes, previous: bytes | None, paths: Sequence[bytes], flavour: 
     with _caches(tree, paths, make=True):
         for folder, names in _by_folder(paths):
             taken: set[bytes] = set()
-            with contextlib.suppress(OSError), _Pair(tree, previous, folder) as pair:
+            with contextlib.suppress(OSError), _open_pair(tree, previous, folder) as pair:
                 taken.update(name for name in names if pair.take(name, flavour))
             left += (os.path.join(folder, name) for name in names if name not in taken)
     return tuple(sorted(left))
@@ -97,11 +98,14 @@ def drop(tree: bytes, paths: Sequence[bytes]) -> tuple[bytes, ...]:
     with _caches(tree, paths, make=False):
         for folder, names in _by_folder(paths):
             sources = set(names)
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened(tree, folder, CACHE) as cache:
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                _opened(tree, folder, BYTECODE_DIRECTORY) as cache,
+            ):
                 for name in map(os.fsencode, os.listdir(cache)):
                     if source_of(name) in sources:
                         os.unlink(name, dir_fd=cache)
-                        dropped.append(os.path.join(folder, CACHE, name))
+                        dropped.append(os.path.join(folder, BYTECODE_DIRECTORY, name))
     return tuple(dropped)
 
 
@@ -154,26 +158,25 @@ def _by_folder(paths: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
         yield folder, [name for _, name in group]
 
 
-class _Pair:
-    """A folder of the new tree and of the version in place, with the `__pycache__` of both. Raises OSError."""
+@contextlib.contextmanager
+def _open_pair(tree: bytes, previous: bytes, folder: bytes) -> Iterator[_CachePair]:
+    """Open a directory of both trees, and the `__pycache__` of both. Raises OSError."""
+    with contextlib.ExitStack() as stack:
+        new, new_cache, old, old_cache = (
+            stack.enter_context(_opened(root, folder, *cache))
+            for root in (tree, previous)
+            for cache in ((), (BYTECODE_DIRECTORY,))
+        )
+        yield _CachePair(new, new_cache, old, old_cache)
 
-    def __init__(self, tree: bytes, previous: bytes, folder: bytes) -> None:
-        self.where = (tree, previous, folder)
-        self.stack = contextlib.ExitStack()
 
-    def __enter__(self) -> _Pair:
-        tree, previous, folder = self.where
-        with contextlib.ExitStack() as stack:
-            self.new, self.new_cache, self.old, self.old_cache = (
-                stack.enter_context(_opened(root, folder, *cache))
-                for root in (tree, previous)
-                for cache in ((), (CACHE,))
-            )
-            self.stack = stack.pop_all()
-        return self
+class _CachePair(NamedTuple):
+    """Descriptors of one directory in the new tree and in the previous version, and of their `__pycache__`."""
 
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
+    new: int
+    new_cache: int
+    old: int
+    old_cache: int
 
     def take(self, name: bytes, flavour: BytecodeTag) -> bool:
         """Whether the old bytecode of a source is valid for the new one, and was linked."""
@@ -214,7 +217,7 @@ def _caches(tree: bytes, paths: Iterable[bytes], *, make: bool) -> Iterator[None
             with _left_alone(tree, folder):
                 if make:
                     stack.enter_context(_made(tree, folder, stack.enter_context(_writable(tree, folder))))
-                stack.enter_context(_writable(tree, folder, CACHE))
+                stack.enter_context(_writable(tree, folder, BYTECODE_DIRECTORY))
         yield
 
 
@@ -232,19 +235,19 @@ def _left_alone(tree: bytes, folder: bytes) -> Iterator[None]:
 def _made(tree: bytes, folder: bytes, status: os.stat_result) -> Iterator[None]:
     with _opened(tree, folder) as fd:
         try:
-            os.mkdir(CACHE, 0o700, dir_fd=fd)
+            os.mkdir(BYTECODE_DIRECTORY, 0o700, dir_fd=fd)
         except FileExistsError:
             made = False
         else:
             made = True
-            os.chmod(CACHE, status.st_mode & 0o777, dir_fd=fd)
-            os.utime(CACHE, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd)
+            os.chmod(BYTECODE_DIRECTORY, status.st_mode & 0o777, dir_fd=fd)
+            os.utime(BYTECODE_DIRECTORY, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd)
     try:
         yield
     finally:
         if made:
             with contextlib.suppress(OSError), _opened(tree, folder) as fd:
-                os.rmdir(CACHE, dir_fd=fd)
+                os.rmdir(BYTECODE_DIRECTORY, dir_fd=fd)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 
 HEADER = 16  # bytes before the code in a .pyc (PEP 552): magic, flags, then mtime and size, or a hash of the source
 IMPORTED = re.compile(rb"(?:lib[^/]*/python\d+\.\d+t?|\.python|\.editable)/")
+IN_CACHE = b"/" + BYTECODE_DIRECTORY + b"/"
 CACHED = re.compile(rb"((?:.*/)?)__pycache__/([^/]+?)\.([^./]+)(?:\.opt-[^./]+)?\.pyc", re.DOTALL)
-CACHE = b"/__pycache__/"
 SECOND = 10**9  # nanoseconds
 ALMOST = 999_000_000  # nanoseconds, from where on rounding may make a second of them
 HASHED = (b"\1\0\0\0", b"\3\0\0\0")  # flags: never compared with the source, or with its hash
@@ -153,13 +155,13 @@ def _compiled_from(path: bytes, suffix: bytes) -> bytes | None:
     """The path of the source of `FOLDER/__pycache__/x` + suffix, None for what is not so called."""
     if not path.endswith(suffix):
         return None
-    folder, found, stem = path[: -len(suffix)].rpartition(CACHE)
+    folder, found, stem = path[: -len(suffix)].rpartition(IN_CACHE)
     return b"%b/%b.py" % (folder, stem) if found and stem and stem.find(b"/") < 0 else None
 
 
 def _is_imported(path: bytes) -> bool:
     """Whether a `.py` is where import would look for it and write bytecode."""
-    return path.find(CACHE) < 0 and IMPORTED.match(path) is not None  # `in` takes twice as long as `find` for bytes
+    return path.find(IN_CACHE) < 0 and IMPORTED.match(path) is not None  # `in` takes twice as long as `find` for bytes
 
 
 def _early(said: int) -> int:

@@ -11,14 +11,13 @@ from typing import TypeAlias
 
 from ezpz.agent.common.text import printable_path
 from ezpz.errors import PrefixTooLong
-from ezpz.yeet.relocate.formats.prefix import AFTER
+from ezpz.yeet.relocate.formats.prefix import AFTER, LOOK_BACK
+from ezpz.yeet.relocate.layout import CONDA_META
 
-META = b"conda-meta"
 PYTHON_FOLDER = re.compile(rb"python\d+\.\d+t?")
 CONDA_ITSELF = re.compile(rb"conda-\d[^/]*\.json")  # not conda-build-*, not conda-env-*
 IN_A_PATH = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.~+@%-" + bytes(range(128, 256)))
 NULS = re.compile(rb"\0+")
-LOOK_BACK = 4096  # bytes; PATH_MAX of Linux
 UNPACK_RECORDS = re.compile(rb"^_prefix_records = (\[.*?^\])", re.MULTILINE | re.DOTALL)
 
 Read: TypeAlias = Callable[[bytes], bytes | None]
@@ -60,8 +59,8 @@ def prefix_records(read: Read, names: Names) -> PrefixRecords:
     binary: dict[bytes, int] = {}
     placeholders: set[bytes] = set()
     pythons = tuple(name for name in names(b"lib") if PYTHON_FOLDER.fullmatch(name))
-    for name in names(META):
-        for entry in _entries(read(META + b"/" + name)) if name.endswith(b".json") else ():
+    for name in names(CONDA_META):
+        for entry in _entries(read(CONDA_META + b"/" + name)) if name.endswith(b".json") else ():
             path, mode, placeholder = (entry.get(key) for key in ("_path", "file_mode", "prefix_placeholder"))
             if not isinstance(path, str) or not isinstance(placeholder, str) or not placeholder:
                 continue
@@ -188,7 +187,7 @@ def base_folders(names: Names) -> tuple[bytes, ...]:
     Nothing for any other environment, where a folder of that name is content.
     """
     top = names(b"")
-    if b"condabin" not in top and not any(CONDA_ITSELF.fullmatch(name) for name in names(META)):
+    if b"condabin" not in top and not any(CONDA_ITSELF.fullmatch(name) for name in names(CONDA_META)):
         return ()
     return tuple(name for name in (b"pkgs", b"envs") if name in top)
 

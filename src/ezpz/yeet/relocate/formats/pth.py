@@ -9,7 +9,9 @@ import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ezpz.yeet.relocate.layout import Inside, Move
+    from collections.abc import Callable
+
+    from ezpz.yeet.relocate.layout import Move
 
 LONGEST = 4096  # bytes; PATH_MAX of Linux
 BOM = b"\xef\xbb\xbf"
@@ -156,7 +158,7 @@ def _topmost(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return tuple(kept)
 
 
-def repointed(data: bytes, folder: bytes, inside: Inside, moves: tuple[Move, ...]) -> bytes:
+def repointed(data: bytes, folder: bytes, is_inside: Callable[[bytes], bool], moves: tuple[Move, ...]) -> bytes:
     """A `.pth` or `.egg-link` file of `folder` as it has to read at the destination.
 
     Lines that lead to a move's source lead to its target; a relative one that leaves the environment for something that
@@ -168,6 +170,6 @@ def repointed(data: bytes, folder: bytes, inside: Inside, moves: tuple[Move, ...
     for line in data[len(start) :].splitlines(keepends=True):
         path = pth_path(line) or b""
         full = os.path.normpath(os.path.join(folder, path))
-        away = full if path and not path.startswith(b"/") and not inside(full) else path
+        away = full if path and not path.startswith(b"/") and not is_inside(full) else path
         lines.append(table.get(path, table.get(full, away)) + line[len(path) :])
     return start + b"".join(lines)

@@ -25,7 +25,7 @@ SITE_LIMIT = 2 << 30  # bytes of the base's own site-packages that come along wi
 DYNLOAD = b"/lib-dynload/"  # the extension modules of the standard library
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BasePython:
     """What embedding brings, counted, and where it comes from.
 

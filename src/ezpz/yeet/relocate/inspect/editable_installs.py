@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ezpz.yeet.relocate.formats import pth
-from ezpz.yeet.relocate.layout import HOOK_FILE, Inside
+from ezpz.yeet.relocate.layout import HOOK_FILE
 from ezpz.yeet.source.link_policy import IMAGE, below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 READ_LIMIT = 4 << 20  # bytes of a file that are read; the largest real one, a scikit-build-core hook, is far below
 DEVELOPED_IN = (b"/opt", b"/run", b"/var/lib")  # of the image, but where people keep projects of their own as well
@@ -71,16 +71,16 @@ class _Distribution(NamedTuple):
     files: frozenset[bytes] | None  # what it has put directly into site-packages; None when it has no RECORD
 
 
-def find_editables(site_packages: tuple[bytes, ...], inside: Inside) -> tuple[Editable, ...]:
+def find_editables(site_packages: tuple[bytes, ...], is_inside: Callable[[bytes], bool]) -> tuple[Editable, ...]:
     """Every path outside an environment that its site-packages lead to, each once, by name and path.
 
     site_packages: absolute paths on disk
-    inside: whether a path belongs to the environment itself
+    is_inside: whether a path belongs to the environment itself
     What the operating system has, such as /usr, is on every node and is none. Nested paths are all there.
     """
     found: dict[bytes, Editable] = {}
     for folder in site_packages:
-        for editable in _Site(folder, inside).editables():
+        for editable in _Site(folder, is_inside).editables():
             key = editable.path if editable.missing else os.path.realpath(editable.path)
             found[key] = _merged(found[key], editable) if key in found else editable
     return tuple(sorted(found.values(), key=lambda editable: (editable.name, editable.path)))
@@ -105,9 +105,9 @@ def _merged(first: Editable, second: Editable) -> Editable:
 class _Site:
     """One directory of site-packages."""
 
-    def __init__(self, folder: bytes, inside: Inside) -> None:
+    def __init__(self, folder: bytes, is_inside: Callable[[bytes], bool]) -> None:
         self.folder = folder
-        self.inside = inside
+        self.is_inside = is_inside
         try:
             self.names = tuple(sorted(os.listdir(folder)))
         except OSError:
@@ -153,7 +153,7 @@ class _Site:
         full = full[1:] if full.startswith(b"//") else full
         path = full if found.whole else _module(full)
         real = os.path.realpath(path)
-        if any(self.inside(each) or _is_system(each) for each in (path, real)):
+        if any(self.is_inside(each) or _is_system(each) for each in (path, real)):
             return None
         is_folder = os.path.isdir(path)
         missing = not is_folder and not os.path.isfile(path)
@@ -207,7 +207,7 @@ class _Site:
     def _place(self) -> bytes:
         """Where site-packages is, relative to the environment: the highest directory that is inside."""
         root = self.folder
-        while os.path.dirname(root) != root and self.inside(os.path.dirname(root)):
+        while os.path.dirname(root) != root and self.is_inside(os.path.dirname(root)):
             root = os.path.dirname(root)
         return b"" if root == self.folder else os.path.relpath(self.folder, root)
 

@@ -14,7 +14,6 @@ from ezpz.agent.common.text import printable_path
 from ezpz.agent.destination.smoke_test import at_final_path
 from ezpz.errors import InterpreterBroken, PrefixUnknown
 from ezpz.yeet.model.source import Kind
-from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.relocate.formats import conda_records
 from ezpz.yeet.relocate.formats.pyvenv_cfg import settings
 from ezpz.yeet.relocate.inspect.aliases import aliases_of
@@ -23,13 +22,14 @@ from ezpz.yeet.relocate.inspect.editable_errors import check_editables
 from ezpz.yeet.relocate.inspect.editable_installs import Editable, find_editables
 from ezpz.yeet.relocate.inspect.import_path import searched
 from ezpz.yeet.relocate.inspect.interpreter import Interpreter, probe, python_of
-from ezpz.yeet.relocate.layout import CONFIGURATION
+from ezpz.yeet.relocate.layout import PYVENV_CFG
 from ezpz.yeet.source.link_policy import LinkPolicy, below, on_shared_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ezpz.agent.common.cancel import CancelToken
+    from ezpz.yeet.model.warnings import SourceWarnings
     from ezpz.yeet.relocate.options import RelocationOptions
 
 WITNESS_LIMIT = 4 << 20  # bytes; what is asked where an environment stands is smaller
@@ -49,7 +49,7 @@ class TreeReader:
 
     def read(self, path: bytes) -> bytes | None:
         """A small file of the tree by its relative path; None when there is none. Raises OSError."""
-        return self.configuration if path == CONFIGURATION else self._read(path, limit=WITNESS_LIMIT)
+        return self.configuration if path == PYVENV_CFG else self._read(path, limit=WITNESS_LIMIT)
 
     def read_whole(self, path: bytes) -> bytes | None:
         """The same, whatever its size."""
@@ -90,7 +90,7 @@ class TreeReader:
     @cached_property
     def configuration(self) -> bytes | None:
         """Its `pyvenv.cfg`, which is asked for again and again; None when there is none. Raises OSError."""
-        return self._read(CONFIGURATION, limit=WITNESS_LIMIT)
+        return self._read(PYVENV_CFG, limit=WITNESS_LIMIT)
 
     @cached_property
     def settings(self) -> Mapping[bytes, bytes]:
@@ -125,7 +125,6 @@ class Environment:
     binaries: Mapping[bytes, int] = field(default_factory=dict)
     packed: tuple[bytes, ...] = ()
     is_packed: bool = False
-    notices: SourceWarnings = field(default_factory=SourceWarnings)
 
 
 def boundary_of(kind: Kind | None, known: tuple[bytes, ...]) -> LinkPolicy:
@@ -149,6 +148,7 @@ def inspect_environment(
     known: tuple[bytes, ...],
     options: RelocationOptions,
     environ: Mapping[str, str],
+    notices: SourceWarnings,
     cancel: CancelToken | None = None,
 ) -> Environment:
     """Find out all that relocation needs to know about the tree at `root`, which is only read.
@@ -161,7 +161,6 @@ def inspect_environment(
     if not kind.is_environment:
         return Environment(kind, given)
     folder = TreeReader(root)
-    notices = SourceWarnings()
     packed = conda_records.pack_prefixes(folder.read_whole(PACKER) or b"")
     records = (
         conda_records.prefix_records(folder.read_whole, folder.names)
@@ -188,7 +187,7 @@ def inspect_environment(
         base=_base(folder, based, environ, cancel) if based and _will_be_embedded(based, options.base) else None,
         editables=_editables(folder, aliases, interpreter, options, notices),
         binaries={**records.binary, **{path: len(old) for path, old in packed.binary.items()}},
-        packed=tuple(sorted(placeholders)), is_packed=_is_packed(folder), notices=notices,
+        packed=tuple(sorted(placeholders)), is_packed=_is_packed(folder),
     )  # fmt: skip
 
 
@@ -238,7 +237,7 @@ def _refuse_damaged(folder: TreeReader) -> None:
         (folder.configuration or b"").decode()
     except UnicodeDecodeError as e:
         raise InterpreterBroken(
-            f"'{printable_path(os.path.join(folder.root, CONFIGURATION))}' is damaged: it is no text",
+            f"'{printable_path(os.path.join(folder.root, PYVENV_CFG))}' is damaged: it is no text",
             hint="make the environment again",
         ) from e
 

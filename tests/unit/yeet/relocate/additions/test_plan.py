@@ -11,6 +11,7 @@ import pytest
 from ezpz.agent.common import filesystem
 from ezpz.errors import EditableRefused
 from ezpz.yeet.model.source import Kind
+from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.relocate.additions import plan
 from ezpz.yeet.relocate.additions.env_script import environment_script
 from ezpz.yeet.relocate.additions.plan import Snapshot, additions, describe_relocation, relocation_to, snapshot_of
@@ -93,41 +94,43 @@ class TestAdditions:
     def test_case_30_a_script_that_activates_and_moves_caches(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
-        made = entries(additions(VENV, os.fsencode(tmp_path), NEW))
+        made = entries(additions(VENV, os.fsencode(tmp_path), NEW, SourceWarnings()))
         assert list(made) == ["env.sh"]
         assert b". /tmp/env/bin/activate\n" in (made["env.sh"] or b"")
 
     def test_case_30_none_where_nothing_can_be_activated(self, tmp_path: Path) -> None:
-        assert entries(additions(VENV, os.fsencode(tmp_path), NEW)) == {}
+        assert entries(additions(VENV, os.fsencode(tmp_path), NEW, SourceWarnings())) == {}
 
     def test_case_30_none_in_place_of_the_sources_own(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
         (tmp_path / "env.sh").write_text("export MINE=1\n")
-        noticing = Environment(Kind.VENV, (OLD,))
-        assert entries(additions(noticing, os.fsencode(tmp_path), NEW)) == {}
-        assert [warning.case for warning in noticing.notices.warnings()] == ["env-script-taken"]
+        notices = SourceWarnings()
+        assert entries(additions(VENV, os.fsencode(tmp_path), NEW, notices)) == {}
+        assert [warning.case for warning in notices.warnings()] == ["env-script-taken"]
 
     def test_case_30_one_of_an_earlier_yeet_is_text_as_any_other(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
         (tmp_path / "env.sh").write_bytes(environment_script(OLD))
-        noticing = Environment(Kind.VENV, (OLD,))
-        assert entries(additions(noticing, os.fsencode(tmp_path), NEW)) == {}
-        assert noticing.notices.warnings() == ()
+        notices = SourceWarnings()
+        assert entries(additions(VENV, os.fsencode(tmp_path), NEW, notices)) == {}
+        assert notices.warnings() == ()
 
     def test_case_52_a_conda_environment_can_be_activated(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
-        made = entries(additions(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW))
+        made = entries(additions(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW, SourceWarnings()))
         assert {"bin/activate", "env.sh"} <= set(made)
         (tmp_path / "bin" / "activate").touch()  # as conda-pack puts one there
-        assert list(entries(additions(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW))) == ["env.sh"]
+        assert list(
+            entries(additions(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW, SourceWarnings()))
+        ) == ["env.sh"]
 
     @pytest.mark.parametrize("kind", [Kind.TOOL, Kind.DATA])
     def test_nothing_for_what_is_no_environment(self, tmp_path: Path, kind: Kind) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
-        assert entries(additions(Environment(kind, (OLD,)), os.fsencode(tmp_path), NEW)) == {}
+        assert entries(additions(Environment(kind, (OLD,)), os.fsencode(tmp_path), NEW, SourceWarnings())) == {}
 
 
 class TestSnapshot:
@@ -203,8 +206,9 @@ class TestSearchPath:
         if not python.is_symlink():
             python.symlink_to("/nowhere/python")
         known = (os.fsencode(root),)
-        found = inspect_environment(known[0], Kind.VENV, known, RelocationOptions(base="keep"), environ)
-        return {warning.case: warning.count for warning in found.notices.warnings()}
+        notices = SourceWarnings()
+        inspect_environment(known[0], Kind.VENV, known, RelocationOptions(base="keep"), environ, notices)
+        return {warning.case: warning.count for warning in notices.warnings()}
 
     def test_case_29_with_counts(self, tmp_path: Path, shared: Path) -> None:
         lines = f"{shared}/a:{shared}/b:/usr/lib:{tmp_path}/env/lib"

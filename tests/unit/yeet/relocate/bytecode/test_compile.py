@@ -15,7 +15,8 @@ import pytest
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.agent.common.tree import summarize, walk
 from ezpz.errors import ToolMissing
-from ezpz.yeet.model.entry import Entry
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY, Entry
+from ezpz.yeet.relocate.bytecode import compile_worker
 from ezpz.yeet.relocate.bytecode.compile import Compiled, compile_missing, drop, reuse
 from ezpz.yeet.relocate.bytecode.validity import Bytecode, BytecodeTag, Stale
 from tests.contract.doors import interpreter
@@ -541,3 +542,7 @@ class TestReuse:
         inode = os.lstat(tree.cached("x")).st_ino
         assert self.left(trees) == ["x.py"]
         assert os.lstat(tree.cached("x")).st_ino == inode
+
+
+def test_the_worker_which_imports_nothing_of_ezpz_uses_the_same_directory() -> None:
+    assert compile_worker.CACHE == BYTECODE_DIRECTORY

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import InterpreterBroken, PrefixUnknown
 from ezpz.yeet.model.source import Kind
+from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.in_place import relocate_folder
 from ezpz.yeet.relocate.inspect.aliases import aliases_of
-from ezpz.yeet.relocate.inspect.environment import TreeReader, boundary_of, inspect_environment
+from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, boundary_of, inspect_environment
 from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
@@ -32,6 +34,16 @@ NEW = b"/tmp/env"
 MOVES = PrefixMap({b"/p/venv": NEW})
 MOVED = Relocation(NEW, text=MOVES, links=MOVES, root=b"/p/venv")
 VENV_VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+
+
+def inspected(
+    root: bytes,
+    known: tuple[bytes, ...],
+    kind: Kind = Kind.VENV,
+    notices: SourceWarnings | None = None,
+    **options: Any,
+) -> Environment:
+    return inspect_environment(root, kind, known, RelocationOptions(**options), {}, notices or SourceWarnings())
 
 
 def found(files: dict[bytes, bytes], *known: bytes) -> set[bytes]:
@@ -93,7 +105,7 @@ class TestAliases:
         self, kind: Kind, tmp_path: Path
     ) -> None:
         root = written(tmp_path, {"bin/activate": "VIRTUAL_ENV=/was/here\n"})
-        environment = inspect_environment(root, kind, (b"/is/here",), RelocationOptions(), {})
+        environment = inspected(root, (b"/is/here",), kind=kind)
         assert (environment.aliases, environment.interpreter, environment.base) == ((b"/is/here",), None, None)
         relocation = relocation_to(NEW, environment, root, None, Snapshot())
         assert relocation.text.is_empty
@@ -246,12 +258,10 @@ class TestExamine:
     ) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n", "bin/x": "#!/usr/bin/env sh\n"})
         with pytest.raises(PrefixUnknown, match="cannot determine the original prefix") as caught:
-            inspect_environment(root, Kind.VENV, (), RelocationOptions(), {})
+            inspected(root, ())
         assert "--orig-prefix" in caught.value.hint
-        assert inspect_environment(root, Kind.VENV, (), RelocationOptions(orig_prefix="/was/here"), {}).aliases == (
-            b"/was/here",
-        )
-        assert inspect_environment(root, Kind.VENV, (b"/p/venv",), RelocationOptions(), {}).aliases == (b"/p/venv",)
+        assert inspected(root, (), orig_prefix="/was/here").aliases == (b"/was/here",)
+        assert inspected(root, (b"/p/venv",)).aliases == (b"/p/venv",)
 
     @pytest.mark.parametrize(
         "files",
@@ -263,13 +273,14 @@ class TestExamine:
     )
     def test_one_that_was_made_to_be_moved_needs_not_tell(self, tmp_path: Path, files: dict[str, str]) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"} | files)
-        assert inspect_environment(root, Kind.VENV, (), RelocationOptions(), {}).aliases == ()
+        assert inspected(root, ()).aliases == ()
 
     def test_an_environment_without_a_python_is_noted(self, tmp_path: Path) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"})
-        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
+        notices = SourceWarnings()
+        environment = inspected(root, (root,), notices=notices)
         assert (environment.interpreter, environment.base, environment.editables) == (None, None, ())
-        assert environment.notices.paths == {"no-interpreter": [b"bin/python"]}
+        assert notices.paths == {"no-interpreter": [b"bin/python"]}
 
     @pytest.mark.processes
     @pytest.mark.parametrize("python", ["/no/such/python", "/bin/false", "/bin/true"])
@@ -278,10 +289,11 @@ class TestExamine:
         (tmp_path / "bin" / "python").symlink_to(python)
         for base in ("auto", "embed"):
             with pytest.raises(InterpreterBroken, match="bin/python"):
-                inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base=base), {})
-        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {})
+                inspected(root, (root,), base=base)
+        notices = SourceWarnings()
+        environment = inspected(root, (root,), notices=notices, base="keep")
         assert environment.interpreter is None
-        assert environment.notices.counts == {"no-interpreter": 1}
+        assert notices.counts == {"no-interpreter": 1}
 
     @pytest.mark.processes
     def test_one_that_is_too_old_is_refused_unless_it_may_stay(self, tmp_path: Path) -> None:
@@ -289,9 +301,10 @@ class TestExamine:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "python").symlink_to(interpreter("3.6"))
         with pytest.raises(InterpreterBroken, match=r"bin/python': Python 3\.6 is too old"):
-            inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
-        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {})
-        assert environment.notices.counts == {"no-interpreter": 1}
+            inspected(root, (root,))
+        notices = SourceWarnings()
+        inspected(root, (root,), notices=notices, base="keep")
+        assert notices.counts == {"no-interpreter": 1}
 
     @pytest.mark.processes
     def test_one_of_another_architecture_may_stay(self, tmp_path: Path) -> None:
@@ -299,8 +312,8 @@ class TestExamine:
         (tmp_path / "bin" / "python").write_bytes(made_up(64, ">"))
         (tmp_path / "bin" / "python").chmod(0o755)
         with pytest.raises(InterpreterBroken, match="another kind of machine"):
-            inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
-        assert inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {}).interpreter is None
+            inspected(root, (root,))
+        assert inspected(root, (root,), base="keep").interpreter is None
 
     @pytest.mark.processes
     def test_a_pyvenv_cfg_that_is_no_text_is_named(self, tmp_path: Path) -> None:
@@ -308,11 +321,12 @@ class TestExamine:
         (tmp_path / "bin" / "python").symlink_to(interpreter("3.11"))
         (tmp_path / "pyvenv.cfg").write_bytes(b"home = \xff\xfe\n")
         with pytest.raises(InterpreterBroken) as caught:
-            inspect_environment(root, Kind.VENV, (root,), RelocationOptions(), {})
+            inspected(root, (root,))
         assert caught.value.message == f"'{tmp_path}/pyvenv.cfg' is damaged: it is no text"
         assert "make the environment again" in caught.value.hint
-        environment = inspect_environment(root, Kind.VENV, (root,), RelocationOptions(base="keep"), {})
-        assert environment.notices.counts == {"no-interpreter": 1}
+        notices = SourceWarnings()
+        inspected(root, (root,), notices=notices, base="keep")
+        assert notices.counts == {"no-interpreter": 1}
 
 
 def bytes_read() -> int:
@@ -387,7 +401,7 @@ class TestFolder:
         root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" + "x" * 200_000 for n in range(9)})
         (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
         before = bytes_read()
-        assert inspect_environment(root, Kind.VENV, (b"/is/here",), RelocationOptions(), {}).aliases == (
+        assert inspected(root, (b"/is/here",)).aliases == (
             b"/is/here",
             b"/was/here",
         )
@@ -395,12 +409,12 @@ class TestFolder:
 
     def test_of_many_programs_only_some_are_opened(self, tmp_path: Path, opened: list[bytes]) -> None:
         root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" for n in range(200)})
-        inspect_environment(root, Kind.CONDA, (b"/is/here",), RelocationOptions(), {})
+        inspected(root, (b"/is/here",), kind=Kind.CONDA)
         assert sum(name.startswith(b"tool") for name in opened) == 50
 
     def test_pyvenv_cfg_is_read_once(self, tmp_path: Path, opened: list[bytes]) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\nrelocatable = true\n", "bin/x": "#!/bin/sh\n"})
-        inspect_environment(root, Kind.VENV, (), RelocationOptions(), {})
+        inspected(root, ())
         assert opened.count(b"pyvenv.cfg") == 1
         boundary_of(Kind.VENV, (root,))
         assert opened.count(b"pyvenv.cfg") == 2
@@ -434,7 +448,7 @@ class TestRealVenvs:
         (old / "bin" / "absolute").symlink_to(old / "bin" / "tool")
         shutil.copytree(old, new, symlinks=True)
         root = os.fsencode(new)
-        environment = inspect_environment(root, Kind.VENV, (os.fsencode(old),), RelocationOptions(base="keep"), {})
+        environment = inspected(root, (os.fsencode(old),), base="keep")
         assert environment.aliases == (os.fsencode(old),)
         relocation = relocation_to(root, environment, os.fsencode(old), None, Snapshot())
         once, again = RelocationRecorder(relocation), RelocationRecorder(relocation)
