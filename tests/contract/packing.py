@@ -9,7 +9,7 @@ from ezpz.yeet.pack.archive_manifest import ArchiveManifest
 from ezpz.yeet.pack.collect import parcel_of
 from ezpz.yeet.pack.squashfs_writer import write_squashfs
 from ezpz.yeet.pack.tar_builder import write
-from ezpz.yeet.source.archive_formats import SQUASHFS, level_of, split_name
+from ezpz.yeet.source.archive_formats import SQUASHFS, choose_level, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,4 +22,6 @@ def pack(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
     found = split_name(path)
     assert found is not None
     writing = write_squashfs if found[1] is SQUASHFS else write
-    return writing(ArchiveManifest(parcel_of(scanned)), path, found[1], level_of(found[1], None), moved, CancelToken())
+    return writing(
+        ArchiveManifest(parcel_of(scanned)), path, found[1], choose_level(found[1], None), moved, CancelToken()
+    )

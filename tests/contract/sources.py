@@ -15,13 +15,14 @@ from ezpz.yeet.pipeline.replay import feed_tree
 from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
 from ezpz.yeet.relocate.in_place import relocate_folder
 from ezpz.yeet.relocate.inspect.aliases import aliases_of
-from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, boundary_of
+from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, link_policy_of
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.archive_formats import FORMATS, GZIP, SQUASHFS
 from ezpz.yeet.source.identity import identity_of
 from ezpz.yeet.source.inspect import kind_of
-from ezpz.yeet.source.scan import Scan, scan
+from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies import fill_staging
 from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
@@ -85,8 +86,8 @@ class Sources:
         key = (source, exclude, follow)
         if key not in self._scans:
             root = os.fsencode(source)
-            boundary = boundary_of(kind_of(root), (root,)) if follow else None
-            self._scans[key] = scan(root, exclude=exclude, boundary=boundary)
+            boundary = link_policy_of(kind_of(root), (root,)) if follow else None
+            self._scans[key] = scan_directory(root, exclude=exclude, link_policy=boundary)
         return self._scans[key]
 
     def archive(self, source: Path, maker: str, exclude: tuple[str, ...] = (), *, follow: bool = False) -> Path:

@@ -6,7 +6,7 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.yeet.archive.zstd import zstd
-from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, Format
+from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, ArchiveFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +82,7 @@ class ZstdPacking:
 PACKINGS: dict[str, Callable[[int], Packing]] = {TAR.name: PlainPacking, GZIP.name: GzipPacking, ZSTD.name: ZstdPacking}
 
 
-def packing_of(kind: Format, level: int) -> Packing:
+def packing_of(kind: ArchiveFormat, level: int) -> Packing:
     """How blocks are packed in a format. Raises ToolMissing when this host cannot."""
     return PACKINGS[kind.name](level)
 

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.archive.zstd import INPUT, OUTPUT, Damaged, zstd
-from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, Format
+from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, ArchiveFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +53,7 @@ def unzstd(file: IO[bytes]) -> Iterator[bytes]:
 OPENERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {TAR.name: plain, GZIP.name: gunzip, ZSTD.name: unzstd}
 
 
-def pieces_of(file: IO[bytes], kind: Format) -> Iterator[bytes]:
+def pieces_of(file: IO[bytes], kind: ArchiveFormat) -> Iterator[bytes]:
     """The content of a file of a format. Raises Damaged, OSError, ToolMissing."""
     return OPENERS[kind.name](file)
 

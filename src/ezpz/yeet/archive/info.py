@@ -16,7 +16,7 @@ from ezpz.yeet.archive.decompress import lines_of, pieces_of
 from ezpz.yeet.archive.squashfs import manifest_in
 from ezpz.yeet.archive.tar_reader import TarReader, Type
 from ezpz.yeet.archive.zstd import Damaged
-from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, format_at
+from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, detect_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def records_of(path: str) -> list[Record]:
 @contextmanager
 def _manifest(path: str) -> Iterator[Iterator[bytes] | None]:
     """Within it, the lines of an archive's manifest, None when its first member is another."""
-    kind = format_at(path)
+    kind = detect_format(path)
     if kind is SQUASHFS:
         with manifest_in(path) as text:
             yield lines_of(text, HEADER_LIMIT)
@@ -137,7 +137,7 @@ def estimated_size(path: str, told: ArchiveInfo | None = None) -> int:
         return told.bytes
     try:
         packed = os.path.getsize(path)
-        return _gzip_size(path, packed) if format_at(path) is GZIP else packed
+        return _gzip_size(path, packed) if detect_format(path) is GZIP else packed
     except OSError as e:
         raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
 

@@ -31,7 +31,7 @@ class Payload:
     receipt: what each node's receipt says besides; executable: it holds an environment
     trial: what its python must say on every node (see `agent.smoke`), None for what has none
     manifest: of it, packed
-    refuse_changed: raises SourceChanged when `path` is the source itself and no longer what was read; blocking
+    check_directories: raises SourceChanged when `path` is the source itself and no longer what was read; blocking
     """
 
     path: str
@@ -43,7 +43,7 @@ class Payload:
     executable: bool
     trial: dict[str, Any] | None = None
     manifest: Packed = b""
-    refuse_changed: Callable[[], None] | None = None
+    check_directories: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,8 +128,8 @@ class _Delivery:
             await self.engine.renew(node)
             await self._adopt(node)
             moved = await self._copy(node, source)
-            if source is ORIGIN and self.shipment.refuse_changed is not None:
-                await run_in_thread(self.shipment.refuse_changed)
+            if source is ORIGIN and self.shipment.check_directories is not None:
+                await run_in_thread(self.shipment.check_directories)
             published = await self._publish(node)
         except EzpzError as e:
             self._failed(node, source, e, number)

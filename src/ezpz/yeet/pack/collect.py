@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.model.source import Kind
-from ezpz.yeet.relocate.inspect.environment import TreeReader, boundary_of, left_out_of
+from ezpz.yeet.relocate.inspect.environment import TreeReader, left_out_of, link_policy_of
 from ezpz.yeet.relocate.inspect.interpreter import python_of
 from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
 from ezpz.yeet.source.identity import Listings
-from ezpz.yeet.source.link_policy import below, on_shared_filesystem
+from ezpz.yeet.source.link_policy import is_below, on_shared_filesystem
 from ezpz.yeet.source.permissions import readers_of_all
-from ezpz.yeet.source.scan import Scan, scan
+from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.source.scanner import scan_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,7 @@ def luggage_of(
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
     foreign = left_out_of(source.kind, root)
     left_out = (*exclude, *(f"/{os.fsdecode(name)}" for name in foreign))
-    scanned = scan(root, exclude=left_out, boundary=boundary_of(source.kind, known), cancel=cancel)
+    scanned = scan_directory(root, exclude=left_out, link_policy=link_policy_of(source.kind, known), cancel=cancel)
     for name in foreign:
         scanned.notices.note("environments-left-out", name)
     parcel = parcel_of(scanned)
@@ -76,7 +77,7 @@ def _is_wanted(root: bytes, kind: Kind) -> bool:
     home = TreeReader(root).settings.get(b"home", b"")
     places = [real, os.path.realpath(home) if home else b""]
     return python is not None and any(
-        place and (not below(place, SYSTEM) or on_shared_filesystem(place)) for place in places
+        place and (not is_below(place, SYSTEM) or on_shared_filesystem(place)) for place in places
     )
 
 
@@ -138,7 +139,7 @@ def _prefix(source: Source, parcel: ArchivePlan) -> str:
         return source.path
     targets = [entry.target for entry in parcel.entries if entry.target.startswith(b"/")]
     for name in (source.path, source.real):
-        if any(below(target, os.fsencode(name)) for target in targets):
+        if any(is_below(target, os.fsencode(name)) for target in targets):
             return name
     return ""
 

@@ -17,8 +17,17 @@ from ezpz.yeet.pack.collect import ArchiveInput, luggage_of
 from ezpz.yeet.pack.differences import Differences, differences
 from ezpz.yeet.pack.squashfs_writer import write_squashfs
 from ezpz.yeet.pack.tar_builder import write
-from ezpz.yeet.source.archive_formats import DEFAULT, GZIP, SQUASHFS, TAR, ZSTD, Format, choose_format, level_of
-from ezpz.yeet.source.inspect import active_environment, inspect
+from ezpz.yeet.source.archive_formats import (
+    DEFAULT_FORMAT,
+    GZIP,
+    SQUASHFS,
+    TAR,
+    ZSTD,
+    ArchiveFormat,
+    choose_format,
+    choose_level,
+)
+from ezpz.yeet.source.inspect import active_environment, inspect_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +63,7 @@ class Archive:
 
     path: str
     source: Source
-    format: Format
+    format: ArchiveFormat
     level: int
     outcome: str
     size: int
@@ -89,13 +98,13 @@ class Archive:
 def make_archive(wanted: ArchiveRequest, environ: Mapping[str, str], emit: Emit, cancel: CancelToken) -> Archive:
     """Make the archive, unless a good one of the same is there. Raises EzpzError, Cancelled."""
     began = time.monotonic()
-    source = inspect(wanted.src or active_environment(environ))
+    source = inspect_source(wanted.src or active_environment(environ))
     if source.kind is None:
         raise UsageError(
             f"the source '{source.path}' is an archive already", hint="give the directory it was made from"
         )
     kind = choose_format(wanted.format, wanted.output)
-    level = level_of(kind, wanted.level)
+    level = choose_level(kind, wanted.level)
     path = archive_path(source, wanted.output, kind)
     emit(PhaseStarted("count"))
     luggage = luggage_of(source, wanted.base, wanted.exclude, environ, cancel)
@@ -115,7 +124,7 @@ def make_archive(wanted: ArchiveRequest, environ: Mapping[str, str], emit: Emit,
 
 
 def _put(
-    contents: ArchiveManifest, path: str, kind: Format, level: int, emit: Emit, cancel: CancelToken
+    contents: ArchiveManifest, path: str, kind: ArchiveFormat, level: int, emit: Emit, cancel: CancelToken
 ) -> tuple[int, str, Differences | None]:
     """Write it, if what is there is not the same; its size, the outcome, and how what was there differed."""
     before = None
@@ -134,13 +143,13 @@ def _warnings(luggage: ArchiveInput) -> tuple[WarningRaised, ...]:
     return tuple(warning for notices in luggage.notices for warning in notices.warnings())
 
 
-def archive_path(source: Source, output: str | None, kind: Format | None = None) -> str:
+def archive_path(source: Source, output: str | None, kind: ArchiveFormat | None = None) -> str:
     """Where the archive goes: `output`, or the source's name and the format's suffix beside it.
 
     Raises UsageError, DestinationRefused.
     """
     choose_format(kind.name if kind is not None else None, output)
-    name = source.name + (kind or DEFAULT).suffixes[0]
+    name = source.name + (kind or DEFAULT_FORMAT).suffixes[0]
     path = os.path.abspath(output or os.path.join(os.path.dirname(source.path), name))
     folder = os.path.realpath(os.path.dirname(path))
     if os.path.commonpath([folder, source.real]) == source.real:

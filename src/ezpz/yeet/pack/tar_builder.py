@@ -25,10 +25,11 @@ from ezpz.yeet.archive.compress import packing_of
 from ezpz.yeet.pack.archive_manifest import PackedFile, manifest_member
 from ezpz.yeet.relocate.bytecode.validity import CACHED
 from ezpz.yeet.relocate.large_file import LargeFileRewriter
-from ezpz.yeet.source.changes import refuse_changed_listings
-from ezpz.yeet.source.io import changed, local_failure, open_counted, read_whole, refuse_other, unreadable
-from ezpz.yeet.source.scan import FEW, MANY
-from ezpz.yeet.source.sparse_blocks import GRAIN, HOLE, blocks_of, data_extents
+from ezpz.yeet.source.changes import check_listings, check_same_file
+from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
+from ezpz.yeet.source.io import open_counted, read_whole
+from ezpz.yeet.source.scan import MAX_THREADS, MIN_THREADS
+from ezpz.yeet.source.sparse_blocks import HOLE, MIN_HOLE, blocks_of, data_extents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ezpz.yeet.pack.archive_manifest import ArchiveManifest
     from ezpz.yeet.pack.collect import ArchivePlan
     from ezpz.yeet.relocate.recorder import RelocationRecorder
-    from ezpz.yeet.source.archive_formats import Format
+    from ezpz.yeet.source.archive_formats import ArchiveFormat
 
 BATCH_BYTES, BATCH_ENTRIES = 2 << 20, 512
 PIECE = 4 * BLOCK  # bytes of a large file that are packed together
@@ -74,14 +75,14 @@ class TarBuilder:
         self.block = block
         self.cancel = cancel
         self.threads = max(parcel.threads, len(os.sched_getaffinity(0)), 2)
-        self._reading = threading.Semaphore(parcel.threads if parcel.threads > FEW else 1)
+        self._reading = threading.Semaphore(parcel.threads if parcel.threads > MIN_THREADS else 1)
 
     def blocks(self, *, ended: bool = True) -> Iterator[TarBlock]:
         """All of them; ended: with what ends an archive. Raises SourceChanged, SourceUnreadable, OSError, Cancelled."""
-        threads = min(MANY, self.threads)
+        threads = min(MAX_THREADS, self.threads)
         yield from ordered_map(_do, self._tasks(), threads=threads, ahead=AHEAD * threads, cancel=self.cancel)
         parcel = self.parcel
-        refuse_changed_listings(parcel.root, parcel.listings, parcel.entries, parcel.threads, self.cancel)
+        check_listings(parcel.root, parcel.listings, parcel.entries, parcel.threads, self.cancel)
         if ended:
             yield TarBlock(self.block(tar_header.END), {})
 
@@ -206,7 +207,7 @@ class _Source:
         with ExitStack() as unless_it_works:
             unless_it_works.callback(os.close, self.fd)
             if self.size != entry.size:
-                raise changed(entry.path)
+                raise source_changed(entry.path)
             if parcel.ledger is not None and parcel.ledger.relocation.examines(entry.path):
                 self._relocate(parcel.ledger, status, go_on)
             unless_it_works.pop_all()
@@ -227,7 +228,7 @@ class _Source:
                 ledger.count(self.entry.path, outcome)
                 if not outcome.changed:
                     return
-            refuse_other(self.entry.path, os.fstat(self.fd), self.entry.identity)
+            check_same_file(self.entry.path, os.fstat(self.fd), self.entry.identity)
             os.dup2(file.fileno(), self.fd, inheritable=False)
         self.size, self.is_changed = os.fstat(self.fd).st_size, True
 
@@ -260,9 +261,9 @@ class _File:
             try:
                 block = os.pread(self.source.fd, size, at)
             except OSError as e:
-                raise unreadable(self.source.place, e) from e
+                raise source_unreadable(self.source.place, e) from e
             if len(block) != size:
-                raise changed(self.entry.path)
+                raise source_changed(self.entry.path)
             self._digests[at] = hashlib.sha256(block).digest()
             parts += [block] if self.extents is None else [data for _, data in data_extents(block)]
         return parts, length
@@ -281,7 +282,7 @@ class _File:
             if self._left:
                 return {}
         if not self.source.is_changed:
-            refuse_other(self.entry.path, os.fstat(self.source.fd), self.entry.identity)
+            check_same_file(self.entry.path, os.fstat(self.source.fd), self.entry.identity)
         digest = manifest.joined(self._digests[at] for at in sorted(self._digests))
         was = self.entry.size if self.source.size != self.entry.size else None
         return {self.number: PackedFile(self.source.size, digest, was)}
@@ -293,22 +294,22 @@ def _read_file(path: bytes, entry: Entry) -> tuple[bytes, os.stat_result]:
         fd = os.open(path, OPENING)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-            raise changed(entry.path) from e
-        raise unreadable(path, e) from e
+            raise source_changed(entry.path) from e
+        raise source_unreadable(path, e) from e
     try:
         data = os.read(fd, entry.size + 1)
         if len(data) < entry.size:
             data += read_whole(fd, entry.size - len(data), path)
         status = os.fstat(fd)
     except (BlockingIOError, IsADirectoryError) as e:
-        raise changed(entry.path) from e
+        raise source_changed(entry.path) from e
     except OSError as e:
-        raise unreadable(path, e) from e
+        raise source_unreadable(path, e) from e
     finally:
         os.close(fd)
-    refuse_other(entry.path, status, entry.identity)
+    check_same_file(entry.path, status, entry.identity)
     if len(data) != entry.size:
-        raise changed(entry.path)
+        raise source_changed(entry.path)
     return data, status
 
 
@@ -352,11 +353,16 @@ def _merged(extents: Iterator[tar_header.Extent]) -> list[tar_header.Extent]:
 
 def _is_sparse(status: os.stat_result) -> bool:
     """Whether a file is worth a look for holes."""
-    return status.st_size > GRAIN and status.st_blocks * DISK_BLOCK < status.st_size
+    return status.st_size > MIN_HOLE and status.st_blocks * DISK_BLOCK < status.st_size
 
 
 def write(
-    contents: ArchiveManifest, path: str, kind: Format, level: int, moved: Callable[[int], None], cancel: CancelToken
+    contents: ArchiveManifest,
+    path: str,
+    kind: ArchiveFormat,
+    level: int,
+    moved: Callable[[int], None],
+    cancel: CancelToken,
 ) -> int:
     """Write the archive, and return its size in bytes; `moved` is told the content bytes as they go.
 

@@ -18,7 +18,7 @@ from ezpz.yeet.engines.base import Payload
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.pipeline.fingerprint import PUBLIC
 from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
-from ezpz.yeet.source.changes import refuse_changed, refuse_changed_files
+from ezpz.yeet.source.changes import check_directories, check_files
 
 if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
@@ -128,9 +128,9 @@ class LocalNode:
             if self._serves_in_place():
                 real = os.fsencode(self.plan.source.real)
                 feed_tree(real, intake, self.cancel, self.reading.contents.scan, known)
-                refuse_changed(self.reading.contents.scan, self.cancel)
+                check_directories(self.reading.contents.scan, self.cancel)
                 shipment = self._shipment(self.plan.source.real, intake.end())
-                return replace(shipment, refuse_changed=self._refuse_changed)
+                return replace(shipment, check_directories=self._refuse_changed)
             self.is_kept = intake.needs_tree or self.is_target or self.reading.needs_staging
             self.reading.fill(self.landing.tree, intake, known, kept=self.is_kept)
             taken = intake.end()
@@ -183,8 +183,8 @@ class LocalNode:
     def _refuse_changed(self) -> None:
         """Raise SourceChanged when the tree that is sent from where it stands is no longer what was counted."""
         with self.comparing:
-            refuse_changed_files(self.reading.contents.scan, self.cancel)
-            refuse_changed(self.reading.contents.scan, self.cancel)
+            check_files(self.reading.contents.scan, self.cancel)
+            check_directories(self.reading.contents.scan, self.cancel)
 
     def _expected(self) -> dict[str, Any]:
         """What staging must hold, as far as the scan tells; bytecode that was made is counted."""

@@ -12,8 +12,8 @@ from ezpz.yeet.pipeline.preflight import refuse_prefix
 from ezpz.yeet.relocate.additions.plan import describe_relocation
 from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_source
+from ezpz.yeet.source.errors import source_unreadable
 from ezpz.yeet.source.identity import identity_of
-from ezpz.yeet.source.io import unreadable
 from ezpz.yeet.source.scan import Scan
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _identity_of_archive(source: Source) -> int:
     try:
         return identity_of(os.stat(path))
     except OSError as e:
-        raise unreadable(path, e) from e
+        raise source_unreadable(path, e) from e
 
 
 def _of_archive(source: Source) -> tuple[ArchiveInfo | None, int]:

@@ -11,8 +11,8 @@ from ezpz.cluster.transports import usable
 from ezpz.errors import UsageError
 from ezpz.yeet.engines.base import ENGINES
 from ezpz.yeet.model.plan import Choice, Request, destination_of, engine_choice, threshold, transport_choice
-from ezpz.yeet.source.inspect import active_environment, inspect
-from ezpz.yeet.source.link_policy import COMMON
+from ezpz.yeet.source.inspect import active_environment, inspect_source
+from ezpz.yeet.source.link_policy import SHARED_PREFIXES
 from ezpz.yeet.strategies.base import STRATEGIES, choose
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Preflight:
 
 def look(request: Request, environ: Mapping[str, str]) -> Preflight:
     """Look at the source and the allocation. Raises EzpzError."""
-    source = inspect(active_environment(environ) if request.src is None else request.src)
+    source = inspect_source(active_environment(environ) if request.src is None else request.src)
     strategy = Choice(*choose(source, request.strategy))
     engine = ENGINES.load(engine_choice(request).name)
     if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:
@@ -58,7 +58,7 @@ def look(request: Request, environ: Mapping[str, str]) -> Preflight:
 def refuse_prefix(prefix: str) -> None:
     """Raise UsageError for an --orig-prefix that is no place where one environment can have stood."""
     deep = prefix.startswith("/") and len([part for part in prefix.split("/") if part]) > 1
-    if not deep or os.path.normpath(prefix) != prefix.rstrip("/") or os.fsencode(prefix.rstrip("/")) in COMMON:
+    if not deep or os.path.normpath(prefix) != prefix.rstrip("/") or os.fsencode(prefix.rstrip("/")) in SHARED_PREFIXES:
         raise UsageError(
             f"--orig-prefix '{prefix}' is no full path of an environment",
             hint="pass where it stood when it was packed, as in --orig-prefix /lus/me/envs/torch",

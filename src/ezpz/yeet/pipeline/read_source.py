@@ -24,9 +24,9 @@ from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_environment
-from ezpz.yeet.source.changes import refuse_changed
+from ezpz.yeet.source.changes import check_directories
+from ezpz.yeet.source.errors import local_failure
 from ezpz.yeet.source.inspect import kind_of
-from ezpz.yeet.source.io import local_failure
 from ezpz.yeet.source.link_policy import on_shared_filesystem
 from ezpz.yeet.source.scan import Scan
 from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
@@ -207,7 +207,7 @@ class SourceReader:
             filling = TreeCopier(more, (entry for batch in extra.batches() for entry in batch))
             filling.run()
             more.finish_below(filling.directories)
-        refuse_changed(extra, job.cancel)
+        check_directories(extra, job.cancel)
 
     def _compile(self, job: CopyJob) -> tuple[bytes, ...]:
         """Renew the bytecode of what was patched and make what is missing, so that no node has to; what was dropped."""

@@ -13,7 +13,8 @@ from ezpz.yeet.model.entry import BYTECODE_DIRECTORY, Entry
 from ezpz.yeet.relocate.bytecode.validity import source_of
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
-from ezpz.yeet.source.scan import Scan, entries_of, scan
+from ezpz.yeet.source.scan import Scan, entries_of
+from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
 
@@ -33,7 +34,7 @@ def feed_tree(
 
     scanned: its entries, when they have been counted; known: what is known of it
     """
-    found = scan(root, cancel=cancel) if scanned is None else scanned
+    found = scan_directory(root, cancel=cancel) if scanned is None else scanned
     job = CopyJob(
         root, found, root, RelocationRecorder(Relocation(b"")), cancel, lambda _: None, known, feed, kept=False
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.source.identity import identity_of
 from ezpz.yeet.source.link_policy import LinkPolicy
-from ezpz.yeet.source.scan import SET_ID, Scan, scan
+from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.source.scanner import SET_ID, scan_directory
 
 if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
@@ -34,7 +35,7 @@ class ExtraEntries:
         Raises what `scan` raises.
         """
         names = tuple(dict.fromkeys((path, os.path.realpath(path))))
-        found = scan(path, exclude=exclude, boundary=LinkPolicy(names, image=()), cancel=self.cancel)
+        found = scan_directory(path, exclude=exclude, link_policy=LinkPolicy(names, image=()), cancel=self.cancel)
         self._make_folders(target)
         libraries: list[bytes] = []
         for batch in found.batches():

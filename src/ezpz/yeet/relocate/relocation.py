@@ -19,7 +19,7 @@ from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.formats.pth import repointed
 from ezpz.yeet.relocate.formats.pyvenv_cfg import with_settings
 from ezpz.yeet.relocate.layout import CONDA_META, HOOK_FILE, PYTHON_DIRECTORY, PYVENV_CFG, Move
-from ezpz.yeet.source.link_policy import below
+from ezpz.yeet.source.link_policy import is_below
 
 if TYPE_CHECKING:
     from ezpz.yeet.model.entry import Entry
@@ -191,7 +191,7 @@ class Relocation:
     def _pointer(self, path: bytes, data: bytes, root: bytes) -> EntryChange | None:
         """A file whose lines site.py appends to sys.path: they lead to what came along, or in full to what did not."""
         folder = os.path.join(root, os.path.dirname(path))
-        pointed = repointed(data, folder, lambda place: below(place, root), self.editables)
+        pointed = repointed(data, folder, lambda place: is_below(place, root), self.editables)
         new, replaced = self.hooks.substitute(pointed)
         return EntryChange(new, max(1, replaced)) if new != data else None
 

@@ -10,9 +10,10 @@ from ezpz.runtime.threads import run_in_background
 from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.relocate.additions.plan import Snapshot, refuse_long, snapshot_of
 from ezpz.yeet.relocate.bytecode.validity import estimate
-from ezpz.yeet.relocate.inspect.environment import Environment, boundary_of, inspect_environment, left_out_of
-from ezpz.yeet.source.permissions import exposed
-from ezpz.yeet.source.scan import Scan, entries_of, scan
+from ezpz.yeet.relocate.inspect.environment import Environment, inspect_environment, left_out_of, link_policy_of
+from ezpz.yeet.source.permissions import find_exposed
+from ezpz.yeet.source.scan import Scan, entries_of
+from ezpz.yeet.source.scanner import scan_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,10 +41,10 @@ def survey_source(
     notices = SourceWarnings()
     examining = run_in_background(lambda: inspect_environment(root, kind, known, options, environ, notices, cancel))
     try:
-        scanned = scan(
+        scanned = scan_directory(
             root,
             exclude=(*exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
-            boundary=boundary_of(kind, known),
+            link_policy=link_policy_of(kind, known),
             skip_unreadable=skip_unreadable,
             cancel=cancel,
         )
@@ -101,6 +102,6 @@ def survey_environment(
     snapshot = snapshot_of(environment, destination, cancel) if options.editable == "snapshot" else Snapshot()
     if options.public:
         folders = (move.source for move in snapshot.moves)
-        for path in exposed(os.stat(root).st_mode, entries_of(scanned), folders):
+        for path in find_exposed(os.stat(root).st_mode, entries_of(scanned), folders):
             notices.note("exposed", path)
     return SourceSurvey(scanned, environment, snapshot, notices)

@@ -12,7 +12,7 @@ from ezpz.errors import (
     SourceUnreadable,
 )
 from ezpz.runtime.plugins import Registry
-from ezpz.yeet.source.archive_formats import format_at
+from ezpz.yeet.source.archive_formats import detect_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ def choose(source: Source, wanted: str | None) -> tuple[str, str]:
     if not source.is_archive:
         return "direct", "default for a directory"
     try:
-        return format_at(source.real).strategy, "the source is an archive"
+        return detect_format(source.real).strategy, "the source is an archive"
     except OSError as e:
         raise SourceUnreadable(f"cannot read '{printable_path(os.fsencode(source.path))}': {e.strerror}") from e
 

@@ -11,7 +11,7 @@ from ezpz.agent.common import tree
 from ezpz.agent.destination.deployment import writable
 from ezpz.runtime import process
 from ezpz.yeet.relocate.in_place import relocate_folder
-from ezpz.yeet.source.io import check_exit, local_failure
+from ezpz.yeet.source.errors import check_exit, local_failure
 from ezpz.yeet.strategies.base import name_list
 from ezpz.yeet.strategies.tree_copier import TreeCopier
 

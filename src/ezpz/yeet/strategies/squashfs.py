@@ -18,7 +18,8 @@ from ezpz.yeet.archive.decompress import lines_of
 from ezpz.yeet.archive.squashfs import READER, SAFE, refuse_old
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import SQUASHFS
-from ezpz.yeet.source.io import check_exit, local_failure, open_source
+from ezpz.yeet.source.errors import check_exit, local_failure
+from ezpz.yeet.source.io import open_source
 
 if TYPE_CHECKING:
     from ezpz.yeet.strategies.base import CopyJob
@@ -122,5 +123,5 @@ def _refuse_full(job: CopyJob, size: int, entries: int) -> None:
 
 def _corrupt(job: CopyJob, done: process.Completed) -> ArchiveCorrupt:
     why = done.err.strip().rpartition("\n")[2] or f"{READER} ended with {done.returncode}"
-    hint = f"copy or make the archive again; `{SQUASHFS.checks} FILE` tells the same"
+    hint = f"copy or make the archive again; `{SQUASHFS.check_command} FILE` tells the same"
     return ArchiveCorrupt(f"the archive '{printable_path(job.root)}' is damaged or cut short: {why}", hint=hint)

@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.relocate.bytecode.validity import HEADER
 from ezpz.yeet.relocate.large_file import WHOLE, LargeFileRewriter, extents
+from ezpz.yeet.source.changes import check_same_file
+from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
 from ezpz.yeet.source.identity import identity_of
-from ezpz.yeet.source.io import (
-    changed,
-    local_failure,
-    open_counted,
-    read_whole,
-    refuse_other,
-    unreadable,
-    write_all,
-)
+from ezpz.yeet.source.io import open_counted, read_whole, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -146,14 +140,14 @@ class TreeCopier:
         data = outcome = None
         try:
             if before.st_size != entry.size:
-                raise changed(entry.path)
+                raise source_changed(entry.path)
             if entry.size <= WHOLE or ledger.relocation.needs_whole(entry.path):
                 data = read_whole(source, entry.size, place)
             elif ledger.relocation.examines(entry.path):
                 outcome = LargeFileRewriter(source, before, entry.path, ledger.relocation, self._go_on).relocate(sink)
             else:
                 self._send_all(source, sink, entry, before)
-            refuse_other(entry.path, os.fstat(source), identity_of(before))
+            check_same_file(entry.path, os.fstat(source), identity_of(before))
         except OSError as e:
             refuse_unreadable(source, place, e)
             raise
@@ -166,7 +160,7 @@ class TreeCopier:
                 self.job.feed.open_file(entry, sink, ledger.made(entry))
             return
         if len(data) != entry.size:
-            raise changed(entry.path)
+            raise source_changed(entry.path)
         self._put(sink, entry, ledger.content(entry.path, data))
 
     def _send_all(self, source: int, sink: int, entry: Entry, status: os.stat_result) -> None:
@@ -254,4 +248,4 @@ def refuse_unreadable(fd: int, place: bytes, error: OSError) -> None:
             while piece := os.pread(fd, PIECE, offset):
                 offset += len(piece)
         except OSError as e:
-            raise unreadable(place, e) from e
+            raise source_unreadable(place, e) from e

@@ -18,7 +18,7 @@ from ezpz.yeet.relocate.large_file import WHOLE, LargeFileRewriter, extents
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.io import read_whole
-from ezpz.yeet.source.scan import scan
+from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies import tree_copier
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
@@ -47,7 +47,7 @@ class Copy:
     ) -> RelocationRecorder:
         """Scan it (or take what was), let something happen, and copy it."""
         root = os.fsencode(self.source)
-        scanned = scanned or scan(root)
+        scanned = scanned or scan_directory(root)
         before()
         self.target.mkdir()
         ledger = ledger or RelocationRecorder(self.relocation)

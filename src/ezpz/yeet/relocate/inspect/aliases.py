@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TypeAlias
 
-from ezpz.yeet.source.link_policy import COMMON
+from ezpz.yeet.source.link_policy import SHARED_PREFIXES
 
 WITNESSES = (
     b"bin/activate",
@@ -46,7 +46,7 @@ def aliases_of(known: tuple[bytes, ...], *, read: Read, scripts: Iterable[bytes]
         found.update(match.group(1) for pattern in (BAKED, CONDA) for match in pattern.finditer(text))
     told = found != set(known)
     for prefix, scripts_of_it in _shebangs(scripts).most_common(1):
-        if prefix not in COMMON and (scripts_of_it > 1 or not told):
+        if prefix not in SHARED_PREFIXES and (scripts_of_it > 1 or not told):
             found.add(prefix)
     base = {match.group(1) for match in BASE.finditer(read(b"pyvenv.cfg") or b"")}
     return tuple(sorted({os.path.normpath(prefix) for prefix in found - base - {b"/"}}))

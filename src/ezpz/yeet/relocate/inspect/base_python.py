@@ -12,7 +12,7 @@ from ezpz.errors import InterpreterBroken, NoSpace
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
 from ezpz.yeet.relocate.inspect.shared_libraries import SharedLibrary, closure
 from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
-from ezpz.yeet.source.link_policy import COMMON, below
+from ezpz.yeet.source.link_policy import SHARED_PREFIXES, is_below
 
 if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
@@ -46,7 +46,7 @@ class BasePython:
     @property
     def is_common(self) -> bool:
         """Whether the installation's top is a folder that is everybody's, so that its name in a text says nothing."""
-        return any(prefix in COMMON for prefix in self.prefixes)
+        return any(prefix in SHARED_PREFIXES for prefix in self.prefixes)
 
     @property
     def python(self) -> bytes:
@@ -98,7 +98,7 @@ def base_of(
         grafts.add_link(os.path.join(PYTHON_DIRECTORY, b"bin", name), executable, os.stat(real).st_mtime_ns)
     elves = [real]
     whole = tuple(dict.fromkeys((interpreter.stdlib, interpreter.platstdlib)))
-    elsewhere = (path for path in interpreter.dynload if not any(below(path, folder) for folder in whole))
+    elsewhere = (path for path in interpreter.dynload if not any(is_below(path, folder) for folder in whole))
     for folder in filter(os.path.isdir, (*whole, *elsewhere)):
         found = grafts.add_folder(_place(folder, prefixes), folder, (*NOT_NEEDED, *SITE_FOLDERS))
         elves += [path for path in found if DYNLOAD in path]
@@ -147,7 +147,7 @@ def _library_folder(library: SharedLibrary, prefixes: tuple[bytes, ...]) -> byte
     """The folder of a library below the installation's top, or None for one that lies outside."""
     for path in (os.path.realpath(library.found_in), library.found_in):
         for prefix in prefixes:
-            if below(path, prefix):
+            if is_below(path, prefix):
                 return os.path.relpath(path, prefix)
     return None
 
@@ -156,6 +156,6 @@ def _place(folder: bytes, prefixes: tuple[bytes, ...]) -> bytes:
     """Where a folder of the installation comes in the tree."""
     for path in (folder, os.path.realpath(folder)):
         for prefix in sorted(prefixes, key=len, reverse=True):
-            if below(path, prefix):
+            if is_below(path, prefix):
                 return os.path.join(PYTHON_DIRECTORY, os.path.relpath(path, prefix))
     return os.path.join(PYTHON_DIRECTORY, b"lib", os.path.basename(folder))

@@ -11,14 +11,14 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from ezpz.yeet.relocate.formats import pth
 from ezpz.yeet.relocate.layout import HOOK_FILE
-from ezpz.yeet.source.link_policy import IMAGE, below
+from ezpz.yeet.source.link_policy import IMAGE_DIRECTORIES, is_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 READ_LIMIT = 4 << 20  # bytes of a file that are read; the largest real one, a scikit-build-core hook, is far below
 DEVELOPED_IN = (b"/opt", b"/run", b"/var/lib")  # of the image, but where people keep projects of their own as well
-SYSTEM = tuple(folder for folder in IMAGE if folder not in DEVELOPED_IN)
+SYSTEM = tuple(folder for folder in IMAGE_DIRECTORIES if folder not in DEVELOPED_IN)
 ZIPPED = (b".zip", b".egg", b".whl", b".pyz")  # files that may stand on sys.path
 PROJECT_FILES = (b"pyproject.toml", b"setup.py", b"setup.cfg")
 PROJECT_DEPTH = 6  # folders; how far above its packages a project's pyproject.toml is looked for
@@ -177,7 +177,7 @@ class _Site:
     def _owner(self, file: bytes, path: bytes) -> _Distribution | None:
         """The editable distribution that has installed a file, else the one in whose root a path lies."""
         owners = [each for each in self.distributions if file in (each.files or ()) or file.startswith(each.folder)]
-        above = (each for each in self.distributions if below(path, os.path.realpath(each.root)))
+        above = (each for each in self.distributions if is_below(path, os.path.realpath(each.root)))
         return owners[0] if owners else max(above, key=lambda each: len(each.root), default=None)
 
     def _is_led_to(self, distribution: _Distribution) -> bool:
@@ -279,4 +279,4 @@ def _printable(name: bytes) -> str:
 
 
 def _is_system(path: bytes) -> bool:
-    return path == b"/" or any(below(path, folder) for folder in SYSTEM)
+    return path == b"/" or any(is_below(path, folder) for folder in SYSTEM)

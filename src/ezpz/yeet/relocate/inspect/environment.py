@@ -23,7 +23,7 @@ from ezpz.yeet.relocate.inspect.editable_installs import Editable, find_editable
 from ezpz.yeet.relocate.inspect.import_path import searched
 from ezpz.yeet.relocate.inspect.interpreter import Interpreter, probe, python_of
 from ezpz.yeet.relocate.layout import PYVENV_CFG
-from ezpz.yeet.source.link_policy import LinkPolicy, below, on_shared_filesystem
+from ezpz.yeet.source.link_policy import LinkPolicy, is_below, on_shared_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -127,7 +127,7 @@ class Environment:
     is_packed: bool = False
 
 
-def boundary_of(kind: Kind | None, known: tuple[bytes, ...]) -> LinkPolicy:
+def link_policy_of(kind: Kind | None, known: tuple[bytes, ...]) -> LinkPolicy:
     """Which links of a tree lead out; those to the interpreter of a venv have their own way. Raises OSError."""
     stay: tuple[bytes, ...] = ()
     if kind is Kind.VENV:
@@ -250,7 +250,7 @@ def _own_base(interpreter: Interpreter, root: bytes, aliases: tuple[bytes, ...])
     base = os.path.normpath(interpreter.base_prefix)
     for top in (os.path.realpath(root), *aliases):
         relative = os.path.relpath(base, top)
-        if below(base, top) and os.path.isdir(os.path.join(root, relative)):
+        if is_below(base, top) and os.path.isdir(os.path.join(root, relative)):
             return relative
     return None
 
@@ -288,7 +288,7 @@ def _note_search_path(
         environ,
         os.getcwdb(),
         user_site_of=version if folder.shares_site_packages or kind is Kind.CONDA else "",
-        is_local=lambda path: below(path, folder.root) or not on_shared_filesystem(path),
+        is_local=lambda path: is_below(path, folder.root) or not on_shared_filesystem(path),
     )
     for each in found:
         notices.note(each.case, each.path)
@@ -307,7 +307,7 @@ def _editables(
     else:
         places = tuple(sorted(glob.glob(os.path.join(glob.escape(folder.root), b"lib*/python*/site-packages"))))
     own = (*aliases, os.path.realpath(folder.root))
-    found = find_editables(places, lambda path: any(below(path, top) for top in own))
+    found = find_editables(places, lambda path: any(is_below(path, top) for top in own))
     check_editables(found, options.editable)
     for editable in found:
         if editable.missing:

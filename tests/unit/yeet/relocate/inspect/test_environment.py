@@ -22,7 +22,7 @@ from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.in_place import relocate_folder
 from ezpz.yeet.relocate.inspect.aliases import aliases_of
-from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, boundary_of, inspect_environment
+from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, inspect_environment, link_policy_of
 from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
@@ -416,7 +416,7 @@ class TestFolder:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\nrelocatable = true\n", "bin/x": "#!/bin/sh\n"})
         inspected(root, ())
         assert opened.count(b"pyvenv.cfg") == 1
-        boundary_of(Kind.VENV, (root,))
+        link_policy_of(Kind.VENV, (root,))
         assert opened.count(b"pyvenv.cfg") == 2
 
 
