@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from ezpz.agent.common import manifest
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.yeet.pipeline.replay import feed_tree
-from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
-from ezpz.yeet.relocate.in_place import relocate_folder
-from ezpz.yeet.relocate.inspect.aliases import aliases_of
-from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, link_policy_of
+from ezpz.yeet.relocate.additions.plan import Snapshot, plan_relocation
+from ezpz.yeet.relocate.in_place import relocate_tree
+from ezpz.yeet.relocate.inspect.aliases import find_aliases
+from ezpz.yeet.relocate.inspect.environment import Environment, link_policy_of
+from ezpz.yeet.relocate.inspect.tree_reader import TreeReader
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.archive_formats import FORMATS, GZIP, SQUASHFS
@@ -156,8 +157,8 @@ def relocation_of(root: Path, known: Path | None) -> Relocation:
     names = () if known is None else (os.fsencode(known),)
     kind = kind_of(tree_root)
     folder = TreeReader(tree_root)
-    aliases = aliases_of(names, read=folder.read, scripts=folder.scripts) if kind.is_environment else names
-    return relocation_to(DESTINATION, Environment(kind, aliases), tree_root if names else None, None, Snapshot())
+    aliases = find_aliases(names, read=folder.read, scripts=folder.scripts) if kind.is_environment else names
+    return plan_relocation(DESTINATION, Environment(kind, aliases), tree_root if names else None, None, Snapshot())
 
 
 def entries(scanned: Scan) -> Iterator[Entry]:
@@ -196,7 +197,7 @@ def arrive(
     if not way.maker:
         return job.ledger
     unpacked = replace(job, ledger=RelocationRecorder(change(relocation_of(staging, None))))
-    relocate_folder(unpacked.staging, unpacked.ledger, unpacked.cancel)
+    relocate_tree(unpacked.staging, unpacked.ledger, unpacked.cancel)
     if along is not None:
         status = staging.stat()
         staging.chmod(0o700)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.model.source import Kind
-from ezpz.yeet.relocate.inspect.environment import TreeReader, left_out_of, link_policy_of
-from ezpz.yeet.relocate.inspect.interpreter import python_of
+from ezpz.yeet.relocate.inspect.environment import link_policy_of, nested_directories_of
+from ezpz.yeet.relocate.inspect.interpreter import find_python
+from ezpz.yeet.relocate.inspect.tree_reader import TreeReader
 from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
 from ezpz.yeet.source.identity import Listings
 from ezpz.yeet.source.link_policy import is_below, on_shared_filesystem
@@ -60,7 +61,7 @@ def luggage_of(
     if base == "embed" or (base == "auto" and _is_wanted(root, source.kind)):
         return _with_base(source, exclude, environ, cancel)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
-    foreign = left_out_of(source.kind, root)
+    foreign = nested_directories_of(source.kind, root)
     left_out = (*exclude, *(f"/{os.fsdecode(name)}" for name in foreign))
     scanned = scan_directory(root, exclude=left_out, link_policy=link_policy_of(source.kind, known), cancel=cancel)
     for name in foreign:
@@ -72,7 +73,7 @@ def luggage_of(
 
 def _is_wanted(root: bytes, kind: Kind) -> bool:
     """Whether an environment's base is none that every machine has."""
-    python = python_of(root) if kind is Kind.VENV else None
+    python = find_python(root) if kind is Kind.VENV else None
     real = os.path.realpath(python) if python is not None else b""
     home = TreeReader(root).settings.get(b"home", b"")
     places = [real, os.path.realpath(home) if home else b""]
@@ -85,7 +86,7 @@ def _with_base(
     source: Source, exclude: tuple[str, ...], environ: Mapping[str, str], cancel: CancelToken
 ) -> ArchiveInput:
     """The luggage of what is to work on another machine: its base and its editable installs come along."""
-    from ezpz.yeet.relocate.additions.plan import refuse_taken, relocation_to
+    from ezpz.yeet.relocate.additions.plan import check_path_is_free, plan_relocation
     from ezpz.yeet.relocate.options import RelocationOptions
     from ezpz.yeet.relocate.recorder import RelocationRecorder
     from ezpz.yeet.relocate.survey import survey_source
@@ -98,8 +99,8 @@ def _with_base(
     assert environment is not None
     embedded = environment.base if environment.has_base else None
     if embedded is not None:
-        refuse_taken(root, PYTHON_DIRECTORY, "--base keep")
-    relocation = relocation_to(place, environment, root, embedded, found.snapshot)
+        check_path_is_free(root, PYTHON_DIRECTORY, "--base keep")
+    relocation = plan_relocation(place, environment, root, embedded, found.snapshot)
     own = Scan(found.scan.root)
     ledger = RelocationRecorder(relocation)
     for each in (found.scan, *found.extra):
@@ -179,7 +180,7 @@ def parcel_of(scanned: Scan, ledger: RelocationRecorder | None = None) -> Archiv
     top = os.stat(scanned.root)
     entries = [entry for batch in scanned.batches() for entry in batch]
     if ledger is not None:
-        entries = [ledger.entry(entry) for entry in entries]
+        entries = [ledger.relocate_entry(entry) for entry in entries]
     entries.sort(key=lambda entry: entry.path.replace(b"/", b"\0"))
     linked = {entry.link for entry in entries if entry.link}
     if linked:

@@ -23,7 +23,7 @@ from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.archive import tar_header
 from ezpz.yeet.archive.compress import packing_of
 from ezpz.yeet.pack.archive_manifest import PackedFile, manifest_member
-from ezpz.yeet.relocate.bytecode.validity import CACHED
+from ezpz.yeet.relocate.bytecode.validity import CACHED_PATH
 from ezpz.yeet.relocate.large_file import LargeFileRewriter
 from ezpz.yeet.source.changes import check_listings, check_same_file
 from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
@@ -148,13 +148,13 @@ class TarBuilder:
             return entry.content, False
         data, status = _read_file(entry.origin or self.parcel.root + b"/" + entry.path, entry)
         if self.parcel.ledger is not None:
-            data = self.parcel.ledger.content(entry.path, data)
+            data = self.parcel.ledger.relocate_content(entry.path, data)
         return data, self.holes and _is_sparse(status)
 
     def _is_stale(self, entry: Entry) -> bool:
         """Whether it is bytecode of a source that is changed on the way, which may look valid and is not."""
         ledger = self.parcel.ledger
-        cached = CACHED.fullmatch(entry.path) if ledger is not None else None
+        cached = CACHED_PATH.fullmatch(entry.path) if ledger is not None else None
         if ledger is None or cached is None:
             return False
         path = b"%b%b.py" % cached.group(1, 2)
@@ -164,7 +164,7 @@ class TarBuilder:
                 old = file.read()
         except OSError:
             return False
-        change = ledger.relocation.content(path, old) if ledger.relocation.examines(path) else None
+        change = ledger.relocation.relocate_content(path, old) if ledger.relocation.may_change_content(path) else None
         return change is not None and change.data != old
 
     def _pieces(self, number: int, entry: Entry) -> Iterator[Task]:
@@ -208,24 +208,24 @@ class _Source:
             unless_it_works.callback(os.close, self.fd)
             if self.size != entry.size:
                 raise source_changed(entry.path)
-            if parcel.ledger is not None and parcel.ledger.relocation.examines(entry.path):
+            if parcel.ledger is not None and parcel.ledger.relocation.may_change_content(entry.path):
                 self._relocate(parcel.ledger, status, go_on)
             unless_it_works.pop_all()
 
     def _relocate(self, ledger: RelocationRecorder, status: os.stat_result, go_on: Callable[[], None]) -> None:
         with tempfile.TemporaryFile() as file:
-            if ledger.relocation.needs_whole(self.entry.path):
+            if ledger.relocation.needs_full_content(self.entry.path):
                 data = read_whole(self.fd, self.entry.size, self.place)
-                new = ledger.content(self.entry.path, data)
+                new = ledger.relocate_content(self.entry.path, data)
                 if new == data:
                     return
                 file.write(new)
                 file.flush()
             else:
-                outcome = LargeFileRewriter(self.fd, status, self.entry.path, ledger.relocation, go_on).relocate(
+                outcome = LargeFileRewriter(self.fd, status, self.entry.path, ledger.relocation, go_on).rewrite(
                     file.fileno()
                 )
-                ledger.count(self.entry.path, outcome)
+                ledger.record(self.entry.path, outcome)
                 if not outcome.changed:
                     return
             check_same_file(self.entry.path, os.fstat(self.fd), self.entry.identity)

@@ -218,7 +218,7 @@ class LocalNode:
         """What a landing is asked to check and prepare for this plan."""
         totals, source, contents = self.plan.totals, self.plan.source, self.reading.contents
         scans = (contents.scan, *contents.extra)
-        made, made_bytes = contents.bytecode_to_make(self.plan.request.compile)
+        made, made_bytes = contents.estimate_bytecode(self.plan.request.compile)
         return {
             "dst": self.plan.destination,
             "run": self.plan.id,

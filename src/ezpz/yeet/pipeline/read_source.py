@@ -15,11 +15,11 @@ from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
 from ezpz.yeet.pipeline.make_plan import relocation_options
 from ezpz.yeet.pipeline.replay import bytecode_in, feed_bytecode, feed_tree, materialise, reuse_bytecode
-from ezpz.yeet.relocate.additions.plan import additions, refuse_taken, relocation_to
-from ezpz.yeet.relocate.bytecode.compile import Compiled, compile_missing, drop, reuse
-from ezpz.yeet.relocate.bytecode.validity import Bytecode, BytecodeTag
-from ezpz.yeet.relocate.in_place import relocate_folder
-from ezpz.yeet.relocate.inspect.environment import Environment, base_in, inspect_environment
+from ezpz.yeet.relocate.additions.plan import check_path_is_free, generate_files, plan_relocation
+from ezpz.yeet.relocate.bytecode.compile import CompileResult, compile_missing, link_previous, remove_bytecode
+from ezpz.yeet.relocate.bytecode.validity import BytecodeTag, BytecodeTracker
+from ezpz.yeet.relocate.in_place import relocate_tree
+from ezpz.yeet.relocate.inspect.environment import Environment, inspect_base_of, inspect_environment
 from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
@@ -76,7 +76,7 @@ class SourceReader:
         self.base = NONE
         self.base_reason = ""
         self.embedded: BasePython | None = None
-        self.compiled = Compiled(0, 0, 0.0)
+        self.compiled = CompileResult(0, 0, 0.0)
         self.restore: Callable[[bytes], None] | None = None  # fills a folder with all that was read, once more
         self.inputs = ""
         self.trusted = self.interpreter = ""
@@ -151,12 +151,12 @@ class SourceReader:
         if environment.has_base:
             self._decide_on_base(environment, root)
         if self.contents.snapshot.moves:
-            refuse_taken(root, EDITABLE_DIRECTORY, "--editable keep")
+            check_path_is_free(root, EDITABLE_DIRECTORY, "--editable keep")
         where = None if self.plan.source.is_archive else root
-        relocation = relocation_to(self.destination, environment, where, self.embedded, self.contents.snapshot)
+        relocation = plan_relocation(self.destination, environment, where, self.embedded, self.contents.snapshot)
         python = environment.interpreter
-        flavour = BytecodeTag(python.tag, python.magic) if python is not None and python.tag else None
-        self.ledger = RelocationRecorder(relocation, None if flavour is None else Bytecode(flavour))
+        bytecode_tag = BytecodeTag(python.tag, python.magic) if python is not None and python.tag else None
+        self.ledger = RelocationRecorder(relocation, None if bytecode_tag is None else BytecodeTracker(bytecode_tag))
 
     def _decide_on_base(self, environment: Environment, root: bytes) -> None:
         """Embed the base interpreter when that was asked for, or when a node has not the same; else leave it."""
@@ -167,8 +167,8 @@ class SourceReader:
             self.base_reason = "" if self.trusted == named(python) else self.everywhere(question(python))
         if mode == "embed" or (mode == "auto" and self.base_reason):
             self.base = EMBEDDED
-            refuse_taken(root, PYTHON_DIRECTORY, "--base keep")
-            self.embedded = environment.base or base_in(root, python, self.environ, self.cancel)
+            check_path_is_free(root, PYTHON_DIRECTORY, "--base keep")
+            self.embedded = environment.base or inspect_base_of(root, python, self.environ, self.cancel)
         elif mode == "auto":
             self.base_reason = "every node has it"
             self.interpreter = named(python)
@@ -182,7 +182,7 @@ class SourceReader:
         return [
             *base,
             self.contents.snapshot.scan,
-            additions(environment, root, self.destination, self.contents.notices),
+            generate_files(environment, root, self.destination, self.contents.notices),
         ]
 
     def _relocate_unpacked(self, job: CopyJob) -> None:
@@ -195,7 +195,7 @@ class SourceReader:
             job.staging, job.scan, environment, options, self.destination, notices, self.cancel
         )
         self.decide(job.staging)
-        relocate_folder(job.staging, self.ledger, job.cancel)
+        relocate_tree(job.staging, self.ledger, job.cancel)
         extra = Scan(job.staging)
         extra.add_all(self._coming_along(job.staging))
         more = CopyJob(job.root, extra, job.staging, self.ledger, job.cancel, job.moved)
@@ -216,8 +216,8 @@ class SourceReader:
             return ()
         stale = bytecode.stale()
         never = self.plan.request.compile == "never"
-        wanted = () if never else (*stale.missing, *stale.renew)
-        dropped = drop(job.staging, stale.renew) if job.kept else bytecode_in(job.scan, stale.renew)
+        wanted = () if never else (*stale.missing, *stale.outdated)
+        dropped = remove_bytecode(job.staging, stale.outdated) if job.kept else bytecode_in(job.scan, stale.outdated)
         self.added = -len(dropped)
         if job.feed is not None and (wanted or dropped):
             job.feed.barrier()
@@ -225,17 +225,17 @@ class SourceReader:
                 job.feed.remove(path)
         if not job.kept:
             known = len(wanted)
-            wanted = reuse_bytecode(job, wanted, bytecode.flavour)
+            wanted = reuse_bytecode(job, wanted, bytecode.bytecode_tag)
             self.added += known - len(wanted)
             materialise(job, wanted)
         if not never:
-            self._make(job, environment.interpreter, wanted, bytecode.flavour)
+            self._make(job, environment.interpreter, wanted, bytecode.bytecode_tag)
         if job.feed is not None:
-            feed_bytecode(job.feed, job.staging, wanted, bytecode.flavour, job.known)
+            feed_bytecode(job.feed, job.staging, wanted, bytecode.bytecode_tag, job.known)
         return dropped
 
-    def _make(self, job: CopyJob, python: Interpreter, wanted: tuple[bytes, ...], flavour: BytecodeTag) -> None:
-        left = reuse(job.staging, job.known.root if job.known is not None else None, wanted, flavour)
+    def _make(self, job: CopyJob, python: Interpreter, wanted: tuple[bytes, ...], bytecode_tag: BytecodeTag) -> None:
+        left = link_previous(job.staging, job.known.root if job.known is not None else None, wanted, bytecode_tag)
         self.compiled = compile_missing(
             job.staging, python.base_executable, left, self.destination,
             workers=min(MOST_COMPILERS, len(os.sched_getaffinity(0))), cancel=self.cancel,

@@ -85,7 +85,7 @@ def _source(path: bytes) -> bytes | None:
     return None if source is None else os.path.join(above, source)
 
 
-def reuse_bytecode(job: CopyJob, sources: Iterable[bytes], flavour: BytecodeTag) -> tuple[bytes, ...]:
+def reuse_bytecode(job: CopyJob, sources: Iterable[bytes], bytecode_tag: BytecodeTag) -> tuple[bytes, ...]:
     """Have the bytecode of unchanged sources kept where all nodes have it; the sources that are left, sorted."""
     left = set(sources)
     known, feed = job.known, job.feed
@@ -97,7 +97,7 @@ def reuse_bytecode(job: CopyJob, sources: Iterable[bytes], flavour: BytecodeTag)
             continue
         folder, name = os.path.split(entry.path)
         cache = os.path.join(folder, BYTECODE_DIRECTORY)
-        path = os.path.join(cache, flavour.name(name))
+        path = os.path.join(cache, bytecode_tag.file_name(name))
         made, around = known.added(path), known.cache(cache)
         if made is None or around is None or made.mtime_ns != entry.mtime_ns or not feed.has(made.size, made.digest):
             continue
@@ -110,7 +110,11 @@ def reuse_bytecode(job: CopyJob, sources: Iterable[bytes], flavour: BytecodeTag)
 
 
 def feed_bytecode(
-    feed: EntryTee, tree: bytes, sources: Iterable[bytes], flavour: BytecodeTag, known: PreviousVersion | None = None
+    feed: EntryTee,
+    tree: bytes,
+    sources: Iterable[bytes],
+    bytecode_tag: BytecodeTag,
+    known: PreviousVersion | None = None,
 ) -> None:
     """Feed the bytecode that a tree now has of these sources. Raises OSError.
 
@@ -120,7 +124,7 @@ def feed_bytecode(
     for source in sorted(sources):
         folder, name = os.path.split(source)
         cache = os.path.join(folder, BYTECODE_DIRECTORY)
-        path = os.path.join(cache, flavour.name(name))
+        path = os.path.join(cache, bytecode_tag.file_name(name))
         try:
             status = os.lstat(os.path.join(tree, path))
         except OSError:

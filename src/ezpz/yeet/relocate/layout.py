@@ -11,6 +11,7 @@ EDITABLE_DIRECTORY = b".editable"
 """The snapshots of editable installs."""
 PYVENV_CFG = b"pyvenv.cfg"
 CONDA_META = b"conda-meta"
+BYTECODE_SUFFIX = b".pyc"
 ENV_SCRIPT = b"env.sh"
 HOOK_FILE = re.compile(rb"(__editable__.*|_editable_.*|_.*_editable|_.*_editable_loader)\.py\Z", re.DOTALL)
 """Names that build backends give to their import hooks."""

@@ -10,8 +10,8 @@ import threading
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.runtime.threads import WorkerPool
-from ezpz.yeet.relocate.bytecode.validity import HEADER
-from ezpz.yeet.relocate.large_file import WHOLE, LargeFileRewriter, extents
+from ezpz.yeet.relocate.bytecode.validity import HEADER_SIZE
+from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE, LargeFileRewriter, data_ranges
 from ezpz.yeet.source.changes import check_same_file
 from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
 from ezpz.yeet.source.identity import identity_of
@@ -62,7 +62,7 @@ class TreeCopier:
         """Make directories in the order they come, parents first, and hand on everything else."""
         batch: Batch = []
         size = 0
-        for entry in map(self.job.ledger.entry, self.entries):
+        for entry in map(self.job.ledger.relocate_entry, self.entries):
             if entry.is_directory:
                 self._make_folder(entry)
             elif entry.link:
@@ -119,7 +119,7 @@ class TreeCopier:
                 yield sink
             finally:
                 os.close(sink)
-        elif entry.size <= WHOLE:
+        elif entry.size <= MAX_WHOLE_FILE:
             yield NOWHERE
         else:
             with tempfile.TemporaryFile(dir=self.job.staging) as file:
@@ -130,7 +130,9 @@ class TreeCopier:
         if self.job.kept:
             write_all(sink, data)
         if self.job.feed is not None:
-            self.job.feed.file(entry, data, None if entry.content is not None else self.job.ledger.made(entry))
+            self.job.feed.file(
+                entry, data, None if entry.content is not None else self.job.ledger.take_provenance(entry)
+            )
 
     def _copy(self, sink: int, entry: Entry) -> None:
         """Copy a file's content, relocated. Raises SourceChanged for one that is not what was counted."""
@@ -141,10 +143,10 @@ class TreeCopier:
         try:
             if before.st_size != entry.size:
                 raise source_changed(entry.path)
-            if entry.size <= WHOLE or ledger.relocation.needs_whole(entry.path):
+            if entry.size <= MAX_WHOLE_FILE or ledger.relocation.needs_full_content(entry.path):
                 data = read_whole(source, entry.size, place)
-            elif ledger.relocation.examines(entry.path):
-                outcome = LargeFileRewriter(source, before, entry.path, ledger.relocation, self._go_on).relocate(sink)
+            elif ledger.relocation.may_change_content(entry.path):
+                outcome = LargeFileRewriter(source, before, entry.path, ledger.relocation, self._go_on).rewrite(sink)
             else:
                 self._send_all(source, sink, entry, before)
             check_same_file(entry.path, os.fstat(source), identity_of(before))
@@ -154,19 +156,19 @@ class TreeCopier:
         finally:
             os.close(source)
         if outcome is not None:
-            ledger.count(entry.path, outcome)
+            ledger.record(entry.path, outcome)
         if data is None:
             if self.job.feed is not None:
-                self.job.feed.open_file(entry, sink, ledger.made(entry))
+                self.job.feed.open_file(entry, sink, ledger.take_provenance(entry))
             return
         if len(data) != entry.size:
             raise source_changed(entry.path)
-        self._put(sink, entry, ledger.content(entry.path, data))
+        self._put(sink, entry, ledger.relocate_content(entry.path, data))
 
     def _send_all(self, source: int, sink: int, entry: Entry, status: os.stat_result) -> None:
         """Copy a large file as it is."""
-        self.job.ledger.content(entry.path, os.pread(source, HEADER, 0))
-        for start, end in extents(source, status):
+        self.job.ledger.relocate_content(entry.path, os.pread(source, HEADER_SIZE, 0))
+        for start, end in data_ranges(source, status):
             self._send(source, sink, start, end)
         os.ftruncate(sink, entry.size)
 
@@ -197,7 +199,7 @@ class TreeCopier:
         if job.kept:
             assert at is not None
             os.link(at[0], self._to(entry.path), follow_symlinks=False)
-        job.ledger.recall(entry.path, result.made)
+        job.ledger.record_reused(entry.path, result.made)
         return True
 
     def _lend(self, inode: int) -> bool:
@@ -226,7 +228,7 @@ class TreeCopier:
             self.job.feed.further(entry.path, entry.link)
         if self.job.kept:
             os.link(self._to(entry.link), self._to(entry.path), follow_symlinks=False)
-        self.job.ledger.linked(entry.path, entry.link, self._standing(entry))
+        self.job.ledger.record_hard_link(entry.path, entry.link, self._standing(entry))
 
     def _target(self, path: bytes) -> bytes:
         """What a symbolic link that has been copied says."""

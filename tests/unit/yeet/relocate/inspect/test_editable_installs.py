@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.yeet.relocate.formats.pth import Hook, hook, pth
+from ezpz.yeet.relocate.formats.pth import ImportHook, parse_hook, parse_pth
 from ezpz.yeet.relocate.inspect.editable_installs import Editable, find_editables
 
 if TYPE_CHECKING:
@@ -226,13 +226,13 @@ def test_case_27_nested_paths_are_both_there(site: Site) -> None:
 )
 def test_case_28_a_rebuilding_scikit_build_core(arguments: str) -> None:
     text = f"install({arguments.format(files={'lab': '/p/src/lab/__init__.py'})})"
-    assert hook(text.encode()) == Hook("scikit-build-core", (b"/p/src/lab",), rebuilds=True)
+    assert parse_hook(text.encode()) == ImportHook("scikit-build-core", (b"/p/src/lab",), rebuilds=True)
 
 
 def test_case_28_an_inplace_scikit_build_core() -> None:
     for rebuilds in (True, False):
         text = f"install_inplace(['lab'], ['/p/src'], '/p', {rebuilds}, True, [])"
-        assert hook(text.encode()) == Hook("scikit-build-core", folders=(b"/p/src",), rebuilds=rebuilds)
+        assert parse_hook(text.encode()) == ImportHook("scikit-build-core", directories=(b"/p/src",), rebuilds=rebuilds)
 
 
 @pytest.mark.parametrize("text", [MESON_NEW, MESON_OLD], ids=["0.22", "0.15"])
@@ -347,7 +347,7 @@ def test_the_source_is_only_read(site: Site) -> None:
     assert state() == before
 
 
-@pytest.mark.parametrize("read", [pth, hook], ids=["pth", "hook"])
+@pytest.mark.parametrize("read", [parse_pth, parse_hook], ids=["pth", "hook"])
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_nothing_that_a_file_holds_is_an_error(read: Callable[[bytes], object], data: bytes) -> None:
     read(data)
@@ -357,4 +357,4 @@ def test_nothing_that_a_file_holds_is_an_error(read: Callable[[bytes], object], 
 def test_a_pth_gives_the_lines_that_are_neither_code_nor_comment(lines: list[str]) -> None:
     expected = dict.fromkeys(line.rstrip() for line in lines if line.strip() and not line.startswith("#"))
     without_tabs = [line.encode() for line in expected if "\t" not in line]
-    assert list(pth("\n".join(lines).encode()).paths) == without_tabs
+    assert list(parse_pth("\n".join(lines).encode()).paths) == without_tabs
