@@ -43,7 +43,7 @@ class ExtraEntries:
             The paths of its shared libraries.
 
         Raises:
-            SourceUnreadable, SourceChanged, Cancelled: See `scan_directory`.
+            SourceUnreadable, SourceChanged, `Cancelled`: See `scan_directory`.
         """
         names = tuple(dict.fromkeys((path, os.path.realpath(path))))
         found = scan_directory(path, exclude=exclude, link_policy=LinkPolicy(names, image=()), cancel=self.cancel)

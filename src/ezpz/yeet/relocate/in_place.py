@@ -38,7 +38,7 @@ def relocate_tree(root: bytes, recorder: RelocationRecorder, cancel: CancelToken
     Raises:
         OSError: A file cannot be read or written.
         PrefixTooLong: A compiled file has no room for the new prefix.
-        Cancelled: The token was set.
+        `Cancelled`: The token was set.
     """
     _TreeRewriter(root, recorder, cancel).run()
 

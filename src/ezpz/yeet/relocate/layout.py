@@ -23,14 +23,14 @@ class Move(NamedTuple):
     Attributes:
         source: Absolute path on this host.
         target: Path relative to the environment. A single package or module keeps its last component.
-        whole: Whether source is a directory of sys.path, of which only `names` are included. Otherwise all of it is
-            included, without EXCLUDED_BELOW.
-        names: The included names in source if `whole`.
+        on_sys_path: Whether source is a directory of sys.path, of which only `names` are included. Otherwise all of it
+            is included, without EXCLUDED_BELOW.
+        names: The included names in source if `on_sys_path`.
         prefixes: Pairs of a path as files spell it now and the path at the destination, the longest first.
     """
 
     source: bytes
     target: bytes
-    whole: bool
+    on_sys_path: bool
     names: tuple[bytes, ...]
     prefixes: tuple[tuple[bytes, bytes], ...]

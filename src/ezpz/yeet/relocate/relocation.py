@@ -1,7 +1,7 @@
 """Compute what each entry of a tree becomes at its destination. Pure: the source is never touched.
 
-Content changes only in files that contain an old path: in all text files, and in binary files whose length can stay and
-whose format is known.
+Content changes only in files that contain an old path: in every text file, and in binary files whose length can stay
+and whose format is known.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Relocation:
         run_path: Run path that the embedded interpreter needs to find its libraries. b"" if it has one of its own.
         configuration: New settings of pyvenv.cfg.
         editables: The included code of editable installs, to which `.pth` files have to point.
-        hook_files: Paths of modules, besides those matching HOOK_FILE, that find editable installs.
+        hook_files: Paths of modules that do not match HOOK_FILE and find editable installs.
         packed: Prefix for the scripts of an environment made by conda-pack or venv-pack, which find python by PATH, or
             b"".
         binaries: Files of conda packages with the old prefix in binary code, and the longest prefix each has room for,
@@ -112,15 +112,15 @@ class Relocation:
 
     def relocate_link(self, path: bytes, target: bytes) -> bytes:
         """Return the target of a link at the destination: relative inside the tree, absolute outside of it."""
-        whole = os.path.normpath(target)
+        full = os.path.normpath(target)
         if not target.startswith(b"/"):
             inner = os.path.normpath(os.path.join(os.path.dirname(path), target))
             if inner.split(b"/")[0] != b".." or self.root is None:
                 return target
-            whole = os.path.normpath(os.path.join(self.root, inner))
-        moved = self.links.map_path(whole)
+            full = os.path.normpath(os.path.join(self.root, inner))
+        moved = self.links.map_path(full)
         if moved is None:
-            return whole if not target.startswith(b"/") else target
+            return full if not target.startswith(b"/") else target
         return os.path.relpath(moved, os.path.join(self.destination, os.path.dirname(path)))
 
     def may_change_content(self, path: bytes) -> bool:
@@ -207,7 +207,7 @@ class Relocation:
     def warning_for(self, path: bytes, stuck: tuple[bytes, ...], *, named: bool) -> str:
         """Return the case of a warning about old paths that stay in a binary file, or "".
 
-        The embedded base gets no warning: it is told where it is when it starts.
+        The embedded base gets no warning: it gets its location when it starts.
 
         Args:
             path: Path in the tree.
@@ -223,8 +223,8 @@ class Relocation:
 
         They point to the included code, or absolutely to code that is not included.
         """
-        folder = os.path.join(root, os.path.dirname(path))
-        pointed = rewrite_pth(data, folder, lambda place: is_below(place, root), self.editables)
+        directory = os.path.join(root, os.path.dirname(path))
+        pointed = rewrite_pth(data, directory, lambda path: is_below(path, root), self.editables)
         new, replaced = self.hooks.substitute(pointed)
         return EntryChange(new, max(1, replaced)) if new != data else None
 

@@ -1,4 +1,4 @@
-"""Survey a source: its entries, its environment, and what is included besides."""
+"""Survey a source: its entries, its environment, and what is included with it."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def survey_source(
     Raises:
         EzpzError: See `scan_directory`, `inspect_environment`, and `survey_environment`.
         OSError: A file of the environment cannot be read.
-        Cancelled: The token was set.
+        `Cancelled`: The token was set.
     """
     root = os.fsencode(source.real)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
-    foreign = nested_directories_of(kind, root)
+    nested = nested_directories_of(kind, root)
     notices = SourceWarnings()
     examining = run_in_background(lambda: inspect_environment(root, kind, known, options, environ, notices, cancel))
     try:
         scanned = scan_directory(
             root,
-            exclude=(*exclude, *(f"/{os.fsdecode(name)}" for name in foreign)),
+            exclude=(*exclude, *(f"/{os.fsdecode(name)}" for name in nested)),
             link_policy=link_policy_of(kind, known),
             skip_unreadable=skip_unreadable,
             cancel=cancel,
@@ -72,7 +72,7 @@ def survey_source(
     finally:
         examining.exception()  # waits for its end
     environment = examining.result()
-    for name in foreign:
+    for name in nested:
         scanned.notices.note("environments-left-out", name)
     return survey_environment(root, scanned, environment, options, os.fsencode(destination), notices, cancel)
 
@@ -95,7 +95,7 @@ class SourceSurvey:
 
     @property
     def extra(self) -> tuple[Scan, ...]:
-        """The scans of what may be included besides its own entries."""
+        """The scans of what may be included with its own entries."""
         base = self.environment.base if self.environment is not None else None
         return (self.snapshot.scan, *([base.scan] if base is not None else []))
 
@@ -141,7 +141,7 @@ def survey_environment(
     check_prefix_length(environment, destination)
     snapshot = take_snapshot(environment, destination, cancel) if options.editable == "snapshot" else Snapshot()
     if options.public:
-        folders = (move.source for move in snapshot.moves)
-        for path in find_exposed(os.stat(root).st_mode, entries_of(scanned), folders):
+        directories = (move.source for move in snapshot.moves)
+        for path in find_exposed(os.stat(root).st_mode, entries_of(scanned), directories):
             notices.note("exposed", path)
     return SourceSurvey(scanned, environment, snapshot, notices)

@@ -26,18 +26,18 @@ def check_exit(done: Completed, tool: str) -> None:
     """Raise the EzpzError that explains why a tool that copies or packs failed."""
     if done.returncode == 0:
         return
-    said = done.err or f"exit status {done.returncode}"
-    full = [line for line in said.splitlines() if "No space left on device" in line or "Disk quota exceeded" in line]
+    output = done.err or f"exit status {done.returncode}"
+    full = [line for line in output.splitlines() if "No space left on device" in line or "Disk quota exceeded" in line]
     if full:
         raise NoSpace(
             f"{tool}: the local disk is full: {full[-1]}",
             hint="free some space, or choose another place with --dst",
         )
-    if "Read-only file system" in said:
-        raise DestinationUnwritable(f"{tool}: {said.splitlines()[-1]}", hint="choose another place with --dst")
-    if "Permission denied" in said:
-        raise SourceUnreadable(f"{tool}: {said.splitlines()[0]}", hint="are you allowed to read all of the source?")
-    raise CopyFailed(f"{tool} failed: {said}")
+    if "Read-only file system" in output:
+        raise DestinationUnwritable(f"{tool}: {output.splitlines()[-1]}", hint="choose another place with --dst")
+    if "Permission denied" in output:
+        raise SourceUnreadable(f"{tool}: {output.splitlines()[0]}", hint="are you allowed to read all of the source?")
+    raise CopyFailed(f"{tool} failed: {output}")
 
 
 def source_unreadable(path: bytes, error: OSError) -> SourceUnreadable:

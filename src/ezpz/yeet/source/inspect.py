@@ -37,10 +37,10 @@ def inspect_source(path: str) -> Source:
     """
     if not path:
         raise UsageError("SRC or --src is ''", hint="name a directory or an archive")
-    whole = os.path.join(os.getcwd(), path)
-    given = os.path.normpath(whole)
-    if os.path.realpath(given) != os.path.realpath(whole):  # `..` behind a link
-        given = os.path.realpath(whole)
+    absolute = os.path.join(os.getcwd(), path)
+    given = os.path.normpath(absolute)
+    if os.path.realpath(given) != os.path.realpath(absolute):  # `..` behind a link
+        given = os.path.realpath(absolute)
     label = printable_path(os.fsencode(path))
     if not os.path.lexists(given):
         raise SourceNotFound(

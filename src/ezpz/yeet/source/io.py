@@ -27,13 +27,13 @@ def open_source(root: bytes, path: bytes = b"", identity: int = 0) -> tuple[int,
         SourceUnreadable: The file cannot be opened.
         SourceChanged: The file is missing, is not a regular file, or is not the one that was scanned.
     """
-    whole = os.path.join(root, path) if path else root
+    full = os.path.join(root, path) if path else root
     try:
-        fd = os.open(whole, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             raise source_changed(path or root) from e
-        raise source_unreadable(whole, e) from e
+        raise source_unreadable(full, e) from e
     status = os.fstat(fd)
     try:
         if not stat.S_ISREG(status.st_mode):

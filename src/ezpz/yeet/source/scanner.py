@@ -56,7 +56,7 @@ def scan_directory(
     Raises:
         SourceUnreadable: Files or directories cannot be read. The first ones are named.
         SourceChanged: Something disappeared during the scan.
-        Cancelled: The token was set.
+        `Cancelled`: The token was set.
     """
     token = cancel or CancelToken()
     return _ParallelScan(root, exclude, link_policy, token, skip_unreadable=skip_unreadable).run()

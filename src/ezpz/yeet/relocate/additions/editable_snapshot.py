@@ -48,7 +48,7 @@ def list_importable(editable: Editable) -> tuple[bytes, ...]:
     Environments, hidden directories, and directories without Python code near their top are left out. Empty for an
     editable that is a single package or module.
     """
-    if not editable.whole:
+    if not editable.on_sys_path:
         return ()
     return tuple(name for name in sorted(os.listdir(editable.path)) if _is_included(editable.path, name))
 
@@ -60,13 +60,13 @@ def plan_moves(editables: tuple[Editable, ...], destination: bytes) -> tuple[Mov
     An editable inside another included one is not included twice. The result does not depend on the order.
     """
     moves: list[Move] = []
-    taken: dict[bytes, set[bytes] | None] = {}
+    assigned: dict[bytes, set[bytes] | None] = {}
     for editable in sorted((each for each in editables if not each.missing), key=lambda each: each.path):
         around = next((index for index, move in enumerate(moves) if _includes(move, editable)), None)
         if around is None:
-            last = None if editable.whole else os.path.basename(editable.path)
-            target = os.path.join(EDITABLE_DIRECTORY, _assign_directory(editable.name, last, taken))
-            moves.append(Move(editable.path, target, editable.whole, list_importable(editable), ()))
+            last = None if editable.on_sys_path else os.path.basename(editable.path)
+            target = os.path.join(EDITABLE_DIRECTORY, _assign_directory(editable.name, last, assigned))
+            moves.append(Move(editable.path, target, editable.on_sys_path, list_importable(editable), ()))
             around = len(moves) - 1
         move = moves[around]
         new = os.path.join(destination, move.target) + editable.path[len(move.source) :]
@@ -120,7 +120,7 @@ def _includes(move: Move, editable: Editable) -> bool:
     parts = editable.path[len(move.source) + 1 :].split(b"/")
     if any(fnmatchcase(os.fsdecode(part), pattern) for part in parts for pattern in EXCLUDED_BELOW):
         return False
-    return not move.whole or (parts[0] in move.names and not editable.whole)
+    return not move.on_sys_path or (parts[0] in move.names and not editable.on_sys_path)
 
 
 def _spelled_moves(editable: Editable, new: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -135,22 +135,22 @@ def _spelled_moves(editable: Editable, new: bytes) -> Iterator[tuple[bytes, byte
         yield alias, new[: len(stem) - len(last)] if stem and last.startswith(stem + b".") else new
 
 
-def _assign_directory(name: str, last: bytes | None, taken: dict[bytes, set[bytes] | None]) -> bytes:
+def _assign_directory(name: str, last: bytes | None, assigned: dict[bytes, set[bytes] | None]) -> bytes:
     """Return an unused path below EDITABLE_DIRECTORY for an editable.
 
     Args:
         name: Name of the editable.
         last: Name of a single package or module. None for a directory of sys.path.
-        taken: The assigned directories: None for one of sys.path, else the names in it.
+        assigned: The assigned directories: None for one of sys.path, else the names in it.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100].lstrip(".-") or "_"
     for number in itertools.count(1):
         directory = (plain if number == 1 else f"{plain}-{number}").encode()
         key = directory.lower()
-        if last is None and key not in taken:
-            taken[key] = None
+        if last is None and key not in assigned:
+            assigned[key] = None
             return directory
-        others = taken.setdefault(key, set()) if last is not None else None
+        others = assigned.setdefault(key, set()) if last is not None else None
         if last is not None and others is not None and last.lower() not in others:
             others.add(last.lower())
             return os.path.join(directory, last)

@@ -50,9 +50,9 @@ def take_snapshot(environment: Environment, destination: bytes, cancel: CancelTo
     moves = plan_moves(environment.editables, destination)
     extra = ExtraEntries(cancel)
     for move in moves:
-        if not move.whole:
+        if not move.on_sys_path:
             _add(extra, move.target, move.source)
-        for name in move.names if move.whole else ():
+        for name in move.names if move.on_sys_path else ():
             _add(extra, os.path.join(move.target, name), os.path.join(move.source, name))
     if extra.scan.size > SIZE_LIMIT:
         raise snapshot_too_large(extra.scan.size, environment.editables)
@@ -85,11 +85,11 @@ def plan_relocation(
     moves = {**dict.fromkeys((*environment.packed, packed), destination), **own}
     base_moves = embedded.moves(destination) if embedded is not None else {}
     in_text = {} if embedded is None or embedded.is_common else base_moves
-    carried = {old: new for move in snapshot.moves for old, new in move.prefixes}
+    included = {old: new for move in snapshot.moves for old, new in move.prefixes}
     return Relocation(
         destination,
         text=PrefixMap({**in_text, **moves}),
-        hooks=PrefixMap({**in_text, **carried, **moves}),
+        hooks=PrefixMap({**in_text, **included, **moves}),
         links=PrefixMap({**base_moves, **moves}),
         root=root,
         python=embedded.python if embedded is not None else b"",
@@ -149,8 +149,8 @@ def generate_files(environment: Environment, root: bytes, destination: bytes, no
         return extra.scan
     wanted = environment.kind is Kind.CONDA and (has_scripts or not os.path.lexists(scripts))
     made = standalone_activation(destination) if wanted else ()
-    taken = {path for path, _ in made if os.path.lexists(os.path.join(root, path))}
-    for path, content in made if not taken else ():
+    existing = {path for path, _ in made if os.path.lexists(os.path.join(root, path))}
+    for path, content in made if not existing else ():
         extra.add_content(path, content)
     if os.path.lexists(os.path.join(root, ENV_SCRIPT)):
         if not is_env_script(os.path.join(root, ENV_SCRIPT)):

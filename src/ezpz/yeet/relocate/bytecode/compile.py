@@ -67,7 +67,7 @@ def compile_missing(
         cancel: Stops the compilation when it is set.
 
     Raises:
-        Cancelled: The token was set.
+        `Cancelled`: The token was set.
         ToolMissing, LimitReached: The interpreter cannot be started.
         OSError: The disk is full, read-only, or broken, or the mode and time of a directory cannot be restored.
     """

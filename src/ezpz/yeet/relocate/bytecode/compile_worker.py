@@ -20,10 +20,10 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # all other 
 SOURCE_ERRORS = (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError)
 
 
-def open_directory(tree: bytes, folder: bytes) -> int:
+def open_directory(tree: bytes, directory: bytes) -> int:
     """Return a descriptor of a directory of the tree, no component of which is a link. Raises OSError."""
     fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
-    for name in folder.split(b"/") if folder else ():
+    for name in directory.split(b"/") if directory else ():
         above = fd
         try:
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
@@ -32,9 +32,9 @@ def open_directory(tree: bytes, folder: bytes) -> int:
     return fd
 
 
-def read_source(folder: int, name: bytes) -> "tuple[bytes, os.stat_result]":
+def read_source(directory: int, name: bytes) -> "tuple[bytes, os.stat_result]":
     """Return the content and status of a regular file. Raises OSError."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -94,8 +94,8 @@ def compile_file(cache: int, name: bytes, source: bytes, status: os.stat_result,
 
 def compile_path(tree: bytes, path: bytes, destination: bytes) -> None:
     """Compile one file of the tree. Raises OSError or one of SOURCE_ERRORS."""
-    folder, name = os.path.split(path)
-    above = open_directory(tree, folder)
+    directory, name = os.path.split(path)
+    above = open_directory(tree, directory)
     try:
         source, status = read_source(above, name)
         cache = os.open(CACHE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)

@@ -71,8 +71,8 @@ def read_prefix_records(read: ReadFile, names: ListNames) -> PrefixRecords:
                 continue
             placeholders.add(_encode_path(placeholder))
             room = len(_encode_path(placeholder))
-            for place in _installed_paths(_encode_path(path), pythons) if mode == "binary" else ():
-                binary[place] = min(room, binary.get(place, room))
+            for installed in _installed_paths(_encode_path(path), pythons) if mode == "binary" else ():
+                binary[installed] = min(room, binary.get(installed, room))
     return PrefixRecords(binary, frozenset(placeholders))
 
 

@@ -148,21 +148,21 @@ def add_run_path(data: bytes, run_path: bytes) -> bytes | None:
     try:
         image = ElfImage(_reader_of(data))
         slot = next((index for index, (tag, _) in enumerate(image.tags) if tag in RUN_PATHS), len(image.tags))
-        whole = run_path
+        new_path = run_path
         if slot < len(image.tags):
             old = image.string(image.tags[slot][1])
             if run_path in old.split(b":"):
                 return None
-            whole = b":".join(filter(None, (run_path, old)))
+            new_path = b":".join(filter(None, (run_path, old)))
         elif [tag for tag, _ in image.slots[slot : slot + 2]] != [DT_NULL, DT_NULL]:
             return None
-        free = _find_build_id(image, data, len(whole) + 1) or _find_padding(image, data, len(whole) + 1)
+        free = _find_build_id(image, data, len(new_path) + 1) or _find_padding(image, data, len(new_path) + 1)
     except CorruptElf:
         return None
     if free is None:
         return None
     new = bytearray(data)
-    new[free.start : free.end] = whole.ljust(free.end - free.start, b"\0")
+    new[free.start : free.end] = new_path.ljust(free.end - free.start, b"\0")
     if free.kind_at is not None:  # so that nothing takes it for a build id
         struct.pack_into(image.order + "I", new, free.kind_at, 0)
     # glibc and musl add this to the address of the string table and ignore the size of the table: it may wrap around
@@ -256,7 +256,7 @@ def _find_padding(image: ElfImage, data: bytes, size: int) -> _FreeBytes | None:
         start = segment.offset + segment.size
         end = min((other.offset for other in loads if other.offset >= start), default=start)
         end = min(end, start + segment.mapped - segment.size)
-        whole = segment.size == segment.memory and not start <= image.sections_at < end
-        if whole and end - start > size and data[start:end].strip(b"\0") == b"" and len(data) >= end:
+        is_complete = segment.size == segment.memory and not start <= image.sections_at < end
+        if is_complete and end - start > size and data[start:end].strip(b"\0") == b"" and len(data) >= end:
             return _FreeBytes(start + 1, start + 1 + size, segment.address + segment.size + 1)  # after a NUL
     return None

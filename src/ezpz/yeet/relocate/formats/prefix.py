@@ -108,7 +108,7 @@ def _spellings(old: bytes, new: bytes) -> Iterator[tuple[bytes, _Spelling]]:
     """Yield each way in which files write `old`, with `new` written in the same way.
 
     These are: unchanged; in a URL, by pip and by uv; in a shell, with backslashes before all special characters or
-    before blanks only, or between quotes; and in JSON. Most paths are written alike in all of them.
+    before blanks only, or between quotes; and in JSON. Most paths are written alike in each of these ways.
     """
     url_of = {quote_from_bytes(old, safe).encode(): quote_from_bytes(new, safe).encode() for safe in (URL_SAFE, "/~")}
     yield old, _Spelling(new, url_of.get(old), is_url=False)

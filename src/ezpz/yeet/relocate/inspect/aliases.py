@@ -46,9 +46,9 @@ def find_aliases(known: tuple[bytes, ...], *, read: ReadFile, scripts: Iterable[
     for path in FILES_WITH_PREFIX:
         text = read(path) or b""
         found.update(match.group(1) for pattern in (ACTIVATE_PREFIX, CONDA_PREFIX) for match in pattern.finditer(text))
-    told = found != set(known)
-    for prefix, scripts_of_it in _shebangs(scripts).most_common(1):
-        if prefix not in SHARED_PREFIXES and (scripts_of_it > 1 or not told):
+    is_known = found != set(known)
+    for prefix, count in _shebangs(scripts).most_common(1):
+        if prefix not in SHARED_PREFIXES and (count > 1 or not is_known):
             found.add(prefix)
     base = {match.group(1) for match in BASE_PREFIX.finditer(read(b"pyvenv.cfg") or b"")}
     return tuple(sorted({os.path.normpath(prefix) for prefix in found - base - {b"/"}}))

@@ -103,7 +103,7 @@ def inspect_base(
     Raises:
         InterpreterBroken: A library that it needs is not found.
         NoSpace: Its packages are too large.
-        SourceUnreadable, SourceChanged, Cancelled: See `scan_directory`.
+        SourceUnreadable, SourceChanged, `Cancelled`: See `scan_directory`.
     """
     prefixes = installation_prefixes(home, interpreter.base_prefix)
     extra = ExtraEntries(cancel)

@@ -32,8 +32,8 @@ class Editable:
     Attributes:
         name: Name of the distribution if it is known, else a readable name.
         path: Absolute path of a directory, or of the file of a single module.
-        whole: Whether path is a directory of sys.path, of which only the packages are included. Otherwise path is one
-            package or module.
+        on_sys_path: Whether path is a directory of sys.path, of which only the packages are included. Otherwise path is
+            one package or module.
         loader: What points there: "pth", "egg-link", "setuptools", "scikit-build-core", "meson-python", "editables", or
             "direct_url" if only the installer's record does.
         rebuilds: Whether every import runs the project's build.
@@ -45,7 +45,7 @@ class Editable:
 
     name: str
     path: bytes
-    whole: bool
+    on_sys_path: bool
     loader: str
     rebuilds: bool
     declared_by: bytes
@@ -58,7 +58,7 @@ class _Reference(NamedTuple):
     """A path as a file of site-packages spells it."""
 
     spelled: bytes
-    whole: bool
+    on_sys_path: bool
     loader: str
     rebuilds: bool
     file: bytes  # relative to site-packages
@@ -99,7 +99,7 @@ def _merge(first: Editable, second: Editable) -> Editable:
     return Editable(
         name=first.name,
         path=first.path,
-        whole=first.whole and second.whole,
+        on_sys_path=first.on_sys_path and second.on_sys_path,
         loader=first.loader,
         rebuilds=first.rebuilds or second.rebuilds,
         declared_by=first.declared_by,
@@ -158,13 +158,13 @@ class _SitePackages:
         """Return the editable at a path, or None if it is inside the environment or belongs to the operating system."""
         full = os.path.normpath(os.path.join(self.directory, found.spelled))
         full = full[1:] if full.startswith(b"//") else full
-        path = full if found.whole else _module_file(full)
+        path = full if found.on_sys_path else _module_file(full)
         real = os.path.realpath(path)
         if any(self.is_inside(each) or _is_system(each) for each in (path, real)):
             return None
         is_directory = os.path.isdir(path)
         missing = not is_directory and not os.path.isfile(path)
-        if found.whole and not is_directory and not missing and not path.endswith(ARCHIVE_SUFFIXES):
+        if found.on_sys_path and not is_directory and not missing and not path.endswith(ARCHIVE_SUFFIXES):
             return None  # nothing can be imported from such a file
         owner = self._owner_of(found.file, real)
         project = owner.root if owner is not None else _project_of(path)
@@ -172,7 +172,7 @@ class _SitePackages:
         return Editable(
             name=owner.name if owner is not None else _name_of(found, project),
             path=project if found.loader == "meson-python" else path,
-            whole=found.whole and (is_directory or missing),
+            on_sys_path=found.on_sys_path and (is_directory or missing),
             loader=found.loader,
             rebuilds=found.rebuilds,
             declared_by=os.path.join(self._relative_path(), found.file),

@@ -103,7 +103,7 @@ def inspect_environment(
         EditableRefused: It has editable installs that may not be.
         NoSpace: The packages of its base are too large.
         OSError: A file cannot be read.
-        Cancelled: The token was set.
+        `Cancelled`: The token was set.
     """
     given = (*known, os.fsencode(options.orig_prefix)) if options.orig_prefix else known
     if not kind.is_environment:
@@ -172,16 +172,16 @@ def _probe_interpreter(
         notices.note("no-interpreter", b"bin/python")
         return None
     try:
-        with at_final_path(root, moved) as place:
-            found = probe(find_python(place) or b"", cancel)
+        with at_final_path(root, moved) as location:
+            found = probe(find_python(location) or b"", cancel)
     except InterpreterBroken:
         if options.base != "keep":
             _check_configuration(tree)
             raise
         notices.note("no-interpreter", b"bin/python")
         return None
-    own = tuple(path.replace(place, root, 1) for path in found.site_packages)
-    return replace(found, prefix=found.prefix.replace(place, root, 1), site_packages=own)
+    own = tuple(path.replace(location, root, 1) for path in found.site_packages)
+    return replace(found, prefix=found.prefix.replace(location, root, 1), site_packages=own)
 
 
 def _check_configuration(tree: TreeReader) -> None:
@@ -256,11 +256,11 @@ def _find_editables(
 ) -> tuple[Editable, ...]:
     """Return the editable installs of the environment, as the options allow them. Raises EditableRefused."""
     if interpreter is not None:
-        places = interpreter.site_packages
+        directories = interpreter.site_packages
     else:
-        places = tuple(sorted(glob.glob(os.path.join(glob.escape(tree.root), b"lib*/python*/site-packages"))))
+        directories = tuple(sorted(glob.glob(os.path.join(glob.escape(tree.root), b"lib*/python*/site-packages"))))
     own = (*aliases, os.path.realpath(tree.root))
-    found = find_editables(places, lambda path: any(is_below(path, top) for top in own))
+    found = find_editables(directories, lambda path: any(is_below(path, top) for top in own))
     check_editables(found, options.editable)
     for editable in found:
         if editable.missing:

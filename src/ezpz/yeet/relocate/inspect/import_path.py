@@ -1,4 +1,4 @@
-"""Find the directories that imports search besides the environment, by variables and the working directory."""
+"""Find the directories that imports search in addition to the environment, by variables and the working directory."""
 
 from __future__ import annotations
 

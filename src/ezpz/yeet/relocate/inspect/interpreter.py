@@ -109,7 +109,7 @@ def probe(python: bytes, cancel: CancelToken | None = None) -> Interpreter:
     Raises:
         InterpreterBroken: It does not start, does not answer, or is too old.
         LimitReached: No process can be started.
-        Cancelled: The token was set.
+        `Cancelled`: The token was set.
     """
     name = printable_path(python)
     if not os.path.exists(python):
@@ -137,7 +137,7 @@ def probe(python: bytes, cancel: CancelToken | None = None) -> Interpreter:
 def _run_program(python: bytes, program: str, cancel: CancelToken | None, options: tuple[bytes, ...]) -> bytes:
     """Return the output of a python, which finds its libraries as in the user's session.
 
-    Raises AgentError, Cancelled.
+    Raises AgentError, `Cancelled`.
     """
 
     def check_cancelled() -> None:
@@ -148,9 +148,9 @@ def _run_program(python: bytes, program: str, cancel: CancelToken | None, option
     return run_python(python, program, environ, check_cancelled, PROBE_TIMEOUT, cwd=b"/", options=options)
 
 
-def _parse_facts(said: bytes) -> dict[str, Any] | None:
+def _parse_facts(output: bytes) -> dict[str, Any] | None:
     """Return the answer to PROGRAM, or None if there is none."""
-    for line in said.splitlines():
+    for line in output.splitlines():
         if line.startswith(MARKER):
             try:
                 facts = json.loads(line[len(MARKER) :])
@@ -164,7 +164,7 @@ def _parse_facts(said: bytes) -> dict[str, Any] | None:
 def _start_failure(python: bytes, error: AgentError, cancel: CancelToken | None) -> InterpreterBroken:
     """Return why a python did not do what it was asked.
 
-    Raises LimitReached, Cancelled, and InterpreterBroken for an old python.
+    Raises LimitReached, `Cancelled`, and InterpreterBroken for an old python.
     """
     name, cause = printable_path(python), error.__context__
     if error.code == "timed-out":
@@ -194,10 +194,10 @@ def _start_failure(python: bytes, error: AgentError, cancel: CancelToken | None)
 def _check_version_of_old_python(python: bytes, cancel: CancelToken | None) -> None:
     """Raise InterpreterBroken for a python that is too old to run PROGRAM."""
     try:
-        said = _run_program(python, VERSION_PROGRAM, cancel, ())
+        output = _run_program(python, VERSION_PROGRAM, cancel, ())
     except AgentError:
         return
-    for line in said.splitlines():
+    for line in output.splitlines():
         if line.startswith(MARKER):
             _check_version(printable_path(python), line[len(MARKER) :].decode(errors="replace"))
 

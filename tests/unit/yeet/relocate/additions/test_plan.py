@@ -145,7 +145,7 @@ class TestSnapshot:
     def editable(self, path: Path) -> Editable:
         at = os.fsencode(path)
         return Editable(
-            "lab", at, whole=True, loader="pth", rebuilds=False, declared_by=b"lib/site/lab.pth", project=at
+            "lab", at, on_sys_path=True, loader="pth", rebuilds=False, declared_by=b"lib/site/lab.pth", project=at
         )
 
     def test_case_26_packages_and_not_what_lies_beside_them(self, tmp_path: Path) -> None:

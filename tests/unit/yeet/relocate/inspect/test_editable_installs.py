@@ -101,7 +101,7 @@ class Site:
 
     def paths(self) -> dict[str, bool]:
         """What was found, relative to the projects, and whether it is `whole`."""
-        return {os.path.relpath(os.fsdecode(each.path), self.projects): each.whole for each in self.found()}
+        return {os.path.relpath(os.fsdecode(each.path), self.projects): each.on_sys_path for each in self.found()}
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_case_26_a_pth_leads_to_a_source_directory(site: Site) -> None:
     assert site.only() == Editable(
         name="lab-project",
         path=os.fsencode(package.parent),
-        whole=True,
+        on_sys_path=True,
         loader="pth",
         rebuilds=False,
         declared_by=b"lib/python3.11/site-packages/__editable__.lab-1.0.pth",
@@ -140,7 +140,7 @@ def test_case_26_a_relative_line_that_leads_out(site: Site) -> None:
 def test_case_26_what_is_not_there_is_told(site: Site) -> None:
     site.write("gone.pth", "/no/such/project/src\n")
     gone = site.only()
-    assert (gone.missing, gone.whole, gone.name, gone.path) == (True, True, "project", b"/no/such/project/src")
+    assert (gone.missing, gone.on_sys_path, gone.name, gone.path) == (True, True, "project", b"/no/such/project/src")
 
 
 def test_case_26_the_environment_and_the_system_are_not_editable(site: Site) -> None:
@@ -191,7 +191,7 @@ def test_case_27_an_egg_link_and_easy_install_name_one_directory(site: Site) -> 
     site.write("lab-project.egg-link", f"{package.parent}\n.")
     site.write("easy-install.pth", f"{package.parent}\n")
     found = site.only()
-    assert (found.name, found.loader, found.whole) == ("lab-project", "egg-link", True)
+    assert (found.name, found.loader, found.on_sys_path) == ("lab-project", "egg-link", True)
 
 
 def test_case_27_two_spellings_of_one_directory_are_one(site: Site) -> None:
@@ -260,7 +260,7 @@ def test_case_27_a_loader_that_nobody_knows_is_told_by_the_record(site: Site) ->
     site.write("lab.pth", "import _exotic")
     site.distribution("lab", lab, ("lab.pth", "_exotic.py"))
     found = site.only()
-    assert (found.path, found.loader, found.whole) == (os.fsencode(lab), "direct_url", True)
+    assert (found.path, found.loader, found.on_sys_path) == (os.fsencode(lab), "direct_url", True)
     assert found.declared_by == b"lib/python3.11/site-packages/lab-1.0.dist-info/direct_url.json"
 
 
