@@ -361,6 +361,7 @@ def test_the_scheduler_of_the_page_runs(extended: Here) -> None:
     assert (allocation["scheduler"], allocation["job_id"], allocation["nodes"]) == ("lsf", "12", ["n7", "n8"])
 
 
+@pytest.mark.processes
 def test_the_launcher_of_the_page_runs(extended: Here) -> None:
     hosts, stub = extended.folder / "hosts", extended.folder / "programs" / "aprun"
     hosts.write_text("n1\nn2\n")
