@@ -41,7 +41,7 @@ class Scan:
         root: Path of the tree.
         files: Number of entries that are not directories.
         directories: Number of directories.
-        size: Bytes of content; each hard-linked file counts once.
+        size: Bytes of content. Each hard-linked file counts once.
         allocated: Bytes on a disk with blocks of 4 KiB.
         linked: Bytes that the other names of hard-linked files show.
         followed: Number of files that replace links out of the tree.

@@ -1,8 +1,8 @@
 """Compile files of a tree. Sent as text to the environment's own interpreter, which is Python 3.7 or newer.
 
 The command is `python -I -S -B -c TEXT tree destination`, with relative paths on stdin, each followed by a NUL.
-For each file the program writes "." when it begins and "+" when the bytecode is complete, so that the number of "."
-tells which file crashed it. If the disk fails, it writes "!" and the error number, and stops.
+For each file the program writes "." when it begins and "+" when the bytecode is complete. So the number of "." tells
+which file crashed it. If the disk fails, it writes "!" and the error number, and stops.
 """
 
 import errno

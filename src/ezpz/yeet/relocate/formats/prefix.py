@@ -67,7 +67,7 @@ class PrefixMap:
         return not self.old
 
     def may_occur_in(self, data: bytes) -> bool:
-        """Return whether an old prefix occurs in `data`, as a whole path or not. Fast; False is always right."""
+        """Return whether an old prefix occurs in `data`, as a whole path or not. Fast. False is always right."""
         for needle in self._needles:  # noqa: SIM110 - half the time of any() on a small file
             if needle in data:
                 return True
@@ -107,8 +107,8 @@ class PrefixMap:
 def _spellings(old: bytes, new: bytes) -> Iterator[tuple[bytes, _Spelling]]:
     """Yield each way in which files write `old`, with `new` written in the same way.
 
-    These are: unchanged; in a URL, by pip and by uv; in a shell, with backslashes before all special characters or
-    before blanks only, or between quotes; and in JSON. Most paths are written alike in each of these ways.
+    A path can be unchanged, or quoted in a URL, by pip or by uv. In a shell it can have backslashes before all special
+    characters or before blanks only, or be between quotes. In JSON it has escapes. Most paths are the same in each form.
     """
     url_of = {quote_from_bytes(old, safe).encode(): quote_from_bytes(new, safe).encode() for safe in (URL_SAFE, "/~")}
     yield old, _Spelling(new, url_of.get(old), is_url=False)

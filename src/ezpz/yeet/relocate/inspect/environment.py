@@ -64,12 +64,12 @@ class Environment:
 
 def link_policy_of(kind: Kind | None, known: tuple[bytes, ...]) -> LinkPolicy:
     """Return which links lead out of a tree. Those to the interpreter of a venv stay. Raises OSError."""
-    stay: tuple[bytes, ...] = ()
+    keep_outside: tuple[bytes, ...] = ()
     if kind is Kind.VENV:
         home = TreeReader(known[-1]).settings.get(b"home", b"")
         python = os.path.realpath(find_python(known[-1]) or b"/")
-        stay = installation_prefixes(home, os.path.dirname(os.path.dirname(python)))
-    return LinkPolicy(known, stay)
+        keep_outside = installation_prefixes(home, os.path.dirname(os.path.dirname(python)))
+    return LinkPolicy(known, keep_outside)
 
 
 def nested_directories_of(kind: Kind | None, root: bytes) -> tuple[bytes, ...]:
