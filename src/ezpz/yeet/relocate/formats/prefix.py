@@ -108,7 +108,8 @@ def _spellings(old: bytes, new: bytes) -> Iterator[tuple[bytes, _Spelling]]:
     """Yield each way in which files write `old`, with `new` written in the same way.
 
     A path can be unchanged, or quoted in a URL, by pip or by uv. In a shell it can have backslashes before all special
-    characters or before blanks only, or be between quotes. In JSON it has escapes. Most paths are the same in each form.
+    characters or before blanks only, or be between quotes. In JSON it has escapes. Most paths look the
+    same in all forms.
     """
     url_of = {quote_from_bytes(old, safe).encode(): quote_from_bytes(new, safe).encode() for safe in (URL_SAFE, "/~")}
     yield old, _Spelling(new, url_of.get(old), is_url=False)
