@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ezpz.agent.common import layout, manifest
 from ezpz.agent.common.manifest import Unreadable
 from ezpz.agent.common.wire_paths import ProtocolError, decode_target
-from ezpz.errors import EzpzError, SourceUnreadable
+from ezpz.errors import EzpzError
 from ezpz.yeet.archive.decompress import lines_of, pieces_of
 from ezpz.yeet.archive.squashfs import manifest_in
 from ezpz.yeet.archive.tar_reader import TarReader, Type
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, detect_format
+from ezpz.yeet.source.errors import source_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,7 +140,7 @@ def estimated_size(path: str, told: ArchiveInfo | None = None) -> int:
         packed = os.path.getsize(path)
         return _gzip_size(path, packed) if detect_format(path) is GZIP else packed
     except OSError as e:
-        raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
+        raise source_unreadable(os.fsencode(path), e) from e
 
 
 def _gzip_size(path: str, packed: int) -> int:

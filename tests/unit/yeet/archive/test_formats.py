@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -16,6 +17,7 @@ from ezpz.agent.common import layout
 from ezpz.agent.destination.removal import STALE
 from ezpz.errors import DestinationRefused, SourceChanged, SourceUnreadable, UsageError
 from ezpz.runtime.atomic_file import EVERYBODY, remove_stale
+from ezpz.yeet.archive.info import estimated_size
 from ezpz.yeet.pack.collect import ArchivePlan
 from ezpz.yeet.pack.make import archive_path
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
@@ -349,3 +351,17 @@ class TestPlace:
     def test_a_folder_that_is_not_there(self, source: Path, tmp_path: Path) -> None:
         with pytest.raises(DestinationRefused, match="does not exist"):
             archive_path(inspect_source(str(source)), str(tmp_path / "missing" / "x.tar.gz"))
+
+
+@pytest.mark.parametrize(("number", "asks_for"), [(errno.EACCES, "allowed to read"), (errno.EIO, "filesystem well")])
+def test_the_hint_for_an_archive_that_cannot_be_read_depends_on_the_cause(
+    monkeypatch: pytest.MonkeyPatch, number: int, asks_for: str
+) -> None:
+    def failing(path: str) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("ezpz.yeet.archive.info.os.path.getsize", failing)
+    with pytest.raises(SourceUnreadable) as caught:
+        estimated_size("/p/env.tar")
+    assert caught.value.message == f"cannot read '/p/env.tar': {os.strerror(number)}"
+    assert asks_for in caught.value.hint
