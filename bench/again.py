@@ -23,8 +23,8 @@ MAX_CHANGED = 1.5  # times the minimum
 ABOUT = """\
 The hosts and the environment of [many hosts](#many-hosts-16-at-100-mbits): {others} at {rate} Mbit/s and the launching
 host, all of which have a version already. The package is installed by pip into the source, with its bytecode."""
-COUNT = "import os, sys, time; from ezpz.yeet.source.scan import scan; began = time.monotonic(); "
-COUNT += "scan(os.fsencode(sys.argv[1])).close(); print(time.monotonic() - began)"
+COUNT = "import os, sys, time; from ezpz.yeet.source.scanner import scan_directory as scan; began = time.monotonic(); "
+COUNT += "scan_directory(os.fsencode(sys.argv[1])).close(); print(time.monotonic() - began)"
 
 
 class SecondRun:

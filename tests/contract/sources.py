@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 from ezpz.agent.common import manifest
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.yeet.pipeline.replay import feed_tree
-from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
-from ezpz.yeet.relocate.in_place import relocate_folder
-from ezpz.yeet.relocate.inspect.aliases import aliases_of
-from ezpz.yeet.relocate.inspect.environment import Environment, TreeReader, boundary_of
+from ezpz.yeet.relocate.additions.plan import Snapshot, plan_relocation
+from ezpz.yeet.relocate.in_place import relocate_tree
+from ezpz.yeet.relocate.inspect.aliases import find_aliases
+from ezpz.yeet.relocate.inspect.environment import Environment, link_policy_of
+from ezpz.yeet.relocate.inspect.tree_reader import TreeReader
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.archive_formats import FORMATS, GZIP, SQUASHFS
 from ezpz.yeet.source.identity import identity_of
 from ezpz.yeet.source.inspect import kind_of
-from ezpz.yeet.source.scan import Scan, scan
+from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies import fill_staging
 from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
@@ -86,8 +88,8 @@ class Sources:
         key = (source, exclude, follow)
         if key not in self._scans:
             root = os.fsencode(source)
-            boundary = boundary_of(kind_of(root), (root,)) if follow else None
-            self._scans[key] = scan(root, exclude=exclude, boundary=boundary)
+            boundary = link_policy_of(kind_of(root), (root,)) if follow else None
+            self._scans[key] = scan_directory(root, exclude=exclude, link_policy=boundary)
         return self._scans[key]
 
     def archive(self, source: Path, maker: str, exclude: tuple[str, ...] = (), *, follow: bool = False) -> Path:
@@ -158,8 +160,8 @@ def relocation_of(root: Path, known: Path | None) -> Relocation:
     names = () if known is None else (os.fsencode(known),)
     kind = kind_of(tree_root)
     folder = TreeReader(tree_root)
-    aliases = aliases_of(names, read=folder.read, scripts=folder.scripts) if kind.is_environment else names
-    return relocation_to(DESTINATION, Environment(kind, aliases), tree_root if names else None, None, Snapshot())
+    aliases = find_aliases(names, read=folder.read, scripts=folder.scripts) if kind.is_environment else names
+    return plan_relocation(DESTINATION, Environment(kind, aliases), tree_root if names else None, None, Snapshot())
 
 
 def entries(scanned: Scan) -> Iterator[Entry]:
@@ -198,7 +200,7 @@ def arrive(
     if not way.maker:
         return job.ledger
     unpacked = replace(job, ledger=RelocationRecorder(change(relocation_of(staging, None))))
-    relocate_folder(unpacked.staging, unpacked.ledger, unpacked.cancel)
+    relocate_tree(unpacked.staging, unpacked.ledger, unpacked.cancel)
     if along is not None:
         status = staging.stat()
         staging.chmod(0o700)

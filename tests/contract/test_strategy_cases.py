@@ -14,7 +14,7 @@ import pytest
 from ezpz.agent.common import tree
 from ezpz.errors import SourceChanged
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
-from ezpz.yeet.relocate.large_file import WHOLE
+from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE
 from tests.contract.sources import DESTINATION, EVERY, OURS, PLAIN, Sources, Way, arrive, fill
 from tests.contract.support import as_ordinary_user, photograph
 from tests.lab.compare import compare_trees
@@ -155,7 +155,7 @@ class TestWhatComesAlong:
         folder = tmp_path / "elsewhere"
         (folder / "sub" / "closed").mkdir(parents=True)
         (folder / "module.py").write_text(f"HERE = '{env}'\n")
-        (folder / "big.py").write_bytes(b"# x\n" * (WHOLE // 2) + b"HERE = '%b'\n" % os.fsencode(env))
+        (folder / "big.py").write_bytes(b"# x\n" * (MAX_WHOLE_FILE // 2) + b"HERE = '%b'\n" % os.fsencode(env))
         (folder / "sub" / "closed" / "file").write_text("kept\n")
         os.link(folder / "sub" / "closed" / "file", folder / "sub" / "again")
         (folder / "sub" / "link").symlink_to("../module.py")
@@ -169,8 +169,8 @@ class TestWhatComesAlong:
     @staticmethod
     def along(env: Path, elsewhere: Path) -> Scan:
         """New ones each time, since a scan that is read to its end by one job is read again by another."""
-        grafts = ExtraEntries(standing=(b"lib", b"lib/python3.11", b"lib/python3.11/site-packages", b"bin"))
-        grafts.add_folder(b".editable/pkg", os.fsencode(elsewhere))
+        grafts = ExtraEntries(existing=(b"lib", b"lib/python3.11", b"lib/python3.11/site-packages", b"bin"))
+        grafts.add_directory(b".editable/pkg", os.fsencode(elsewhere))
         grafts.add_file(b".python/bin/python3.11", os.fsencode(elsewhere / "tool"))
         grafts.add_link(b".python/bin/python3", b"python3.11", PAST)
         grafts.add_content(b"env.sh", b"# made for %b\n" % DESTINATION)
@@ -276,7 +276,7 @@ class TestOddFiles:
     def test_case_37_all_names_of_a_patched_file_lead_to_one(
         self, way: Way, env: Path, sources: Sources, tmp_path: Path
     ) -> None:
-        large = b"# x\n" * (WHOLE // 2) + b"HERE = '%b'\n" % os.fsencode(env)
+        large = b"# x\n" * (MAX_WHOLE_FILE // 2) + b"HERE = '%b'\n" % os.fsencode(env)
         for name, data in (("small", b"HERE = '%b'\n" % os.fsencode(env)), ("large", large), ("same", b"nothing")):
             (site(env) / "pkg" / name).write_bytes(data)
             for place in (env / "aaa", env / "lib" / "between", site(env) / "pkg" / "zzz"):
@@ -347,7 +347,7 @@ class TestLargeFiles:
     @pytest.mark.parametrize("shift", [-4000, -20, -3, 0, 1])
     def test_text(self, way: Way, shift: int, env: Path, sources: Sources, tmp_path: Path) -> None:
         old = b" %b/lib " % os.fsencode(env)
-        text = self.filled(2 * WHOLE + 99, WHOLE + shift - 1, old, b"word after word\n")
+        text = self.filled(2 * MAX_WHOLE_FILE + 99, MAX_WHOLE_FILE + shift - 1, old, b"word after word\n")
         (site(env) / "pkg" / "data.txt").write_bytes(text)
         ledger = arrive(way, sources, env, tmp_path / "tree")
         there = site(tmp_path / "tree") / "pkg" / "data.txt"
@@ -361,7 +361,9 @@ class TestLargeFiles:
         self, way: Way, shift: int, env: Path, sources: Sources, tmp_path: Path
     ) -> None:
         old = os.fsencode(env) + b"/share\0"
-        data = self.filled(3 * WHOLE, 2 * WHOLE + shift, old, random.Random(1).randbytes(997).replace(b"/", b"."))
+        data = self.filled(
+            3 * MAX_WHOLE_FILE, 2 * MAX_WHOLE_FILE + shift, old, random.Random(1).randbytes(997).replace(b"/", b".")
+        )
         (env / "lib" / "libx.so").write_bytes(data)
 
         def with_room(relocation: Relocation) -> Relocation:
@@ -379,7 +381,9 @@ class TestLargeFiles:
         self, way: Way, shift: int, env: Path, sources: Sources, tmp_path: Path
     ) -> None:
         old = b"\0%b/share\0" % os.fsencode(env)
-        data = self.filled(3 * WHOLE, 2 * WHOLE + shift, old, random.Random(1).randbytes(997).replace(b"/", b"."))
+        data = self.filled(
+            3 * MAX_WHOLE_FILE, 2 * MAX_WHOLE_FILE + shift, old, random.Random(1).randbytes(997).replace(b"/", b".")
+        )
         (env / "lib" / "libx.so").write_bytes(data)
         ledger = arrive(way, sources, env, tmp_path / "tree")
         assert (tmp_path / "tree" / "lib" / "libx.so").read_bytes() == data
@@ -388,8 +392,8 @@ class TestLargeFiles:
 
     def test_one_that_is_no_longer_what_was_counted(self, env: Path, sources: Sources, tmp_path: Path) -> None:
         """Of those that other programs copy this is seen when the tree is verified."""
-        (env / "data").write_bytes(b"x" * (2 * WHOLE))
+        (env / "data").write_bytes(b"x" * (2 * MAX_WHOLE_FILE))
         job = sources.job(Way("direct"), env, tmp_path / "tree")
-        (env / "data").write_bytes(b"x" * (2 * WHOLE + 1))
+        (env / "data").write_bytes(b"x" * (2 * MAX_WHOLE_FILE + 1))
         with pytest.raises(SourceChanged, match="'data'"):
             fill(Way("direct"), job)

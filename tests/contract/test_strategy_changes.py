@@ -177,7 +177,7 @@ def test_what_comes_along(way: Way, change: str, source: Path, sources: Sources,
     (elsewhere / "python").write_text("V = 1\n")
     settle(elsewhere)
     grafts = ExtraEntries()
-    grafts.add_folder(b".editable/pkg", os.fsencode(elsewhere / "sub"))
+    grafts.add_directory(b".editable/pkg", os.fsencode(elsewhere / "sub"))
     grafts.add_file(b".python/bin/python3.11", os.fsencode(elsewhere / "python"))
     job = sources.job(way, source, tmp_path / "tree", along=grafts.scan)
     {**IN_PLACE, **BY_NAME}[change][0](elsewhere)

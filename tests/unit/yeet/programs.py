@@ -15,14 +15,14 @@ from ezpz.yeet.relocate.formats.elf import read_dynamic
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ezpz.yeet.relocate.formats.elf import Dynamic
+    from ezpz.yeet.relocate.formats.elf import DynamicInfo
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 MAIN = "#include <stdio.h>\nconst char *hello(void);\nint main(void) { puts(hello()); return 0; }\n"
 MACHINES = {(64, "<"): 62, (32, "<"): 3, (64, ">"): 21, (32, ">"): 8}  # x86-64, i386, ppc64, mips
 
 
-def dynamic(data: bytes) -> Dynamic | None:
+def dynamic(data: bytes) -> DynamicInfo | None:
     """What the file `data` tells ld.so."""
     return read_dynamic(lambda offset, size: data[offset : offset + size])
 

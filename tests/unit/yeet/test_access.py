@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.yeet.model.entry import Entry
-from ezpz.yeet.source.permissions import classes, exposed, readers, readers_of_all
+from ezpz.yeet.source.permissions import find_exposed, reader_classes, readers, readers_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def place() -> Iterator[Path]:
     ],
 )
 def test_a_directory_must_be_listed_and_entered(mode: int, expected: int) -> None:
-    assert classes(mode) == expected
+    assert reader_classes(mode) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,5 @@ def test_of_what_a_link_led_to_only_the_first_is_told(place: Path) -> None:
         Entry(b"led/file", FILE | 0o644, 0, 0, origin=home + b"/led/file"),
         Entry(b"open", FILE | 0o644, 0, 0, origin=os.fsencode(place / "open")),
     ]
-    assert list(exposed(FOLDER | 0o755, entries, [home, os.fsencode(place)])) == [b"led", home]
-    assert list(exposed(FOLDER | 0o700, entries, [home])) == []
+    assert list(find_exposed(FOLDER | 0o755, entries, [home, os.fsencode(place)])) == [b"led", home]
+    assert list(find_exposed(FOLDER | 0o700, entries, [home])) == []

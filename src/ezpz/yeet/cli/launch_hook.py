@@ -29,14 +29,14 @@ def prepare(output: Output, args: Sequence[str], *, dry_run: bool) -> Prepared:
     from ezpz.yeet.model.results import Outcome
     from ezpz.yeet.model.source import default_destination
     from ezpz.yeet.pipeline.run import execute
-    from ezpz.yeet.source.inspect import active_environment, inspect
+    from ezpz.yeet.source.inspect import active_environment, inspect_source
 
     with env_command.make_context("ezpz yeet env", list(args)) as ctx:
         options = {name: value for name, value in ctx.params.items() if name not in ("dry_run", "report_path")}
     request = request_from(options)
     aside = Aside.beside(output)
     if dry_run:
-        source = inspect(request.src or active_environment(os.environ))
+        source = inspect_source(request.src or active_environment(os.environ))
         return Prepared(request.dst or default_destination(source), source.path)
     with ProgressDisplay(aside) as display:
         report = execute(new_run_id(), request, os.environ, display, random.Random())  # noqa: S311 - spreads load

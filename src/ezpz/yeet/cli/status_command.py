@@ -84,9 +84,9 @@ def _show_leaks(output: Output, destination: str | None, transport: str, where: 
     from ezpz.yeet.cli.show_leaks import show_leaks
     from ezpz.yeet.inventory.leaks import find_leaks
     from ezpz.yeet.model.source import default_destination
-    from ezpz.yeet.source.inspect import active_environment, inspect
+    from ezpz.yeet.source.inspect import active_environment, inspect_source
 
-    place = destination or default_destination(inspect(active_environment(os.environ)))
+    place = destination or default_destination(inspect_source(active_environment(os.environ)))
     allocation = detect(**where, environ=os.environ)
     found = find_leaks(allocation, place, os.environ, transport_name(transport, allocation))
     show_leaks(output, allocation, found)

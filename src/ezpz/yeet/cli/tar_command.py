@@ -104,9 +104,9 @@ def _unpack(output: Output, archive: str, destination: str, *, base: str) -> int
     from ezpz.yeet.cli.show_report import show_report
     from ezpz.yeet.model.plan import Request, new_run_id
     from ezpz.yeet.pipeline.run import execute
-    from ezpz.yeet.source.inspect import inspect
+    from ezpz.yeet.source.inspect import inspect_source
 
-    if not inspect(archive).is_archive:
+    if not inspect_source(archive).is_archive:
         raise UsageError(f"--unpack '{archive}' is no archive", hint="`ezpz yeet env` takes a directory")
     request = Request(src=archive, dst=os.path.abspath(destination), hosts="localhost", base=base)
     with ProgressDisplay(output) as display:

@@ -48,7 +48,7 @@ class Payload:
     executable: bool
     smoke_test: dict[str, Any] | None = None
     manifest: Packed = b""
-    refuse_changed: Callable[[], None] | None = None
+    check_directories: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

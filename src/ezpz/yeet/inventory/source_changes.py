@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ezpz.agent.common.layout import OWN_FILES
-from ezpz.yeet.relocate.bytecode.compile_worker import CACHE
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +112,7 @@ def _change_times(root: bytes, status: os.stat_result) -> Iterator[tuple[bytes, 
             for entry in entries:
                 path = os.path.join(directory, entry.name)
                 now = entry.stat(follow_symlinks=False)
-                if entry.name == CACHE:
+                if entry.name == BYTECODE_DIRECTORY:
                     caches.append(entry.path)
                 elif stat.S_ISDIR(now.st_mode):
                     pending.append((path, now))

@@ -159,6 +159,6 @@ def _original_prefix(plan: ArchivePlan, source: Source, kind: Kind) -> str:
         return source.path
     targets = [entry.target for entry in plan.entries if entry.target.startswith(b"/")]
     for name in (source.path, source.real):
-        if any(below(target, os.fsencode(name)) for target in targets):
+        if any(is_below(target, os.fsencode(name)) for target in targets):
             return name
     return ""

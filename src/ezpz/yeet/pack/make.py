@@ -75,7 +75,7 @@ class Archive:
 
     path: str
     source: Source
-    format: Format
+    format: ArchiveFormat
     level: int
     outcome: str
     size: int
@@ -175,7 +175,7 @@ def archive_path(source: Source, output: str | None, kind: Format | None = None)
         DestinationRefused: no archive can be written there.
     """
     choose_format(kind.name if kind is not None else None, output)
-    name = source.name + (kind or DEFAULT).suffixes[0]
+    name = source.name + (kind or DEFAULT_FORMAT).suffixes[0]
     path = os.path.abspath(output or os.path.join(os.path.dirname(source.path), name))
     directory = os.path.realpath(os.path.dirname(path))
     if os.path.commonpath([directory, source.real]) == source.real:

@@ -12,7 +12,7 @@ from ezpz.runtime.streamed_process import FedProcess
 from ezpz.yeet.archive.squashfs import MAKER, MIN_MAKER_VERSION, require_version
 from ezpz.yeet.pack.archive_manifest import manifest_member
 from ezpz.yeet.pack.tar_builder import TarBuilder
-from ezpz.yeet.source.io import check_exit, local_failure
+from ezpz.yeet.source.errors import check_exit, local_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.pack.archive_manifest import ArchiveManifest, PackedFile
-    from ezpz.yeet.source.archive_formats import Format
+    from ezpz.yeet.source.archive_formats import ArchiveFormat
 
 
 def write_squashfs(

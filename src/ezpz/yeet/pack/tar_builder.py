@@ -221,20 +221,20 @@ def _read_file(path: bytes, entry: Entry) -> tuple[bytes, os.stat_result]:
         fd = os.open(path, OPEN_FLAGS)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-            raise changed(entry.path) from e
-        raise unreadable(path, e) from e
+            raise source_changed(entry.path) from e
+        raise source_unreadable(path, e) from e
     try:
         data = os.read(fd, entry.size + 1)
         if len(data) < entry.size:
             data += read_whole(fd, entry.size - len(data), path)
         status = os.fstat(fd)
     except (BlockingIOError, IsADirectoryError) as e:
-        raise changed(entry.path) from e
+        raise source_changed(entry.path) from e
     except OSError as e:
-        raise unreadable(path, e) from e
+        raise source_unreadable(path, e) from e
     finally:
         os.close(fd)
-    refuse_other(entry.path, status, entry.identity)
+    check_same_file(entry.path, status, entry.identity)
     if len(data) != entry.size:
-        raise changed(entry.path)
+        raise source_changed(entry.path)
     return data, status

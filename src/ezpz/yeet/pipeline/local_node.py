@@ -236,7 +236,7 @@ class LocalNode:
         """The request of a deployment for this plan, see `Deployment.prepare`."""
         totals, source, contents = self.plan.totals, self.plan.source, self.reader.contents
         scans = (contents.scan, *contents.extra)
-        made, made_bytes = contents.bytecode_to_make(self.plan.request.compile)
+        made, made_bytes = contents.estimate_bytecode(self.plan.request.compile)
         return {
             "dst": self.plan.destination,
             "run": self.plan.id,

@@ -10,9 +10,10 @@ from ezpz.errors import SourceEmpty, UsageError
 from ezpz.yeet.model.plan import Plan, Request, Totals, destination_of, make_plan
 from ezpz.yeet.pipeline.preflight import refuse_prefix
 from ezpz.yeet.relocate.additions.plan import describe_relocation
+from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_source
+from ezpz.yeet.source.errors import source_unreadable
 from ezpz.yeet.source.identity import identity_of
-from ezpz.yeet.source.io import unreadable
 from ezpz.yeet.source.scan import Scan
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def with_prefix(request: Request, info: ArchiveInfo) -> Request:
     except UsageError:  # such a prefix is ignored
         return request
     return replace(request, orig_prefix=info.prefix)
+
+
+def relocation_options(request: Request) -> RelocationOptions:
+    """Return the part of a request that decides how an environment is relocated."""
+    return RelocationOptions(request.base, request.editable, request.orig_prefix, request.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ def _identity_of_archive(source: Source) -> int:
     try:
         return identity_of(os.stat(path))
     except OSError as e:
-        raise unreadable(path, e) from e
+        raise source_unreadable(path, e) from e
 
 
 def _of_archive(source: Source) -> tuple[ArchiveInfo | None, int]:

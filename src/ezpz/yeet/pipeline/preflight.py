@@ -58,7 +58,7 @@ def check_request(request: Request, environ: Mapping[str, str]) -> Preflight:
 def refuse_prefix(prefix: str) -> None:
     """Raise UsageError for an --orig-prefix that cannot be the path of one environment."""
     deep = prefix.startswith("/") and len([part for part in prefix.split("/") if part]) > 1
-    if not deep or os.path.normpath(prefix) != prefix.rstrip("/") or os.fsencode(prefix.rstrip("/")) in COMMON:
+    if not deep or os.path.normpath(prefix) != prefix.rstrip("/") or os.fsencode(prefix.rstrip("/")) in SHARED_PREFIXES:
         raise UsageError(
             f"--orig-prefix '{prefix}' is no full path of an environment",
             hint="pass where it stood when it was packed, as in --orig-prefix /lus/me/envs/torch",

@@ -24,7 +24,8 @@ from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_environment
-from ezpz.yeet.source.changes import refuse_changed
+from ezpz.yeet.source.changes import check_directories
+from ezpz.yeet.source.errors import local_failure
 from ezpz.yeet.source.inspect import kind_of
 from ezpz.yeet.source.io import local_failure
 from ezpz.yeet.source.scan import Scan, entries_of
@@ -175,9 +176,11 @@ class SourceReader:
     def _relocate_unpacked(self, job: CopyJob) -> None:
         """Inspect what was unpacked, relocate it in place, and write the additions to it."""
         self.kind = kind_of(job.staging)
-        environment = inspect_environment(job.staging, self.kind, (), self.plan.request, self.environ, self.cancel)
+        options = relocation_options(self.plan.request)
+        notices = SourceWarnings()
+        environment = inspect_environment(job.staging, self.kind, (), options, self.environ, notices, self.cancel)
         self.contents = survey_environment(
-            job.staging, job.scan, environment, self.plan.request, self.destination, self.cancel
+            job.staging, job.scan, environment, options, self.destination, notices, self.cancel
         )
         self._decide(environment, job.staging)
         relocate_folder(job.staging, self.ledger, job.cancel)

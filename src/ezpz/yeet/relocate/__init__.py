@@ -1,1 +1,1 @@
-"""Relocation: what changes in an environment that moves."""
+"""The changes that make an environment work at its destination."""

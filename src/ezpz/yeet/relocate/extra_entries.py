@@ -1,4 +1,4 @@
-"""Graft: entries that stand elsewhere than below the source and come along, each at a place of its own in the tree."""
+"""Collect entries from outside of the source, each with a path of its own in the copy."""
 
 from __future__ import annotations
 
@@ -9,40 +9,52 @@ from typing import TYPE_CHECKING
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.source.identity import identity_of
 from ezpz.yeet.source.link_policy import LinkPolicy
-from ezpz.yeet.source.scan import SET_ID, Scan, scan
+from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.source.scanner import SET_ID, scan_directory
 
 if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
 
-EPOCH = 315_532_800 * 10**9  # 1980, as in zip archives: what is made anew has the same time in every run
+GENERATED_MTIME = 315_532_800 * 10**9  # 1980, as in zip archives; the same in every run
 
 
 class ExtraEntries:
-    """What was collected so far, as a Scan whose entries all are foreign; parents come first.
+    """A scan of entries that are not in the source, parents first.
 
-    standing: folders that the source has itself
+    Attributes:
+        scan: The entries so far.
+        cancel: Stops the scan of a directory when it is set.
     """
 
-    def __init__(self, cancel: CancelToken | None = None, standing: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, cancel: CancelToken | None = None, existing: tuple[bytes, ...] = ()) -> None:
         self.scan = Scan(b"/")
         self.cancel = cancel
-        self._made = set(standing)
+        self._added = set(existing)
 
-    def add_folder(self, target: bytes, path: bytes, exclude: tuple[str, ...] = ()) -> list[bytes]:
-        """Take what is below the folder `path`, links out of it followed; where its shared libraries stand.
+    def add_directory(self, target: bytes, path: bytes, exclude: tuple[str, ...] = ()) -> list[bytes]:
+        """Add everything below a directory, with links out of it replaced by what they point to.
 
-        Raises what `scan` raises.
+        Args:
+            target: Path in the copy.
+            path: Path of the directory on this host.
+            exclude: Patterns of paths to leave out, see ExcludeFilter.
+
+        Returns:
+            The paths of its shared libraries.
+
+        Raises:
+            SourceUnreadable, SourceChanged, `Cancelled`: See `scan_directory`.
         """
         names = tuple(dict.fromkeys((path, os.path.realpath(path))))
-        found = scan(path, exclude=exclude, boundary=LinkPolicy(names, image=()), cancel=self.cancel)
-        self._make_folders(target)
+        found = scan_directory(path, exclude=exclude, link_policy=LinkPolicy(names, image=()), cancel=self.cancel)
+        self._add_parents(target)
         libraries: list[bytes] = []
         for batch in found.batches():
-            moved = [
-                entry for entry in (_moved(entry, target, path) for entry in batch) if entry.path not in self._made
+            entries = [
+                entry for entry in (_relocated(entry, target, path) for entry in batch) if entry.path not in self._added
             ]
-            self._made.update(entry.path for entry in moved)
-            self.scan.add(moved)
+            self._added.update(entry.path for entry in entries)
+            self.scan.add(entries)
             libraries += [os.path.join(path, e.path) for e in batch if e.is_regular and b".so" in e.path]
         self.scan.followed += found.followed
         self.scan.followed_bytes += found.followed_bytes
@@ -51,38 +63,39 @@ class ExtraEntries:
         return libraries
 
     def add_file(self, target: bytes, path: bytes) -> None:
-        """Take one file, once. Raises OSError."""
-        if target in self._made:
+        """Add one file, unless it was added before. Raises OSError."""
+        if target in self._added:
             return
-        self._made.add(target)
-        self._make_folders(os.path.dirname(target))
+        self._added.add(target)
+        self._add_parents(os.path.dirname(target))
         status = os.stat(path)
         mode, identity = status.st_mode & ~SET_ID, identity_of(status)
         self.scan.add([Entry(target, mode, status.st_mtime_ns, status.st_size, origin=path, identity=identity)])
 
     def add_content(self, target: bytes, content: bytes, mode: int = 0o644) -> None:
-        """Make a file that stands nowhere yet."""
-        self._make_folders(os.path.dirname(target))
-        self.scan.add([Entry(target, stat.S_IFREG | mode, EPOCH, len(content), content=content)])
+        """Add a file with generated content."""
+        self._add_parents(os.path.dirname(target))
+        self.scan.add([Entry(target, stat.S_IFREG | mode, GENERATED_MTIME, len(content), content=content)])
 
-    def add_link(self, target: bytes, leads_to: bytes, mtime_ns: int) -> None:
-        """Make a symbolic link beside what was taken."""
-        if target not in self._made:
-            self._made.add(target)
-            self.scan.add([Entry(target, stat.S_IFLNK | 0o777, mtime_ns, 0, target=leads_to, content=b"")])
+    def add_link(self, target: bytes, points_to: bytes, mtime_ns: int) -> None:
+        """Add a generated symbolic link, unless it was added before."""
+        if target not in self._added:
+            self._added.add(target)
+            self.scan.add([Entry(target, stat.S_IFLNK | 0o777, mtime_ns, 0, target=points_to, content=b"")])
 
-    def _make_folders(self, path: bytes) -> None:
+    def _add_parents(self, path: bytes) -> None:
+        """Add a generated directory for each component of a path that does not exist yet."""
         parts = path.split(b"/") if path else []
-        folders = [b"/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-        new = (folder for folder in folders if folder not in self._made)
-        self.scan.add(Entry(folder, stat.S_IFDIR | 0o755, EPOCH, 0, content=b"") for folder in new)
-        self._made.update(folders)
+        directories = [b"/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+        new = (directory for directory in directories if directory not in self._added)
+        self.scan.add(Entry(directory, stat.S_IFDIR | 0o755, GENERATED_MTIME, 0, content=b"") for directory in new)
+        self._added.update(directories)
 
 
-def _moved(entry: Entry, target: bytes, folder: bytes) -> Entry:
-    """An entry of a folder elsewhere, as it stands in the tree."""
+def _relocated(entry: Entry, target: bytes, directory: bytes) -> Entry:
+    """Return an entry of another directory with its path in the copy."""
     return entry._replace(
         path=os.path.join(target, entry.path),
         link=entry.link and os.path.join(target, entry.link),
-        origin=entry.origin or os.path.join(folder, entry.path),
+        origin=entry.origin or os.path.join(directory, entry.path),
     )

@@ -1,4 +1,4 @@
-"""Ledger: what relocation did to the files of one copy, kept while many threads apply it."""
+"""Apply a relocation from many threads, and record what it did."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.yeet.model.entry import Provenance
 from ezpz.yeet.model.warnings import SourceWarnings
-from ezpz.yeet.relocate.bytecode.validity import HEADER
+from ezpz.yeet.relocate.bytecode.validity import HEADER_SIZE
+from ezpz.yeet.relocate.layout import BYTECODE_SUFFIX
 
 if TYPE_CHECKING:
     from ezpz.yeet.model.entry import Entry
-    from ezpz.yeet.relocate.bytecode.validity import Bytecode
+    from ezpz.yeet.relocate.bytecode.validity import BytecodeTracker
     from ezpz.yeet.relocate.relocation import Relocation
 
 
 class RewriteResult(NamedTuple):
-    """What relocation does to a file: whether it changes, how many paths in it do, and a notice's case or ""."""
+    """What relocation does to a file.
+
+    Attributes:
+        changed: Whether its content changes.
+        replaced: How many paths in it are replaced.
+        case: Case of a warning, or "".
+    """
 
     changed: bool
     replaced: int = 0
@@ -29,79 +36,94 @@ UNCHANGED = RewriteResult(changed=False)
 
 @dataclass(slots=True)
 class RelocationRecorder:
-    """Applies a relocation, and counts: files patched, paths replaced in them, links rewritten; safe from any thread.
+    """A relocation and what it did to one copy. All methods can be called from any thread.
 
-    bytecode: told of every .py and .pyc, None for what is no environment
+    Attributes:
+        relocation: The relocation to apply.
+        bytecode: Gets every .py and .pyc file. None if the tree is not an environment.
+        files: Number of rewritten files.
+        replaced: Number of replaced paths in them.
+        links: Number of rewritten links.
+        notices: Warnings about files.
     """
 
     relocation: Relocation
-    bytecode: Bytecode | None = None
+    bytecode: BytecodeTracker | None = None
     files: int = 0
     replaced: int = 0
     links: int = 0
     notices: SourceWarnings = field(default_factory=SourceWarnings)
-    _outcomes: dict[bytes, RewriteResult] = field(default_factory=dict, compare=False, repr=False)
-    _heads: dict[bytes, bytes] = field(default_factory=dict, compare=False, repr=False)
+    _results: dict[bytes, RewriteResult] = field(default_factory=dict, compare=False, repr=False)
+    _headers: dict[bytes, bytes] = field(default_factory=dict, compare=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def entry(self, entry: Entry) -> Entry:
-        """What an entry becomes, its content aside. Call it for every entry, in the order of the stream."""
-        new = self.relocation.entry(entry)
+    def relocate_entry(self, entry: Entry) -> Entry:
+        """Return an entry after relocation, except for its content.
+
+        Call this for every entry, in the order of the stream.
+        """
+        new = self.relocation.relocate_entry(entry)
         if new.target != entry.target:
             self.links += 1
         if self.bytecode is not None and new.is_regular:
-            self.bytecode.expect(new)
+            self.bytecode.add_source(new)
         return new
 
-    def content(self, path: bytes, data: bytes) -> bytes:
-        """What the whole content of a regular file becomes."""
-        if path.endswith(b".pyc"):
+    def relocate_content(self, path: bytes, data: bytes) -> bytes:
+        """Return the complete content of a regular file after relocation."""
+        if path.endswith(BYTECODE_SUFFIX):
             if self.bytecode is not None:
-                self._heads[path] = data[:HEADER]
-                self.bytecode.check(path, data[:HEADER])
+                self._headers[path] = data[:HEADER_SIZE]
+                self.bytecode.add_bytecode(path, data[:HEADER_SIZE])
             return data
-        change = self.relocation.content(path, data) if self.relocation.examines(path) else None
+        change = self.relocation.relocate_content(path, data) if self.relocation.may_change_content(path) else None
         if change is None:
             return data
-        self.count(path, RewriteResult(change.data != data, change.replaced, change.case))
+        self.record(path, RewriteResult(change.data != data, change.replaced, change.case))
         return change.data
 
-    def count(self, path: bytes, outcome: RewriteResult) -> None:
-        """Note what was done to a file that `content` was not told of."""
-        if outcome.case:
-            self.notices.note(outcome.case, path)
-        if outcome.changed or outcome.case:
-            self._outcomes[path] = outcome
-        if not outcome.changed:
+    def record(self, path: bytes, result: RewriteResult) -> None:
+        """Record the result for a file that `relocate_content` was not called for."""
+        if result.case:
+            self.notices.note(result.case, path)
+        if result.changed or result.case:
+            self._results[path] = result
+        if not result.changed:
             return
         with self._lock:
             self.files += 1
-            self.replaced += outcome.replaced
+            self.replaced += result.replaced
         if self.bytecode is not None:
-            self.bytecode.patched(path)
+            self.bytecode.mark_rewritten(path)
 
-    def made(self, entry: Entry) -> Provenance:
-        """How a file that was read became what it is; to be asked once."""
-        outcome = self._outcomes.pop(entry.path, UNCHANGED)
-        return Provenance(entry.size, *outcome, self._heads.pop(entry.path, b"").hex())
+    def take_provenance(self, entry: Entry) -> Provenance:
+        """Return how a file that was read became its copy. Call this once for each file."""
+        result = self._results.pop(entry.path, UNCHANGED)
+        return Provenance(entry.size, *result, self._headers.pop(entry.path, b"").hex())
 
-    def recall(self, path: bytes, made: Provenance) -> None:
-        """Note a file that was not read, since it is known what becomes of it."""
-        outcome = RewriteResult(made.changed, made.replaced, made.case)
-        if outcome != UNCHANGED:
-            self.count(path, outcome)
-        if self.bytecode is not None and path.endswith(b".pyc"):
-            self.bytecode.check(path, bytes.fromhex(made.head))
+    def record_reused(self, path: bytes, provenance: Provenance) -> None:
+        """Record a file that was not read, because the result of its relocation is known."""
+        result = RewriteResult(provenance.changed, provenance.replaced, provenance.case)
+        if result != UNCHANGED:
+            self.record(path, result)
+        if self.bytecode is not None and path.endswith(BYTECODE_SUFFIX):
+            self.bytecode.add_bytecode(path, bytes.fromhex(provenance.head))
 
-    def linked(self, path: bytes, first: bytes, staged: bytes) -> None:
-        """Note a further name of a file that `content` was told of by its first name; `staged` is where it stands now.
+    def record_hard_link(self, path: bytes, first: bytes, staged: bytes) -> None:
+        """Record another name of a file that `relocate_content` was called for.
 
-        Raises OSError.
+        Args:
+            path: The other name.
+            first: The name that was relocated.
+            staged: Path of the file on disk.
+
+        Raises:
+            OSError: The file cannot be read.
         """
         if self.bytecode is None:
             return
-        if path.endswith(b".pyc"):
+        if path.endswith(BYTECODE_SUFFIX):
             with open(staged, "rb") as file:
-                self.bytecode.check(path, file.read(HEADER))
-        elif self.bytecode.is_patched(first):
-            self.bytecode.patched(path)
+                self.bytecode.add_bytecode(path, file.read(HEADER_SIZE))
+        elif self.bytecode.is_rewritten(first):
+            self.bytecode.mark_rewritten(path)

@@ -1,7 +1,7 @@
-"""Relocation: what each entry of a tree becomes so that it works from its new place; pure, entry in, entry out.
+"""Compute what each entry of a tree becomes at its destination. Pure: the source is never touched.
 
-It never touches the source. Content changes only in files that hold an old path: texts everywhere, binaries only where
-the length can stay and it is known what the bytes are for.
+Content changes only in files that contain an old path: in every text file, and in binary files whose length can stay
+and whose format is known.
 """
 
 from __future__ import annotations
@@ -16,24 +16,29 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.yeet.relocate.formats import conda_records, elf, shebang
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
-from ezpz.yeet.relocate.formats.pth import repointed
-from ezpz.yeet.relocate.formats.pyvenv_cfg import with_settings
-from ezpz.yeet.relocate.layout import CONFIGURATION, HOOK_FILE, PYTHON_DIRECTORY, Move
-from ezpz.yeet.source.link_policy import below
+from ezpz.yeet.relocate.formats.pth import rewrite_pth
+from ezpz.yeet.relocate.formats.pyvenv_cfg import replace_settings
+from ezpz.yeet.relocate.layout import BYTECODE_SUFFIX, CONDA_META, HOOK_FILE, PYTHON_DIRECTORY, PYVENV_CFG, Move
+from ezpz.yeet.source.link_policy import is_below
 
 if TYPE_CHECKING:
     from ezpz.yeet.model.entry import Entry
-    from ezpz.yeet.relocate.formats.elf_reader import Reader
+    from ezpz.yeet.relocate.formats.elf_reader import ReadAt
 
 PYTHON_NAME = re.compile(rb"bin/python(\d(\.\d+)?)?\Z")
-BYTECODE = b".pyc"
-RECORD = re.compile(rb"conda-meta/[^/]+\.json\Z")  # tells which placeholders there are, and how much room
-POINTERS = (b".pth", b".egg-link")
-NOTHING = PrefixMap({})
+CONDA_RECORD = re.compile(CONDA_META + rb"/[^/]+\.json\Z")  # records placeholders, which must stay
+PATH_FILES = (b".pth", b".egg-link")
+NO_PREFIXES = PrefixMap({})
 
 
 class EntryChange(NamedTuple):
-    """What becomes of a file's content: the new bytes, how many paths in it changed, and a notice's case or ""."""
+    """The new content of a file.
+
+    Attributes:
+        data: The new bytes.
+        replaced: How many paths are replaced.
+        case: Case of a warning, or "".
+    """
 
     data: bytes
     replaced: int
@@ -42,22 +47,30 @@ class EntryChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Relocation:
-    """From old places to new ones; one that is made with a destination alone changes nothing.
+    """Rules that move a tree. A relocation with a destination alone changes nothing.
 
-    text: what is replaced in the content of files; links: in the targets of links
-    hooks: what is replaced in the modules that find editable installs, of which hook_files are some
-    root: where the tree stands now, resolved; None for one that stands nowhere, as out of an archive
-    python: the embedded interpreter, relative to the tree, that `bin/python` becomes a link to; b"" for none
-    run_path: what it needs to find its libraries when it has no run path of its own, else b""
-    configuration: settings of pyvenv.cfg that change; editables: what .pth files lead to and comes along
-    packed: an old prefix that stands for PATH in the scripts of an environment that a packer has packed, else b""
-    binaries: files of conda packages that hold the old prefix in binary code, and the room for a longer one, bytes
+    Attributes:
+        destination: Path of the copy.
+        text: Replacements in the content of files.
+        hooks: Replacements in the modules that find editable installs.
+        links: Replacements in the targets of links.
+        root: Real path of the tree now. None if it has none, as in an archive.
+        python: The embedded interpreter, relative to the tree, that `bin/python` becomes a link to. b"" if there is
+            none.
+        run_path: Run path that the embedded interpreter needs to find its libraries. b"" if it has one of its own.
+        configuration: New settings of pyvenv.cfg.
+        editables: The included code of editable installs, to which `.pth` files have to point.
+        hook_files: Paths of modules that do not match HOOK_FILE and find editable installs.
+        packed: Prefix for the scripts of an environment made by conda-pack or venv-pack, which find python by PATH, or
+            b"".
+        binaries: Files of conda packages with the old prefix in binary code, and the longest prefix each has room for,
+            in bytes.
     """
 
     destination: bytes
-    text: PrefixMap = NOTHING
-    hooks: PrefixMap = NOTHING
-    links: PrefixMap = NOTHING
+    text: PrefixMap = NO_PREFIXES
+    hooks: PrefixMap = NO_PREFIXES
+    links: PrefixMap = NO_PREFIXES
     root: bytes | None = None
     python: bytes = b""
     run_path: bytes = b""
@@ -74,142 +87,161 @@ class Relocation:
 
     @property
     def digest(self) -> str:
-        """The same for relocations that make the same of everything."""
+        """Fingerprint of the rules: equal for two relocations that rewrite every file identically."""
         facts = [getattr(self, each.name) for each in fields(self) if each.name not in ("text", "hooks", "links")]
         moves = (self.text.moves, self.hooks.moves, self.links.moves)
         facts = [sorted(fact) if isinstance(fact, frozenset) else fact for fact in facts]
         facts = [sorted(fact.items()) if isinstance(fact, Mapping) else fact for fact in facts]
         return hashlib.sha256(repr((facts, moves)).encode()).hexdigest()[:16]
 
-    def entry(self, entry: Entry) -> Entry:
-        """What an entry becomes, its content aside: a link leads where it did, a copy of the python to the embedded."""
-        if self.python and not entry.is_foreign and PYTHON_NAME.match(entry.path) and self._stands_for_python(entry):
+    def relocate_entry(self, entry: Entry) -> Entry:
+        """Return an entry after relocation, except for its content.
+
+        A link points to the same target as before. A copy of the base interpreter becomes a link to the embedded one.
+        """
+        if self.python and not entry.is_foreign and PYTHON_NAME.match(entry.path) and self._is_base_interpreter(entry):
             target = os.path.relpath(b"/" + self.python, b"/bin")
             return entry._replace(mode=stat.S_IFLNK | 0o777, size=0, target=target, link=b"")
         if entry.is_symlink:
-            return entry._replace(target=self.link(entry.path, entry.target))
+            return entry._replace(target=self.relocate_link(entry.path, entry.target))
         return entry
 
-    def _stands_for_python(self, entry: Entry) -> bool:
-        """Whether a name in `bin` is the base interpreter's, and not a link to one beside it."""
+    def _is_base_interpreter(self, entry: Entry) -> bool:
+        """Return whether a name in `bin` is the base interpreter, and not a link to another name in `bin`."""
         return entry.is_regular or b"/" in entry.target
 
-    def link(self, path: bytes, target: bytes) -> bytes:
-        """A link's target in the new place: relative within the tree, by its full path out of it."""
-        whole = os.path.normpath(target)
+    def relocate_link(self, path: bytes, target: bytes) -> bytes:
+        """Return the target of a link at the destination: relative inside the tree, absolute outside of it."""
+        full = os.path.normpath(target)
         if not target.startswith(b"/"):
             inner = os.path.normpath(os.path.join(os.path.dirname(path), target))
             if inner.split(b"/")[0] != b".." or self.root is None:
                 return target
-            whole = os.path.normpath(os.path.join(self.root, inner))
-        moved = self.links.moved(whole)
+            full = os.path.normpath(os.path.join(self.root, inner))
+        moved = self.links.map_path(full)
         if moved is None:
-            return whole if not target.startswith(b"/") else target
+            return full if not target.startswith(b"/") else target
         return os.path.relpath(moved, os.path.join(self.destination, os.path.dirname(path)))
 
-    def examines(self, path: bytes) -> bool:
-        """Whether the content of this regular file has to be looked at; not that of bytecode."""
-        return self.is_needed and not path.endswith(BYTECODE) and not RECORD.match(path)
+    def may_change_content(self, path: bytes) -> bool:
+        """Return whether the content of a regular file must be examined. That of bytecode never changes."""
+        return self.is_needed and not path.endswith(BYTECODE_SUFFIX) and not CONDA_RECORD.match(path)
 
-    def needs_whole(self, path: bytes) -> bool:
-        """Whether `content` has to be given a file whatever its size: those that may change anywhere, which are few."""
-        return path in (CONFIGURATION, self.python) or path in self.binaries
+    def needs_full_content(self, path: bytes) -> bool:
+        """Return whether `relocate_content` needs a file at once, whatever its size.
 
-    def sought(self, path: bytes) -> PrefixMap:
-        """What is replaced in a text file."""
+        These few files may change anywhere.
+        """
+        return path in (PYVENV_CFG, self.python) or path in self.binaries
+
+    def prefixes_for(self, path: bytes) -> PrefixMap:
+        """Return the replacements in a text file."""
         return self.hooks if self._is_hook(path) else self.text
 
-    def always_changes(self, path: bytes, head: bytes) -> bool:
-        """Whether a text file that begins with `head` may change although no old path is in it."""
-        return path.endswith(POINTERS) or shebang.from_path(path, head, self.packed) != head
+    def may_change_without_match(self, path: bytes, head: bytes) -> bool:
+        """Return whether a text file that begins with `head` may change although it contains no old path."""
+        return path.endswith(PATH_FILES) or shebang.pin_python(path, head, self.packed) != head
 
-    def content(self, path: bytes, data: bytes) -> EntryChange | None:
-        """What a file says in the new place, or None when it says the same. Raises PrefixTooLong."""
-        if path == CONFIGURATION and self.configuration:
+    def relocate_content(self, path: bytes, data: bytes) -> EntryChange | None:
+        """Return the new content of a file, or None if it does not change. Raises PrefixTooLong."""
+        if path == PYVENV_CFG and self.configuration:
             text, replaced = self.text.substitute(data)
-            new = with_settings(text, dict(self.configuration))
+            new = replace_settings(text, dict(self.configuration))
             return EntryChange(new, max(1, replaced)) if new != data else None
         if path == self.python:
-            return self._interpreter(data)
-        if path.endswith(POINTERS) and self.root is not None and shebang.is_text(data):
-            return self._pointer(path, data)
+            return self._rewrite_interpreter(data)
+        if path.endswith(PATH_FILES) and self.root is not None and shebang.is_text(data):
+            return self._rewrite_path_file(path, data, self.root)
         if path in self.binaries and not shebang.is_text(data):
             return EntryChange(
                 *conda_records.replace_binary(data, self.text.moves, path=path, room=self.binaries[path])
             )
-        if self._is_hook(path) and self.hooks.found_in(data) and shebang.is_text(data):
+        if self._is_hook(path) and self.hooks.may_occur_in(data) and shebang.is_text(data):
             return EntryChange(*self.hooks.substitute(data))
         if self.packed:
-            data = shebang.from_path(path, data, self.packed)
-        if not self.text.found_in(data):
+            data = shebang.pin_python(path, data, self.packed)
+        if not self.text.may_occur_in(data):
             return None
         change = (
             EntryChange(*shebang.rewrite_text(path, data, self.text))
             if shebang.is_text(data)
-            else self._binary(path, data)
+            else self._rewrite_binary(path, data)
         )
         return change if change.data != data or change.case else None
 
-    def passage(self, path: bytes, text: bytes, head: bytes) -> EntryChange | None:
-        """The same for some lines of a text file that is too large for `content` and begins with `head`.
+    def relocate_block(self, path: bytes, text: bytes, head: bytes) -> EntryChange | None:
+        """Return the new content of some lines of a large text file, or None if they do not change.
 
-        Not for the first ones, of which `content` makes what it would of all.
+        Not for the first block, which `relocate_content` rewrites.
+
+        Args:
+            path: Path in the tree.
+            text: Complete lines.
+            head: The beginning of the file.
         """
-        if path.endswith(POINTERS) and self.root is not None:
-            return self._pointer(path, text)
-        if self._is_hook(path) and self.hooks.found_in(text):
+        if path.endswith(PATH_FILES) and self.root is not None:
+            return self._rewrite_path_file(path, text, self.root)
+        if self._is_hook(path) and self.hooks.may_occur_in(text):
             return EntryChange(*self.hooks.substitute(text))
-        return EntryChange(*shebang.rewrite_lines(path, head, text, self.text)) if self.text.found_in(text) else None
+        return (
+            EntryChange(*shebang.rewrite_lines(path, head, text, self.text)) if self.text.may_occur_in(text) else None
+        )
 
-    def zipapp_head(self, path: bytes, head: bytes, tail: bytes) -> EntryChange:
-        """What becomes of the head of a binary file that begins with `#!`; it ends with `tail`."""
-        rest = b"\0" + tail  # which tells that it is no text
-        new, replaced = shebang.rewrite_zipapp(shebang.from_path(path, head, self.packed) + rest, self.text)
+    def relocate_zipapp_head(self, path: bytes, head: bytes, tail: bytes) -> EntryChange:
+        """Return the new head of a binary file that begins with `#!` and ends with `tail`."""
+        rest = b"\0" + tail  # the NUL marks it as binary
+        new, replaced = shebang.rewrite_zipapp(shebang.pin_python(path, head, self.packed) + rest, self.text)
         return EntryChange(new[: -len(rest)], replaced) if replaced else EntryChange(head, 0)
 
-    def run_path_edits(self, path: bytes, read: Reader) -> elf.Edits:
-        """What changes in a compiled file."""
-        return elf.edits(read, lambda entry: self._run_paths(path, entry))
+    def plan_run_path_edits(self, path: bytes, read: ReadAt) -> elf.RunPathEdits:
+        """Return the edits of the run paths of a compiled file."""
+        return elf.plan_edits(read, lambda entry: self._run_path_options(path, entry))
 
-    def _binary(self, path: bytes, data: bytes) -> EntryChange:
+    def _rewrite_binary(self, path: bytes, data: bytes) -> EntryChange:
         if data.startswith(b"#!"):
             return EntryChange(*shebang.rewrite_zipapp(data, self.text))
-        done = elf.retarget(data, lambda entry: self._run_paths(path, entry))
+        done = elf.retarget(data, lambda entry: self._run_path_options(path, entry))
         named = next(self.text.find(done.data), None) is not None
-        return EntryChange(done.data, done.edited, self.left_in(path, done.stuck, named=named))
+        return EntryChange(done.data, done.edited, self.warning_for(path, done.stuck, named=named))
 
-    def left_in(self, path: bytes, stuck: tuple[bytes, ...], *, named: bool) -> str:
-        """The case of a notice for a binary file in which old paths are left; the base is told where it is.
+    def warning_for(self, path: bytes, stuck: tuple[bytes, ...], *, named: bool) -> str:
+        """Return the case of a warning about old paths that stay in a binary file, or "".
 
-        stuck: entries of run paths that have to stay; named: whether a whole old path is in it, and not just the
-        beginning of another name
+        The embedded base gets no warning: it gets its location when it starts.
+
+        Args:
+            path: Path in the tree.
+            stuck: Entries of run paths that cannot be changed.
+            named: Whether the file contains a whole old path, and not only the beginning of another name.
         """
         if stuck:
             return "run-path-stuck"
         return "baked-prefix" if named and not path.startswith(PYTHON_DIRECTORY + b"/") else ""
 
-    def _pointer(self, path: bytes, data: bytes) -> EntryChange | None:
-        """A file whose lines site.py appends to sys.path: they lead to what came along, or in full to what did not."""
-        assert self.root is not None
-        folder = os.path.join(self.root, os.path.dirname(path))
-        pointed = repointed(data, folder, lambda place: below(place, self.root or b""), self.editables)
+    def _rewrite_path_file(self, path: bytes, data: bytes, root: bytes) -> EntryChange | None:
+        """Rewrite a file whose lines site.py appends to sys.path.
+
+        They point to the included code, or absolutely to code that is not included.
+        """
+        directory = os.path.join(root, os.path.dirname(path))
+        pointed = rewrite_pth(data, directory, lambda path: is_below(path, root), self.editables)
         new, replaced = self.hooks.substitute(pointed)
         return EntryChange(new, max(1, replaced)) if new != data else None
 
     def _is_hook(self, path: bytes) -> bool:
         return path in self.hook_files or HOOK_FILE.match(os.path.basename(path)) is not None
 
-    def _interpreter(self, data: bytes) -> EntryChange | None:
-        """The embedded python finds its libraries beside it, even when LD_LIBRARY_PATH names the old ones."""
-        done = elf.retarget(data, lambda entry: self._run_paths(self.python, entry))
+    def _rewrite_interpreter(self, data: bytes) -> EntryChange | None:
+        """Make the embedded python find its libraries next to it, even if LD_LIBRARY_PATH names the old ones."""
+        done = elf.retarget(data, lambda entry: self._run_path_options(self.python, entry))
         new = elf.prefer_rpath(done.data)
         if self.run_path:
             new = elf.add_run_path(new, self.run_path) or new
         return EntryChange(new, max(1, done.edited), "run-path-stuck" if done.stuck else "") if new != data else None
 
-    def _run_paths(self, path: bytes, entry: bytes) -> tuple[bytes, ...]:
-        """What may stand for an entry of a run path: relative to the file, or in full."""
-        moved = self.text.moved(os.path.normpath(entry)) if entry.startswith(b"/") else None
+    def _run_path_options(self, path: bytes, entry: bytes) -> tuple[bytes, ...]:
+        """Return what may replace an entry of a run path: relative to the file, or absolute."""
+        moved = self.text.map_path(os.path.normpath(entry)) if entry.startswith(b"/") else None
         if moved is None:
             return ()
         relative = os.path.relpath(moved, os.path.join(self.destination, os.path.dirname(path)))

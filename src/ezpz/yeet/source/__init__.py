@@ -1,1 +1,1 @@
-"""The source tree: inspect, scan, follow links, exclude, read."""
+"""Read the source: inspect, scan, follow links, exclude, and check for changes."""

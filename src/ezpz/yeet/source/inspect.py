@@ -1,4 +1,4 @@
-"""Source: what is at this path, a venv, a conda environment, a tool, plain data, or an archive."""
+"""Inspect a source: a venv, a conda environment, a tool, plain data, or an archive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def active_environment(environ: Mapping[str, str]) -> str:
-    """The path of the active venv or conda environment. Raises SourceNotFound when none is active."""
+    """Return the path of the active venv or conda environment. Raises SourceNotFound if none is active."""
     for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
         if environ.get(variable):
             return environ[variable]
@@ -26,17 +26,21 @@ def active_environment(environ: Mapping[str, str]) -> str:
     )
 
 
-def inspect(path: str) -> Source:
-    """Look at `path` and say what it is.
+def inspect_source(path: str) -> Source:
+    """Return what is at `path`.
 
-    Raises SourceNotFound, SourceUnreadable, SourceEmpty, or UsageError for a file that is no archive we read.
+    Raises:
+        SourceNotFound: Nothing is there.
+        SourceUnreadable: The user may not read it.
+        SourceEmpty: The directory or file is empty.
+        UsageError: It is a file, but not an archive that ezpz reads.
     """
     if not path:
         raise UsageError("SRC or --src is ''", hint="name a directory or an archive")
-    whole = os.path.join(os.getcwd(), path)
-    given = os.path.normpath(whole)
-    if os.path.realpath(given) != os.path.realpath(whole):  # `..` behind a link
-        given = os.path.realpath(whole)
+    absolute = os.path.join(os.getcwd(), path)
+    given = os.path.normpath(absolute)
+    if os.path.realpath(given) != os.path.realpath(absolute):  # `..` behind a link
+        given = os.path.realpath(absolute)
     label = printable_path(os.fsencode(path))
     if not os.path.lexists(given):
         raise SourceNotFound(
@@ -73,7 +77,7 @@ def _inspect_file(given: str, real: str, label: str, *, local: bool) -> Source:
 
 
 def kind_of(root: bytes) -> Kind:
-    """What the tree at `root` is for, by the files that mark it (PEP 405 for pyvenv.cfg)."""
+    """Return the kind of the tree at `root`, by the files that mark it (PEP 405 for pyvenv.cfg)."""
     if os.path.isfile(os.path.join(root, b"pyvenv.cfg")):
         return Kind.VENV
     if os.path.isdir(os.path.join(root, b"conda-meta")):
@@ -83,12 +87,15 @@ def kind_of(root: bytes) -> Kind:
     return Kind.DATA
 
 
-def newer_archive(environment: str, folder: str) -> str | None:
-    """An archive of the environment's name beside it or in `folder` that is newer than it, or None."""
+def find_newer_archive(environment: str, directory: str) -> str | None:
+    """Return an archive of an environment that is newer than the environment, or None.
+
+    It has the name of the environment, and is next to it or in `directory`.
+    """
     name = os.path.basename(environment)
-    for place_ in (os.path.dirname(environment), folder):
+    for parent in (os.path.dirname(environment), directory):
         for suffix in ARCHIVE_SUFFIXES:
-            candidate = os.path.join(place_, name + suffix)
+            candidate = os.path.join(parent, name + suffix)
             try:
                 if os.stat(candidate).st_mtime > os.stat(environment).st_mtime:
                     return candidate

@@ -1,4 +1,4 @@
-"""Boundary: which links of a tree lead out of it, and which of those may stay links."""
+"""Decide which links lead out of a tree, and which of these stay links."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ if TYPE_CHECKING:
     from ezpz.yeet.model.warnings import SourceWarnings
     from ezpz.yeet.source.exclude import ExcludeFilter
 
-IMAGE = tuple(b"/usr /etc /bin /sbin /lib /lib64 /opt /boot /dev /proc /sys /run /var/lib".split())
-"""Where the files of an operating system's image are, which every node has."""
-COMMON = (b"/", b"/usr", b"/usr/local", b"/opt", b"/bin")
-"""Tops of installations that many have in common, so that a text that names one need not mean this one."""
+IMAGE_DIRECTORIES = tuple(b"/usr /etc /bin /sbin /lib /lib64 /opt /boot /dev /proc /sys /run /var/lib".split())
+"""Directories of the operating system's image, which every node has."""
+SHARED_PREFIXES = (b"/", b"/usr", b"/usr/local", b"/opt", b"/bin")
+"""Prefixes that many installations share. A text that contains one need not mean a particular installation."""
 
 
 def on_shared_filesystem(path: bytes) -> bool:
-    """Whether a path exists and is on a filesystem that several hosts share, as far as its type tells."""
+    """Return whether a path exists and is on a filesystem that several hosts share, judged by its type."""
     try:
         return not filesystem.is_node_local(filesystem.filesystem(path))
     except OSError:
         return False
 
 
-def below(path: bytes, folder: bytes) -> bool:
-    """Whether an absolute path is `folder` or below it."""
-    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Return whether an absolute path is `directory` or below it."""
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
 class LinkDecision(NamedTuple):
-    """Where a link leads.
+    """What becomes of a link.
 
-    real: the resolved path of what has to take its place, since it leads out; None for one that may stay a link
-    target: what it says when it stays one
-    status: what `real` is, when it was looked at on the way
+    Attributes:
+        real: Resolved path of what replaces the link. None if it stays a link.
+        target: Its target if it stays a link.
+        status: Status of `real`, if it was read on the way.
     """
 
     real: bytes | None
@@ -45,102 +46,119 @@ class LinkDecision(NamedTuple):
 
 
 class LinkPolicy:
-    """What is inside a tree, and what outside of it links may still lead to.
+    """The top of a tree, and what links may point to outside of it.
 
-    inside: every name of the tree's top; stay: folders outside that links into are left to (those of the interpreter,
-    which has its own way); image: folders that every node has, as far as they are not on a shared filesystem
+    Attributes:
+        inside: All names of the top of the tree.
+        keep_outside: Directories outside. Links to them stay links, because relocation handles them otherwise.
+        image: Directories that every node has, unless they are on a shared filesystem.
     """
 
     def __init__(
-        self, inside: tuple[bytes, ...], stay: tuple[bytes, ...] = (), image: tuple[bytes, ...] = IMAGE
+        self,
+        inside: tuple[bytes, ...],
+        keep_outside: tuple[bytes, ...] = (),
+        image: tuple[bytes, ...] = IMAGE_DIRECTORIES,
     ) -> None:
         self.inside = tuple(os.path.normpath(path) for path in inside)
-        self.stay = stay
+        self.keep_outside = keep_outside
         self.image = image
-        self._real: dict[bytes, bytes] = {}
-        self._shared: dict[bytes, bool] = {}
+        self._real_directories: dict[bytes, bytes] = {}
+        self._is_shared: dict[bytes, bool] = {}
 
     def holds(self, path: bytes) -> bool:
-        """Whether an absolute path is by its name in the tree."""
-        return any(below(os.path.normpath(path), top) for top in self.inside)
+        """Return whether an absolute path is in the tree, by its name."""
+        return any(is_below(os.path.normpath(path), top) for top in self.inside)
 
-    def lead(self, link: bytes, target: bytes, path: bytes, trail: tuple[bytes, ...] = ()) -> LinkDecision:
-        """Where a link leads; may look at the filesystem.
+    def resolve(self, link: bytes, target: bytes, path: bytes, trail: tuple[bytes, ...] = ()) -> LinkDecision:
+        """Decide what becomes of a link. May read the filesystem.
 
-        link: its absolute path; path: where it is in the tree; trail: the real folders outside that links were
-        followed to on the way to it
+        Args:
+            link: Absolute path of the link.
+            target: Target as it is written in the link.
+            path: Path of the link in the tree.
+            trail: The real directories outside of the tree that links were followed to on the way to this link.
         """
-        folder = os.path.dirname(link)
-        whole = os.path.join(folder, target)
-        climbs = _climbs_late(target)
-        place = os.path.realpath(whole) if climbs else os.path.normpath(whole)
+        directory = os.path.dirname(link)
+        full = os.path.join(directory, target)
+        climbs = _climbs_after_name(target)
+        path_named = os.path.realpath(full) if climbs else os.path.normpath(full)
         if trail and not target.startswith(b"/"):
-            if below(place, trail[-1]):
-                inner = os.path.relpath(folder, trail[-1])
-                return LinkDecision(None, os.path.relpath(place, folder) if _leaves(inner, target) else target)
-            target = place  # what it says is told from where it stands now
+            if is_below(path_named, trail[-1]):
+                inner = os.path.relpath(directory, trail[-1])
+                leaves = _leaves(inner, target)
+                return LinkDecision(None, os.path.relpath(path_named, directory) if leaves else target)
+            target = path_named  # its relative target is valid only where the link is now
         for top in self.inside:
-            if below(place, top):
+            if is_below(path_named, top):
                 stays = not climbs and not trail and not _leaves(os.path.dirname(path), target)
-                return LinkDecision(None, target if stays else _told_from(path, place, top))
-        if any(below(place, folder) for folder in self.stay):
+                return LinkDecision(None, target if stays else _relative_target(path, path_named, top))
+        if self._is_kept(path_named):
             return LinkDecision(None, target)
-        real, status = self._resolve(place)
-        for top in self.inside:  # by a name of the tree's that nobody has told us
-            if below(real, top):
-                return LinkDecision(None, _told_from(path, real, top))
-        if any(below(real, folder) for folder in self.stay) or self._is_common(real):
+        real, status = self._real_path(path_named)
+        for top in self.inside:  # by a name of the tree that is not in `inside`
+            if is_below(real, top):
+                return LinkDecision(None, _relative_target(path, real, top))
+        if self._is_kept(real) or self._is_in_image(real):
             return LinkDecision(None, target)
         return LinkDecision(real, target, status)
 
-    def _resolve(self, path: bytes) -> tuple[bytes, os.stat_result | None]:
-        """The real path, and what is there if it is no link itself.
+    def _is_kept(self, path: bytes) -> bool:
+        return any(is_below(path, directory) for directory in self.keep_outside)
 
-        The folders of a cache that thousands of links lead to are resolved once.
+    def _real_path(self, path: bytes) -> tuple[bytes, os.stat_result | None]:
+        """Return the real path, and its status if it is not a link itself.
+
+        Each directory is resolved once: thousands of links can point into the same cache.
         """
-        folder, name = os.path.split(path)
-        if folder not in self._real:
-            self._real[folder] = os.path.realpath(folder)
-        real = os.path.join(self._real[folder], name)
+        directory, name = os.path.split(path)
+        if directory not in self._real_directories:
+            self._real_directories[directory] = os.path.realpath(directory)
+        real = os.path.join(self._real_directories[directory], name)
         try:
             status = os.lstat(real)
         except OSError:
             return real, None
         return (os.path.realpath(real), None) if stat.S_ISLNK(status.st_mode) else (real, status)
 
-    def _is_common(self, real: bytes) -> bool:
-        """Whether every node has it, as far as its place and its filesystem tell; each folder is asked once."""
-        if not any(below(real, folder) for folder in self.image):
+    def _is_in_image(self, real: bytes) -> bool:
+        """Return whether every node has a path, by its name and its filesystem. Each directory is checked once."""
+        if not any(is_below(real, directory) for directory in self.image):
             return False
-        place = real if os.path.isdir(real) else os.path.dirname(real)
-        if place not in self._shared:
-            self._shared[place] = on_shared_filesystem(place)
-        return not self._shared[place]
+        directory = real if os.path.isdir(real) else os.path.dirname(real)
+        if directory not in self._is_shared:
+            self._is_shared[directory] = on_shared_filesystem(directory)
+        return not self._is_shared[directory]
 
 
-def _climbs_late(target: bytes) -> bool:
-    """Whether `..` follows a name, which may be a link, so that only the filesystem knows where that is."""
+def _climbs_after_name(target: bytes) -> bool:
+    """Return whether `..` follows a name. The name may be a link, so that only the filesystem can resolve it."""
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     names = next((number for number, part in enumerate(parts) if part != b".."), len(parts))
     return b".." in parts[names:]
 
 
-def _leaves(folder: bytes, target: bytes) -> bool:
-    """Whether a relative target goes by the name of the folder that `folder` is relative to, which may change."""
-    return os.path.normpath(os.path.join(folder, target)).split(b"/")[0] == b".."
+def _leaves(directory: bytes, target: bytes) -> bool:
+    """Return whether a relative target leaves the directory that `directory` is relative to, whose name may change."""
+    return os.path.normpath(os.path.join(directory, target)).split(b"/")[0] == b".."
 
 
-def _told_from(path: bytes, place: bytes, top: bytes) -> bytes:
-    """The relative target of a link at `path` in the tree for a place below its top."""
-    return os.path.relpath(place, os.path.join(top, os.path.dirname(path)))
+def _relative_target(path: bytes, destination: bytes, top: bytes) -> bytes:
+    """Return the relative target of a link at `path` in the tree for a destination below the top."""
+    return os.path.relpath(destination, os.path.join(top, os.path.dirname(path)))
 
 
 class ScannedItem(NamedTuple):
-    """One name that was looked at.
+    """One name that was read.
 
-    origin: where it stands when a link was followed to it; content: b"" for a link that says something else now
-    barred: a link to what this user may not look at
-    trail: the real directories that links were followed to on the way here
+    Attributes:
+        path: Path in the tree.
+        status: Its status, or that of what a link was followed to.
+        target: Target of a link.
+        origin: Path on disk of what a link was followed to.
+        content: b"" for a link whose target is changed.
+        barred: Whether this is a link to something that this user may not read.
+        trail: The real directories that links were followed to on the way here.
     """
 
     path: bytes
@@ -153,42 +171,44 @@ class ScannedItem(NamedTuple):
 
 
 class LinkFollower:
-    """Looks behind the links of the tree at `root`; with no boundary, each is carried as it is."""
+    """Replaces links of the tree at `root` by what they point to. Without a policy, every link stays."""
 
     def __init__(
-        self, root: bytes, boundary: LinkPolicy | None, excluded: ExcludeFilter, notices: SourceWarnings
+        self, root: bytes, link_policy: LinkPolicy | None, excluded: ExcludeFilter, notices: SourceWarnings
     ) -> None:
         self.root = root
-        self.boundary = boundary
+        self.link_policy = link_policy
         self.excluded = excluded
         self.notices = notices
 
-    def link(self, found: ScannedItem, folder: bytes) -> ScannedItem:
-        """A link as it is, or what it leads to when that is outside and does not stay there. Raises OSError.
+    def follow(self, item: ScannedItem, directory: bytes) -> ScannedItem:
+        """Return a link as it is, or what it points to if that must replace it. Raises OSError.
 
-        folder: where the link stands
+        Args:
+            item: The link.
+            directory: Path on disk of the directory that the link is in.
         """
-        place = os.path.join(folder, os.path.basename(found.path))
-        said = os.readlink(place)
-        link = found._replace(target=said)
-        if self.boundary is None or self.excluded.matches(found.path):
+        location = os.path.join(directory, os.path.basename(item.path))
+        written = os.readlink(location)
+        link = item._replace(target=written)
+        if self.link_policy is None or self.excluded.matches(item.path):
             return link
-        real, target, status = self.boundary.lead(place, said, found.path, found.trail)
-        if target != said:
+        real, target, status = self.link_policy.resolve(location, written, item.path, item.trail)
+        if target != written:
             link = link._replace(target=target, content=b"")
         try:
-            status = status or os.stat(real or place)
+            status = status or os.stat(real or location)
         except PermissionError:
             return link._replace(barred=real is not None)
         except OSError:
-            self.notices.note("dangling-link", found.path)
+            self.notices.note("dangling-link", item.path)
             return link
         if real is None or stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             return link
         if stat.S_ISDIR(status.st_mode):
-            around = (self.root, *found.trail, os.path.realpath(folder))
-            if any(below(each, real) for each in around):
-                self.notices.note("link-loop", found.path)
+            around = (self.root, *item.trail, os.path.realpath(directory))
+            if any(is_below(each, real) for each in around):
+                self.notices.note("link-loop", item.path)
                 return link
-            return ScannedItem(found.path, status, origin=real, trail=(*found.trail, real))
-        return ScannedItem(found.path, status, origin=real)
+            return ScannedItem(item.path, status, origin=real, trail=(*item.trail, real))
+        return ScannedItem(item.path, status, origin=real)

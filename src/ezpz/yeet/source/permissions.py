@@ -1,4 +1,4 @@
-"""Access: what this user may read, and who else may."""
+"""Check what this user may read, and who else may read it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from ezpz.yeet.model.entry import Entry
 
 
-def readable_by_mode(status: os.stat_result) -> bool:
-    """Whether the mode alone tells that this user may read a file or list a folder; it need not."""
+def is_readable_by_mode(status: os.stat_result) -> bool:
+    """Return whether the mode alone shows that this user may read a file or list a directory.
+
+    False means that it has to be tried.
+    """
     mode = status.st_mode
     if stat.S_ISLNK(mode):
         return True
@@ -22,13 +25,13 @@ def readable_by_mode(status: os.stat_result) -> bool:
     return mode & wanted == wanted or (mode & wanted & 0o700 == wanted & 0o700 and status.st_uid == os.geteuid())
 
 
-def readable(path: bytes, status: os.stat_result) -> bool:
-    """Whether this user may read a file or list a folder, as far as trying tells."""
-    return os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)) or _opens(path, status)
+def is_readable(path: bytes, status: os.stat_result) -> bool:
+    """Return whether this user may read a file or list a directory, by trying."""
+    return os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)) or _can_open(path, status)
 
 
-def _opens(path: bytes, status: os.stat_result) -> bool:
-    """The same by trying, since access(2) knows nothing of capabilities."""
+def _can_open(path: bytes, status: os.stat_result) -> bool:
+    """Return whether a file or directory can be opened: access(2) does not consider capabilities."""
     try:
         if stat.S_ISDIR(status.st_mode):
             os.stat(os.path.join(path, b"."))
@@ -38,7 +41,7 @@ def _opens(path: bytes, status: os.stat_result) -> bool:
     return True
 
 
-def classes(mode: int) -> int:
+def reader_classes(mode: int) -> int:
     """Return the classes, a part of EVERYBODY, that a mode lets read a file, or list and enter a directory."""
     wanted = 0o5 if stat.S_ISDIR(mode) else 0o4
     return sum(0o7 << shift for shift in (3, 0) if mode >> shift & wanted == wanted)
@@ -46,43 +49,45 @@ def classes(mode: int) -> int:
 
 @cache
 def readers(path: bytes) -> int:
-    """Return the classes that may read what is at `path`, by its mode and those of all directories above it.
+    """Return the classes that may read a path, by its mode and the modes of all directories above it.
 
-    Links are resolved. A group counts as one, whichever it is. Raises OSError.
+    Links are resolved. All groups count as the same class. Raises OSError.
     """
     path = os.path.realpath(path)
-    own = classes(os.stat(path).st_mode)
+    own = reader_classes(os.stat(path).st_mode)
     return own if path == b"/" else own & readers(os.path.dirname(path))
 
 
 def readers_of_all(root: bytes, entries: Iterable[Entry]) -> int:
-    """Return the classes that may read all of a tree, and all that comes into it from elsewhere. Raises OSError."""
+    """Return the classes that may read all of a tree, and everything that is added to it. Raises OSError."""
     found = readers(root)
     for entry in entries:
         if not found:
             break
         if not entry.is_symlink:
-            found &= classes(entry.mode)
+            found &= reader_classes(entry.mode)
         if entry.origin:
             found &= readers(os.path.dirname(entry.origin))
     return found
 
 
-def exposed(top: int, entries: Iterable[Entry], folders: Iterable[bytes]) -> Iterator[bytes]:
-    """Return what fewer may read where it stands than below a top of mode `top`. Raises OSError.
+def find_exposed(top: int, entries: Iterable[Entry], directories: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the paths that fewer users may read in the source than below a top of mode `top`. Raises OSError.
 
-    entries: of a tree, parents first; of what a link led to, only the first is told
-    folders: what comes along besides
+    Args:
+        top: Mode of the top of the copy.
+        entries: Entries of a tree, parents first. Only the top of what a link was followed to is reported.
+        directories: Other directories that are included.
     """
-    led_to: set[bytes] = set()
+    targets: set[bytes] = set()
     for entry in entries:
         if not entry.origin:
             continue
-        is_first = os.path.dirname(entry.path) not in led_to
+        is_first = os.path.dirname(entry.path) not in targets
         if entry.is_directory:
-            led_to.add(entry.path)
-        if is_first and classes(top) & ~readers(os.path.dirname(entry.origin)):
+            targets.add(entry.path)
+        if is_first and reader_classes(top) & ~readers(os.path.dirname(entry.origin)):
             yield entry.path
-    for folder in folders:
-        if classes(top) & ~readers(folder):
-            yield folder
+    for directory in directories:
+        if reader_classes(top) & ~readers(directory):
+            yield directory

@@ -80,7 +80,7 @@ def choose_strategy(source: Source, wanted: str | None) -> tuple[str, str]:
     if not source.is_archive:
         return "direct", "default for a directory"
     try:
-        return format_at(source.real).strategy, "the source is an archive"
+        return detect_format(source.real).strategy, "the source is an archive"
     except OSError as e:
         raise SourceUnreadable(f"cannot read '{printable_path(os.fsencode(source.path))}': {e.strerror}") from e
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.yeet.source.io import local_failure
+from ezpz.yeet.source.errors import local_failure
 from ezpz.yeet.strategies.tree_copier import TreeCopier
 
 if TYPE_CHECKING:

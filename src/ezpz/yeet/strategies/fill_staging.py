@@ -6,8 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ezpz.errors import EzpzError, SourceChanged, SourceUnreadable
-from ezpz.yeet.source.changes import lstat_or_none, refuse_changed, refuse_changed_files
-from ezpz.yeet.source.io import refuse_other
+from ezpz.yeet.source.changes import check_directories, check_files, check_same_file, lstat_or_none
 from ezpz.yeet.strategies.base import STRATEGIES
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def _refuse_changed_job(job: CopyJob, *, by_others: bool) -> None:
         by_others: Whether another program read the files.
     """
     if job.scan.archive:
-        refuse_other(job.root, lstat_or_none(job.root), job.scan.archive)
+        check_same_file(job.root, lstat_or_none(job.root), job.scan.archive)
     if by_others:
-        refuse_changed_files(job.scan, job.cancel)
-    refuse_changed(job.scan, job.cancel)
+        check_files(job.scan, job.cancel)
+    check_directories(job.scan, job.cancel)

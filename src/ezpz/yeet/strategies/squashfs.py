@@ -18,7 +18,8 @@ from ezpz.yeet.archive.decompress import split_lines
 from ezpz.yeet.archive.squashfs import MIN_READER_VERSION, READER, require_version
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import SQUASHFS
-from ezpz.yeet.source.io import check_exit, local_failure, open_source
+from ezpz.yeet.source.errors import check_exit, local_failure
+from ezpz.yeet.source.io import open_source
 
 if TYPE_CHECKING:
     from ezpz.yeet.strategies.base import CopyJob

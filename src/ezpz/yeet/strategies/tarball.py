@@ -18,8 +18,9 @@ from ezpz.yeet.archive.decompress import Prefetcher, decompress
 from ezpz.yeet.archive.tar_reader import MemberType, TarMember, TarReader
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.model.entry import Entry
-from ezpz.yeet.source.archive_formats import MAGIC_BYTES, TAR, format_by
-from ezpz.yeet.source.io import local_failure, open_source, write_all
+from ezpz.yeet.source.archive_formats import MAGIC_BYTES, TAR, format_of
+from ezpz.yeet.source.errors import local_failure
+from ezpz.yeet.source.io import open_source, write_all
 from ezpz.yeet.source.sparse_blocks import data_extents
 from ezpz.yeet.transfer.unpack_feed import UNPACKED
 
@@ -68,7 +69,7 @@ class _TarExtractor:
     def _unpack_all(self) -> None:
         count = 0
         with os.fdopen(open_source(self.job.root, identity=self.job.scan.archive)[0], "rb") as file:
-            self.format = format_by(os.pread(file.fileno(), MAGIC_BYTES, 0), self.job.root)
+            self.format = format_of(os.pread(file.fileno(), MAGIC_BYTES, 0), self.job.root)
             try:
                 with closing(Prefetcher(decompress(file, self.format))) as pieces:
                     members = TarReader(pieces)
@@ -91,7 +92,7 @@ class _TarExtractor:
     def _corrupt(self, why: str) -> ArchiveCorrupt:
         return ArchiveCorrupt(
             f"the archive '{self.label}' is damaged or cut short: {why}",
-            hint=f"copy or make the archive again; `{self.format.checks} FILE` tells the same",
+            hint=f"copy or make the archive again; `{self.format.check_command} FILE` tells the same",
         )
 
     def _unpack(self, members: TarReader, member: TarMember) -> int:

@@ -9,8 +9,10 @@ import tempfile
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.runtime.threads import WorkerPool
-from ezpz.yeet.relocate.bytecode.validity import HEADER
-from ezpz.yeet.relocate.large_file import WHOLE, LargeFileRewriter, extents
+from ezpz.yeet.relocate.bytecode.validity import HEADER_SIZE
+from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE, LargeFileRewriter, data_ranges
+from ezpz.yeet.source.changes import check_same_file
+from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
 from ezpz.yeet.source.identity import identity_of
 from ezpz.yeet.source.io import (
     changed,
@@ -78,7 +80,7 @@ class TreeCopier:
         """Pass directories in the order they come, parents first, and give everything else to the threads."""
         batch: Batch = []
         size = 0
-        for entry in map(self.job.ledger.entry, self.entries):
+        for entry in map(self.job.ledger.relocate_entry, self.entries):
             if entry.is_directory:
                 for sink in self.sinks:
                     sink.directory(entry.path, entry.mode, entry.mtime_ns)
@@ -236,4 +238,4 @@ def refuse_unreadable(fd: int, place: bytes, error: OSError) -> None:
             while piece := os.pread(fd, PIECE, offset):
                 offset += len(piece)
         except OSError as e:
-            raise unreadable(place, e) from e
+            raise source_unreadable(place, e) from e

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.agent.common.manifest import same_time
 from ezpz.agent.common.wire_paths import decode_path
-from ezpz.yeet.model.entry import Provenance
-from ezpz.yeet.relocate.bytecode.compile_worker import CACHE
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +51,7 @@ class PreviousVersion:
         self._caches: dict[bytes, tuple[int, int]] = {}
         for record in records:
             path = decode_path(record[1])
-            if record[0] == "d" and path.endswith(CACHE):
+            if record[0] == "d" and path.endswith(BYTECODE_DIRECTORY):
                 self._caches[path] = record[2], record[3]
             elif record[0] == "f":
                 made = Provenance(*record[6]) if len(record) > 6 else None

@@ -25,7 +25,7 @@ from ezpz.yeet.archive.zstd import Damaged, Library, Program, Zstd
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
-from ezpz.yeet.source.archive_formats import FORMATS, GZIP, TAR, ZSTD, Format
+from ezpz.yeet.source.archive_formats import FORMATS, GZIP, TAR, ZSTD, ArchiveFormat
 from ezpz.yeet.source.scan import Scan
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.tarball import Tarball
@@ -51,14 +51,14 @@ def packed(kind: Format, *blocks: bytes, stored: bytes = b"head") -> bytes:
 
 @every_format
 @given(stored=st.binary(max_size=500), blocks=st.lists(st.binary(max_size=500), max_size=4))
-def test_what_is_packed_in_blocks_is_one_file(kind: Format, stored: bytes, blocks: list[bytes]) -> None:
+def test_what_is_packed_in_blocks_is_one_file(kind: ArchiveFormat, stored: bytes, blocks: list[bytes]) -> None:
     assert unpacked(packed(kind, *blocks, stored=stored), kind) == stored + b"".join(blocks)
 
 
 @pytest.mark.processes
 @every_format
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 131_072, 131_073, 300_000])
-def test_other_programs_unpack_it(kind: Format, size: int) -> None:
+def test_other_programs_unpack_it(kind: ArchiveFormat, size: int) -> None:
     data = packed(kind, NOISE[:size], b"", NOISE, stored=NOISE[:size])
     done = subprocess.run(UNPACKERS[kind], input=data, capture_output=True, check=True)
     assert done.stdout == NOISE[:size] * 2 + NOISE
@@ -72,7 +72,7 @@ def test_what_is_stored_is_as_long_whatever_it_is(kind: Format, size: int) -> No
 
 
 @pytest.mark.parametrize("kind", [ZSTD, GZIP], ids=lambda kind: kind.name)
-def test_cut_short_anywhere(kind: Format) -> None:
+def test_cut_short_anywhere(kind: ArchiveFormat) -> None:
     data = packed(kind, NOISE[:2000], NOISE[2000:3000])
     begins = {0, len(packed(kind)), len(packed(kind, NOISE[:2000]))}  # of its blocks, each of which is a file
     for cut in set(range(len(data))) - begins:
@@ -81,7 +81,7 @@ def test_cut_short_anywhere(kind: Format) -> None:
 
 
 @pytest.mark.parametrize("kind", [ZSTD, GZIP], ids=lambda kind: kind.name)
-def test_rubbish_behind_it(kind: Format) -> None:
+def test_rubbish_behind_it(kind: ArchiveFormat) -> None:
     with pytest.raises(Damaged):
         unpacked(packed(kind, NOISE) + b"rubbish", kind)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -19,9 +20,9 @@ from ezpz.runtime.atomic_file import EVERYBODY, remove_stale
 from ezpz.yeet.pack.archive_plan import ArchivePlan
 from ezpz.yeet.pack.make import archive_path
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
-from ezpz.yeet.source.inspect import inspect
+from ezpz.yeet.source.inspect import inspect_source
 from ezpz.yeet.source.link_policy import LinkPolicy
-from ezpz.yeet.source.scan import Scan, scan
+from ezpz.yeet.source.scanner import scan_directory
 from tests.contract.packing import pack
 from tests.contract.support import (
     NOBODY,
@@ -38,6 +39,8 @@ from tests.lab.nasty import nasty_tree
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ezpz.yeet.source.scan import Scan
+
 
 def nothing(_: int) -> None:
     """Take what `moved` is told."""
@@ -53,7 +56,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def scanned(root: Path) -> Scan:
-    return scan(os.fsencode(root))
+    return scan_directory(os.fsencode(root))
 
 
 class TestWriting:
@@ -110,7 +113,7 @@ class TestWriting:
         (source / "own").symlink_to(source / "sub" / ".." / "file")
         root = os.fsencode(source)
         moved: list[int] = []
-        found = scan(root, boundary=LinkPolicy((root,)))
+        found = scan_directory(root, link_policy=LinkPolicy((root,)))
         pack(found, str(tmp_path / "x.tar.gz"), moved.append)
         assert sum(moved) == found.size == len("contentmoreonetool")
         with tarfile.open(tmp_path / "x.tar.gz") as archive:
@@ -156,8 +159,8 @@ class TestWriting:
         assert sorted(os.listdir(tmp_path)) == ["source", "x.tar.gz"]
 
     PACK = (
-        "import os, sys\nfrom ezpz.yeet.source.scan import scan\nfrom tests.contract.packing import pack\n"
-        "pack(scan(os.fsencode(sys.argv[1])), sys.argv[2], lambda _: None)\n"
+        "import os, sys\nfrom ezpz.yeet.source.scanner import scan_directory\nfrom tests.contract.packing import pack\n"
+        "pack(scan_directory(os.fsencode(sys.argv[1])), sys.argv[2], lambda _: None)\n"
     )
 
     @pytest.mark.processes
@@ -253,8 +256,8 @@ class TestFailures:
 
     CODE = (
         "import os, sys\nfrom ezpz.errors import EzpzError\nfrom tests.contract.packing import pack\n"
-        "from ezpz.yeet.source.scan import scan\n"
-        "found = scan(os.fsencode(sys.argv[2]))\nexec(sys.argv[3])\n"
+        "from ezpz.yeet.source.scanner import scan_directory\n"
+        "found = scan_directory(os.fsencode(sys.argv[2]))\nexec(sys.argv[3])\n"
         "try:\n    pack(found, os.path.join(sys.argv[1], 'x.tar.gz'), lambda _: None)\n"
         "except EzpzError as e:\n    print(e.code)\nprint(sorted(os.listdir(sys.argv[1])))\n"
     )
@@ -317,33 +320,47 @@ class TestPlace:
     """Where an archive goes."""
 
     def test_beside_the_source_by_its_name_as_given(self, source: Path, tmp_path: Path) -> None:
-        assert archive_path(inspect(str(source)), None) == str(tmp_path / "source.tar.zst")
+        assert archive_path(inspect_source(str(source)), None) == str(tmp_path / "source.tar.zst")
         (tmp_path / "link").symlink_to(source)
-        assert archive_path(inspect(str(tmp_path / "link")), None) == str(tmp_path / "link.tar.zst")
+        assert archive_path(inspect_source(str(tmp_path / "link")), None) == str(tmp_path / "link.tar.zst")
 
     @pytest.mark.parametrize("name", ["y.tar.gz", "y.tgz", "Y.TGZ", "../y.tgz"])
     def test_where_one_says(self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         (tmp_path / "work").mkdir()
         monkeypatch.chdir(tmp_path / "work")
-        assert archive_path(inspect(str(source)), name) == os.path.normpath(tmp_path / "work" / name)
+        assert archive_path(inspect_source(str(source)), name) == os.path.normpath(tmp_path / "work" / name)
 
     @pytest.mark.parametrize("name", ["y", "y.tgx", "y.zip", "y.tar.gz.x", "y/"])
     def test_another_suffix_is_a_usage_error(self, source: Path, name: str) -> None:
         with pytest.raises(UsageError, match=f"'{name}'"):
-            archive_path(inspect(str(source)), name)
+            archive_path(inspect_source(str(source)), name)
 
     @pytest.mark.parametrize("where", ["source", "source/sub", "link", "link/sub", "source/sub/.."])
     def test_inside_the_source_is_refused(self, source: Path, tmp_path: Path, where: str) -> None:
         (tmp_path / "link").symlink_to(source)
         for given in (source, tmp_path / "link"):
             with pytest.raises(DestinationRefused, match="inside the source"):
-                archive_path(inspect(str(given)), str(tmp_path / where / "x.tar.gz"))
+                archive_path(inspect_source(str(given)), str(tmp_path / where / "x.tar.gz"))
 
     def test_a_neighbour_with_a_longer_name_is_not_inside(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "source-2").mkdir()
         wanted = str(tmp_path / "source-2" / "x.tar.gz")
-        assert archive_path(inspect(str(source)), wanted) == wanted
+        assert archive_path(inspect_source(str(source)), wanted) == wanted
 
     def test_a_folder_that_is_not_there(self, source: Path, tmp_path: Path) -> None:
         with pytest.raises(DestinationRefused, match="does not exist"):
-            archive_path(inspect(str(source)), str(tmp_path / "missing" / "x.tar.gz"))
+            archive_path(inspect_source(str(source)), str(tmp_path / "missing" / "x.tar.gz"))
+
+
+@pytest.mark.parametrize(("number", "asks_for"), [(errno.EACCES, "allowed to read"), (errno.EIO, "filesystem well")])
+def test_the_hint_for_an_archive_that_cannot_be_read_depends_on_the_cause(
+    monkeypatch: pytest.MonkeyPatch, number: int, asks_for: str
+) -> None:
+    def failing(path: str) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("ezpz.yeet.archive.info.os.path.getsize", failing)
+    with pytest.raises(SourceUnreadable) as caught:
+        estimated_size("/p/env.tar")
+    assert caught.value.message == f"cannot read '/p/env.tar': {os.strerror(number)}"
+    assert asks_for in caught.value.hint

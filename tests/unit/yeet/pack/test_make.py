@@ -27,12 +27,12 @@ from ezpz.yeet.source.archive_formats import (
     SQUASHFS,
     TAR,
     ZSTD,
-    Format,
+    ArchiveFormat,
     choose_format,
-    format_at,
-    level_of,
+    choose_level,
+    detect_format,
 )
-from ezpz.yeet.source.scan import scan
+from ezpz.yeet.source.scanner import scan_directory
 from tests.contract.support import photograph
 from tests.lab.compare import compare_trees
 from tests.lab.nasty import nasty_tree
@@ -62,7 +62,7 @@ def nothing(_: int) -> None:
     """Take what `moved` is told."""
 
 
-def need(kind: Format) -> None:
+def need(kind: ArchiveFormat) -> None:
     if kind is SQUASHFS and shutil.which("mksquashfs") is None:
         pytest.skip("mksquashfs is not here")
 
@@ -95,7 +95,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("kind", "tool"), WAYS, ids=lambda value: getattr(value, "name", value))
-def test_other_programs_unpack_the_same_tree(nasty: Path, tmp_path: Path, kind: Format, tool: str) -> None:
+def test_other_programs_unpack_the_same_tree(nasty: Path, tmp_path: Path, kind: ArchiveFormat, tool: str) -> None:
     need(kind)
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not here")
@@ -120,9 +120,11 @@ UTF8 = {**os.environ, "LC_ALL": "C.UTF-8"}
 
 @pytest.mark.processes
 @every_format
-def test_the_same_tree_gives_the_same_bytes_however_many_read_it(nasty: Path, tmp_path: Path, kind: Format) -> None:
+def test_the_same_tree_gives_the_same_bytes_however_many_read_it(
+    nasty: Path, tmp_path: Path, kind: ArchiveFormat
+) -> None:
     need(kind)
-    found = scan(os.fsencode(nasty))
+    found = scan_directory(os.fsencode(nasty))
     contents = []
     for threads in (1, 5):
         plan = replace(plan_archive(found), threads=threads)
@@ -166,7 +168,7 @@ class TestManifest:
 
     @pytest.mark.processes
     @every_format
-    def test_what_it_tells(self, nasty: Path, tmp_path: Path, kind: Format) -> None:
+    def test_what_it_tells(self, nasty: Path, tmp_path: Path, kind: ArchiveFormat) -> None:
         need(kind)
         path = tmp_path / f"x{kind.suffixes[0]}"
         made = make_archive(ArchiveRequest(src=str(nasty), output=str(path)), os.environ, lambda _: None, CancelToken())
@@ -249,7 +251,7 @@ class TestNeed:
 
     @pytest.mark.processes
     @every_format
-    def test_a_second_time_nothing_is_done(self, bench: Bench, kind: Format) -> None:
+    def test_a_second_time_nothing_is_done(self, bench: Bench, kind: ArchiveFormat) -> None:
         need(kind)
         first = bench.make(format=kind.name)
         before = unchanging(first.path)
@@ -325,4 +327,4 @@ class TestWanted:
         for kind in (ZSTD, GZIP, TAR):
             path = bench.make(format=kind.name).path
             os.rename(path, f"{path}.blob")
-            assert format_at(f"{path}.blob") is kind
+            assert detect_format(f"{path}.blob") is kind

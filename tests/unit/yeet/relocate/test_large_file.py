@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ezpz.yeet.relocate import large_file
 from ezpz.yeet.relocate.formats import prefix_scanner
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
-from ezpz.yeet.relocate.formats.prefix_scanner import PrefixScanner, cut
-from ezpz.yeet.relocate.large_file import PIECE, WHOLE, LargeFileRewriter, write_at
+from ezpz.yeet.relocate.formats.prefix_scanner import PrefixScanner, find_split
+from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE, READ_SIZE, LargeFileRewriter, write_at
 from ezpz.yeet.relocate.recorder import RewriteResult
 from ezpz.yeet.relocate.relocation import Relocation
 from tests.unit.yeet.programs import dynamic, library, made_up, needs_gcc, run_path
@@ -38,8 +38,8 @@ def relocate(path: bytes, data: bytes, relocation: Relocation = RELOCATION) -> t
     with tempfile.TemporaryFile(dir="/dev/shm") as file, tempfile.TemporaryFile(dir="/dev/shm") as sink:
         write_at(file.fileno(), data, 0)
         one = LargeFileRewriter(file.fileno(), os.fstat(file.fileno()), path, relocation)
-        outcome = one.relocate(sink.fileno())
-        said = one.relocate(None)
+        outcome = one.rewrite(sink.fileno())
+        said = one.rewrite(None)
         assert (said.changed, said.replaced) == (outcome.changed, outcome.replaced)
         assert outcome.changed or said.case == outcome.case
         sink.seek(0)
@@ -48,7 +48,7 @@ def relocate(path: bytes, data: bytes, relocation: Relocation = RELOCATION) -> t
 
 def expected(path: bytes, data: bytes, relocation: Relocation = RELOCATION) -> tuple[bytes, RewriteResult]:
     """The same for one that is held in memory."""
-    change = relocation.content(path, data)
+    change = relocation.relocate_content(path, data)
     if change is None:
         return data, RewriteResult(changed=False)
     return change.data, RewriteResult(change.data != data, change.replaced, change.case)
@@ -72,9 +72,9 @@ PATHS = st.sampled_from([b"bin/x", b"x.so", b"x.sh", b"lib/a.pth", b"lib/a.egg-l
 @pytest.fixture(scope="class")
 def small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(large_file, "PIECE", 250)  # in which a header ends
-        patch.setattr(large_file, "HEAD", 2000)
-        patch.setattr(prefix_scanner, "LOOK_BACK", 90)
+        patch.setattr(large_file, "READ_SIZE", 250)  # in which a header ends
+        patch.setattr(large_file, "HEAD_SIZE", 2000)
+        patch.setattr(prefix_scanner, "MAX_PATH", 90)
         yield
 
 
@@ -91,7 +91,7 @@ class TestSame:
     @given(TEXT, TEXT)
     def test_parts_hold_what_the_whole_holds(self, one: bytes, two: bytes) -> None:
         text = one + two
-        end = cut(text, MOVES)
+        end = find_split(text, MOVES)
         assert 0 <= end <= len(text)
         assert MOVES.substitute(text[:end])[0] + MOVES.substitute(text[end:])[0] == MOVES.substitute(text)[0]
 
@@ -99,10 +99,10 @@ class TestSame:
     def test_what_is_in_pieces_is_in_the_whole(self, data: bytes, size: int) -> None:
         looked = PrefixScanner(MOVES)
         for offset in range(0, len(data), size):
-            looked.take(offset, data[offset : offset + size])
+            looked.feed(offset, data[offset : offset + size])
         looked.finish(len(data))
-        assert looked.found == MOVES.found_in(data)
-        assert looked.named == (next(MOVES.find(data), None) is not None)
+        assert looked.has_prefix == MOVES.may_occur_in(data)
+        assert looked.has_whole_path == (next(MOVES.find(data), None) is not None)
         assert looked.is_text == (b"\0" not in data)
 
     @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ class TestSame:
             data = b" " + b"x" * before + text + b"z" * 400
             looked = PrefixScanner(MOVES)
             for offset in range(0, len(data), 100):
-                looked.take(offset, data[offset : offset + 100])
+                looked.feed(offset, data[offset : offset + 100])
             looked.finish(len(data))
-            assert (looked.found, looked.named) == (True, named)
+            assert (looked.has_prefix, looked.has_whole_path) == (True, named)
 
     @pytest.mark.parametrize("text", [b" /p/venv ", b"(/p/my venv/x", b" file:///p/my%20venv ", b"x/p/venv "])
     def test_one_long_line_is_not_parted_within_a_path(self, text: bytes) -> None:
         for after in range(120, 200):
             line = b"x" * 100 + text + b"z" * after
-            end = cut(line, MOVES)
+            end = find_split(line, MOVES)
             assert 0 < end < len(line)
             assert MOVES.substitute(line[:end])[0] + MOVES.substitute(line[end:])[0] == MOVES.substitute(line)[0]
 
@@ -136,18 +136,18 @@ class TestSearch:
 
     def test_a_path_does_not_go_on_behind_one(self) -> None:
         looked = PrefixScanner(MOVES)
-        looked.take(0, b"/p/ve")
-        looked.take(4096, b"nv")
+        looked.feed(0, b"/p/ve")
+        looked.feed(4096, b"nv")
         looked.finish(4098)
-        assert (looked.found, looked.is_text) == (False, False)
+        assert (looked.has_prefix, looked.is_text) == (False, False)
         looked = PrefixScanner(MOVES)
-        looked.take(4096, b"/p/venv")
+        looked.feed(4096, b"/p/venv")
         looked.finish(8192)
-        assert (looked.found, looked.named, looked.is_text) == (True, True, False)
+        assert (looked.has_prefix, looked.has_whole_path, looked.is_text) == (True, True, False)
 
     def test_one_at_the_end_makes_it_no_text(self) -> None:
         looked = PrefixScanner(MOVES)
-        looked.take(0, b"text")
+        looked.feed(0, b"text")
         looked.finish(4096)
         assert not looked.is_text
 
@@ -160,11 +160,11 @@ class TestKinds:
         assert relocate(b"x.json", data) == (data.replace(OLD, NEW), RewriteResult(changed=True, replaced=200))
 
     def test_a_pth_of_weights_is_no_list_of_folders(self) -> None:
-        data = b"PK\3\4\0" + os.urandom(2 * WHOLE)
+        data = b"PK\3\4\0" + os.urandom(2 * MAX_WHOLE_FILE)
         assert relocate(b"lib/model.pth", data) == (data, RewriteResult(changed=False))
 
     def test_case_25_a_zip_archive_with_a_longer_header_moves(self) -> None:
-        data = b"#!/p/venv/bin/python\nPK\3\4\0" + os.urandom(3 * PIECE) + b"PK\5\6" + bytes(18)
+        data = b"#!/p/venv/bin/python\nPK\3\4\0" + os.urandom(3 * READ_SIZE) + b"PK\5\6" + bytes(18)
         longer = Relocation(NEW + b"/longer", text=PrefixMap({OLD: NEW + b"/longer"}))
         new, outcome = relocate(b"bin/app.pyz", data, longer)
         assert new == b"#!/tmp/env/longer/bin/python\n" + data[21:]
@@ -172,7 +172,7 @@ class TestKinds:
 
     def test_case_25_nor_does_one_stay_whose_header_gets_shorter(self) -> None:
         data = b"#!/bin/sh\n'''exec' '/p/a rather long venv/bin/python' \"$0\" \"$@\"\n' '''\n\0" + os.urandom(
-            3 * PIECE
+            3 * READ_SIZE
         )
         data += b"PK\5\6" + bytes(18)
         shorter = Relocation(b"/tmp/e v", text=PrefixMap({b"/p/a rather long venv": b"/tmp/e v"}))
@@ -185,7 +185,7 @@ class TestKinds:
     @pytest.mark.parametrize("also", [b"", b"\0/p/venv/share\0"], ids=["alone", "and elsewhere"])
     def test_case_46_run_paths_are_edited_in_place(self, tmp_path: Path, also: bytes) -> None:
         made = library(tmp_path / "x.so", "x", *run_path("/p/venv/lib/x.libs:/usr/lib")).read_bytes()
-        data = made + bytes(2 * WHOLE) + also
+        data = made + bytes(2 * MAX_WHOLE_FILE) + also
         new, outcome = relocate(b"lib/a/x.so", data)
         assert (new, outcome) == expected(b"lib/a/x.so", data)
         assert outcome == RewriteResult(changed=True, replaced=1, case="baked-prefix" if also else "")
@@ -202,13 +202,13 @@ from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
-from ezpz.yeet.source.scan import scan
+from ezpz.yeet.source.scanner import scan_directory
 source, target = map(os.fsencode, sys.argv[2:4])
 moves = PrefixMap({source: b"/tmp/on-the-node"})
 ledger = RelocationRecorder(Relocation(b"/tmp/on-the-node", text=moves, root=source))
 os.mkdir(target)
 strategy = STRATEGIES.load(sys.argv[1])()
-job = CopyJob(source, scan(source), target, ledger, CancelToken(), lambda _: None)
+job = CopyJob(source, scan_directory(source), target, ledger, CancelToken(), lambda _: None)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 strategy.fill(job)
 print(ledger.notices.counts, ledger.files, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

@@ -28,12 +28,12 @@ KEEPING = Relocation(NEW, text=PrefixMap({OLD: NEW, ALIAS: NEW}), links=PrefixMa
 
 
 def link(path: bytes, target: bytes, relocation: Relocation = RELOCATION) -> bytes:
-    return relocation.link(path, target)
+    return relocation.relocate_link(path, target)
 
 
 def become(path: bytes, data: bytes, relocation: Relocation = RELOCATION) -> bytes:
     """The content of a file afterwards."""
-    change = relocation.content(path, data) if relocation.examines(path) else None
+    change = relocation.relocate_content(path, data) if relocation.may_change_content(path) else None
     return data if change is None else change.data
 
 
@@ -90,27 +90,27 @@ class TestPython:
 
     @pytest.mark.parametrize("name", [b"python", b"python3", b"python3.11"])
     def test_case_01_a_link_out_of_the_tree_becomes_one_into_it(self, name: bytes) -> None:
-        after = RELOCATION.entry(self.entry(b"bin/" + name, BASE + b"/bin/python3.11"))
+        after = RELOCATION.relocate_entry(self.entry(b"bin/" + name, BASE + b"/bin/python3.11"))
         assert after.target == b"../.python/bin/python3.11"
 
     def test_case_02_so_does_a_copy(self) -> None:
-        after = RELOCATION.entry(self.entry(b"bin/python3"))
+        after = RELOCATION.relocate_entry(self.entry(b"bin/python3"))
         assert (after.target, after.size, after.is_symlink, after.mtime_ns) == (b"../" + PYTHON, 0, True, 5)
 
     def test_a_link_to_its_neighbour_stays(self) -> None:
-        assert RELOCATION.entry(self.entry(b"bin/python", b"python3")).target == b"python3"
+        assert RELOCATION.relocate_entry(self.entry(b"bin/python", b"python3")).target == b"python3"
 
     @pytest.mark.parametrize("path", [b"bin/python-config", b"bin/python3.11-config", b"bin/pythonx", b"lib/python3"])
     def test_others_are_not_meant(self, path: bytes) -> None:
-        assert RELOCATION.entry(self.entry(path)) == self.entry(path)
+        assert RELOCATION.relocate_entry(self.entry(path)) == self.entry(path)
 
     def test_nor_the_embedded_one_itself(self) -> None:
         one = self.entry(PYTHON, origin=BASE + b"/bin/python3.11")
-        assert RELOCATION.entry(one) == one
+        assert RELOCATION.relocate_entry(one) == one
 
     def test_a_base_that_is_kept_is_left(self) -> None:
         one = self.entry(b"bin/python", BASE + b"/bin/python3.11")
-        assert KEEPING.entry(one) == one
+        assert KEEPING.relocate_entry(one) == one
 
 
 class TestConfiguration:
@@ -140,57 +140,57 @@ class TestContent:
         assert become(b"bin/activate", b"VIRTUAL_ENV=/alias/venv\n") == b"VIRTUAL_ENV=/tmp/env\n"
 
     def test_case_33_bytecode_is_never_looked_at(self) -> None:
-        assert not RELOCATION.examines(b"lib/__pycache__/x.cpython-311.pyc")
+        assert not RELOCATION.may_change_content(b"lib/__pycache__/x.cpython-311.pyc")
 
     def test_case_48_nor_are_the_records_of_conda(self) -> None:
-        assert not RELOCATION.examines(b"conda-meta/python-3.11-0.json")
-        assert RELOCATION.examines(b"conda-meta/history")
+        assert not RELOCATION.may_change_content(b"conda-meta/python-3.11-0.json")
+        assert RELOCATION.may_change_content(b"conda-meta/history")
 
     def test_nothing_is_looked_at_when_nothing_moves(self) -> None:
-        assert not Relocation(NEW).examines(b"bin/x")
+        assert not Relocation(NEW).may_change_content(b"bin/x")
         assert not Relocation(NEW).is_needed
         assert not Relocation(NEW, text=PrefixMap({NEW: NEW})).is_needed
 
     def test_case_50_a_prefix_in_a_binary_is_noted_and_left(self) -> None:
         data = b"\0\1" + OLD + b"/share\0"
-        change = RELOCATION.content(b"lib/x.bin", data)
+        change = RELOCATION.relocate_content(b"lib/x.bin", data)
         assert change is not None
         assert (change.data, change.replaced, change.case) == (data, 0, "baked-prefix")
 
     def test_case_50_not_in_the_base_which_is_told_where_it_is(self) -> None:
-        change = RELOCATION.content(b".python/lib/x.bin", b"\0" + BASE + b"\0")
+        change = RELOCATION.relocate_content(b".python/lib/x.bin", b"\0" + BASE + b"\0")
         assert change is None or change.case == ""
 
     def test_case_50_they_are_listed(self) -> None:
         ledger = RelocationRecorder(RELOCATION)
         for number in range(12):
-            ledger.content(b"lib/%02d.bin" % number, b"\0" + OLD + b"\0")
+            ledger.relocate_content(b"lib/%02d.bin" % number, b"\0" + OLD + b"\0")
         (warning,) = ledger.notices.warnings()
         assert (warning.case, warning.count, len(warning.paths)) == ("baked-prefix", 12, 10)
         assert (ledger.files, ledger.replaced) == (0, 0)
 
     def test_case_48_in_a_binary_of_conda_it_is_replaced(self) -> None:
         conda = Relocation(b"/d", text=PrefixMap({OLD: b"/d"}), binaries={b"bin/tool": 100})
-        change = conda.content(b"bin/tool", b"\0/p/venv/lib:/p/venv/x\0\0")
+        change = conda.relocate_content(b"bin/tool", b"\0/p/venv/lib:/p/venv/x\0\0")
         assert change is not None
         assert (change.data, change.replaced) == (b"\0/d/lib:/d/x" + b"\0" * 12, 2)
 
     def test_case_49_one_that_has_no_room_is_refused(self) -> None:
         conda = Relocation(NEW + b"/longer", text=PrefixMap({OLD: NEW + b"/longer"}), binaries={b"bin/tool": 100})
         with pytest.raises(PrefixTooLong, match="prefix too long by 8 bytes in bin/tool"):
-            conda.content(b"bin/tool", b"\0/p/venv/lib\0x")
+            conda.relocate_content(b"bin/tool", b"\0/p/venv/lib\0x")
 
     @pytest.mark.processes
     @needs_gcc
     def test_case_46_a_run_path_becomes_relative(self, tmp_path: Path) -> None:
         data = library(tmp_path / "x.so", "x", *run_path("/p/venv/lib/x.libs:/usr/lib")).read_bytes()
-        change = RELOCATION.content(b"lib/a/x.so", data)
+        change = RELOCATION.relocate_content(b"lib/a/x.so", data)
         assert change is not None
         found = dynamic(change.data)
         assert found is not None
         assert found.runpath == (b"$ORIGIN/../x.libs", b"/usr/lib")
         assert (len(change.data), change.case) == (len(data), "")
-        assert RELOCATION.content(b"lib/a/x.so", change.data) is None
+        assert RELOCATION.relocate_content(b"lib/a/x.so", change.data) is None
 
 
 class TestDigest:
@@ -261,5 +261,5 @@ class TestProperties:
     def test_so_does_a_link(self, path: list[bytes], target: bytes) -> None:
         where = b"/".join([*(part for part in path if part != b".."), b"link"])
         for relocation in (RELOCATION, KEEPING):
-            once = relocation.link(where, target)
-            assert relocation.link(where, once) == once
+            once = relocation.relocate_link(where, target)
+            assert relocation.relocate_link(where, once) == once

@@ -12,7 +12,7 @@ from ezpz.agent.common.filesystem import SHARED_FILESYSTEMS, is_node_local
 from ezpz.errors import EzpzError, SourceEmpty, SourceNotFound, UsageError
 from ezpz.yeet.model.source import Kind, default_destination
 from ezpz.yeet.source.archive_formats import ARCHIVE_SUFFIXES
-from ezpz.yeet.source.inspect import active_environment, inspect, kind_of, newer_archive
+from ezpz.yeet.source.inspect import active_environment, find_newer_archive, inspect_source, kind_of
 from tests.contract.support import powerless
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class TestKinds:
     def test_what_marks_it(self, tmp_path: Path, names: tuple[str, ...], kind: Kind) -> None:
         folder(tmp_path / "x", *names)
         assert kind_of(os.fsencode(tmp_path / "x")) is kind
-        assert inspect(str(tmp_path / "x")).kind is kind
+        assert inspect_source(str(tmp_path / "x")).kind is kind
 
     def test_environments_are_those_that_are_activated(self) -> None:
         assert {kind for kind in Kind if kind.is_environment} == {Kind.VENV, Kind.CONDA}
@@ -59,7 +59,7 @@ class TestKinds:
     @pytest.mark.parametrize("suffix", [*ARCHIVE_SUFFIXES, ".TGZ", ".Tar.Gz"])
     def test_an_archive_has_no_kind_before_it_is_unpacked(self, tmp_path: Path, suffix: str) -> None:
         (tmp_path / f"my.env{suffix}").write_bytes(b"whatever")
-        source = inspect(str(tmp_path / f"my.env{suffix}"))
+        source = inspect_source(str(tmp_path / f"my.env{suffix}"))
         assert (source.kind, source.is_archive, source.name) == (None, True, "my.env")
         assert default_destination(source) == "/tmp/my.env"
 
@@ -70,14 +70,14 @@ class TestNames:
     def test_case_61_a_link_keeps_its_own_name(self, tmp_path: Path) -> None:
         folder(tmp_path / "target")
         (tmp_path / "link").symlink_to("target")
-        source = inspect(str(tmp_path / "link"))
+        source = inspect_source(str(tmp_path / "link"))
         assert (source.path, source.real) == (str(tmp_path / "link"), str(tmp_path / "target"))
         assert default_destination(source) == "/tmp/link"
 
     def test_a_link_to_an_archive_keeps_its_own_name(self, tmp_path: Path) -> None:
         (tmp_path / "env-2024.tar.gz").write_bytes(b"x")
         (tmp_path / "latest.tgz").symlink_to("env-2024.tar.gz")
-        assert inspect(str(tmp_path / "latest.tgz")).name == "latest"
+        assert inspect_source(str(tmp_path / "latest.tgz")).name == "latest"
 
     @pytest.mark.parametrize(
         ("given", "name"),
@@ -87,7 +87,7 @@ class TestNames:
         folder(tmp_path / "work" / "env")
         (tmp_path / "work" / "sub").mkdir()
         monkeypatch.chdir(tmp_path / "work")
-        source = inspect(given)
+        source = inspect_source(given)
         assert source.name == name
         assert source.path == source.real == str(tmp_path / "work" / ("" if given == "." else "env")).rstrip("/")
 
@@ -99,13 +99,13 @@ class TestNames:
         folder(tmp_path / "env", "wrong")
         (tmp_path / "link").symlink_to("far/away")
         monkeypatch.chdir(tmp_path)
-        assert inspect("link/../env").real == str(tmp_path / "far" / "env")
+        assert inspect_source("link/../env").real == str(tmp_path / "far" / "env")
 
     def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
         odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xff\n")
         os.mkdir(odd)
         os.mkdir(odd + "/bin")
-        assert inspect(odd).name == os.fsdecode(b"caf\xff\n")
+        assert inspect_source(odd).name == os.fsdecode(b"caf\xff\n")
 
     def test_the_active_environment(self) -> None:
         assert active_environment({"VIRTUAL_ENV": "/v", "CONDA_PREFIX": "/c"}) == "/v"
@@ -150,7 +150,7 @@ class TestErrors:
         with socket.socket(socket.AF_UNIX) as unix:
             unix.bind("socket")
         with pytest.raises(error, match=text) as caught:
-            inspect(name)
+            inspect_source(name)
         assert caught.value.message.isprintable()
 
     @pytest.mark.processes
@@ -160,8 +160,8 @@ class TestErrors:
         (tmp_path / "env.tar.gz").write_text("x")
         (tmp_path / kind).chmod(mode)
         code = (
-            "import sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.source.inspect import inspect\n"
-            "try:\n    inspect(sys.argv[1])\nexcept EzpzError as e:\n    print(e.code)\n"
+            "import sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.source.inspect import inspect_source\n"
+            "try:\n    inspect_source(sys.argv[1])\nexcept EzpzError as e:\n    print(e.code)\n"
         )
         done = powerless(code, tmp_path / kind)
         (tmp_path / kind).chmod(0o755)
@@ -175,14 +175,14 @@ class TestNewerArchive:
     def test_beside_it_or_in_the_working_directory(self, tmp_path: Path, suffix: str) -> None:
         env = folder(tmp_path / "envs" / "env")
         work = folder(tmp_path / "work")
-        assert newer_archive(str(env), str(work)) is None
+        assert find_newer_archive(str(env), str(work)) is None
         for where in (work, env.parent):
             archive = where / f"env{suffix}"
             archive.touch()
             os.utime(archive, (10**9, 10**9))
-            assert newer_archive(str(env), str(work)) is None
+            assert find_newer_archive(str(env), str(work)) is None
             os.utime(archive, (4 * 10**9, 4 * 10**9))
-            assert newer_archive(str(env), str(work)) == str(archive)
+            assert find_newer_archive(str(env), str(work)) == str(archive)
             archive.unlink()
 
     def test_another_name_is_another_matter(self, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ class TestNewerArchive:
         for name in ("env2.tar.gz", "env.zip", "xenv.tgz"):
             (tmp_path / name).touch()
             os.utime(tmp_path / name, (4 * 10**9, 4 * 10**9))
-        assert newer_archive(str(env), str(tmp_path)) is None
+        assert find_newer_archive(str(env), str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("name", ["lustre", "gpfs", "nfs4", "fuse.sshfs", "fuse.dfuse", "fuse", "beegfs", "cifs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -17,7 +18,8 @@ from ezpz.agent.common.layout import OWN_FILES
 from ezpz.errors import SourceUnreadable
 from ezpz.yeet.source.exclude import ExcludeFilter, casefold_name
 from ezpz.yeet.source.link_policy import LinkPolicy
-from ezpz.yeet.source.scan import FEW, MANY, Scan, scan
+from ezpz.yeet.source.scan import MAX_THREADS, MIN_THREADS, Scan
+from ezpz.yeet.source.scanner import scan_directory
 from tests.contract.support import as_ordinary_user, photograph, powerless, run_code
 from tests.lab import LabUnavailable
 from tests.lab.nasty import nasty_tree
@@ -52,7 +54,7 @@ class TestCounts:
     @pytest.mark.processes
     def test_every_entry_once_parents_first(self, nasty: Path) -> None:
         before = photograph(nasty)
-        found = [entry.path for entry in entries(scan(os.fsencode(nasty)))]
+        found = [entry.path for entry in entries(scan_directory(os.fsencode(nasty)))]
         assert len(found) == len(set(found))
         assert set(found) == find(nasty, "-not", "-type", "p", "-not", "-type", "s")
         seen = {b""}
@@ -63,7 +65,7 @@ class TestCounts:
 
     @pytest.mark.processes
     def test_totals(self, nasty: Path) -> None:
-        scanned = scan(os.fsencode(nasty))
+        scanned = scan_directory(os.fsencode(nasty))
         assert scanned.directories == len(find(nasty, "-type", "d"))
         assert scanned.files == len(find(nasty, "-type", "f")) + len(find(nasty, "-type", "l"))
         sizes = {
@@ -77,7 +79,7 @@ class TestCounts:
         assert scanned.allocated % 4096 == 0
 
     def test_each_entry_says_what_lstat_says(self, nasty: Path) -> None:
-        for entry in entries(scan(os.fsencode(nasty))):
+        for entry in entries(scan_directory(os.fsencode(nasty))):
             path = os.fsencode(nasty) + b"/" + entry.path
             status = os.lstat(path)
             assert (entry.mode, entry.mtime_ns) == (status.st_mode, status.st_mtime_ns)
@@ -89,7 +91,7 @@ class TestCounts:
     def test_a_hard_link_names_an_entry_that_came_before(self, nasty: Path) -> None:
         seen: dict[bytes, Entry] = {}
         groups: dict[bytes, set[bytes]] = {}
-        for entry in entries(scan(os.fsencode(nasty))):
+        for entry in entries(scan_directory(os.fsencode(nasty))):
             if entry.link:
                 assert seen[entry.link].link == b""
                 groups.setdefault(entry.link, {entry.link}).add(entry.path)
@@ -100,18 +102,18 @@ class TestCounts:
         }
 
     def test_what_is_left_out_is_told(self, nasty: Path) -> None:
-        left = {(left.path, left.why) for left in scan(os.fsencode(nasty)).left_out}
+        left = {(left.path, left.why) for left in scan_directory(os.fsencode(nasty)).left_out}
         assert left == {(b"specials/fifo", "special-file"), (b"specials/socket", "special-file")}
 
     def test_case_39_special_files_are_noted(self, nasty: Path) -> None:
-        notices = scan(os.fsencode(nasty)).notices
+        notices = scan_directory(os.fsencode(nasty)).notices
         assert notices.counts["special-file"] == 2
         assert set(notices.paths["special-file"]) == {b"specials/fifo", b"specials/socket"}
 
     def test_case_36_links_to_nothing_and_round_in_circles_are_noted_and_carried(self, nasty: Path) -> None:
         root = os.fsencode(nasty)
-        assert scan(root).notices.counts == {"special-file": 2}
-        scanned = scan(root, boundary=LinkPolicy((root,)))
+        assert scan_directory(root).notices.counts == {"special-file": 2}
+        scanned = scan_directory(root, link_policy=LinkPolicy((root,)))
         dangling = {b"links/dangling", b"links/loop", b"links/odd \n\xff", b"hard-a/symlink", b"hard-b/symlink"}
         assert set(scanned.notices.paths["dangling-link"]) == dangling
         assert dangling <= {entry.path for entry in entries(scanned) if entry.is_symlink}
@@ -121,12 +123,12 @@ class TestCounts:
         for name in map(os.fsdecode, OWN_FILES):
             (tmp_path / name).touch()
             (tmp_path / "folder" / name).touch()
-        scanned = scan(os.fsencode(tmp_path))
+        scanned = scan_directory(os.fsencode(tmp_path))
         assert {entry.path for entry in entries(scanned)} == {b"folder", *(b"folder/" + name for name in OWN_FILES)}
         assert {left.path for left in scanned.left_out} == set(OWN_FILES)
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
-        scanned = scan(os.fsencode(tmp_path))
+        scanned = scan_directory(os.fsencode(tmp_path))
         assert (scanned.files, scanned.directories, scanned.size, entries(scanned)) == (0, 0, 0, [])
 
     @pytest.mark.scale
@@ -135,13 +137,13 @@ class TestCounts:
         os.mkdir(folder)
         for number in range(20_000):
             os.close(os.open(b"%b/%d" % (folder, number), os.O_CREAT | os.O_WRONLY))
-        scanned = scan(os.fsencode(tmp_path))
+        scanned = scan_directory(os.fsencode(tmp_path))
         assert (scanned.files, scanned.directories) == (20_000, 1)
         assert len({entry.path for entry in entries(scanned)}) == 20_001
         assert max(map(len, scanned.batches())) <= 256
 
     def test_it_can_be_read_again_and_side_by_side_totals_stay_after_close(self, nasty: Path) -> None:
-        scanned = scan(os.fsencode(nasty))
+        scanned = scan_directory(os.fsencode(nasty))
         assert entries(scanned) == entries(scanned)
         scanned.close()
         assert scanned.files > 0
@@ -150,11 +152,11 @@ class TestCounts:
         (tmp_path / "a" / "bb").mkdir(parents=True)
         (tmp_path / "a" / "bb" / "c").touch()
         (tmp_path / "longest").touch()
-        scanned = scan(os.fsencode(tmp_path))
+        scanned = scan_directory(os.fsencode(tmp_path))
         assert (scanned.longest, scanned.longest_name, scanned.clash) == (len("longest"), len("longest"), b"")
         (tmp_path / "a" / "bb" / "d\u00e9").touch()
         (tmp_path / "a" / "BB").mkdir()
-        scanned = scan(os.fsencode(tmp_path))
+        scanned = scan_directory(os.fsencode(tmp_path))
         assert (scanned.longest, scanned.longest_name) == (len("a/bb/d\u00e9".encode()), len("longest"))
         assert scanned.clash in (b"a/bb", b"a/BB")
 
@@ -164,7 +166,7 @@ class TestCounts:
             (tmp_path / name).chmod(mode)
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder").chmod(0o2755)
-        scanned = scan(os.fsencode(tmp_path))
+        scanned = scan_directory(os.fsencode(tmp_path))
         modes = {entry.path: entry.permissions for entry in entries(scanned)}
         assert modes == {b"setuid": 0o755, b"setgid": 0o755, b"neither": 0o755, b"folder": 0o2755}
         assert sorted(scanned.notices.paths["setuid"]) == [b"setgid", b"setuid"]
@@ -193,7 +195,7 @@ class TestFollowing:
     @staticmethod
     def followed(tree: Path, *, exclude: tuple[str, ...] = (), **more: Any) -> Scan:
         root = os.fsencode(tree)
-        return scan(root, exclude=exclude, boundary=LinkPolicy((root,), **more))
+        return scan_directory(root, exclude=exclude, link_policy=LinkPolicy((root,), **more))
 
     def test_case_34_files_and_folders_stand_where_the_links_were(self, tree: Path) -> None:
         scanned = self.followed(tree)
@@ -235,7 +237,7 @@ class TestFollowing:
         assert sorted(looked) == [b"out/file", b"tree/inner/file"]
 
     def test_without_a_boundary_every_link_is_carried(self, tree: Path) -> None:
-        scanned = scan(os.fsencode(tree))
+        scanned = scan_directory(os.fsencode(tree))
         assert not [entry for entry in entries(scanned) if entry.is_foreign]
         assert sum(entry.is_symlink for entry in entries(scanned)) == 4
         assert scanned.followed == 0
@@ -248,7 +250,7 @@ class TestFollowing:
         assert {left.path for left in scanned.left_out} == {b"inner/pkg/sub/two", b"inner/pkg/near"}
 
     def test_what_may_stay_outside_stays_a_link(self, tree: Path) -> None:
-        scanned = self.followed(tree, stay=(os.fsencode(tree.parent / "out" / "pkg"),))
+        scanned = self.followed(tree, keep_outside=(os.fsencode(tree.parent / "out" / "pkg"),))
         links = {entry.path for entry in entries(scanned) if entry.is_symlink}
         assert links == {b"inner/pkg", b"inner/own", b"system"}
         scanned = self.followed(tree, image=(os.fsencode(tree.parent), b"/bin", b"/usr"))
@@ -294,7 +296,7 @@ class TestAlterations:
         (tmp_path / "S" / "link").symlink_to("file")
         (tmp_path / "S" / "program").symlink_to("/usr/bin/env")
         root = os.fsencode(tmp_path / "S")
-        assert scan(root, boundary=LinkPolicy((root,))).altered == 0
+        assert scan_directory(root, link_policy=LinkPolicy((root,))).altered == 0
 
     @pytest.mark.parametrize("what", ["setuid", "absolute", "aliased", "outward", "outward folder"])
     def test_each_kind(self, tmp_path: Path, what: str) -> None:
@@ -311,7 +313,7 @@ class TestAlterations:
             (tmp_path / "alias").unlink()
             (tmp_path / "alias").touch()
         root = os.fsencode(tmp_path / "S")
-        assert scan(root, boundary=LinkPolicy((root,), image=())).altered == 1
+        assert scan_directory(root, link_policy=LinkPolicy((root,), image=())).altered == 1
 
 
 class TestExclusion:
@@ -360,7 +362,7 @@ class TestExclusion:
 
     @pytest.mark.processes
     def test_a_folder_takes_along_what_is_below(self, nasty: Path) -> None:
-        scanned = scan(os.fsencode(nasty), exclude=("deep", "__pycache__", "/links/directory"))
+        scanned = scan_directory(os.fsencode(nasty), exclude=("deep", "__pycache__", "/links/directory"))
         found = {entry.path for entry in entries(scanned)}
         excluded = {left.path for left in scanned.left_out if left.why == "excluded"}
         assert excluded == {b"deep", b"pkg/__pycache__", b"links/directory"}
@@ -371,7 +373,7 @@ class TestExclusion:
     def test_a_hard_link_whose_first_name_is_excluded_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("content")
         os.link(tmp_path / "a", tmp_path / "b")
-        scanned = scan(os.fsencode(tmp_path), exclude=("a",))
+        scanned = scan_directory(os.fsencode(tmp_path), exclude=("a",))
         assert [(entry.path, entry.link) for entry in entries(scanned)] == [(b"b", b"")]
         assert (scanned.size, scanned.linked) == (7, 0)
 
@@ -395,8 +397,8 @@ class TestCase:
         for name in ("File", "file", b"\xff".decode("utf-8", "surrogateescape")):
             (tmp_path / "a" / name).touch()
         (tmp_path / "FILE").touch()
-        assert scan(os.fsencode(tmp_path)).clash in (b"a/File", b"a/file")
-        assert scan(os.fsencode(tmp_path), exclude=("File",)).clash == b""
+        assert scan_directory(os.fsencode(tmp_path)).clash in (b"a/File", b"a/file")
+        assert scan_directory(os.fsencode(tmp_path), exclude=("File",)).clash == b""
 
 
 class TestFailures:
@@ -404,25 +406,25 @@ class TestFailures:
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(SourceUnreadable, match="missing"):
-            scan(os.fsencode(tmp_path / "missing"))
+            scan_directory(os.fsencode(tmp_path / "missing"))
 
     def test_paths_that_are_too_long_to_be_opened(self, deep_path: Path) -> None:
         make_deep(deep_path / "top", 3000)
         top = os.fsencode(deep_path / "top")
         with pytest.raises(SourceUnreadable, match="too long to be opened") as caught:
-            scan(top)
+            scan_directory(top)
         assert len(caught.value.message) < 200
         assert "--exclude" in caught.value.hint
-        assert scan(top, exclude=("d/d/d",)).directories == 2
+        assert scan_directory(top, exclude=("d/d/d",)).directories == 2
 
     @pytest.mark.processes
     def test_case_40_the_first_ten_are_named_and_the_others_counted(self, tmp_path: Path) -> None:
         for number in range(13):
             (tmp_path / f"f{number:02}").touch(mode=0)
         code = (
-            "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.source.scan import scan\n"
-            "try:\n    scan(os.fsencode(sys.argv[1]))\nexcept EzpzError as e:\n    print(e.message)\n"
-            "print(scan(os.fsencode(sys.argv[1]), skip_unreadable=True).notices.counts)\n"
+            "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.source.scanner import scan_directory\n"
+            "try:\n    scan_directory(os.fsencode(sys.argv[1]))\nexcept EzpzError as e:\n    print(e.message)\n"
+            "print(scan_directory(os.fsencode(sys.argv[1]), skip_unreadable=True).notices.counts)\n"
         )
         refused, skipped = powerless(code, tmp_path).stdout.splitlines()
         assert refused.count("/f") == 10
@@ -438,8 +440,9 @@ class TestFailures:
         (tmp_path / "secret" / "file").touch()
         (tmp_path / "secret").chmod(mode)
         code = (
-            "import os, sys, threading\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.source.scan import scan\n"
-            "try:\n    scan(os.fsencode(sys.argv[1]))\n"
+            "import os, sys, threading\nfrom ezpz.errors import EzpzError\n"
+            "from ezpz.yeet.source.scanner import scan_directory\n"
+            "try:\n    scan_directory(os.fsencode(sys.argv[1]))\n"
             "except EzpzError as e:\n    print(e.code, 'secret' in e.message, threading.active_count())\n"
         )
         done = powerless(code, tmp_path)
@@ -447,8 +450,8 @@ class TestFailures:
         assert (done.stdout, done.stderr) == ("source-unreadable True 1\n", "")
 
     UNREADABLE = (
-        "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.source.scan import scan\n"
-        "try:\n    found = scan(os.fsencode(sys.argv[1]), skip_unreadable=len(sys.argv) > 2)\n"
+        "import os, sys\nfrom ezpz.errors import EzpzError\nfrom ezpz.yeet.source.scanner import scan_directory\n"
+        "try:\n    found = scan_directory(os.fsencode(sys.argv[1]), skip_unreadable=len(sys.argv) > 2)\n"
         "except EzpzError as e:\n    print(e.code, e.message, e.hint, sep='|')\nelse:\n"
         "    print(sorted(e.path for b in found.batches() for e in b), sorted({left.why for left in found.left_out}),\n"
         "          found.notices.counts, len(found.notices.paths['unreadable']))\n"
@@ -500,13 +503,13 @@ class TestFailures:
         cancel.cancel()
         before = threading.active_count()
         with pytest.raises(Cancelled):
-            scan(os.fsencode(nasty), cancel=cancel)
+            scan_directory(os.fsencode(nasty), cancel=cancel)
         assert threading.active_count() == before
 
 
 SLOW = """
 import os, sys, threading, time
-from ezpz.yeet.source.scan import scan
+from ezpz.yeet.source.scanner import scan_directory
 most = 0
 done = threading.Event()
 def watch():
@@ -515,7 +518,7 @@ def watch():
         most = max(most, threading.active_count() - 2)
         time.sleep(0.001)
 threading.Thread(target=watch).start()
-scanned = scan(os.fsencode(sys.argv[1]))
+scanned = scan_directory(os.fsencode(sys.argv[1]))
 done.set()
 print(scanned.files, scanned.threads, most)
 """
@@ -543,10 +546,12 @@ class TestThreads:
         done = run_code(SLOW, wide)
         assert done.stderr == ""
         files, threads, most = map(int, done.stdout.split())
-        assert (files, threads) == (300, MANY)
-        assert FEW < most <= MANY
+        assert (files, threads) == (300, MAX_THREADS)
+        assert MIN_THREADS < most <= MAX_THREADS
 
-    @pytest.mark.parametrize(("latency", "threads"), [(0.0, FEW), (1e-5, FEW), (6e-4, 10), (5e-3, MANY)])
+    @pytest.mark.parametrize(
+        ("latency", "threads"), [(0.0, MIN_THREADS), (1e-5, MIN_THREADS), (6e-4, 10), (5e-3, MAX_THREADS)]
+    )
     def test_how_many_read_depends_on_the_latency(self, latency: float, threads: int) -> None:
         scanned = Scan(b"")
         scanned.latency = latency
@@ -554,7 +559,7 @@ class TestThreads:
 
     def test_none_is_left_behind(self, wide: Path) -> None:
         before = threading.active_count()
-        scan(os.fsencode(wide))
+        scan_directory(os.fsencode(wide))
         assert threading.active_count() == before
 
 
@@ -588,6 +593,32 @@ def test_a_bug_while_looking_ends_the_scan(tmp_path: Path, monkeypatch: pytest.M
     def broken(*_: object) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ezpz.yeet.source.scan.readable_by_mode", broken)
+    monkeypatch.setattr("ezpz.yeet.source.scanner.is_readable_by_mode", broken)
     with pytest.raises(ZeroDivisionError):
-        scan(os.fsencode(tmp_path))
+        scan_directory(os.fsencode(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EACCES, "are you allowed to read it?"),
+        (errno.EIO, "is its filesystem well? look at it with `stat`, then try again"),
+        (errno.ESTALE, "is its filesystem well? look at it with `stat`, then try again"),
+    ],
+)
+def test_case_40_the_hint_for_a_directory_that_cannot_be_listed_depends_on_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    (tmp_path / "ill").mkdir()
+    real = os.scandir
+
+    def failing(path: bytes) -> Any:
+        if path.endswith(b"/ill"):
+            raise OSError(number, os.strerror(number), path)
+        return real(path)
+
+    monkeypatch.setattr("ezpz.yeet.source.scanner.os.scandir", failing)
+    with pytest.raises(SourceUnreadable) as caught:
+        scan_directory(os.fsencode(tmp_path))
+    assert caught.value.message == f"cannot read '{tmp_path}/ill': {os.strerror(number)}"
+    assert caught.value.hint == hint

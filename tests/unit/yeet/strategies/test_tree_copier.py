@@ -14,11 +14,11 @@ from ezpz.agent.common.cancel import CancelToken
 from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
-from ezpz.yeet.relocate.large_file import WHOLE, LargeFileRewriter, extents
+from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE, LargeFileRewriter, data_ranges
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.io import read_whole
-from ezpz.yeet.source.scan import scan
+from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies import tree_copier
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
@@ -48,7 +48,7 @@ class Copy:
     ) -> RelocationRecorder:
         """Scan it (or take what was), let something happen, and copy it."""
         root = os.fsencode(self.source)
-        scanned = scanned or scan(root)
+        scanned = scanned or scan_directory(root)
         before()
         self.target.mkdir()
         ledger = ledger or RelocationRecorder(self.relocation)
@@ -112,7 +112,7 @@ class TestSparse:
     def test_case_43_a_file_without_holes_is_one_extent(self, tmp_path: Path) -> None:
         (tmp_path / "f").write_bytes(os.urandom(200_000))
         with (tmp_path / "f").open("rb") as file:
-            assert list(extents(file.fileno(), os.fstat(file.fileno()))) == [(0, 200_000)]
+            assert list(data_ranges(file.fileno(), os.fstat(file.fileno()))) == [(0, 200_000)]
 
     def test_an_old_path_in_a_sparse_file_is_replaced(self, copy: Copy) -> None:
         old = os.fsencode(copy.source)
@@ -129,9 +129,9 @@ def meddle(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], times
     left: Iterator[Callable[[], object]] = iter([happens] * times)
 
     class Meddling(LargeFileRewriter):
-        def relocate(self, sink: int | None) -> RewriteResult:
+        def rewrite(self, output: int | None) -> RewriteResult:
             next(left, lambda: None)()
-            return super().relocate(sink)
+            return super().rewrite(output)
 
     monkeypatch.setattr(tree_copier, "LargeFileRewriter", Meddling)
 
@@ -152,7 +152,7 @@ class TestChanges:
     @pytest.fixture
     def large(self, copy: Copy) -> Path:
         path = copy.source / "large"
-        path.write_bytes(b"first " * (WHOLE // 3))
+        path.write_bytes(b"first " * (MAX_WHOLE_FILE // 3))
         os.utime(path, ns=(10**18, 10**18))
         return path
 
@@ -236,23 +236,25 @@ class TestUnreadable:
 class TestLarge:
     """Large files are read in pieces."""
 
-    @pytest.mark.parametrize("offset", [WHOLE - 1, WHOLE - 5, WHOLE, 2 * WHOLE - 3, 100])
+    @pytest.mark.parametrize(
+        "offset", [MAX_WHOLE_FILE - 1, MAX_WHOLE_FILE - 5, MAX_WHOLE_FILE, 2 * MAX_WHOLE_FILE - 3, 100]
+    )
     def test_an_old_path_across_two_pieces_is_replaced(self, copy: Copy, offset: int) -> None:
         old = os.fsencode(copy.source)
-        text = b"#" * offset + b"\n" + old + b"/bin/python\n" + b"#" * WHOLE
+        text = b"#" * offset + b"\n" + old + b"/bin/python\n" + b"#" * MAX_WHOLE_FILE
         (copy.source / "large.txt").write_bytes(text)
         ledger = copy.run()
         assert (copy.target / "large.txt").read_bytes() == text.replace(old, DESTINATION)
         assert (ledger.files, ledger.replaced) == (1, 1)
 
     def test_one_without_is_copied_as_it_is(self, copy: Copy, plain: RelocationRecorder | None) -> None:
-        data = os.urandom(3 * WHOLE + 1)
+        data = os.urandom(3 * MAX_WHOLE_FILE + 1)
         (copy.source / "large").write_bytes(data)
         assert copy.run(plain).files == 0
         assert (copy.target / "large").read_bytes() == data
 
     def test_a_longer_name_is_another_path(self, copy: Copy) -> None:
-        text = b"#" * (WHOLE - 3) + os.fsencode(copy.source) + b"-python/bin\n" + b"#" * WHOLE
+        text = b"#" * (MAX_WHOLE_FILE - 3) + os.fsencode(copy.source) + b"-python/bin\n" + b"#" * MAX_WHOLE_FILE
         (copy.source / "large.txt").write_bytes(text)
         assert copy.run().files == 0
         assert (copy.target / "large.txt").read_bytes() == text

@@ -1,1 +1,1 @@
-"""What is added to a copy: base Python, editable snapshots, env.sh, conda activation."""
+"""Additions to a copy: the relocation plan, editable snapshots, env.sh, and conda activation."""

@@ -1,4 +1,7 @@
-"""Activation of a conda environment without conda, whose own would be the source's: small scripts for each shell."""
+"""Scripts for each shell that activate a conda environment without conda.
+
+Conda's own activation would use the source.
+"""
 
 from __future__ import annotations
 
@@ -310,33 +313,33 @@ if ( "$_ezpz_conda_step" == "done" || "$_ezpz_conda_step" == undone ) unset _ezp
 
 
 def standalone_activation(destination: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """The path and content of the scripts that activate the conda environment at `destination`, one for each family.
+    """Return the path and content of the scripts for each shell that activate the conda environment at `destination`.
 
-    Like conda they put its programs first, name it in the prompt and in CONDA_*, leave the environment that was active
-    and run `etc/conda/activate.d`; `deactivate` brings that one back.
+    Like conda, they put its programs first in PATH, name it in the prompt and in CONDA_*, leave the active environment,
+    and run `etc/conda/activate.d`. `deactivate` restores the environment that was active.
     """
     name = os.path.basename(destination.rstrip(b"/"))
     shown = re.sub(rb"[^\w.+@ \x80-\xff-]", b"_", name)  # a prompt is expanded each time
     return (
-        (b"bin/activate", _filled(SH, shown, _sh(name), _sh(destination))),
-        (b"bin/activate.fish", _filled(FISH, shown, _fish(name), _fish(destination))),
-        (b"bin/activate.csh", _filled(CSH, shown, _csh(name), _csh(destination))),
+        (b"bin/activate", _fill_template(SH, shown, _quote_sh(name), _quote_sh(destination))),
+        (b"bin/activate.fish", _fill_template(FISH, shown, _quote_fish(name), _quote_fish(destination))),
+        (b"bin/activate.csh", _fill_template(CSH, shown, _quote_csh(name), _quote_csh(destination))),
     )
 
 
-def _filled(script: bytes, shown: bytes, base: bytes, prefix: bytes) -> bytes:
+def _fill_template(script: bytes, shown: bytes, base: bytes, prefix: bytes) -> bytes:
     words = {b"@NAME@": shown, b"@BASE@": base, b"@PREFIX@": prefix}
     return re.sub(rb"@[A-Z]+@", lambda match: words[match.group()], script)
 
 
-def _sh(path: bytes) -> bytes:
+def _quote_sh(path: bytes) -> bytes:
     return b"'" + path.replace(b"'", rb"'\''") + b"'"
 
 
-def _fish(path: bytes) -> bytes:
+def _quote_fish(path: bytes) -> bytes:
     return b"'" + path.replace(b"\\", rb"\\").replace(b"'", rb"\'") + b"'"
 
 
-def _csh(path: bytes) -> bytes:
-    """Quoted also against the history, which reads quotes too."""
+def _quote_csh(path: bytes) -> bytes:
+    """Return a path quoted for csh, including its history expansion, which applies within quotes."""
     return b"'" + path.replace(b"'", rb"'\''").replace(b"!", rb"\!") + b"'"

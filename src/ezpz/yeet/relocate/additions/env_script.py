@@ -1,13 +1,12 @@
-"""env.sh: a script that activates an environment and points what it caches at node-local storage."""
+"""The script env.sh, which activates an environment and redirects caches to node-local storage."""
 
 from __future__ import annotations
 
 import os
 import shlex
 
-NAME = b"env.sh"
-MARK = b"# made by ezpz yeet"
-CACHES = (
+MARKER = b"# made by ezpz yeet"
+CACHE_VARIABLES = (
     b"TRITON_CACHE_DIR",
     b"TORCH_EXTENSIONS_DIR",
     b"TORCHINDUCTOR_CACHE_DIR",
@@ -17,7 +16,7 @@ CACHES = (
     b"CUPY_CACHE_DIR",
     b"PYTHON_EGG_CACHE",
 )
-TEXT = b"""\
+TEMPLATE = b"""\
 %(mark)b, for sh, bash and zsh: activates this environment and keeps what python caches on this node
 . %(place)b/bin/activate
 ezpz_cache="${TMPDIR:-/tmp}/ezpz-cache-$(id -u)"
@@ -28,20 +27,20 @@ unset ezpz_cache
 """
 
 
-def environment_script(destination: bytes) -> bytes:
-    """The content of `env.sh` for an environment that stands at `destination` and has a `bin/activate`.
+def render_env_script(destination: bytes) -> bytes:
+    """Return the content of `env.sh` for the environment at `destination`, which has a `bin/activate`.
 
-    The caches go to a directory of this user in TMPDIR or /tmp; one that belongs to somebody else is not used.
+    The caches go to a directory of this user in TMPDIR or /tmp. A directory that belongs to another user is not used.
     """
-    exports = b"\n".join(b'  export %b="$ezpz_cache/%b"' % (name, name.lower()) for name in CACHES)
+    exports = b"\n".join(b'  export %b="$ezpz_cache/%b"' % (name, name.lower()) for name in CACHE_VARIABLES)
     place = os.fsencode(shlex.quote(os.fsdecode(destination)))
-    return TEXT % {b"mark": MARK, b"place": place, b"exports": exports}
+    return TEMPLATE % {b"mark": MARKER, b"place": place, b"exports": exports}
 
 
-def is_ours(path: bytes) -> bool:
-    """Whether a file is an `env.sh` of an earlier yeet, which is relocated as any other text."""
+def is_env_script(path: bytes) -> bool:
+    """Return whether a file is an `env.sh` of an earlier run. It is relocated like any other text."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(MARK)) == MARK
+            return file.read(len(MARKER)) == MARKER
     except OSError:
         return False

@@ -1,1 +1,1 @@
-"""Bytecode: which files are valid, and compiling the missing ones."""
+"""Bytecode of a copy: which files are valid, and how missing files are compiled."""

@@ -1,4 +1,4 @@
-"""Compile what an environment lacks, once, by its own interpreter; take what the version in place has."""
+"""Compile missing bytecode with the environment's own interpreter, or link that of the previous version."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import re
 import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.runtime import process
 from ezpz.runtime.threads import ordered_map
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY
 from ezpz.yeet.relocate.bytecode import compile_worker
-from ezpz.yeet.relocate.bytecode.compile_worker import CACHE, DISK, open_folder
-from ezpz.yeet.relocate.bytecode.validity import HEADER, source_of
+from ezpz.yeet.relocate.bytecode.compile_worker import DISK_ERRORS, open_directory
+from ezpz.yeet.relocate.bytecode.validity import HEADER_SIZE, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +26,18 @@ if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.yeet.relocate.bytecode.validity import BytecodeTag
 
-FAILURE = re.compile(rb"!(\d+)")  # in what the program says: the disk failed, and how
+DISK_FAILURE = re.compile(rb"!(\d+)")  # in the output of the worker
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
-    """How many files were compiled, how many could not be (bad syntax, mostly), and the seconds that it took."""
+class CompileResult:
+    """The result of a compilation.
+
+    Attributes:
+        compiled: Number of compiled files.
+        failed: Number of files that could not be compiled, mostly because of their syntax.
+        seconds: Duration.
+    """
 
     compiled: int
     failed: int
@@ -45,19 +52,30 @@ def compile_missing(
     *,
     workers: int,
     cancel: CancelToken,
-) -> Compiled:
-    """Compile files of a tree by `workers` processes of an interpreter, which runs no code of the environment.
+) -> CompileResult:
+    """Compile files of a tree in `workers` processes of an interpreter, which run no code of the environment.
 
-    Each `.pyc` is a new file with its source's mode and time, so that a later run makes the same tree. Modes and times
-    of folders stay. destination: where the tree will stand, for tracebacks.
-    Raises Cancelled, ToolMissing, LimitReached, or OSError when the disk is full, read-only or broken, or when a folder
-    cannot be given its mode and time back.
+    Each `.pyc` is a new file with the mode and time of its source, so that a later run creates the same tree. Modes and
+    times of directories stay.
+
+    Args:
+        tree: Path of the tree.
+        python: Path of the interpreter.
+        paths: Relative paths of the sources.
+        destination: Path of the copy, for tracebacks.
+        workers: Number of processes.
+        cancel: Stops the compilation when it is set.
+
+    Raises:
+        `Cancelled`: The token was set.
+        ToolMissing, LimitReached: The interpreter cannot be started.
+        OSError: The disk is full, read-only, or broken, or the mode and time of a directory cannot be restored.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     wanted = sorted(set(paths))
     command = (python, b"-I", b"-S", b"-B", b"-c", _program(), tree, destination)
-    shares = _deal(tree, wanted, max(1, workers))
-    with _caches(tree, wanted, make=True):
+    shares = _divide(tree, wanted, max(1, workers))
+    with _writable_caches(tree, wanted, make=True):
         compiled = sum(
             ordered_map(
                 lambda share: _compile(command, tree, share, cancel),
@@ -67,42 +85,49 @@ def compile_missing(
                 cancel=cancel,
             )
         )
-    return Compiled(compiled, len(wanted) - compiled, time.monotonic() - began)
+    return CompileResult(compiled, len(wanted) - compiled, time.monotonic() - started)
 
 
-def reuse(tree: bytes, previous: bytes | None, paths: Sequence[bytes], flavour: BytecodeTag) -> tuple[bytes, ...]:
-    """Link the bytecode that the version in place has of the same sources, and return the paths still to be compiled.
+def link_previous(
+    tree: bytes, previous: bytes | None, paths: Sequence[bytes], bytecode_tag: BytecodeTag
+) -> tuple[bytes, ...]:
+    """Link the valid bytecode of the previous version, and return the sources that still have to be compiled.
 
-    A source is the same when its size, time and mode are: `previous` was made from the same source by the same ezpz.
+    A source is unchanged if its size, time, and mode are: the same ezpz made `previous` from the same source.
     Raises OSError as `compile_missing` does.
     """
     if previous is None:
         return tuple(sorted(paths))
-    left: list[bytes] = []
-    with _caches(tree, paths, make=True):
-        for folder, names in _by_folder(paths):
-            taken: set[bytes] = set()
-            with contextlib.suppress(OSError), _Pair(tree, previous, folder) as pair:
-                taken.update(name for name in names if pair.take(name, flavour))
-            left += (os.path.join(folder, name) for name in names if name not in taken)
-    return tuple(sorted(left))
+    remaining: list[bytes] = []
+    with _writable_caches(tree, paths, make=True):
+        for directory, names in _by_directory(paths):
+            linked: set[bytes] = set()
+            with contextlib.suppress(OSError), _open_pair(tree, previous, directory) as pair:
+                linked.update(name for name in names if pair.link_if_valid(name, bytecode_tag))
+            remaining += (os.path.join(directory, name) for name in names if name not in linked)
+    return tuple(sorted(remaining))
 
 
-def drop(tree: bytes, paths: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Remove the bytecode of these sources, other interpreters' and optimised ones too, and return its paths.
+def remove_bytecode(tree: bytes, paths: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Remove all bytecode of these sources, that of other interpreters and optimized bytecode included.
 
-    Raises OSError when one cannot be removed.
+    Return its paths.
+
+    Raises OSError if a file cannot be removed.
     """
-    dropped: list[bytes] = []
-    with _caches(tree, paths, make=False):
-        for folder, names in _by_folder(paths):
+    removed: list[bytes] = []
+    with _writable_caches(tree, paths, make=False):
+        for directory, names in _by_directory(paths):
             sources = set(names)
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened(tree, folder, CACHE) as cache:
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                _open(tree, directory, BYTECODE_DIRECTORY) as cache,
+            ):
                 for name in map(os.fsencode, os.listdir(cache)):
                     if source_of(name) in sources:
                         os.unlink(name, dir_fd=cache)
-                        dropped.append(os.path.join(folder, CACHE, name))
-    return tuple(dropped)
+                        removed.append(os.path.join(directory, BYTECODE_DIRECTORY, name))
+    return tuple(removed)
 
 
 @functools.cache
@@ -112,27 +137,27 @@ def _program() -> bytes:
 
 
 def _compile(command: tuple[bytes, ...], tree: bytes, share: Sequence[bytes], cancel: CancelToken) -> int:
-    """Compile a share of the files and return how many could be; a file that crashes the interpreter is passed by.
+    """Compile a share of the files and return how many succeeded. A file that crashes the interpreter is skipped.
 
-    Raises OSError when it is the disk that failed.
+    Raises OSError if the disk failed.
     """
     compiled = 0
     while share:
         done = process.run(command, feed=b"".join(path + b"\0" for path in share), cancel=cancel)
-        begun = done.stdout.count(b".")
+        started = done.stdout.count(b".")
         compiled += done.stdout.count(b"+")
-        failure = FAILURE.search(done.stdout)
+        failure = DISK_FAILURE.search(done.stdout)
         if failure is not None:
             number = int(failure.group(1))
-            raise OSError(number, os.strerror(number), os.path.join(tree, share[begun - 1]))
-        if begun == 0:
-            break  # it does not even start
-        share = share[begun:]
+            raise OSError(number, os.strerror(number), os.path.join(tree, share[started - 1]))
+        if started == 0:
+            break  # the interpreter does not start
+        share = share[started:]
     return compiled
 
 
-def _deal(tree: bytes, paths: Iterable[bytes], workers: int) -> list[list[bytes]]:
-    """As many shares as workers, of about the same size in bytes, each sorted."""
+def _divide(tree: bytes, paths: Iterable[bytes], workers: int) -> list[list[bytes]]:
+    """Return at most one share for each worker, of about the same size in bytes, each sorted."""
     shares: list[tuple[int, int, list[bytes]]] = [(0, number, []) for number in range(workers)]
     for size, path in sorted(((_size(os.path.join(tree, path)), path) for path in paths), reverse=True):
         total, number, share = shares[0]
@@ -148,52 +173,51 @@ def _size(path: bytes) -> int:
         return 0
 
 
-def _by_folder(paths: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Each folder with the names in it."""
-    for folder, group in itertools.groupby(sorted(map(os.path.split, paths)), key=lambda pair: pair[0]):
-        yield folder, [name for _, name in group]
+def _by_directory(paths: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Yield each directory with the names in it."""
+    for directory, group in itertools.groupby(sorted(map(os.path.split, paths)), key=lambda pair: pair[0]):
+        yield directory, [name for _, name in group]
 
 
-class _Pair:
-    """A folder of the new tree and of the version in place, with the `__pycache__` of both. Raises OSError."""
+@contextlib.contextmanager
+def _open_pair(tree: bytes, previous: bytes, directory: bytes) -> Iterator[_CachePair]:
+    """Open a directory of both trees, and the `__pycache__` of both. Raises OSError."""
+    with contextlib.ExitStack() as stack:
+        new, new_cache, old, old_cache = (
+            stack.enter_context(_open(root, directory, *cache))
+            for root in (tree, previous)
+            for cache in ((), (BYTECODE_DIRECTORY,))
+        )
+        yield _CachePair(new, new_cache, old, old_cache)
 
-    def __init__(self, tree: bytes, previous: bytes, folder: bytes) -> None:
-        self.where = (tree, previous, folder)
-        self.stack = contextlib.ExitStack()
 
-    def __enter__(self) -> _Pair:
-        tree, previous, folder = self.where
-        with contextlib.ExitStack() as stack:
-            self.new, self.new_cache, self.old, self.old_cache = (
-                stack.enter_context(_opened(root, folder, *cache))
-                for root in (tree, previous)
-                for cache in ((), (CACHE,))
-            )
-            self.stack = stack.pop_all()
-        return self
+class _CachePair(NamedTuple):
+    """Descriptors of one directory in the new tree and in the previous version, and of their `__pycache__`."""
 
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
+    new: int
+    new_cache: int
+    old: int
+    old_cache: int
 
-    def take(self, name: bytes, flavour: BytecodeTag) -> bool:
-        """Whether the old bytecode of a source is valid for the new one, and was linked."""
+    def link_if_valid(self, name: bytes, bytecode_tag: BytecodeTag) -> bool:
+        """Link the old bytecode of a source if it is valid for the new source. Return whether it was linked."""
         with contextlib.suppress(OSError):
             new, old = (os.stat(name, dir_fd=fd, follow_symlinks=False) for fd in (self.new, self.old))
-            cached = flavour.name(name)
-            if stat.S_ISREG(new.st_mode) and _facts(new) == _facts(old) and self._is_valid(cached, new, flavour):
+            cached = bytecode_tag.file_name(name)
+            if stat.S_ISREG(new.st_mode) and _facts(new) == _facts(old) and self._is_valid(cached, new, bytecode_tag):
                 os.link(cached, cached, src_dir_fd=self.old_cache, dst_dir_fd=self.new_cache, follow_symlinks=False)
                 return True
         return False
 
-    def _is_valid(self, cached: bytes, source: os.stat_result, flavour: BytecodeTag) -> bool:
-        """Whether bytecode is what `compile_missing` would make: with the mode and time of its source."""
+    def _is_valid(self, cached: bytes, source: os.stat_result, bytecode_tag: BytecodeTag) -> bool:
+        """Return whether bytecode equals what `compile_missing` would create, with the mode and time of its source."""
         fd = os.open(cached, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self.old_cache)
         try:
             status = os.fstat(fd)
             mode = stat.S_IFREG | stat.S_IMODE(source.st_mode) & 0o666 | 0o200
             if (status.st_mode, status.st_mtime_ns) != (mode, source.st_mtime_ns):
                 return False
-            return os.read(fd, HEADER) == flavour.header(source.st_mtime_ns, source.st_size)
+            return os.read(fd, HEADER_SIZE) == bytecode_tag.header(source.st_mtime_ns, source.st_size)
         finally:
             os.close(fd)
 
@@ -203,67 +227,73 @@ def _facts(status: os.stat_result) -> tuple[int, int, int]:
 
 
 @contextlib.contextmanager
-def _caches(tree: bytes, paths: Iterable[bytes], *, make: bool) -> Iterator[None]:
-    """Within it the `__pycache__` beside each file can be written to; afterwards modes and times are as they were.
+def _writable_caches(tree: bytes, paths: Iterable[bytes], *, make: bool) -> Iterator[None]:
+    """Make the `__pycache__` next to each file writable, and restore modes and times at the end.
 
-    make: so can one that was missing; it is given the mode and time of its folder, and goes again if it stays empty.
-    What is a link or a file is left alone. Raises OSError when it is the disk that failed.
+    A link or a file in its place is left alone. Raises OSError if the disk failed.
+
+    Args:
+        tree: Path of the tree.
+        paths: Relative paths of the sources.
+        make: Create missing directories with the mode and time of their parent, and remove those that stay empty.
     """
     with contextlib.ExitStack() as stack:
-        for folder in sorted({os.path.dirname(path) for path in paths}):
-            with _left_alone(tree, folder):
+        for directory in sorted({os.path.dirname(path) for path in paths}):
+            with _ignore_unless_disk_error(tree, directory):
                 if make:
-                    stack.enter_context(_made(tree, folder, stack.enter_context(_writable(tree, folder))))
-                stack.enter_context(_writable(tree, folder, CACHE))
+                    stack.enter_context(_create_cache(tree, directory, stack.enter_context(_writable(tree, directory))))
+                stack.enter_context(_writable(tree, directory, BYTECODE_DIRECTORY))
         yield
 
 
 @contextlib.contextmanager
-def _left_alone(tree: bytes, folder: bytes) -> Iterator[None]:
-    """Within it an error is no error, unless it is the disk that failed; then it names the folder."""
+def _ignore_unless_disk_error(tree: bytes, directory: bytes) -> Iterator[None]:
+    """Ignore errors in the block, unless the disk failed. The error then names the directory."""
     try:
         yield
     except OSError as e:
-        if e.errno in DISK:
-            raise OSError(e.errno, e.strerror, os.path.join(tree, folder)) from e
+        if e.errno in DISK_ERRORS:
+            raise OSError(e.errno, e.strerror, os.path.join(tree, directory)) from e
 
 
 @contextlib.contextmanager
-def _made(tree: bytes, folder: bytes, status: os.stat_result) -> Iterator[None]:
-    with _opened(tree, folder) as fd:
+def _create_cache(tree: bytes, directory: bytes, status: os.stat_result) -> Iterator[None]:
+    """Create a missing `__pycache__`, and remove it at the end if it is empty."""
+    with _open(tree, directory) as fd:
         try:
-            os.mkdir(CACHE, 0o700, dir_fd=fd)
+            os.mkdir(BYTECODE_DIRECTORY, 0o700, dir_fd=fd)
         except FileExistsError:
             made = False
         else:
             made = True
-            os.chmod(CACHE, status.st_mode & 0o777, dir_fd=fd)
-            os.utime(CACHE, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd)
+            os.chmod(BYTECODE_DIRECTORY, status.st_mode & 0o777, dir_fd=fd)
+            os.utime(BYTECODE_DIRECTORY, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd)
     try:
         yield
     finally:
         if made:
-            with contextlib.suppress(OSError), _opened(tree, folder) as fd:
-                os.rmdir(CACHE, dir_fd=fd)
+            with contextlib.suppress(OSError), _open(tree, directory) as fd:
+                os.rmdir(BYTECODE_DIRECTORY, dir_fd=fd)
 
 
 @contextlib.contextmanager
-def _writable(tree: bytes, *folder: bytes) -> Iterator[os.stat_result]:
-    """Within it the owner may write to a folder; afterwards its mode and times are as they were."""
-    with _opened(tree, *folder) as fd:
+def _writable(tree: bytes, *directory: bytes) -> Iterator[os.stat_result]:
+    """Let the owner write to a directory in the block, and restore its mode and times at the end."""
+    with _open(tree, *directory) as fd:
         status = os.fstat(fd)
         os.fchmod(fd, stat.S_IMODE(status.st_mode) | 0o700)
     try:
         yield status
     finally:
-        with _opened(tree, *folder) as fd:
+        with _open(tree, *directory) as fd:
             os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fchmod(fd, stat.S_IMODE(status.st_mode))
 
 
 @contextlib.contextmanager
-def _opened(tree: bytes, *folder: bytes) -> Iterator[int]:
-    fd = open_folder(tree, os.path.join(*folder))
+def _open(tree: bytes, *directory: bytes) -> Iterator[int]:
+    """Open a directory of the tree as a descriptor."""
+    fd = open_directory(tree, os.path.join(*directory))
     try:
         yield fd
     finally:

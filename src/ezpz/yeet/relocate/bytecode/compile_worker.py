@@ -1,8 +1,8 @@
-"""Compile files of a tree: sent as text to the environment's own interpreter, which is Python 3.7 or newer.
+"""Compile files of a tree. Sent as text to the environment's own interpreter, which is Python 3.7 or newer.
 
-`python -I -S -B -c TEXT tree destination`, with relative paths on stdin, a NUL after each. For each one it writes "."
-when it begins and "+" when the bytecode is in its place, so that whoever started it knows what a crash was about; "!"
-and the number of the error when the disk cannot take it, and that is the end.
+The command is `python -I -S -B -c TEXT tree destination`, with relative paths on stdin, each followed by a NUL.
+For each file the program writes "." when it begins and "+" when the bytecode is complete. So the number of "." tells
+which file crashed it. If the disk fails, it writes "!" and the error number, and stops.
 """
 
 import errno
@@ -16,14 +16,14 @@ from types import CodeType
 
 CACHE = b"__pycache__"
 TEMPORARY = b".ezpz-%d"
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # what no other file would fare better with
-BAD_SOURCE = (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # all other files would fail as well
+SOURCE_ERRORS = (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError)
 
 
-def open_folder(tree: bytes, folder: bytes) -> int:
-    """A descriptor of a folder of the tree, of which no component is a link. Raises OSError."""
+def open_directory(tree: bytes, directory: bytes) -> int:
+    """Return a descriptor of a directory of the tree, no component of which is a link. Raises OSError."""
     fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
-    for name in folder.split(b"/") if folder else ():
+    for name in directory.split(b"/") if directory else ():
         above = fd
         try:
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
@@ -32,9 +32,9 @@ def open_folder(tree: bytes, folder: bytes) -> int:
     return fd
 
 
-def read_source(folder: int, name: bytes) -> "tuple[bytes, os.stat_result]":
-    """A regular file's content and status. Raises OSError."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+def read_source(directory: int, name: bytes) -> "tuple[bytes, os.stat_result]":
+    """Return the content and status of a regular file. Raises OSError."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -42,20 +42,21 @@ def read_source(folder: int, name: bytes) -> "tuple[bytes, os.stat_result]":
         return file.read(), status
 
 
-def code_of(source: bytes, shown: str) -> CodeType:
-    """A source's code, marshalled to the same size whatever was compiled before it. Raises one of BAD_SOURCE.
+def compile_source(source: bytes, shown: str) -> CodeType:
+    """Return the code of a source, marshalled to the same size whatever was compiled before it.
 
-    Two functions with an equal frozenset share it, unless strings in it were interned before. In 1 of 2,214 files of
-    3.12's library that made 15 bytes. So such a file is compiled again, when all of its strings are interned.
+    Two functions with equal frozensets share one, unless strings in it were interned before. This made a difference of
+    15 bytes in 1 of 2,214 files of the library of Python 3.12. So such a file is compiled twice: the second time, all
+    of its strings are interned. Raises one of SOURCE_ERRORS.
     """
     code = compile(source, shown, "exec", dont_inherit=True, optimize=0)
-    if not has_equal_sets(code):
+    if not has_equal_frozensets(code):
         return code
-    return compile(source, shown, "exec", dont_inherit=True, optimize=0)  # while the first one is alive
+    return compile(source, shown, "exec", dont_inherit=True, optimize=0)  # `code` keeps the strings interned
 
 
-def has_equal_sets(code: CodeType) -> bool:
-    """Whether equal frozensets are constants of two functions."""
+def has_equal_frozensets(code: CodeType) -> bool:
+    """Return whether equal frozensets are constants of two functions."""
     found, codes = set(), [code]
     while codes:
         for constant in codes.pop().co_consts:
@@ -69,8 +70,11 @@ def has_equal_sets(code: CodeType) -> bool:
 
 
 def compile_file(cache: int, name: bytes, source: bytes, status: os.stat_result, shown: str) -> None:
-    """Put the bytecode of a source into the folder `cache`, as a new file. Raises OSError or one of BAD_SOURCE."""
-    code = marshal.dumps(code_of(source, shown))
+    """Write the bytecode of a source to the directory `cache`, as a new file.
+
+    Raises OSError or one of SOURCE_ERRORS.
+    """
+    code = marshal.dumps(compile_source(source, shown))
     facts = (0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
     header = MAGIC_NUMBER + b"".join(fact.to_bytes(4, "little") for fact in facts)
     temporary = TEMPORARY % os.getpid()
@@ -89,9 +93,9 @@ def compile_file(cache: int, name: bytes, source: bytes, status: os.stat_result,
 
 
 def compile_path(tree: bytes, path: bytes, destination: bytes) -> None:
-    """Compile one file of the tree. Raises OSError or one of BAD_SOURCE."""
-    folder, name = os.path.split(path)
-    above = open_folder(tree, folder)
+    """Compile one file of the tree. Raises OSError or one of SOURCE_ERRORS."""
+    directory, name = os.path.split(path)
+    above = open_directory(tree, directory)
     try:
         source, status = read_source(above, name)
         cache = os.open(CACHE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
@@ -104,7 +108,7 @@ def compile_path(tree: bytes, path: bytes, destination: bytes) -> None:
 
 
 def main() -> None:
-    """Compile what stdin names."""
+    """Compile the files that stdin names."""
     tree, destination = map(os.fsencode, sys.argv[1:])
     warnings.simplefilter("ignore")
     for path in sys.stdin.buffer.read().split(b"\0")[:-1]:
@@ -113,10 +117,10 @@ def main() -> None:
             compile_path(tree, path, destination)
             os.write(1, b"+")
         except OSError as e:
-            if e.errno in DISK:
+            if e.errno in DISK_ERRORS:
                 os.write(1, b"!%d" % e.errno)
                 return
-        except BAD_SOURCE:
+        except SOURCE_ERRORS:
             continue
 
 

@@ -1,1 +1,1 @@
-"""File formats that hold paths: shebangs, ELF, pyvenv.cfg, .pth, conda records, shell text."""
+"""File formats that contain paths: shebangs, ELF, pyvenv.cfg, .pth, conda records, and shell text."""

@@ -1,4 +1,4 @@
-"""ELF files: which libraries they name, and another run path in the same bytes. Lengths never change."""
+"""Read the libraries that an ELF file needs, and edit its run paths without changing its length."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ezpz.yeet.relocate.formats.elf_reader import (
     PT_NOTE,
     RUN_PATHS,
     CorruptElf,
-    Image,
-    Reader,
+    ElfImage,
+    ReadAt,
 )
 
 if TYPE_CHECKING:
@@ -29,21 +29,33 @@ NT_GNU_BUILD_ID = 3
 
 
 @dataclass(frozen=True)
-class Dynamic:
-    """What a file tells ld.so. `abi` is equal for files that can be in one process; a `program` names its ld.so."""
+class DynamicInfo:
+    """What a file tells ld.so.
+
+    Attributes:
+        soname: Its own name, or b"".
+        needed: Names of the libraries it needs.
+        rpath: Entries of DT_RPATH.
+        runpath: Entries of DT_RUNPATH.
+        abi: Equal for files that can be in one process.
+        is_program: Whether it names its ld.so.
+    """
 
     soname: bytes
     needed: tuple[bytes, ...]
     rpath: tuple[bytes, ...]
     runpath: tuple[bytes, ...]
     abi: bytes
-    program: bool
+    is_program: bool
 
 
-class Edits(NamedTuple):
-    """Other run paths for a file.
+class RunPathEdits(NamedTuple):
+    """Edits of the run paths of a file.
 
-    writes: where in the file which bytes go; edited: how many entries change; stuck: those that should and cannot
+    Attributes:
+        writes: Offsets and the bytes to write there.
+        edited: Number of entries that change.
+        stuck: Entries that should change and cannot.
     """
 
     writes: tuple[tuple[int, bytes], ...]
@@ -52,8 +64,14 @@ class Edits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Retargeted:
-    """A file after `retarget`: how many run path entries changed, and those that should have and could not."""
+class RetargetResult:
+    """A file after `retarget`.
+
+    Attributes:
+        data: The new bytes.
+        edited: Number of run path entries that changed.
+        stuck: Entries that should have changed and could not.
+    """
 
     data: bytes
     edited: int
@@ -61,46 +79,50 @@ class Retargeted:
 
 
 def is_elf(data: bytes) -> bool:
-    """Whether `data` begins as an ELF file does."""
+    """Return whether `data` begins as an ELF file does."""
     return data[:4] == MAGIC
 
 
-def read_dynamic(read: Reader) -> Dynamic | None:
-    """What a file tells ld.so, or None when it is static, damaged or no ELF file; a few kilobytes of it are read."""
+def read_dynamic(read: ReadAt) -> DynamicInfo | None:
+    """Return what a file tells ld.so, or None if it is static, damaged, or not ELF. A few kilobytes are read."""
     try:
-        image = Image(read)
-        return Dynamic(
+        image = ElfImage(read)
+        return DynamicInfo(
             soname=b"".join(image.strings(DT_SONAME)[:1]),
             needed=image.strings(DT_NEEDED),
-            rpath=_entries(image.strings(DT_RPATH)),
-            runpath=_entries(image.strings(DT_RUNPATH)),
+            rpath=_split_entries(image.strings(DT_RPATH)),
+            runpath=_split_entries(image.strings(DT_RUNPATH)),
             abi=image.abi,
-            program=any(segment.kind == PT_INTERP for segment in image.segments),
+            is_program=any(segment.kind == PT_INTERP for segment in image.segments),
         )
     except CorruptElf:
         return None
 
 
-def retarget(data: bytes, change: Callable[[bytes], tuple[bytes, ...]]) -> Retargeted:
-    """`data` with other run path entries; see `edits`."""
-    writes, edited, stuck = edits(_reader(data), change)
+def retarget(data: bytes, change: Callable[[bytes], tuple[bytes, ...]]) -> RetargetResult:
+    """Return `data` with other run path entries, see `plan_edits`."""
+    writes, edited, stuck = plan_edits(_reader_of(data), change)
     if not writes:
-        return Retargeted(data, edited, stuck)
+        return RetargetResult(data, edited, stuck)
     new = bytearray(data)
     for start, text in writes:
         new[start : start + len(text)] = text
-    return Retargeted(bytes(new), edited, stuck)
+    return RetargetResult(bytes(new), edited, stuck)
 
 
-def edits(read: Reader, change: Callable[[bytes], tuple[bytes, ...]]) -> Edits:
-    """What to write into a file for other run path entries, as far as the room of the old ones allows.
+def plan_edits(read: ReadAt, change: Callable[[bytes], tuple[bytes, ...]]) -> RunPathEdits:
+    """Return the edits that replace run path entries, as far as the room of the old ones allows.
 
-    change: one entry to what may stand in its place, best first; () leaves it. Idempotent if it leaves what it gave.
+    Idempotent if `change` leaves the entries that it returned.
+
+    Args:
+        read: Reads the file.
+        change: Returns the replacements for an entry, best first. () leaves the entry.
     """
     writes: list[tuple[int, bytes]] = []
     edited, stuck = 0, []
     try:
-        image = Image(read)
+        image = ElfImage(read)
         for offset in dict.fromkeys(value for tag, value in image.tags if tag in RUN_PATHS):
             old = image.string(offset).split(b":")
             options = [change(entry) for entry in old]
@@ -113,48 +135,51 @@ def edits(read: Reader, change: Callable[[bytes], tuple[bytes, ...]]) -> Edits:
             edited += sum(a != b for a, b in zip(old, chosen, strict=True))
             stuck += [a for a, b, may in zip(old, chosen, options, strict=True) if a == b and may and a not in may]
     except CorruptElf:
-        return Edits((), 0, ())
-    return Edits(tuple(writes), edited, tuple(stuck))
+        return RunPathEdits((), 0, ())
+    return RunPathEdits(tuple(writes), edited, tuple(stuck))
 
 
 def add_run_path(data: bytes, run_path: bytes) -> bytes | None:
-    """`data` with a DT_RPATH that begins with `run_path`, or None when it has that already or there is no room.
+    """Return `data` with a DT_RPATH that begins with `run_path`, or None if it has one already or there is no room.
 
-    It is no DT_RUNPATH, because LD_LIBRARY_PATH, which may still name the old place, comes before that. The string goes
-    where the build id was, or else into the zeros that fill up the last page of a segment.
+    It is not a DT_RUNPATH: LD_LIBRARY_PATH, which may still name the old place, comes before that. The string replaces
+    the build id, or else zeros that fill the last page of a segment.
     """
     try:
-        image = Image(_reader(data))
+        image = ElfImage(_reader_of(data))
         slot = next((index for index, (tag, _) in enumerate(image.tags) if tag in RUN_PATHS), len(image.tags))
-        whole = run_path
+        new_path = run_path
         if slot < len(image.tags):
             old = image.string(image.tags[slot][1])
             if run_path in old.split(b":"):
                 return None
-            whole = b":".join(filter(None, (run_path, old)))
+            new_path = b":".join(filter(None, (run_path, old)))
         elif [tag for tag, _ in image.slots[slot : slot + 2]] != [DT_NULL, DT_NULL]:
             return None
-        place = _build_id(image, data, len(whole) + 1) or _padding(image, data, len(whole) + 1)
+        free = _find_build_id(image, data, len(new_path) + 1) or _find_padding(image, data, len(new_path) + 1)
     except CorruptElf:
         return None
-    if place is None:
+    if free is None:
         return None
     new = bytearray(data)
-    new[place.start : place.end] = whole.ljust(place.end - place.start, b"\0")
-    if place.kind_at is not None:  # what is no build id any more should not be taken for one
-        struct.pack_into(image.order + "I", new, place.kind_at, 0)
-    # glibc and musl add this to the address of the string table and do not look at its size: it may wrap around
-    struct.pack_into(image.slot, new, image.slot_at(slot), DT_RPATH, (place.address - image.strtab) % image.modulus)
+    new[free.start : free.end] = new_path.ljust(free.end - free.start, b"\0")
+    if free.kind_at is not None:  # so that nothing takes it for a build id
+        struct.pack_into(image.order + "I", new, free.kind_at, 0)
+    # glibc and musl add this to the address of the string table and ignore the size of the table: it may wrap around
+    struct.pack_into(
+        image.slot, new, image.slot_position(slot), DT_RPATH, (free.address - image.strtab) % image.modulus
+    )
     return bytes(new)
 
 
 def prefer_rpath(data: bytes) -> bytes:
-    """`data` with its DT_RUNPATH, which LD_LIBRARY_PATH overrides, made a DT_RPATH, which it does not.
+    """Return `data` with its DT_RUNPATH, which LD_LIBRARY_PATH overrides, made a DT_RPATH, which it does not.
 
-    For a program that has to start with its own libraries; what is loaded later searches a DT_RPATH of the program too.
+    For a program that has to start with its own libraries. Libraries loaded later search the program's DT_RPATH as
+    well.
     """
     try:
-        image = Image(_reader(data))
+        image = ElfImage(_reader_of(data))
     except CorruptElf:
         return data
     if any(tag == DT_RPATH for tag, _ in image.tags):
@@ -162,29 +187,39 @@ def prefer_rpath(data: bytes) -> bytes:
     new = bytearray(data)
     for index, (tag, value) in enumerate(image.tags):
         if tag == DT_RUNPATH:
-            struct.pack_into(image.slot, new, image.slot_at(index), DT_RPATH, value)
+            struct.pack_into(image.slot, new, image.slot_position(index), DT_RPATH, value)
     return bytes(new)
 
 
-class _Place(NamedTuple):
-    """Bytes that a process has in memory and nobody needs."""
+class _FreeBytes(NamedTuple):
+    """Bytes that are mapped into a process and not needed.
+
+    Attributes:
+        start: Offset in the file.
+        end: Offset of their end.
+        address: Address in the process.
+        kind_at: Offset of the type of the note that they belong to, or None.
+    """
 
     start: int
     end: int
     address: int
-    kind_at: int | None = None  # where the type of the note is
+    kind_at: int | None = None
 
 
-def _reader(data: bytes) -> Reader:
+def _reader_of(data: bytes) -> ReadAt:
     return lambda offset, size: data[offset : offset + size]
 
 
-def _entries(run_paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
+def _split_entries(run_paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return tuple(entry for run_path in run_paths if run_path for entry in run_path.split(b":"))
 
 
 def _fit(old: list[bytes], options: list[tuple[bytes, ...]], room: int) -> list[bytes]:
-    """What becomes of each old entry: its best option that leaves room for the rest; some stay if it must be."""
+    """Return the replacement of each old entry: the best one that leaves room for the rest.
+
+    Some entries may have to stay.
+    """
     room -= len(old) - 1  # the colons
     choices = [may or (entry,) for entry, may in zip(old, options, strict=True)]
     if sum(len(min(may, key=len)) for may in choices) > room:
@@ -198,8 +233,8 @@ def _fit(old: list[bytes], options: list[tuple[bytes, ...]], room: int) -> list[
     return chosen
 
 
-def _build_id(image: Image, data: bytes, size: int) -> _Place | None:
-    """The build id, which only debuggers read, if it is mapped and of `size` bytes or more."""
+def _find_build_id(image: ElfImage, data: bytes, size: int) -> _FreeBytes | None:
+    """Return the build id, which only debuggers read, if it is mapped and has `size` bytes or more."""
     for segment in image.segments:
         at, end = segment.offset, segment.offset + segment.size
         align = 8 if segment.align == 8 else 4
@@ -208,20 +243,20 @@ def _build_id(image: Image, data: bytes, size: int) -> _Place | None:
             text = at + 12 + name_size + -name_size % align
             address = segment.address + text - segment.offset
             if kind == NT_GNU_BUILD_ID and data[at + 12 : at + 16] == b"GNU\0" and length >= size:
-                image.take(text, length)
-                return _Place(text, text + length, address, at + 8) if image.position(address) == text else None
+                image.read(text, length)
+                return _FreeBytes(text, text + length, address, at + 8) if image.position(address) == text else None
             at = text + length + -length % align
     return None
 
 
-def _padding(image: Image, data: bytes, size: int) -> _Place | None:
-    """Zeros between two segments in the file, in the last page of the first one, that are `size` bytes or more."""
+def _find_padding(image: ElfImage, data: bytes, size: int) -> _FreeBytes | None:
+    """Return `size` or more zeros between two segments in the file, in the last page of the first one."""
     loads = [segment for segment in image.segments if segment.kind == PT_LOAD]
     for segment in loads:
         start = segment.offset + segment.size
         end = min((other.offset for other in loads if other.offset >= start), default=start)
         end = min(end, start + segment.mapped - segment.size)
-        whole = segment.size == segment.memory and not start <= image.sections_at < end
-        if whole and end - start > size and data[start:end].strip(b"\0") == b"" and len(data) >= end:
-            return _Place(start + 1, start + 1 + size, segment.address + segment.size + 1)  # after a NUL
+        is_complete = segment.size == segment.memory and not start <= image.sections_at < end
+        if is_complete and end - start > size and data[start:end].strip(b"\0") == b"" and len(data) >= end:
+            return _FreeBytes(start + 1, start + 1 + size, segment.address + segment.size + 1)  # after a NUL
     return None

@@ -1,4 +1,4 @@
-"""What `.pth` files and the import hooks of build backends say about code that lies elsewhere; nothing is executed."""
+"""Parse `.pth` files and the import hooks of build backends, without executing them, and rewrite `.pth` files."""
 
 from __future__ import annotations
 
@@ -8,58 +8,67 @@ import re
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from ezpz.yeet.relocate.layout import Inside, Move
+from ezpz.yeet.relocate.formats.prefix import MAX_PATH
 
-LONGEST = 4096  # bytes; PATH_MAX of Linux
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ezpz.yeet.relocate.layout import Move
+
 BOM = b"\xef\xbb\xbf"
 IMPORTED = re.compile(rb"\bimport\s+([\w.]+(?:\s*,\s*[\w.]+)*)")
 
 
-class Hook(NamedTuple):
+class ImportHook(NamedTuple):
     """A module that redirects imports.
 
-    loader: the build backend that made it
-    singles: packages and modules, as written: setuptools leaves the suffix of a module out
-    folders: directories of which it says only that packages lie in them
-    rebuilds: it runs the build again when they are imported
+    Attributes:
+        loader: The build backend that created it.
+        modules: Paths of packages and modules as written. Setuptools omits the suffix of a module.
+        directories: Directories that contain packages.
+        rebuilds: Whether it runs the build again when they are imported.
     """
 
     loader: str
-    singles: tuple[bytes, ...] = ()
-    folders: tuple[bytes, ...] = ()
+    modules: tuple[bytes, ...] = ()
+    directories: tuple[bytes, ...] = ()
     rebuilds: bool = False
 
 
-class Pth(NamedTuple):
-    """A `.pth` file: the paths it adds to sys.path, as written, and the modules that it imports."""
+class PthFile(NamedTuple):
+    """The content of a `.pth` file.
+
+    Attributes:
+        paths: The paths it adds to sys.path, as written.
+        imports: The modules it imports.
+    """
 
     paths: tuple[bytes, ...]
     imports: tuple[bytes, ...]
 
 
-def pth(data: bytes) -> Pth:
-    """What a `.pth` file says, read as `site` reads it."""
+def parse_pth(data: bytes) -> PthFile:
+    """Parse a `.pth` file as `site` does."""
     paths: list[bytes] = []
     imports: list[bytes] = []
     for line in data.removeprefix(BOM).splitlines():
         if line.startswith((b"import ", b"import\t")):
             imports += (name.strip() for found in IMPORTED.findall(line) for name in found.split(b","))
-        elif (path := pth_path(line)) is not None:
+        elif (path := parse_pth_line(line)) is not None:
             paths.append(path)
-    return Pth(tuple(dict.fromkeys(paths)), tuple(dict.fromkeys(imports)))
+    return PthFile(tuple(dict.fromkeys(paths)), tuple(dict.fromkeys(imports)))
 
 
-def pth_path(line: bytes) -> bytes | None:
-    """The path that a line of a `.pth` file holds, or None."""
+def parse_pth_line(line: bytes) -> bytes | None:
+    """Return the path in a line of a `.pth` file, or None."""
     path = line.rstrip()
     if not path or path.startswith((b"#", b"import ", b"import\t")):
         return None
-    return path if len(path) <= LONGEST and min(path) >= 0x20 else None
+    return path if len(path) <= MAX_PATH and min(path) >= 0x20 else None
 
 
-def hook(source: bytes) -> Hook | None:
-    """What the source of a module redirects imports to, when it is a hook of a known build backend."""
+def parse_hook(source: bytes) -> ImportHook | None:
+    """Return what a module redirects imports to, or None if it is not a hook of a known build backend."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -69,8 +78,11 @@ def hook(source: bytes) -> Hook | None:
     return _setuptools(module) or _meson_python(module) or _scikit_build_core(module) or _editables(module)
 
 
-def _setuptools(module: ast.Module) -> Hook | None:
-    """`MAPPING = {'a': '/src/a'}`, `NAMESPACES = {'n': ['/src/n']}`; newer ones annotate both."""
+def _setuptools(module: ast.Module) -> ImportHook | None:
+    """Parse the hook of setuptools.
+
+    `MAPPING = {'a': '/src/a'}`, `NAMESPACES = {'n': ['/src/n']}`. Newer versions annotate both.
+    """
     values: dict[str, object] = {}
     for statement in module.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
@@ -78,21 +90,27 @@ def _setuptools(module: ast.Module) -> Hook | None:
             values.setdefault(targets[0].id, _literal(statement.value))
     if not {"MAPPING", "NAMESPACES"} <= values.keys():
         return None
-    return Hook("setuptools", (*_paths(values["MAPPING"]), *_paths(values["NAMESPACES"])))
+    return ImportHook("setuptools", (*_paths(values["MAPPING"]), *_paths(values["NAMESPACES"])))
 
 
-def _meson_python(module: ast.Module) -> Hook | None:
-    """`install({'a'}, '/build', ['ninja'], False)` up to 0.15, `MesonpyMetaFinder('a', {'a'}, '/build', ...)` since."""
+def _meson_python(module: ast.Module) -> ImportHook | None:
+    """Parse the hook of meson-python.
+
+    `install({'a'}, '/build', ['ninja'], False)` up to 0.15, `MesonpyMetaFinder('a', {'a'}, '/build', ...)` since.
+    """
     if not any(isinstance(part, ast.ClassDef) and part.name == "MesonpyMetaFinder" for part in module.body):
         return None
     builds: list[bytes] = []
     for call in _calls(module, "install") + _calls(module, "MesonpyMetaFinder"):
         builds += (path for value in call.args if isinstance(value, ast.Constant) for path in _paths(value.value))
-    return Hook("meson-python", folders=tuple(builds[-1:]), rebuilds=True)
+    return ImportHook("meson-python", directories=tuple(builds[-1:]), rebuilds=True)
 
 
-def _scikit_build_core(module: ast.Module) -> Hook | None:
-    """`install({'a': '/src/a/__init__.py'}, {'a._c': 'a/_c.so'}, ...)`, or `install_inplace(['a'], ['/src'], ...)`."""
+def _scikit_build_core(module: ast.Module) -> ImportHook | None:
+    """Parse the hook of scikit-build-core.
+
+    `install({'a': '/src/a/__init__.py'}, {'a._c': 'a/_c.so'}, ...)`, or `install_inplace(['a'], ['/src'], ...)`.
+    """
     redirected, inplace = _calls(module, "install", at_top=True), _calls(module, "install_inplace", at_top=True)
     for call in redirected + inplace:
         values = [_literal(argument) for argument in call.args]
@@ -100,30 +118,33 @@ def _scikit_build_core(module: ast.Module) -> Hook | None:
         # `rebuild` was the fourth argument up to 0.11 and is the sixth since; it has always been the first bool.
         rebuilds = named.get("rebuild", next((value for value in values if isinstance(value, bool)), False)) is True
         if call in inplace and len(values) > 1:
-            return Hook("scikit-build-core", folders=_paths(values[1]), rebuilds=rebuilds)
+            return ImportHook("scikit-build-core", directories=_paths(values[1]), rebuilds=rebuilds)
         if len(values) > 1 and isinstance(values[0], dict) and isinstance(values[1], dict):
-            modules = [_root(path) for value in values[:2] for path in _paths(value)]
+            targets = [_package_of(path) for value in values[:2] for path in _paths(value)]
             data = _paths(values[2]) if len(values) > 2 and isinstance(values[2], dict) else ()
-            return Hook("scikit-build-core", _topmost((*modules, *data)), rebuilds=rebuilds)
+            return ImportHook("scikit-build-core", _topmost((*targets, *data)), rebuilds=rebuilds)
     return None
 
 
-def _editables(module: ast.Module) -> Hook | None:
-    """`F.map_module('a', '/src/a/__init__.py')`, of the library that hatchling and pdm-backend use."""
+def _editables(module: ast.Module) -> ImportHook | None:
+    """Parse the hook of editables, the library that hatchling and pdm-backend use.
+
+    `F.map_module('a', '/src/a/__init__.py')`.
+    """
     mapped = [call.args[1] for call in _calls(module, "map_module", at_top=True) if len(call.args) == 2]
-    paths = [_root(path) for value in mapped for path in _paths(_literal(value))]
-    return Hook("editables", _topmost(tuple(paths))) if mapped else None
+    paths = [_package_of(path) for value in mapped for path in _paths(_literal(value))]
+    return ImportHook("editables", _topmost(tuple(paths))) if mapped else None
 
 
 def _calls(module: ast.Module, name: str, *, at_top: bool = False) -> list[ast.Call]:
-    """Where a function or method of this name is called."""
+    """Return the calls of a function or method of this name."""
     top = (part.value for part in module.body if isinstance(part, ast.Expr))
     calls = [part for part in (top if at_top else ast.walk(module)) if isinstance(part, ast.Call)]
     return [call for call in calls if name in (getattr(call.func, "id", None), getattr(call.func, "attr", None))]
 
 
 def _literal(node: ast.expr | None) -> object:
-    """The value of an expression that is a literal, else None."""
+    """Return the value of a literal, or None for other expressions."""
     try:
         return None if node is None else ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
@@ -131,24 +152,24 @@ def _literal(node: ast.expr | None) -> object:
 
 
 def _paths(value: object) -> tuple[bytes, ...]:
-    """The absolute paths in a string, in a list of them, or in the values of a dict of either."""
+    """Return the absolute paths in a string, in a list of them, or in the values of a dict of either."""
     if isinstance(value, str):
         try:
             path = value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
             return ()
-        return (path,) if path.startswith(b"/") and b"\0" not in path and len(path) <= LONGEST else ()
+        return (path,) if path.startswith(b"/") and b"\0" not in path and len(path) <= MAX_PATH else ()
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return tuple(dict.fromkeys(path for each in inner for path in _paths(each)))
 
 
-def _root(file: bytes) -> bytes:
-    """The package whose `__init__` a file is, else the file."""
+def _package_of(file: bytes) -> bytes:
+    """Return the package whose `__init__` a file is, else the file."""
     return os.path.dirname(file) if os.path.basename(file).startswith(b"__init__.") else file
 
 
 def _topmost(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The paths that lie below no other of them."""
+    """Return the paths that are not below another one of them."""
     kept: list[bytes] = []
     for path in sorted(set(paths), key=lambda path: path + b"/"):
         if not kept or not path.startswith(kept[-1] + b"/"):
@@ -156,18 +177,24 @@ def _topmost(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return tuple(kept)
 
 
-def repointed(data: bytes, folder: bytes, inside: Inside, moves: tuple[Move, ...]) -> bytes:
-    """A `.pth` or `.egg-link` file of `folder` as it has to read at the destination.
+def rewrite_pth(data: bytes, directory: bytes, is_inside: Callable[[bytes], bool], moves: tuple[Move, ...]) -> bytes:
+    """Return a `.pth` or `.egg-link` file for the destination. Code, comments, and other lines stay.
 
-    Lines that lead to a move's source lead to its target; a relative one that leaves the environment for something that
-    does not move leads there by its full path. Lines of code, comments and everything else stay.
+    Lines that point to the source of a move point to its target. A relative line that leaves the environment for
+    something that does not move becomes absolute.
+
+    Args:
+        data: The file.
+        directory: Path of its directory in the source.
+        is_inside: Returns whether a path belongs to the environment.
+        moves: The included code of editable installs.
     """
     table = {old: new for move in moves for old, new in move.prefixes}
     start = BOM if data.startswith(BOM) else b""
     lines = []
     for line in data[len(start) :].splitlines(keepends=True):
-        path = pth_path(line) or b""
-        full = os.path.normpath(os.path.join(folder, path))
-        away = full if path and not path.startswith(b"/") and not inside(full) else path
+        path = parse_pth_line(line) or b""
+        full = os.path.normpath(os.path.join(directory, path))
+        away = full if path and not path.startswith(b"/") and not is_inside(full) else path
         lines.append(table.get(path, table.get(full, away)) + line[len(path) :])
     return start + b"".join(lines)

@@ -1,4 +1,4 @@
-"""The settings of pyvenv.cfg (PEP 405)."""
+"""Read and replace the settings of pyvenv.cfg (PEP 405)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 SETTING = re.compile(rb"^[ \t]*([\w-]+)[ \t]*=[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 
 
-def settings(configuration: bytes) -> dict[bytes, bytes]:
-    """The settings in a pyvenv.cfg (PEP 405), names in lower case."""
+def parse_settings(configuration: bytes) -> dict[bytes, bytes]:
+    """Return the settings of a pyvenv.cfg, with names in lower case."""
     return {match.group(1).lower(): match.group(2) for match in SETTING.finditer(configuration)}
 
 
-def with_settings(configuration: bytes, new: dict[bytes, bytes]) -> bytes:
-    """A pyvenv.cfg with the values of some settings that it has replaced; everything else stays byte for byte."""
+def replace_settings(configuration: bytes, new: dict[bytes, bytes]) -> bytes:
+    """Return a pyvenv.cfg with the values of existing settings replaced. Everything else stays byte for byte."""
 
     def replaced(match: re.Match[bytes]) -> bytes:
         value = new.get(match.group(1).lower())

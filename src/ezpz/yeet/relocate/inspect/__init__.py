@@ -1,1 +1,1 @@
-"""What an environment says of itself."""
+"""What an environment tells about itself: names, interpreter, base, editable installs, and libraries."""

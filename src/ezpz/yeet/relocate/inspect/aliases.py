@@ -1,4 +1,4 @@
-"""Aliases: every path by which the files of an environment call the place where it stands."""
+"""Find the paths that the files of an environment use for its top."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TypeAlias
 
-from ezpz.yeet.source.link_policy import COMMON
+from ezpz.yeet.source.link_policy import SHARED_PREFIXES
 
-WITNESSES = (
+FILES_WITH_PREFIX = (
     b"bin/activate",
     b"bin/activate.csh",
     b"bin/activate.fish",
@@ -20,39 +20,41 @@ WITNESSES = (
     b"pyvenv.cfg",
     b"conda-meta/history",
 )
-BAKED = re.compile(
+ACTIVATE_PREFIX = re.compile(
     rb"""^[ \t]*(?:(?:export |set -gx |setenv |\$|let |const )?["']?VIRTUAL_ENV["']?[ \t]*[= ][ \t]*|command = .* )"""
     rb"""['"]?(/[^'"\n]+?)['"]?[ \t]*$""",
     re.MULTILINE,
 )
-CONDA = re.compile(rb"^# cmd: .* (?:-p|--prefix)[ =](/[^\s]+)", re.MULTILINE)
+CONDA_PREFIX = re.compile(rb"^# cmd: .* (?:-p|--prefix)[ =](/[^\s]+)", re.MULTILINE)
 SHEBANG = re.compile(rb"\A#!(/[^\n]+)/bin/python[\d.]*[ \t]*$", re.MULTILINE)
-TRAMPOLINE = re.compile(rb"\A#!/bin/sh\n'''exec' \"?(/[^\n\"]+)/bin/python[\d.]*\"? ", re.MULTILINE)
-BASE = re.compile(rb"^(?:home|base-prefix|base-exec-prefix) = (/[^\n]+?)(?:/bin)?[ \t]*$", re.MULTILINE)
-SHEBANGS_READ = 50
+EXEC_SHEBANG = re.compile(rb"\A#!/bin/sh\n'''exec' \"?(/[^\n\"]+)/bin/python[\d.]*\"? ", re.MULTILINE)
+BASE_PREFIX = re.compile(rb"^(?:home|base-prefix|base-exec-prefix) = (/[^\n]+?)(?:/bin)?[ \t]*$", re.MULTILINE)
+MAX_SCRIPTS = 50
 
-Read: TypeAlias = Callable[[bytes], "bytes | None"]
+ReadFile: TypeAlias = Callable[[bytes], "bytes | None"]
 
 
-def aliases_of(known: tuple[bytes, ...], *, read: Read, scripts: Iterable[bytes]) -> tuple[bytes, ...]:
-    """What an environment is called by those who gave it and by its own files; none of them is its base's.
+def find_aliases(known: tuple[bytes, ...], *, read: ReadFile, scripts: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return the paths of an environment that its callers and its own files use, without those of its base.
 
-    known: the prefixes that it is known by (as given, resolved); read: a file of the tree by its relative path, None
-    when there is none; scripts: how its scripts begin, whose shebangs are asked too
+    Args:
+        known: Paths that the caller knows, as given and resolved.
+        read: Returns a file of the tree by its relative path, or None if there is none.
+        scripts: The heads of its scripts, whose shebangs are used as well.
     """
     found = set(known)
-    for path in WITNESSES:
+    for path in FILES_WITH_PREFIX:
         text = read(path) or b""
-        found.update(match.group(1) for pattern in (BAKED, CONDA) for match in pattern.finditer(text))
-    told = found != set(known)
-    for prefix, scripts_of_it in _shebangs(scripts).most_common(1):
-        if prefix not in COMMON and (scripts_of_it > 1 or not told):
+        found.update(match.group(1) for pattern in (ACTIVATE_PREFIX, CONDA_PREFIX) for match in pattern.finditer(text))
+    is_known = found != set(known)
+    for prefix, count in _shebangs(scripts).most_common(1):
+        if prefix not in SHARED_PREFIXES and (count > 1 or not is_known):
             found.add(prefix)
-    base = {match.group(1) for match in BASE.finditer(read(b"pyvenv.cfg") or b"")}
+    base = {match.group(1) for match in BASE_PREFIX.finditer(read(b"pyvenv.cfg") or b"")}
     return tuple(sorted({os.path.normpath(prefix) for prefix in found - base - {b"/"}}))
 
 
 def _shebangs(scripts: Iterable[bytes]) -> Counter[bytes]:
-    """How many scripts are run by the python of which prefix."""
-    found = (SHEBANG.match(head) or TRAMPOLINE.match(head) for head in islice(scripts, SHEBANGS_READ))
+    """Count how many scripts the python of each prefix runs."""
+    found = (SHEBANG.match(head) or EXEC_SHEBANG.match(head) for head in islice(scripts, MAX_SCRIPTS))
     return Counter(match.group(1) for match in found if match is not None)

@@ -1,4 +1,4 @@
-"""Which editable installs are refused, and why."""
+"""Refuse editable installs that cannot be copied."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from ezpz.yeet.relocate.inspect.editable_installs import Editable
 
 
-SIZE_LIMIT = 2_000_000_000  # bytes of all snapshots together; code is smaller, so more is data by mistake
+SIZE_LIMIT = 2_000_000_000  # bytes of all snapshots together; code is smaller, so a larger one includes data by mistake
 
 
 def check_editables(editables: tuple[Editable, ...], mode: str) -> None:
-    """Raise EditableRefused for the editables that may not be: any for "refuse", else those that rebuild themselves."""
+    """Raise EditableRefused for editables that may not be: all for "refuse", else those that rebuild themselves."""
     rebuilding = tuple(editable for editable in editables if editable.rebuilds)
     if rebuilding:
         is_are = "is a rebuilding editable" if len(names_of(rebuilding)) == 1 else "are rebuilding editables"
@@ -31,7 +31,7 @@ def check_editables(editables: tuple[Editable, ...], mode: str) -> None:
 
 
 def snapshot_too_large(size: int, editables: tuple[Editable, ...]) -> EditableRefused:
-    """The error for a snapshot of `size` bytes, which is above SIZE_LIMIT."""
+    """Return the error for a snapshot of `size` bytes, which is above SIZE_LIMIT."""
     return EditableRefused(
         f"the code of {list_names(editables)} is {format_bytes(size)}, more than the {format_bytes(SIZE_LIMIT)} that "
         "are brought along",
@@ -40,15 +40,17 @@ def snapshot_too_large(size: int, editables: tuple[Editable, ...]) -> EditableRe
 
 
 def names_of(editables: tuple[Editable, ...]) -> tuple[str, ...]:
+    """Return the distinct names of editables."""
     return tuple(dict.fromkeys(editable.name for editable in editables))
 
 
 def list_names(editables: tuple[Editable, ...]) -> str:
-    """The first three names, and how many more there are."""
+    """Return the first three names, and how many more there are."""
     names = names_of(editables)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def install_hint(editables: tuple[Editable, ...]) -> str:
+    """Return the hint to install editables normally."""
     projects = dict.fromkeys(printable_path(editable.project or editable.path) for editable in editables)
     return f"install it normally: pip install {' '.join(projects)}"

@@ -1,4 +1,4 @@
-"""Interpreter: which python runs an environment, as it tells itself; and `pyvenv.cfg`, which names it."""
+"""Ask the python of an environment about itself."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ezpz.yeet.relocate.formats.elf import is_elf
 if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
 
-ANSWER_WITHIN = 120.0  # seconds; a cold shared filesystem answers slowly
+PROBE_TIMEOUT = 120.0  # seconds; a cold shared filesystem answers slowly
 PATHS = ("prefix", "base_prefix", "base_executable", "stdlib", "platstdlib", "user_site")
-FOLDERS = ("site_packages", "base_site_packages", "dynload")
-WORDS = ("version", "tag", "magic", "imports")
-TRIED = ("ssl", "sqlite3", "ctypes", "zlib")
-OLDEST, NEWEST = (3, 8), (3, 14)  # what is tested; a newer one may do as well
-MARK = b"ezpz:"  # begins the line with the answer; what a .pth file runs may print what it likes
+PATH_LISTS = ("site_packages", "base_site_packages", "dynload")
+TEXT_FACTS = ("version", "tag", "magic", "imports")
+TRIED_IMPORTS = ("ssl", "sqlite3", "ctypes", "zlib")
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 8), (3, 14)  # tested versions; a newer one may work as well
+MARKER = b"ezpz:"  # starts the line with the answer: code in .pth files can print other lines
 PROGRAM = """\
 import importlib.util, json, os, site, sys, sysconfig
 def can(name):
@@ -50,18 +50,29 @@ facts = {
 }
 print("\\nezpz:" + json.dumps(facts))
 """
-VERSION_PROGRAM = "import sys; sys.stdout.write('\\nezpz:%d.%d\\n' % sys.version_info[:2])"  # of any Python
-LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
-MACHINES = {3: "i386", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
+VERSION_PROGRAM = "import sys; sys.stdout.write('\\nezpz:%d.%d\\n' % sys.version_info[:2])"  # runs in any Python
+MISSING_LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
+ELF_MACHINES = {3: "i386", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """What a python says about itself; paths are absolute, as it sees them.
+    """What a python tells about itself. Paths are absolute, as it sees them.
 
-    version: sys.version, which has the build's date and compiler in it; prefix: of the environment; base_prefix: of
-    the installation that has the standard library; base_executable: resolved; tag, magic: of its bytecode (PEP 3147)
-    imports: of the modules that need libraries those it can import; dynload: where its extension modules are
+    Attributes:
+        version: sys.version, which includes the date of the build and the compiler.
+        prefix: Path of the environment.
+        base_prefix: Path of the installation with the standard library.
+        base_executable: Resolved path of its executable.
+        stdlib: Directory of the standard library.
+        platstdlib: Directory of its platform-dependent part.
+        tag: Tag of its bytecode (PEP 3147).
+        magic: Magic number of its bytecode.
+        imports: The modules of TRIED_IMPORTS, which need libraries, that it can import.
+        user_site: The user's site-packages.
+        site_packages: Site-packages of the environment.
+        base_site_packages: Site-packages of the installation.
+        dynload: Directories of its extension modules.
     """
 
     version: str
@@ -80,12 +91,12 @@ class Interpreter:
 
     @property
     def name(self) -> str:
-        """As people say it: Python 3.11.7."""
+        """Readable name: Python 3.11.7."""
         return "Python " + self.version.split(" ", 1)[0]
 
 
-def python_of(root: bytes) -> bytes | None:
-    """The path of an environment's python, also when it is a link to nothing; None when it has none."""
+def find_python(root: bytes) -> bytes | None:
+    """Return the path of an environment's python, even if it is a dangling link, or None if there is none."""
     for name in (b"bin/python", b"bin/python3"):
         if os.path.lexists(os.path.join(root, name)):
             return os.path.join(root, name)
@@ -93,9 +104,12 @@ def python_of(root: bytes) -> bytes | None:
 
 
 def probe(python: bytes, cancel: CancelToken | None = None) -> Interpreter:
-    """Ask a python about itself; it writes nothing and runs isolated from the user's settings (python(1), -I -B).
+    """Ask a python about itself. It writes nothing, and ignores the user's settings (python(1), -I -B).
 
-    Raises InterpreterBroken when it does not start, does not answer or is too old, LimitReached, and Cancelled.
+    Raises:
+        InterpreterBroken: It does not start, does not answer, or is too old.
+        LimitReached: No process can be started.
+        `Cancelled`: The token was set.
     """
     name = printable_path(python)
     if not os.path.exists(python):
@@ -106,88 +120,94 @@ def probe(python: bytes, cancel: CancelToken | None = None) -> Interpreter:
     if not os.path.isfile(python) or not os.access(python, os.X_OK):
         raise InterpreterBroken(f"'{name}' may not be executed", hint="look at its mode, or make the environment again")
     try:
-        facts = _facts(_said(python, PROGRAM % (TRIED,), cancel, (b"-I",)))
+        facts = _parse_facts(_run_program(python, PROGRAM % (TRIED_IMPORTS,), cancel, (b"-I",)))
     except AgentError as e:
-        raise _broken(python, e, cancel) from e
+        raise _start_failure(python, e, cancel) from e
     if facts is None:
         raise InterpreterBroken(f"'{name}' does not answer as a python does", hint="does it run by hand?")
-    _refuse_old(name, facts["version"])
+    _check_version(name, facts["version"])
     paths: dict[str, Any] = {name: os.fsencode(facts[name]) for name in PATHS}
-    paths |= {name: tuple(os.fsencode(path) for path in facts[name]) for name in FOLDERS}
+    paths |= {name: tuple(os.fsencode(path) for path in facts[name]) for name in PATH_LISTS}
     return Interpreter(
         version=facts["version"], tag=facts["tag"].encode(), magic=bytes.fromhex(facts["magic"]),
         imports=tuple(facts["imports"]), **paths,
     )  # fmt: skip
 
 
-def _said(python: bytes, program: str, cancel: CancelToken | None, options: tuple[bytes, ...]) -> bytes:
-    """What a python prints, which finds its libraries as the user's session does. Raises Refusal, Cancelled."""
+def _run_program(python: bytes, program: str, cancel: CancelToken | None, options: tuple[bytes, ...]) -> bytes:
+    """Return the output of a python, which finds its libraries as in the user's session.
 
-    def going_on() -> None:
+    Raises AgentError, `Cancelled`.
+    """
+
+    def check_cancelled() -> None:
         if cancel is not None:
             cancel.raise_if_cancelled()
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return run_python(python, program, environ, going_on, ANSWER_WITHIN, cwd=b"/", options=options)
+    return run_python(python, program, environ, check_cancelled, PROBE_TIMEOUT, cwd=b"/", options=options)
 
 
-def _facts(said: bytes) -> dict[str, Any] | None:
-    """The answer to PROGRAM, or None when there is none."""
-    for line in said.splitlines():
-        if line.startswith(MARK):
+def _parse_facts(output: bytes) -> dict[str, Any] | None:
+    """Return the answer to PROGRAM, or None if there is none."""
+    for line in output.splitlines():
+        if line.startswith(MARKER):
             try:
-                facts = json.loads(line[len(MARK) :])
+                facts = json.loads(line[len(MARKER) :])
             except ValueError:
                 continue
-            if isinstance(facts, dict) and facts.keys() >= {*PATHS, *FOLDERS, *WORDS}:
+            if isinstance(facts, dict) and facts.keys() >= {*PATHS, *PATH_LISTS, *TEXT_FACTS}:
                 return facts
     return None
 
 
-def _broken(python: bytes, refusal: AgentError, cancel: CancelToken | None) -> InterpreterBroken:
-    """Why a python did not do what it was asked. Raises LimitReached, Cancelled; InterpreterBroken for an old one."""
-    name, cause = printable_path(python), refusal.__context__
-    if refusal.code == "timed-out":
+def _start_failure(python: bytes, error: AgentError, cancel: CancelToken | None) -> InterpreterBroken:
+    """Return why a python did not do what it was asked.
+
+    Raises LimitReached, `Cancelled`, and InterpreterBroken for an old python.
+    """
+    name, cause = printable_path(python), error.__context__
+    if error.code == "timed-out":
         hint = "what hangs when it starts, a .pth file? --base keep goes on without its answer"
-        return InterpreterBroken(refusal.message, hint=hint)
-    if isinstance(cause, OSError):  # it was not even started
+        return InterpreterBroken(error.message, hint=hint)
+    if isinstance(cause, OSError):  # it was not started
         if cause.errno in process.SCARCE:
-            raise LimitReached(refusal.message, hint="see `ulimit -a`") from refusal
+            raise LimitReached(error.message, hint="see `ulimit -a`") from error
         machine = _foreign_machine(python) if cause.errno == errno.ENOEXEC else None
         if machine is None:
-            return InterpreterBroken(refusal.message, hint="is it a program? make the environment again")
+            return InterpreterBroken(error.message, hint="is it a program? make the environment again")
         return InterpreterBroken(
             f"'{name}' is made for another kind of machine ({machine}) than this host ({os.uname().machine})",
             hint="start from a host of that kind, or make the environment again on this one",
         )
-    missing = LIBRARY.search(refusal.message)
+    missing = MISSING_LIBRARY.search(error.message)
     if missing:
         return InterpreterBroken(
             f"'{name}' does not start: {missing.group(1)} not found",
             hint="load the module that it was made with (module load ...), then run it again",
         )
-    _refuse_unknown(python, cancel)
-    why = refusal.message.removeprefix(f"'{name}' does not work: ")
+    _check_version_of_old_python(python, cancel)
+    why = error.message.removeprefix(f"'{name}' does not work: ")
     return InterpreterBroken(f"'{name}' does not start: {why}", hint="does it run by hand?")
 
 
-def _refuse_unknown(python: bytes, cancel: CancelToken | None) -> None:
-    """Raise InterpreterBroken for a python that is too old to have been asked as others are."""
+def _check_version_of_old_python(python: bytes, cancel: CancelToken | None) -> None:
+    """Raise InterpreterBroken for a python that is too old to run PROGRAM."""
     try:
-        said = _said(python, VERSION_PROGRAM, cancel, ())
+        output = _run_program(python, VERSION_PROGRAM, cancel, ())
     except AgentError:
         return
-    for line in said.splitlines():
-        if line.startswith(MARK):
-            _refuse_old(printable_path(python), line[len(MARK) :].decode(errors="replace"))
+    for line in output.splitlines():
+        if line.startswith(MARKER):
+            _check_version(printable_path(python), line[len(MARKER) :].decode(errors="replace"))
 
 
-def _refuse_old(name: str, version: str) -> None:
-    """Raise InterpreterBroken for a version that is older than all that are relocated."""
+def _check_version(name: str, version: str) -> None:
+    """Raise InterpreterBroken for a version that is older than all supported ones."""
     match = re.match(r"(\d+)\.(\d+)", version)
-    if match is None or (int(match[1]), int(match[2])) >= OLDEST:
+    if match is None or (int(match[1]), int(match[2])) >= OLDEST_PYTHON:
         return
-    oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST))
+    oldest, newest = (".".join(map(str, each)) for each in (OLDEST_PYTHON, NEWEST_PYTHON))
     raise InterpreterBroken(
         f"'{name}': Python {match[0]} is too old: {oldest} to {newest} can be relocated",
         hint="make the environment again with a newer one; --base keep goes on without asking it",
@@ -195,13 +215,13 @@ def _refuse_old(name: str, version: str) -> None:
 
 
 def _foreign_machine(python: bytes) -> str | None:
-    """The kind of machine that a program is made for, when that is not this host's."""
+    """Return the machine type that a program was built for, or None if it is that of this host."""
     try:
         with open(python, "rb") as file, open("/proc/self/exe", "rb") as own:
             theirs, ours = file.read(20), own.read(20)
     except OSError:
-        return None  # one that may be executed and not read
+        return None  # executable but not readable
     if not is_elf(theirs) or len(theirs) < 20 or (theirs[4:6] + theirs[18:20]) == (ours[4:6] + ours[18:20]):
         return None
     number = int.from_bytes(theirs[18:20], "big" if theirs[5] == 2 else "little")
-    return MACHINES.get(number, f"ELF machine {number}")
+    return ELF_MACHINES.get(number, f"ELF machine {number}")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import EditableRefused
-from ezpz.yeet.relocate.additions.editable_snapshot import EXCLUDED_BELOW, contents, destinations
+from ezpz.yeet.relocate.additions.editable_snapshot import EXCLUDED_BELOW, list_importable, plan_moves
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
-from ezpz.yeet.relocate.formats.pth import repointed
+from ezpz.yeet.relocate.formats.pth import rewrite_pth
 from ezpz.yeet.relocate.inspect.editable_errors import SIZE_LIMIT, check_editables, snapshot_too_large
 from ezpz.yeet.relocate.inspect.editable_installs import Editable
 
@@ -28,13 +28,15 @@ def editable(
     path: str | bytes | Path,
     name: str = "lab",
     *,
-    whole: bool = False,
+    on_sys_path: bool = False,
     loader: str = "setuptools",
     rebuilds: bool = False,
     missing: bool = False,
     aliases: tuple[bytes, ...] = (),
 ) -> Editable:
-    return Editable(name, os.fsencode(path), whole, loader, rebuilds, b"x.pth", missing, os.fsencode(path), aliases)
+    return Editable(
+        name, os.fsencode(path), on_sys_path, loader, rebuilds, b"x.pth", missing, os.fsencode(path), aliases
+    )
 
 
 def inside(path: bytes) -> bool:
@@ -61,7 +63,7 @@ def test_case_26_only_packages_come_along(tmp_path: Path) -> None:
         "README.md", "pyproject.toml", "my data/mod.py", "checkpoints/conda/conda-meta/x", "checkpoints/conda/x.py",
     )  # fmt: skip
     tree(tmp_path, *carried, *left)
-    names = contents(editable(tmp_path, whole=True))
+    names = list_importable(editable(tmp_path, on_sys_path=True))
     assert names == tuple(sorted({file.split("/")[0].encode() for file in carried}))
 
 
@@ -71,7 +73,7 @@ def test_case_26_a_link_to_the_directory_itself_is_no_package(tmp_path: Path) ->
     (tmp_path / "src" / "above").symlink_to("..")
     (tmp_path / "src" / "gone.py").symlink_to("nothing")
     (tmp_path / "src" / "pkg2").symlink_to("../other/pkg2")
-    assert contents(editable(tmp_path / "src", whole=True)) == (b"pkg", b"pkg2")
+    assert list_importable(editable(tmp_path / "src", on_sys_path=True)) == (b"pkg", b"pkg2")
 
 
 def test_case_26_names_that_are_not_utf_8(tmp_path: Path) -> None:
@@ -82,55 +84,60 @@ def test_case_26_names_that_are_not_utf_8(tmp_path: Path) -> None:
     for path in (b"caf\xe9/x.py", b"p\xe9/__init__.py", b"m\xe9.py"):
         with open(os.path.join(root, path), "wb"):
             pass
-    assert contents(editable(root, whole=True)) == (b"m\xe9.py", b"p\xe9")
+    assert list_importable(editable(root, on_sys_path=True)) == (b"m\xe9.py", b"p\xe9")
 
 
 def test_case_26_what_cannot_be_read_is_no_package(tmp_path: Path) -> None:
     tree(tmp_path, "pkg/__init__.py", "space/pkg/mod.py", "data/deep/mod.txt")
     os.mkfifo(tmp_path / "pipe.py")
-    assert contents(editable(tmp_path, whole=True)) == (b"pkg", b"space")
-    assert contents(editable(tmp_path / "pkg")) == ()
+    assert list_importable(editable(tmp_path, on_sys_path=True)) == (b"pkg", b"space")
+    assert list_importable(editable(tmp_path / "pkg")) == ()
     with pytest.raises(FileNotFoundError):
-        contents(editable(tmp_path / "none", whole=True))
+        list_importable(editable(tmp_path / "none", on_sys_path=True))
 
 
 def test_case_26_a_pth_leads_to_the_copy(tmp_path: Path) -> None:
     src = tmp_path / "lab" / "src"
     tree(src, "lab/__init__.py", "notes.txt")
-    (move,) = destinations((editable(src, whole=True, loader="pth"),), DST)
-    assert (move.source, move.target, move.whole, move.names) == (os.fsencode(src), b".editable/lab", True, (b"lab",))
-    assert repointed(os.fsencode(f"{src}\n"), SITE, inside, (move,)) == b"/tmp/env/.editable/lab\n"
+    (move,) = plan_moves((editable(src, on_sys_path=True, loader="pth"),), DST)
+    assert (move.source, move.target, move.on_sys_path, move.names) == (
+        os.fsencode(src),
+        b".editable/lab",
+        True,
+        (b"lab",),
+    )
+    assert rewrite_pth(os.fsencode(f"{src}\n"), SITE, inside, (move,)) == b"/tmp/env/.editable/lab\n"
 
 
 def test_case_26_a_pth_is_repointed_however_it_spells_the_path(tmp_path: Path) -> None:
     tree(tmp_path, "pkg/__init__.py")
     source = os.fsencode(tmp_path)
-    moves = destinations((editable(tmp_path, whole=True, aliases=(b"/alias/lab",)),), DST)
+    moves = plan_moves((editable(tmp_path, on_sys_path=True, aliases=(b"/alias/lab",)),), DST)
     relative = os.path.relpath(source, SITE)
     before = [b"\xef\xbb\xbf" + source, b"# " + source, b"import x; x(" + source + b")", relative, source + b"/ ", b"",
               b"/alias/lab", b"./own", source + b"-other", b"../../../../else"]  # fmt: skip
     new = b"/tmp/env/.editable/lab"
     after = [b"\xef\xbb\xbf" + new, b"# " + source, b"import x; x(" + source + b")", new, new + b" ", b"",
              new, b"./own", source + b"-other", b"/p/else"]  # fmt: skip
-    assert repointed(b"\r\n".join(before), SITE, inside, moves) == b"\r\n".join(after)
+    assert rewrite_pth(b"\r\n".join(before), SITE, inside, moves) == b"\r\n".join(after)
 
 
 def test_case_26_an_egg_link_keeps_its_second_line(tmp_path: Path) -> None:
-    moves = destinations((editable(tmp_path, whole=True, loader="egg-link"),), DST)
+    moves = plan_moves((editable(tmp_path, on_sys_path=True, loader="egg-link"),), DST)
     data = os.fsencode(tmp_path) + b"\n../"
-    assert repointed(data, SITE, inside, moves) == b"/tmp/env/.editable/lab\n../"
+    assert rewrite_pth(data, SITE, inside, moves) == b"/tmp/env/.editable/lab\n../"
 
 
 @given(st.binary(max_size=80) | st.text("/ab.#\n\r\t ", max_size=80).map(str.encode))
 def test_without_moves_a_pth_that_stays_inside_is_as_it_was(data: bytes) -> None:
-    assert repointed(data, SITE, lambda _: True, ()) == data
+    assert rewrite_pth(data, SITE, lambda _: True, ()) == data
 
 
 def test_case_27_packages_of_one_project_lie_together(tmp_path: Path) -> None:
     tree(tmp_path, "lib/a/__init__.py", "other/b/__init__.py", "mod.py")
     stem = os.fsencode(tmp_path / "mod")
     found = (editable(tmp_path / "lib/a"), editable(tmp_path / "other/b"), editable(stem + b".py", aliases=(stem,)))
-    moves = destinations(found, DST)
+    moves = plan_moves(found, DST)
     assert [move.target for move in moves] == [b".editable/lab/a", b".editable/lab/mod.py", b".editable/lab/b"]
     finder = f"MAPPING = {{'a': '{tmp_path}/lib/a', 'b': '{tmp_path}/other/b', 'mod': '{tmp_path}/mod'}}"
     prefixes = PrefixMap({old: new for move in moves for old, new in move.prefixes})
@@ -144,7 +151,7 @@ def test_case_27_names_are_safe_and_unique(tmp_path: Path) -> None:
     tree(tmp_path, *(f"{number}/src/core/__init__.py" for number in "12345"))
     names = ["Lab", "lab", "../..", "\x1b[31m", "a/b"]
     found = tuple(editable(path, name) for path, name in zip(paths, names, strict=True))
-    targets = [move.target for move in destinations(found, DST)]
+    targets = [move.target for move in plan_moves(found, DST)]
     assert targets == [
         b".editable/Lab/core",
         b".editable/lab-2/core",
@@ -152,22 +159,22 @@ def test_case_27_names_are_safe_and_unique(tmp_path: Path) -> None:
         b".editable/__31m/core",
         b".editable/a_b/core",
     ]
-    whole = tuple(editable(path.parent, "lab", whole=True) for path in paths[:2])
-    assert [move.target for move in destinations(whole, DST)] == [b".editable/lab", b".editable/lab-2"]
-    mixed = (editable(paths[0].parent, whole=True), editable(paths[1]))
-    assert [move.target for move in destinations(mixed, DST)] == [b".editable/lab", b".editable/lab-2/core"]
+    whole = tuple(editable(path.parent, "lab", on_sys_path=True) for path in paths[:2])
+    assert [move.target for move in plan_moves(whole, DST)] == [b".editable/lab", b".editable/lab-2"]
+    mixed = (editable(paths[0].parent, on_sys_path=True), editable(paths[1]))
+    assert [move.target for move in plan_moves(mixed, DST)] == [b".editable/lab", b".editable/lab-2/core"]
 
 
 def test_case_27_what_lies_in_another_is_not_carried_twice(tmp_path: Path) -> None:
     tree(tmp_path, "src/lab/__init__.py", "src/lab/.venv/x/__init__.py", "src/data/x/y/z/__init__.py")
     src = tmp_path / "src"
     found = (
-        editable(src, whole=True),
+        editable(src, on_sys_path=True),
         editable(src / "lab", aliases=(b"/alias/lab",)),
         editable(src / "lab" / ".venv" / "x"),
         editable(src / "data" / "x" / "y" / "z"),
     )
-    moves = destinations(found, DST)
+    moves = plan_moves(found, DST)
     assert [(move.target, move.names) for move in moves] == [
         (b".editable/lab", (b"lab",)),
         (b".editable/lab-2/z", ()),
@@ -190,9 +197,9 @@ SINGLES = st.lists(
 
 @given(SINGLES, st.randoms(use_true_random=False))
 def test_targets_are_unique_and_do_not_depend_on_the_order(found: list[Editable], random: object) -> None:
-    moves = destinations(tuple(found), DST)
+    moves = plan_moves(tuple(found), DST)
     shuffled = sorted(found, key=lambda each: random.random())  # type: ignore[attr-defined]
-    assert destinations(tuple(shuffled), DST) == moves
+    assert plan_moves(tuple(shuffled), DST) == moves
     targets = [move.target.lower() for move in moves]
     assert not any(
         (other + b"/").startswith(target + b"/") for target in targets for other in targets if other != target
@@ -205,7 +212,7 @@ def test_targets_are_unique_and_do_not_depend_on_the_order(found: list[Editable]
 
 
 def test_what_is_missing_goes_nowhere() -> None:
-    assert destinations((editable("/no/such", whole=True, missing=True),), DST) == ()
+    assert plan_moves((editable("/no/such", on_sys_path=True, missing=True),), DST) == ()
 
 
 def test_what_is_left_out_further_below() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.yeet.relocate.additions.env_script import CACHES, environment_script, is_ours
+from ezpz.yeet.relocate.additions.env_script import CACHE_VARIABLES, is_env_script, render_env_script
 from tests.contract.support import REPOSITORY
 
 SHELLS = ("sh", "bash", "zsh")
@@ -25,7 +25,7 @@ def run(folder: Path, shell: str, *, before: str = "", place: Path | None = None
     (environment / "bin").mkdir(parents=True, exist_ok=True)
     (environment / "bin" / "activate").write_text("ACTIVATED=yes\n")
     script = environment / "env.sh"
-    script.write_bytes(environment_script(os.fsencode(environment)))
+    script.write_bytes(render_env_script(os.fsencode(environment)))
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
     given = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "HOME": "/nowhere", **SEARCHED}
@@ -47,9 +47,9 @@ def test_case_30_caches_are_on_this_node(tmp_path: Path, shell: str) -> None:
     said = run(tmp_path, shell)
     assert said.pop("ACTIVATED") == "yes"
     folder = tmp_path / f"ezpz-cache-{os.geteuid()}"
-    assert set(said) == {name.decode() for name in CACHES}
+    assert set(said) == {name.decode() for name in CACHE_VARIABLES}
     assert {Path(path).parent for path in said.values()} == {folder}
-    assert len(set(said.values())) == len(CACHES)
+    assert len(set(said.values())) == len(CACHE_VARIABLES)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -58,7 +58,7 @@ def test_case_30_the_docs_name_what_is_set() -> None:
     [table] = re.findall(r"^\| It sets \|.*?\n\n", page, re.MULTILINE | re.DOTALL)
     rows = [row.split("|") for row in table.strip().splitlines()[2:]]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row[1])}
-    assert named == {name.decode() for name in CACHES}
+    assert named == {name.decode() for name in CACHE_VARIABLES}
 
 
 @pytest.mark.processes
@@ -86,7 +86,7 @@ def test_case_30_nor_one_of_another_user(tmp_path: Path) -> None:
 
 
 def test_it_is_known_again(tmp_path: Path) -> None:
-    for name, content, ours in (("a", environment_script(b"/tmp/env"), True), ("b", b"export X=1\n", False)):
+    for name, content, ours in (("a", render_env_script(b"/tmp/env"), True), ("b", b"export X=1\n", False)):
         (tmp_path / name).write_bytes(content)
-        assert is_ours(os.fsencode(tmp_path / name)) is ours
-    assert not is_ours(os.fsencode(tmp_path / "none"))
+        assert is_env_script(os.fsencode(tmp_path / name)) is ours
+    assert not is_env_script(os.fsencode(tmp_path / "none"))

@@ -10,15 +10,22 @@ import pytest
 
 from ezpz.agent.common import filesystem
 from ezpz.errors import EditableRefused
-from ezpz.yeet.model.plan import Request
 from ezpz.yeet.model.source import Kind
+from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.relocate.additions import plan
-from ezpz.yeet.relocate.additions.env_script import environment_script
-from ezpz.yeet.relocate.additions.plan import Snapshot, additions, describe_relocation, relocation_to, snapshot_of
+from ezpz.yeet.relocate.additions.env_script import render_env_script
+from ezpz.yeet.relocate.additions.plan import (
+    Snapshot,
+    describe_relocation,
+    generate_files,
+    plan_relocation,
+    take_snapshot,
+)
 from ezpz.yeet.relocate.inspect.base_python import BasePython
 from ezpz.yeet.relocate.inspect.editable_installs import Editable
 from ezpz.yeet.relocate.inspect.environment import Environment, inspect_environment
 from ezpz.yeet.relocate.inspect.interpreter import Interpreter
+from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.source.scan import Scan
 
 if TYPE_CHECKING:
@@ -44,12 +51,12 @@ class TestRelocation:
     """Which old places become which new ones."""
 
     def test_every_name_of_the_environment_becomes_the_destination(self) -> None:
-        made = relocation_to(NEW, VENV, OLD, None, Snapshot())
+        made = plan_relocation(NEW, VENV, OLD, None, Snapshot())
         assert dict(made.text.moves) == dict(made.links.moves) == {OLD: NEW, b"/alias/venv": NEW}
         assert (made.python, made.run_path, made.configuration) == (b"", b"", {})
 
     def test_case_06_every_name_of_an_embedded_base_becomes_its_folder(self) -> None:
-        made = relocation_to(NEW, VENV, OLD, BASE, Snapshot())
+        made = plan_relocation(NEW, VENV, OLD, BASE, Snapshot())
         top = NEW + b"/.python"
         assert dict(made.text.moves) == {
             OLD: NEW, b"/alias/venv": NEW, TOP: top, b"/link/py": top, b"/module/lib": top + b"/lib",
@@ -58,12 +65,12 @@ class TestRelocation:
 
     def test_case_07_the_name_of_one_that_is_everybodys_stays_in_texts(self) -> None:
         usr = replace(BASE, prefixes=(b"/usr",), libraries=())
-        made = relocation_to(NEW, VENV, OLD, usr, Snapshot())
+        made = plan_relocation(NEW, VENV, OLD, usr, Snapshot())
         assert dict(made.text.moves) == {OLD: NEW, b"/alias/venv": NEW}
-        assert made.links.moved(b"/usr/bin/python3.11") == NEW + b"/.python/bin/python3.11"
+        assert made.links.map_path(b"/usr/bin/python3.11") == NEW + b"/.python/bin/python3.11"
 
     def test_case_05_every_key_that_may_name_the_base(self) -> None:
-        made = relocation_to(NEW, VENV, OLD, BASE, Snapshot())
+        made = plan_relocation(NEW, VENV, OLD, BASE, Snapshot())
         top = NEW + b"/.python"
         assert made.configuration == {
             b"home": top + b"/bin", b"base-prefix": top, b"base-exec-prefix": top,
@@ -71,20 +78,20 @@ class TestRelocation:
         }  # fmt: skip
 
     def test_case_08_it_is_led_to_its_libraries_when_only_a_variable_did(self) -> None:
-        assert relocation_to(NEW, VENV, OLD, BASE, Snapshot()).run_path == b""
-        needy = replace(BASE, by_environment=True)
-        assert relocation_to(NEW, VENV, OLD, needy, Snapshot()).run_path == b"$ORIGIN/../lib"
+        assert plan_relocation(NEW, VENV, OLD, BASE, Snapshot()).run_path == b""
+        needy = replace(BASE, needs_library_path=True)
+        assert plan_relocation(NEW, VENV, OLD, needy, Snapshot()).run_path == b"$ORIGIN/../lib"
 
     def test_a_base_within_the_environments_folder_is_told_apart(self) -> None:
         within = replace(BASE, prefixes=(OLD + b"/py",), libraries=())
-        made = relocation_to(NEW, VENV, OLD, within, Snapshot())
+        made = plan_relocation(NEW, VENV, OLD, within, Snapshot())
         assert made.text.substitute(b"/p/venv/py/bin /p/venv/bin") == (b"/tmp/env/.python/bin /tmp/env/bin", 2)
 
     @pytest.mark.parametrize("kind", [Kind.TOOL, Kind.DATA])
     def test_of_what_is_no_environment_only_links_change(self, kind: Kind) -> None:
-        made = relocation_to(NEW, Environment(kind, (OLD,)), OLD, None, Snapshot())
+        made = plan_relocation(NEW, Environment(kind, (OLD,)), OLD, None, Snapshot())
         assert not made.is_needed
-        assert made.link(b"x", OLD + b"/y") == b"y"
+        assert made.relocate_link(b"x", OLD + b"/y") == b"y"
 
 
 class TestAdditions:
@@ -93,41 +100,43 @@ class TestAdditions:
     def test_case_30_a_script_that_activates_and_moves_caches(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
-        made = entries(additions(VENV, os.fsencode(tmp_path), NEW))
+        made = entries(generate_files(VENV, os.fsencode(tmp_path), NEW, SourceWarnings()))
         assert list(made) == ["env.sh"]
         assert b". /tmp/env/bin/activate\n" in (made["env.sh"] or b"")
 
     def test_case_30_none_where_nothing_can_be_activated(self, tmp_path: Path) -> None:
-        assert entries(additions(VENV, os.fsencode(tmp_path), NEW)) == {}
+        assert entries(generate_files(VENV, os.fsencode(tmp_path), NEW, SourceWarnings())) == {}
 
     def test_case_30_none_in_place_of_the_sources_own(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
         (tmp_path / "env.sh").write_text("export MINE=1\n")
-        noticing = Environment(Kind.VENV, (OLD,))
-        assert entries(additions(noticing, os.fsencode(tmp_path), NEW)) == {}
-        assert [warning.case for warning in noticing.notices.warnings()] == ["env-script-taken"]
+        notices = SourceWarnings()
+        assert entries(generate_files(VENV, os.fsencode(tmp_path), NEW, notices)) == {}
+        assert [warning.case for warning in notices.warnings()] == ["env-script-taken"]
 
     def test_case_30_one_of_an_earlier_yeet_is_text_as_any_other(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
-        (tmp_path / "env.sh").write_bytes(environment_script(OLD))
-        noticing = Environment(Kind.VENV, (OLD,))
-        assert entries(additions(noticing, os.fsencode(tmp_path), NEW)) == {}
-        assert noticing.notices.warnings() == ()
+        (tmp_path / "env.sh").write_bytes(render_env_script(OLD))
+        notices = SourceWarnings()
+        assert entries(generate_files(VENV, os.fsencode(tmp_path), NEW, notices)) == {}
+        assert notices.warnings() == ()
 
     def test_case_52_a_conda_environment_can_be_activated(self, tmp_path: Path) -> None:
         (tmp_path / "bin").mkdir()
-        made = entries(additions(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW))
+        made = entries(generate_files(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW, SourceWarnings()))
         assert {"bin/activate", "env.sh"} <= set(made)
         (tmp_path / "bin" / "activate").touch()  # as conda-pack puts one there
-        assert list(entries(additions(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW))) == ["env.sh"]
+        assert list(
+            entries(generate_files(Environment(Kind.CONDA, (OLD,)), os.fsencode(tmp_path), NEW, SourceWarnings()))
+        ) == ["env.sh"]
 
     @pytest.mark.parametrize("kind", [Kind.TOOL, Kind.DATA])
     def test_nothing_for_what_is_no_environment(self, tmp_path: Path, kind: Kind) -> None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "activate").touch()
-        assert entries(additions(Environment(kind, (OLD,)), os.fsencode(tmp_path), NEW)) == {}
+        assert entries(generate_files(Environment(kind, (OLD,)), os.fsencode(tmp_path), NEW, SourceWarnings())) == {}
 
 
 class TestSnapshot:
@@ -136,14 +145,14 @@ class TestSnapshot:
     def editable(self, path: Path) -> Editable:
         at = os.fsencode(path)
         return Editable(
-            "lab", at, whole=True, loader="pth", rebuilds=False, declared_by=b"lib/site/lab.pth", project=at
+            "lab", at, on_sys_path=True, loader="pth", rebuilds=False, declared_by=b"lib/site/lab.pth", project=at
         )
 
     def test_case_26_packages_and_not_what_lies_beside_them(self, tmp_path: Path) -> None:
         for name in ("lab/__init__.py", "lab/data.txt", ".git/HEAD", "tests/big.bin", ".venv/pyvenv.cfg"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(name)
-        snapshot = snapshot_of(replace(VENV, editables=(self.editable(tmp_path),)), NEW)
+        snapshot = take_snapshot(replace(VENV, editables=(self.editable(tmp_path),)), NEW)
         names = {name.split("/", 2)[-1] for name in entries(snapshot.scan)}
         assert {"lab/__init__.py", "lab/data.txt"} <= names
         assert not [name for name in names if ".git" in name or ".venv" in name]
@@ -153,13 +162,13 @@ class TestSnapshot:
         (tmp_path / "lab" / "__init__.py").write_text("x" * 100)
         environment = replace(VENV, editables=(self.editable(tmp_path),))
         monkeypatch.setattr(plan, "SIZE_LIMIT", 100)
-        snapshot_of(environment, NEW)
+        take_snapshot(environment, NEW)
         monkeypatch.setattr(plan, "SIZE_LIMIT", 99)
         with pytest.raises(EditableRefused, match="lab"):
-            snapshot_of(environment, NEW)
+            take_snapshot(environment, NEW)
 
     def test_nothing_of_an_environment_without_any(self) -> None:
-        assert entries(snapshot_of(VENV, NEW).scan) == {}
+        assert entries(take_snapshot(VENV, NEW).scan) == {}
 
 
 class TestWords:
@@ -203,8 +212,9 @@ class TestSearchPath:
         if not python.is_symlink():
             python.symlink_to("/nowhere/python")
         known = (os.fsencode(root),)
-        found = inspect_environment(known[0], Kind.VENV, known, Request(base="keep"), environ)
-        return {warning.case: warning.count for warning in found.notices.warnings()}
+        notices = SourceWarnings()
+        inspect_environment(known[0], Kind.VENV, known, RelocationOptions(base="keep"), environ, notices)
+        return {warning.case: warning.count for warning in notices.warnings()}
 
     def test_case_29_with_counts(self, tmp_path: Path, shared: Path) -> None:
         lines = f"{shared}/a:{shared}/b:/usr/lib:{tmp_path}/env/lib"

@@ -15,9 +15,10 @@ import pytest
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.agent.common.tree import summarize, walk
 from ezpz.errors import ToolMissing
-from ezpz.yeet.model.entry import Entry
-from ezpz.yeet.relocate.bytecode.compile import Compiled, compile_missing, drop, reuse
-from ezpz.yeet.relocate.bytecode.validity import Bytecode, BytecodeTag, Stale
+from ezpz.yeet.model.entry import BYTECODE_DIRECTORY, Entry
+from ezpz.yeet.relocate.bytecode import compile_worker
+from ezpz.yeet.relocate.bytecode.compile import CompileResult, compile_missing, link_previous, remove_bytecode
+from ezpz.yeet.relocate.bytecode.validity import BytecodeTag, BytecodeTracker, StaleBytecode
 from tests.contract.doors import interpreter
 from tests.contract.support import on_small_disk, powerless
 from tests.waiting import act_when
@@ -45,7 +46,7 @@ class Tree:
 
     def __init__(self, root: Path, python: str = sys.executable, version: str = HERE) -> None:
         self.root, self.python = root, python
-        self.flavour = facts(python)
+        self.bytecode_tag = facts(python)
         self.site = Path(f"lib/python{version}/site-packages")
         self.put("__init__", "")
 
@@ -66,22 +67,27 @@ class Tree:
         return self.path(name)
 
     def cached(self, name: str) -> Path:
-        return self.root / self.site / "pkg/__pycache__" / os.fsdecode(self.flavour.name(os.fsencode(f"{name}.py")))
+        return (
+            self.root
+            / self.site
+            / "pkg/__pycache__"
+            / os.fsdecode(self.bytecode_tag.file_name(os.fsencode(f"{name}.py")))
+        )
 
     def compiled_by_python(self, name: str, *options: str) -> None:
         path = self.root / os.fsdecode(self.path(name))
         subprocess.run([self.python, *options, "-m", "py_compile", str(path)], check=True, env={})
 
-    def ledger(self) -> Bytecode:
+    def ledger(self) -> BytecodeTracker:
         """What a copy of this tree notes."""
-        ledger = Bytecode(self.flavour)
+        ledger = BytecodeTracker(self.bytecode_tag)
         for path, status in walk(self.tree):
             if path.endswith(b".pyc"):
-                ledger.check(path, (self.root / os.fsdecode(path)).read_bytes()[:16])
-            ledger.expect(Entry(path, status.st_mode, status.st_mtime_ns, status.st_size))
+                ledger.add_bytecode(path, (self.root / os.fsdecode(path)).read_bytes()[:16])
+            ledger.add_source(Entry(path, status.st_mode, status.st_mtime_ns, status.st_size))
         return ledger
 
-    def compile(self, *paths: bytes, workers: int = 2, destination: bytes | None = None) -> Compiled:
+    def compile(self, *paths: bytes, workers: int = 2, destination: bytes | None = None) -> CompileResult:
         python = os.fsencode(self.python)
         cancel = CancelToken()
         return compile_missing(self.tree, python, paths, destination or self.tree, workers=workers, cancel=cancel)
@@ -112,13 +118,13 @@ class TestCatalogue:
         kept = tree.cached("valid").stat()
 
         stale = tree.ledger().stale()
-        assert stale == Stale((tree.path("__init__"), tree.path("missing")), (tree.path("outdated"),))
-        assert len(drop(tree.tree, stale.renew)) == 1
-        done = tree.compile(*stale.missing, *stale.renew)
+        assert stale == StaleBytecode((tree.path("__init__"), tree.path("missing")), (tree.path("outdated"),))
+        assert len(remove_bytecode(tree.tree, stale.outdated)) == 1
+        done = tree.compile(*stale.missing, *stale.outdated)
 
         assert (done.compiled, done.failed) == (3, 0)
         assert os.path.samestat(tree.cached("valid").stat(), kept)
-        assert tree.ledger().stale() == Stale((), ())
+        assert tree.ledger().stale() == StaleBytecode((), ())
         before = summarize(tree.tree)
         for name in ("missing", "valid", "outdated"):
             tricked(tree, name)
@@ -137,10 +143,10 @@ class TestCatalogue:
         assert tree.ask("patched", "VALUE", "-O") == "old"
 
         ledger = tree.ledger()
-        ledger.patched(path)
-        assert ledger.stale().renew == (path,)
-        assert len(drop(tree.tree, ledger.stale().renew)) == 2
-        tree.compile(*ledger.stale().renew)
+        ledger.mark_rewritten(path)
+        assert ledger.stale().outdated == (path,)
+        assert len(remove_bytecode(tree.tree, ledger.stale().outdated)) == 2
+        tree.compile(*ledger.stale().outdated)
 
         assert tree.cached("patched").exists()
         assert tree.ask("patched") == "new"
@@ -158,7 +164,7 @@ class TestCatalogue:
         assert os.fsencode(old.root) in new.cached("shipped").read_bytes()
 
         stale = new.ledger().stale()
-        assert new.path("shipped") not in (*stale.missing, *stale.renew)
+        assert new.path("shipped") not in (*stale.missing, *stale.outdated)
         new.compile(*stale.missing, destination=b"/final/place")
 
         assert b"/final/place/" + new.path("compiled") in new.cached("compiled").read_bytes()
@@ -185,7 +191,7 @@ class TestTheSameTreeEachTime:
             for package in ("json", "email", "concurrent"):
                 shutil.copytree(stdlib / package, tree.root / tree.site / package)
             shutil.copy2(stdlib / "ftplib.py", tree.root / tree.site)
-            drop(tree.tree, [path for path, _ in walk(tree.tree) if path.endswith(b".py")])
+            remove_bytecode(tree.tree, [path for path, _ in walk(tree.tree) if path.endswith(b".py")])
             done = tree.compile(*tree.ledger().stale().missing, workers=workers, destination=b"/same")
             assert done.compiled > 30
             assert done.failed == 0
@@ -334,8 +340,8 @@ class TestOutOfTheTree:
             cache.symlink_to(outside if what == "folder" else outside / "none")
         before = summarize(tree.tree)
         assert tree.compile(path).failed == 1
-        assert len(drop(tree.tree, [path])) == 0
-        assert reuse(tree.tree, tree.tree, [path], tree.flavour) == (path,)
+        assert len(remove_bytecode(tree.tree, [path])) == 0
+        assert link_previous(tree.tree, tree.tree, [path], tree.bytecode_tag) == (path,)
         assert summarize(tree.tree) == before
         assert [(p.name, p.read_text()) for p in outside.iterdir()] == [(tree.cached("x").name, "theirs")]
 
@@ -347,7 +353,7 @@ class TestOutOfTheTree:
         (tree.root / "lib").symlink_to(outside.root / "lib")
         before = summarize(outside.tree)
         assert tree.compile(path).failed == 1
-        assert len(drop(tree.tree, [path])) == 0
+        assert len(remove_bytecode(tree.tree, [path])) == 0
         assert summarize(outside.tree) == before
 
     def test_bytecode_that_is_a_link_is_replaced_and_its_target_is_not_written(self, tmp_path: Path) -> None:
@@ -391,9 +397,9 @@ class TestOutOfTheTree:
 AS_A_USER = """
 import os, sys
 from ezpz.agent.common.cancel import CancelToken
-from ezpz.yeet.relocate.bytecode.compile import compile_missing, drop
+from ezpz.yeet.relocate.bytecode.compile import compile_missing, remove_bytecode
 tree, x, y, python = map(os.fsencode, sys.argv[1:])
-dropped = drop(tree, [x, y])
+dropped = remove_bytecode(tree, [x, y])
 done = compile_missing(tree, python, (x, y), tree, workers=1, cancel=CancelToken())
 print(len(dropped), done.compiled, done.failed)
 """
@@ -477,14 +483,14 @@ class TestReuse:
 
     def left(self, trees: tuple[Tree, Tree]) -> list[str]:
         previous, tree = trees
-        left = reuse(tree.tree, previous.tree, [tree.path("y"), tree.path("x")], tree.flavour)
+        left = link_previous(tree.tree, previous.tree, [tree.path("y"), tree.path("x")], tree.bytecode_tag)
         return [os.path.basename(path).decode() for path in left]
 
     def test_links_it_and_the_tree_is_the_same(self, trees: tuple[Tree, Tree]) -> None:
         previous, tree = trees
         os.utime(tree.root / tree.site / "pkg", ns=(TIME, TIME))
         paths = [tree.path(name) for name in ("x", "__init__", "y")]
-        assert reuse(tree.tree, previous.tree, paths, tree.flavour) == ()
+        assert link_previous(tree.tree, previous.tree, paths, tree.bytecode_tag) == ()
         assert os.path.samefile(tree.cached("x"), previous.cached("x"))
         assert summarize(tree.tree) == summarize(previous.tree)
         assert (tree.root / tree.site / "pkg").stat().st_mtime_ns == TIME
@@ -493,8 +499,8 @@ class TestReuse:
 
     def test_without_a_version_in_place_everything_is_left(self, trees: tuple[Tree, Tree]) -> None:
         _, tree = trees
-        assert reuse(tree.tree, None, (b"b.py", b"a.py"), tree.flavour) == (b"a.py", b"b.py")
-        assert reuse(tree.tree, b"/nowhere", (tree.path("x"),), tree.flavour) == (tree.path("x"),)
+        assert link_previous(tree.tree, None, (b"b.py", b"a.py"), tree.bytecode_tag) == (b"a.py", b"b.py")
+        assert link_previous(tree.tree, b"/nowhere", (tree.path("x"),), tree.bytecode_tag) == (tree.path("x"),)
         assert not tree.cached("x").parent.exists()
 
     def test_not_of_a_source_that_changed(self, trees: tuple[Tree, Tree]) -> None:
@@ -541,3 +547,7 @@ class TestReuse:
         inode = os.lstat(tree.cached("x")).st_ino
         assert self.left(trees) == ["x.py"]
         assert os.lstat(tree.cached("x")).st_ino == inode
+
+
+def test_the_worker_which_imports_nothing_of_ezpz_uses_the_same_directory() -> None:
+    assert compile_worker.CACHE == BYTECODE_DIRECTORY

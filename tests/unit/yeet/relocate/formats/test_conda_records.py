@@ -14,9 +14,9 @@ from ezpz.errors import PrefixTooLong
 from ezpz.yeet.relocate.formats.conda_records import (
     PackRecords,
     PrefixRecords,
-    base_folders,
-    pack_prefixes,
-    prefix_records,
+    nested_directories,
+    read_pack_records,
+    read_prefix_records,
     replace_binary,
 )
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
@@ -58,7 +58,7 @@ def entry(path: object, mode: object, placeholder: object = PLACEHOLDER) -> dict
 def records(*contents: bytes, **more: bytes) -> PrefixRecords:
     files = {b"conda-meta/p%d.json" % number: content for number, content in enumerate(contents)}
     tree = Tree(files | {name.encode(): content for name, content in more.items()} | {b"lib/python3.11/os.py": b""})
-    return prefix_records(tree.read, tree.names)
+    return read_prefix_records(tree.read, tree.names)
 
 
 # Records
@@ -98,8 +98,8 @@ def test_case_54_a_damaged_or_older_record_says_nothing_and_the_others_count(dam
 
 
 def test_case_54_records_that_are_missing_say_nothing() -> None:
-    assert prefix_records(lambda path: None, lambda folder: ()) == PrefixRecords()
-    assert prefix_records(lambda path: None, lambda folder: (b"gone.json", b"history")) == PrefixRecords()
+    assert read_prefix_records(lambda path: None, lambda folder: ()) == PrefixRecords()
+    assert read_prefix_records(lambda path: None, lambda folder: (b"gone.json", b"history")) == PrefixRecords()
 
 
 def test_names_that_are_not_utf_8_are_bytes() -> None:
@@ -240,7 +240,7 @@ def relocated_tool(tool: conda.Package, source: Path, destination: Path) -> subp
     """Run the program from another place, with nothing of the first left."""
     conda.install((tool,), source)
     root = bytes(source)
-    found = prefix_records(
+    found = read_prefix_records(
         lambda path: (source / path.decode()).read_bytes(),
         lambda folder: tuple(
             bytes(each.relative_to(source / folder.decode())) for each in (source / folder.decode()).glob("*")
@@ -297,7 +297,7 @@ BASE: dict[bytes, bytes] = {b"conda-meta/conda-24.1.2-py311_0.json": b"", b"pkgs
 def test_case_51_only_a_base_environment_has_folders_that_are_not_its_own(
     files: dict[bytes, bytes], folders: tuple[bytes, ...]
 ) -> None:
-    assert base_folders(Tree(files).names) == folders
+    assert nested_directories(Tree(files).names) == folders
 
 
 # conda-pack
@@ -325,7 +325,7 @@ def unpack(*lines: object) -> bytes:
 def test_case_19_the_script_of_conda_pack_tells_what_its_files_hold() -> None:
     script = unpack(("bin/x", "/p/e'nv", "text"), ("lib/x.so", PLACEHOLDER, "binary"), ("n\udcff", "/p/env", "text"))
     text = {b"bin/x": b"/p/e'nv", b"n\xff": b"/p/env"}
-    assert pack_prefixes(script) == PackRecords(text, {b"lib/x.so": PLACEHOLDER.encode()})
+    assert read_pack_records(script) == PackRecords(text, {b"lib/x.so": PLACEHOLDER.encode()})
 
 
 @pytest.mark.parametrize(
@@ -337,12 +337,12 @@ def test_case_19_the_script_of_conda_pack_tells_what_its_files_hold() -> None:
     ],
 )  # fmt: skip
 def test_any_other_script_tells_nothing(script: bytes) -> None:
-    assert pack_prefixes(script) == PackRecords()
+    assert read_pack_records(script) == PackRecords()
 
 
 @given(st.binary(max_size=80))
 def test_whatever_a_script_says_is_borne(tail: bytes) -> None:
-    assert isinstance(pack_prefixes(b"_prefix_records = [\n" + tail + b"\n]\n"), PackRecords)
+    assert isinstance(read_pack_records(b"_prefix_records = [\n" + tail + b"\n]\n"), PackRecords)
 
 
 JSON: Any = st.recursive(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.yeet.relocate.formats.elf import add_run_path, edits, is_elf, prefer_rpath, read_dynamic, retarget
+from ezpz.yeet.relocate.formats.elf import add_run_path, is_elf, plan_edits, prefer_rpath, read_dynamic, retarget
 from tests.unit.yeet.programs import (
     MACHINES,
     compile_c,
@@ -61,7 +61,7 @@ def test_case_46_runpath_into_the_source_becomes_origin(source: Path, tmp_path: 
     entries = (bytes(source / "lib"), b"/usr/lib")
     known = dynamic(before)
     assert known is not None
-    assert known.program
+    assert known.is_program
     assert known.needed[0] == b"libhello.so.1"
     assert (known.rpath, known.runpath) == ((entries, ()) if old else ((), entries))
     change = to(ORIGIN, below=bytes(source))
@@ -333,13 +333,13 @@ def test_a_large_file_is_not_read_whole() -> None:
 
 def test_what_to_write_is_what_differs_afterwards() -> None:
     data = made_up(runpath=b"/S/lib:/usr/lib", rpath=b"/S/a")
-    writes, edited, stuck = edits(lambda offset, size: data[offset : offset + size], to(b"/D"))
+    writes, edited, stuck = plan_edits(lambda offset, size: data[offset : offset + size], to(b"/D"))
     new = bytearray(data)
     for start, text in writes:
         new[start : start + len(text)] = text
     assert (len(writes), edited, stuck) == (2, 2, ())
     assert bytes(new) == retarget(data, to(b"/D")).data != data
-    assert edits(lambda offset, size: bytes(new[offset : offset + size]), to(b"/D")).writes == ()
+    assert plan_edits(lambda offset, size: bytes(new[offset : offset + size]), to(b"/D")).writes == ()
 
 
 def mutants(data: bytes) -> st.SearchStrategy[bytes]:

@@ -104,7 +104,7 @@ def test_the_longest_alias_comes_first() -> None:
     both = PrefixMap({b"/p": NEW, b"/p/venv": NEW, b"/p/venv/real/": NEW})
     assert both.old == (b"/p/venv/real", b"/p/venv", b"/p")
     assert both.substitute(b"/p/venv/real/bin /p/venv/bin /p/bin") == (b"/tmp/venv/bin /tmp/venv/bin /tmp/venv/bin", 3)
-    assert both.moved(b"/p/venv/real/bin") == b"/tmp/venv/bin"
+    assert both.map_path(b"/p/venv/real/bin") == b"/tmp/venv/bin"
 
 
 def test_what_is_not_the_longer_one_may_be_the_shorter_one() -> None:
@@ -119,8 +119,8 @@ def test_prefixes_are_cleaned() -> None:
         assert nothing.is_empty
         assert nothing.old == ()
         assert nothing.substitute(b"x " + OLD + b" " + NEW) == (b"x " + OLD + b" " + NEW, 0)
-        assert not nothing.found_in(OLD + NEW)
-        assert nothing.moved(NEW) is None
+        assert not nothing.may_occur_in(OLD + NEW)
+        assert nothing.map_path(NEW) is None
     assert not ONE.is_empty
 
 
@@ -144,7 +144,7 @@ def test_what_was_replaced_is_not_looked_at_again() -> None:
     ],
 )  # fmt: skip
 def test_where_a_path_goes(path: bytes, moved: bytes | None) -> None:
-    assert TWO.moved(path) == moved
+    assert TWO.map_path(path) == moved
 
 
 SPACED = PrefixMap({b"/p/my venv": b"/tmp/your env"})
@@ -179,7 +179,7 @@ ACCENTED = PrefixMap({"/p/v\u00e9nv".encode(): "/tmp/\u00fc".encode()})
     ],
 )
 def test_every_way_to_write_a_path(prefixes: PrefixMap, before: bytes, after: bytes) -> None:
-    assert prefixes.found_in(before)
+    assert prefixes.may_occur_in(before)
     assert prefixes.substitute(before)[0] == after
 
 
@@ -203,13 +203,13 @@ def test_a_longer_name_is_another_path_however_it_is_written(prefixes: PrefixMap
 def test_few_needles_find_what_could_be_replaced() -> None:
     assert PrefixMap({b"/p/venv": NEW, b"/p/venv/real": NEW, b"/x/p/venv": NEW})._needles == (b"/p/venv",)
     assert PrefixMap({b"/a": NEW, b"/b": NEW})._needles == (b"/b", b"/a")
-    assert ONE.found_in(b"\0\x7fELF\0/p/venv-python\0")  # whole paths or not: it is a quick test
-    assert not ONE.found_in(b"/p/ven")
+    assert ONE.may_occur_in(b"\0\x7fELF\0/p/venv-python\0")  # whole paths or not: it is a quick test
+    assert not ONE.may_occur_in(b"/p/ven")
 
 
 @given(TEXTS)
 def test_text_without_a_prefix_never_changes(text: bytes) -> None:
-    if not TWO.found_in(text):
+    if not TWO.may_occur_in(text):
         assert TWO.substitute(text) == (text, 0)
     if OLD not in text:
         assert TWO.substitute(text) == (text, 0)
@@ -329,7 +329,7 @@ def test_any_path_below_any_prefix(old: bytes, new: bytes, rest: list[bytes], ed
     below = b"".join(b"/" + name for name in rest)
     prefixes = PrefixMap({old: new})
     assert prefixes.substitute(edge + old + below + edge) == (edge + new + below + edge, 1)
-    assert prefixes.moved(old + below) == new + below
+    assert prefixes.map_path(old + below) == new + below
 
 
 @given(PATHS, NAMES)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
-from ezpz.yeet.relocate.formats.shebang import PLAIN_LIMIT, header_of, is_text, rewrite_text, rewrite_zipapp
+from ezpz.yeet.relocate.formats.shebang import PLAIN_LIMIT, is_text, parse_header, rewrite_text, rewrite_zipapp
 
 OLD, NEW = b"/p/venv", b"/tmp/venv"
 ONE = PrefixMap({OLD: NEW})
@@ -293,8 +293,8 @@ def test_case_25_what_is_no_zip_archive_is_left_alone() -> None:
      b"$(printf '", b"coding: latin-1", b"\\", b"\0", b"/usr/bin/env "]), max_size=16).map(b"".join))  # fmt: skip
 def test_what_follows_a_header_is_text_like_any_other(data: bytes) -> None:
     moved, _ = rewritten(data, ONE)
-    header = header_of(data)
-    if header is None or ONE.moved(header.interpreter) is None:
+    header = parse_header(data)
+    if header is None or ONE.map_path(header.interpreter) is None:
         assert moved == ONE.substitute(data)[0]
     else:
         assert moved.endswith(ONE.substitute(data[header.end :])[0]) or b"coding" in moved
@@ -305,7 +305,7 @@ def test_what_follows_a_header_is_text_like_any_other(data: bytes) -> None:
 def test_a_header_that_moves_there_and_back_is_as_before(name: bytes, more: int) -> None:
     place = b"/d/" + name + b"x" * more
     there = rewritten(b"#!/p/venv/bin/python -E\n" + BODY, PrefixMap({OLD: place}))[0]
-    header = header_of(there)
+    header = parse_header(there)
     assert header is not None
     assert header.interpreter == place + b"/bin/python"
     compile(there, "script", "exec")

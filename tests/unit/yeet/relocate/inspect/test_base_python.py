@@ -10,7 +10,7 @@ import pytest
 
 from ezpz.errors import InterpreterBroken, NoSpace
 from ezpz.yeet.relocate.inspect import base_python
-from ezpz.yeet.relocate.inspect.base_python import BasePython, base_of, prefixes_of
+from ezpz.yeet.relocate.inspect.base_python import BasePython, inspect_base, installation_prefixes
 from ezpz.yeet.relocate.inspect.interpreter import Interpreter
 from tests.unit.yeet.programs import library, needs_gcc, program, run_path
 
@@ -73,7 +73,7 @@ def interpreter(top: Path) -> Interpreter:
 def base(
     top: Path, said: Interpreter | None = None, *, site: bool = False, library_path: tuple[bytes, ...] = ()
 ) -> BasePython:
-    return base_of(
+    return inspect_base(
         said or interpreter(top), os.fsencode(top / "bin"), with_site_packages=site, library_path=library_path
     )
 
@@ -85,7 +85,7 @@ def paths(found: BasePython) -> set[str]:
 def test_case_10_the_standard_library_and_nothing_else(top: Path) -> None:
     found = base(top)
     assert paths(found) == WANTED
-    assert (found.site_packages, found.libraries, found.by_environment) == (0, (), False)
+    assert (found.site_packages, found.libraries, found.needs_library_path) == (0, (), False)
 
 
 def test_every_entry_is_foreign_and_comes_behind_its_folder(top: Path) -> None:
@@ -140,28 +140,33 @@ class TestNames:
         real, minor = tmp_path / "cpython-3.11.7", tmp_path / "cpython-3.11"
         (real / "bin").mkdir(parents=True)
         minor.symlink_to(real.name)
-        assert prefixes_of(os.fsencode(minor / "bin"), os.fsencode(real)) == (os.fsencode(real), os.fsencode(minor))
-        assert prefixes_of(os.fsencode(real / "bin") + b"/", os.fsencode(real)) == (os.fsencode(real),)
+        assert installation_prefixes(os.fsencode(minor / "bin"), os.fsencode(real)) == (
+            os.fsencode(real),
+            os.fsencode(minor),
+        )
+        assert installation_prefixes(os.fsencode(real / "bin") + b"/", os.fsencode(real)) == (os.fsencode(real),)
 
     def test_case_06_a_folder_of_links_is_none(self, top: Path) -> None:
         local = top.parent / ".local"
         (local / "bin").mkdir(parents=True)
         (local / "bin" / "python3.11").symlink_to(top / "bin" / "python3.11")
-        assert prefixes_of(os.fsencode(local / "bin"), os.fsencode(top)) == (os.fsencode(top),)
-        assert prefixes_of(os.fsencode(local / "bin")) == ()
-        assert prefixes_of(os.fsencode(top / "bin")) == (os.fsencode(top),)  # it has a library, whatever else is known
+        assert installation_prefixes(os.fsencode(local / "bin"), os.fsencode(top)) == (os.fsencode(top),)
+        assert installation_prefixes(os.fsencode(local / "bin")) == ()
+        assert installation_prefixes(os.fsencode(top / "bin")) == (
+            os.fsencode(top),
+        )  # it has a library, whatever else is known
 
     def test_case_06_and_of_what_it_says_itself(self, tmp_path: Path) -> None:
         real, alias = tmp_path / "py", tmp_path / "alias"
         (real / "bin").mkdir(parents=True)
         alias.symlink_to(real)
-        assert set(prefixes_of(os.fsencode(real / "bin"), os.fsencode(alias))) == {
+        assert set(installation_prefixes(os.fsencode(real / "bin"), os.fsencode(alias))) == {
             os.fsencode(real), os.fsencode(alias),
         }  # fmt: skip
 
     def test_the_root_is_none_and_nothing_is_none(self) -> None:
-        assert prefixes_of(b"") == ()
-        assert b"/" not in prefixes_of(b"/bin", b"/")
+        assert installation_prefixes(b"") == ()
+        assert b"/" not in installation_prefixes(b"/bin", b"/")
 
     def test_all_of_them_move(self, top: Path) -> None:
         alias = top.parent / "alias"
@@ -194,14 +199,14 @@ class TestLibraries:
         program(top / "bin" / "python3.11", lib, *run_path("$ORIGIN/../lib"))
         found = base(top)
         assert paths(found) - WANTED == {".python/lib/libmine.so"}
-        assert (found.by_environment, found.libraries) == (False, ())
+        assert (found.needs_library_path, found.libraries) == (False, ())
 
     def test_case_08_by_the_modules_variable_from_elsewhere(self, top: Path, tmp_path: Path) -> None:
         lib = library(tmp_path / "module" / "libmine.so", "mine")
         program(top / "bin" / "python3.11", lib)
         found = base(top, library_path=(os.fsencode(lib.parent),))
         assert paths(found) - WANTED == {".python/lib/libmine.so"}
-        assert (found.by_environment, found.libraries) == (True, (os.fsencode(lib.parent),))
+        assert (found.needs_library_path, found.libraries) == (True, (os.fsencode(lib.parent),))
         assert found.moves(b"/tmp/env")[os.fsencode(lib.parent)] == b"/tmp/env/.python/lib"
 
     def test_case_08_one_that_is_nowhere_is_named(self, top: Path, tmp_path: Path) -> None:

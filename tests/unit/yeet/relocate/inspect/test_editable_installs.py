@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.yeet.relocate.formats.pth import Hook, hook, pth
+from ezpz.yeet.relocate.formats.pth import ImportHook, parse_hook, parse_pth
 from ezpz.yeet.relocate.inspect.editable_installs import Editable, find_editables
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Site:
 
     def paths(self) -> dict[str, bool]:
         """What was found, relative to the projects, and whether it is `whole`."""
-        return {os.path.relpath(os.fsdecode(each.path), self.projects): each.whole for each in self.found()}
+        return {os.path.relpath(os.fsdecode(each.path), self.projects): each.on_sys_path for each in self.found()}
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_case_26_a_pth_leads_to_a_source_directory(site: Site) -> None:
     assert site.only() == Editable(
         name="lab-project",
         path=os.fsencode(package.parent),
-        whole=True,
+        on_sys_path=True,
         loader="pth",
         rebuilds=False,
         declared_by=b"lib/python3.11/site-packages/__editable__.lab-1.0.pth",
@@ -140,7 +140,7 @@ def test_case_26_a_relative_line_that_leads_out(site: Site) -> None:
 def test_case_26_what_is_not_there_is_told(site: Site) -> None:
     site.write("gone.pth", "/no/such/project/src\n")
     gone = site.only()
-    assert (gone.missing, gone.whole, gone.name, gone.path) == (True, True, "project", b"/no/such/project/src")
+    assert (gone.missing, gone.on_sys_path, gone.name, gone.path) == (True, True, "project", b"/no/such/project/src")
 
 
 def test_case_26_the_environment_and_the_system_are_not_editable(site: Site) -> None:
@@ -191,7 +191,7 @@ def test_case_27_an_egg_link_and_easy_install_name_one_directory(site: Site) -> 
     site.write("lab-project.egg-link", f"{package.parent}\n.")
     site.write("easy-install.pth", f"{package.parent}\n")
     found = site.only()
-    assert (found.name, found.loader, found.whole) == ("lab-project", "egg-link", True)
+    assert (found.name, found.loader, found.on_sys_path) == ("lab-project", "egg-link", True)
 
 
 def test_case_27_two_spellings_of_one_directory_are_one(site: Site) -> None:
@@ -226,13 +226,13 @@ def test_case_27_nested_paths_are_both_there(site: Site) -> None:
 )
 def test_case_28_a_rebuilding_scikit_build_core(arguments: str) -> None:
     text = f"install({arguments.format(files={'lab': '/p/src/lab/__init__.py'})})"
-    assert hook(text.encode()) == Hook("scikit-build-core", (b"/p/src/lab",), rebuilds=True)
+    assert parse_hook(text.encode()) == ImportHook("scikit-build-core", (b"/p/src/lab",), rebuilds=True)
 
 
 def test_case_28_an_inplace_scikit_build_core() -> None:
     for rebuilds in (True, False):
         text = f"install_inplace(['lab'], ['/p/src'], '/p', {rebuilds}, True, [])"
-        assert hook(text.encode()) == Hook("scikit-build-core", folders=(b"/p/src",), rebuilds=rebuilds)
+        assert parse_hook(text.encode()) == ImportHook("scikit-build-core", directories=(b"/p/src",), rebuilds=rebuilds)
 
 
 @pytest.mark.parametrize("text", [MESON_NEW, MESON_OLD], ids=["0.22", "0.15"])
@@ -260,7 +260,7 @@ def test_case_27_a_loader_that_nobody_knows_is_told_by_the_record(site: Site) ->
     site.write("lab.pth", "import _exotic")
     site.distribution("lab", lab, ("lab.pth", "_exotic.py"))
     found = site.only()
-    assert (found.path, found.loader, found.whole) == (os.fsencode(lab), "direct_url", True)
+    assert (found.path, found.loader, found.on_sys_path) == (os.fsencode(lab), "direct_url", True)
     assert found.declared_by == b"lib/python3.11/site-packages/lab-1.0.dist-info/direct_url.json"
 
 
@@ -347,7 +347,7 @@ def test_the_source_is_only_read(site: Site) -> None:
     assert state() == before
 
 
-@pytest.mark.parametrize("read", [pth, hook], ids=["pth", "hook"])
+@pytest.mark.parametrize("read", [parse_pth, parse_hook], ids=["pth", "hook"])
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_nothing_that_a_file_holds_is_an_error(read: Callable[[bytes], object], data: bytes) -> None:
     read(data)
@@ -357,4 +357,4 @@ def test_nothing_that_a_file_holds_is_an_error(read: Callable[[bytes], object], 
 def test_a_pth_gives_the_lines_that_are_neither_code_nor_comment(lines: list[str]) -> None:
     expected = dict.fromkeys(line.rstrip() for line in lines if line.strip() and not line.startswith("#"))
     without_tabs = [line.encode() for line in expected if "\t" not in line]
-    assert list(pth("\n".join(lines).encode()).paths) == without_tabs
+    assert list(parse_pth("\n".join(lines).encode()).paths) == without_tabs

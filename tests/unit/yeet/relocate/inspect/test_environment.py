@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,13 +16,15 @@ from hypothesis import strategies as st
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import InterpreterBroken, PrefixUnknown
-from ezpz.yeet.model.plan import Request
 from ezpz.yeet.model.source import Kind
-from ezpz.yeet.relocate.additions.plan import Snapshot, relocation_to
+from ezpz.yeet.model.warnings import SourceWarnings
+from ezpz.yeet.relocate.additions.plan import Snapshot, plan_relocation
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
-from ezpz.yeet.relocate.in_place import relocate_folder
-from ezpz.yeet.relocate.inspect.aliases import aliases_of
-from ezpz.yeet.relocate.inspect.environment import TreeReader, boundary_of, inspect_environment
+from ezpz.yeet.relocate.in_place import relocate_tree
+from ezpz.yeet.relocate.inspect.aliases import find_aliases
+from ezpz.yeet.relocate.inspect.environment import Environment, inspect_environment, link_policy_of
+from ezpz.yeet.relocate.inspect.tree_reader import TreeReader
+from ezpz.yeet.relocate.options import RelocationOptions
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from tests.contract.doors import interpreter
@@ -34,10 +37,20 @@ MOVED = Relocation(NEW, text=MOVES, links=MOVES, root=b"/p/venv")
 VENV_VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 
 
+def inspected(
+    root: bytes,
+    known: tuple[bytes, ...],
+    kind: Kind = Kind.VENV,
+    notices: SourceWarnings | None = None,
+    **options: Any,
+) -> Environment:
+    return inspect_environment(root, kind, known, RelocationOptions(**options), {}, notices or SourceWarnings())
+
+
 def found(files: dict[bytes, bytes], *known: bytes) -> set[bytes]:
     """The aliases of an environment that holds these files."""
     scripts = [files[path] for path in sorted(files) if path.startswith(b"bin/")]
-    return set(aliases_of(known, read=files.get, scripts=scripts))
+    return set(find_aliases(known, read=files.get, scripts=scripts))
 
 
 def written(root: Path, files: dict[str, str]) -> bytes:
@@ -93,11 +106,11 @@ class TestAliases:
         self, kind: Kind, tmp_path: Path
     ) -> None:
         root = written(tmp_path, {"bin/activate": "VIRTUAL_ENV=/was/here\n"})
-        environment = inspect_environment(root, kind, (b"/is/here",), Request(), {})
+        environment = inspected(root, (b"/is/here",), kind=kind)
         assert (environment.aliases, environment.interpreter, environment.base) == ((b"/is/here",), None, None)
-        relocation = relocation_to(NEW, environment, root, None, Snapshot())
+        relocation = plan_relocation(NEW, environment, root, None, Snapshot())
         assert relocation.text.is_empty
-        assert not relocation.examines(b"bin/activate")
+        assert not relocation.may_change_content(b"bin/activate")
         assert relocation.links.moves == ((b"/is/here", NEW),)
 
     def test_an_environment_at_the_top_of_the_filesystem_has_one(self) -> None:
@@ -152,14 +165,14 @@ class TestLinks:
         ],
     )
     def test_targets(self, path: bytes, target: bytes, after: bytes) -> None:
-        assert MOVED.link(path, target) == after
+        assert MOVED.relocate_link(path, target) == after
 
     @given(
         st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4),
         st.lists(st.sampled_from([b"a", b"b"]), max_size=4),
     )
     def test_the_relative_link_leads_to_the_same_place(self, path: list[bytes], inside: list[bytes]) -> None:
-        link = MOVED.link(b"/".join(path), b"/".join([b"/p/venv", *inside]))
+        link = MOVED.relocate_link(b"/".join(path), b"/".join([b"/p/venv", *inside]))
         there = os.path.normpath(os.path.join(b"/new", *path[:-1], link))
         assert there == os.path.normpath(os.path.join(b"/new", *inside))
 
@@ -175,13 +188,13 @@ class TestLinks:
     def test_case_36_a_relative_link_that_leads_out_leads_there_still(
         self, path: bytes, target: bytes, after: bytes
     ) -> None:
-        assert MOVED.link(path, target) == after
-        assert Relocation(NEW, links=MOVES).link(path, target) == target  # it stood nowhere
+        assert MOVED.relocate_link(path, target) == after
+        assert Relocation(NEW, links=MOVES).relocate_link(path, target) == target  # it stood nowhere
 
     def test_a_link_into_what_comes_along_leads_into_that(self) -> None:
         moves = PrefixMap({b"/p/venv": NEW, b"/opt/py": NEW + b"/.python"})
         relocation = Relocation(NEW, links=moves, root=b"/p/venv")
-        assert relocation.link(b"bin/python3", b"/opt/py/bin/python3") == b"../.python/bin/python3"
+        assert relocation.relocate_link(b"bin/python3", b"/opt/py/bin/python3") == b"../.python/bin/python3"
 
 
 class TestContent:
@@ -197,32 +210,32 @@ class TestContent:
         ],
     )  # fmt: skip
     def test_which_files_are_looked_at(self, path: bytes, *, wanted: bool) -> None:
-        assert MOVED.examines(path) is wanted
-        assert not Relocation(NEW).examines(path)
-        assert not Relocation(NEW, links=MOVES).examines(path)
+        assert MOVED.may_change_content(path) is wanted
+        assert not Relocation(NEW).may_change_content(path)
+        assert not Relocation(NEW, links=MOVES).may_change_content(path)
 
     @pytest.mark.parametrize(
         "path", [b"bin/tool", b"lib/python3.11/site-packages/x.py", b"share/kernel.json", b"README"]
     )
     def test_case_17_text_follows_wherever_it_is_and_binaries_do_not(self, path: bytes) -> None:
-        text = MOVED.content(path, b"/p/venv/bin/python /p/venv-2\n")
+        text = MOVED.relocate_content(path, b"/p/venv/bin/python /p/venv-2\n")
         assert text is not None
         assert (text.data, text.replaced, text.case) == (b"/tmp/env/bin/python /p/venv-2\n", 1, "")
-        binary = MOVED.content(path, b"\x7fELX\0/p/venv\0")
+        binary = MOVED.relocate_content(path, b"\x7fELX\0/p/venv\0")
         assert binary is not None
         assert (binary.data, binary.replaced, binary.case) == (b"\x7fELX\0/p/venv\0", 0, "baked-prefix")
-        assert MOVED.content(path, b"nothing of it\n") is None
-        assert MOVED.content(path, b"/p/venv-2\n") is None
+        assert MOVED.relocate_content(path, b"nothing of it\n") is None
+        assert MOVED.relocate_content(path, b"/p/venv-2\n") is None
 
     def test_case_23_a_record_of_hashes_stays_as_it_is(self) -> None:
         """What it says of a patched file is out of date then; `pip check` and `pip uninstall` do not look."""
         record = b"../../../bin/tool,sha256=AAAA,223\nx/__init__.py,sha256=BBBB,10\nx-1.dist-info/RECORD,,\n"
-        assert MOVED.content(b"lib/python3.11/site-packages/x-1.dist-info/RECORD", record) is None
+        assert MOVED.relocate_content(b"lib/python3.11/site-packages/x-1.dist-info/RECORD", record) is None
 
     def test_one_that_stays_where_it_is_needs_nothing(self) -> None:
         assert not Relocation(NEW).is_needed
         assert not Relocation(NEW, text=PrefixMap({NEW: NEW})).is_needed
-        assert Relocation(NEW).content(b"bin/tool", b"/p/venv") is None
+        assert Relocation(NEW).relocate_content(b"bin/tool", b"/p/venv") is None
 
     def test_its_digest_tells_what_it_makes(self) -> None:
         others = [
@@ -246,10 +259,10 @@ class TestExamine:
     ) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n", "bin/x": "#!/usr/bin/env sh\n"})
         with pytest.raises(PrefixUnknown, match="cannot determine the original prefix") as caught:
-            inspect_environment(root, Kind.VENV, (), Request(), {})
+            inspected(root, ())
         assert "--orig-prefix" in caught.value.hint
-        assert inspect_environment(root, Kind.VENV, (), Request(orig_prefix="/was/here"), {}).aliases == (b"/was/here",)
-        assert inspect_environment(root, Kind.VENV, (b"/p/venv",), Request(), {}).aliases == (b"/p/venv",)
+        assert inspected(root, (), orig_prefix="/was/here").aliases == (b"/was/here",)
+        assert inspected(root, (b"/p/venv",)).aliases == (b"/p/venv",)
 
     @pytest.mark.parametrize(
         "files",
@@ -261,13 +274,14 @@ class TestExamine:
     )
     def test_one_that_was_made_to_be_moved_needs_not_tell(self, tmp_path: Path, files: dict[str, str]) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"} | files)
-        assert inspect_environment(root, Kind.VENV, (), Request(), {}).aliases == ()
+        assert inspected(root, ()).aliases == ()
 
     def test_an_environment_without_a_python_is_noted(self, tmp_path: Path) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\n"})
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(), {})
+        notices = SourceWarnings()
+        environment = inspected(root, (root,), notices=notices)
         assert (environment.interpreter, environment.base, environment.editables) == (None, None, ())
-        assert environment.notices.paths == {"no-interpreter": [b"bin/python"]}
+        assert notices.paths == {"no-interpreter": [b"bin/python"]}
 
     @pytest.mark.processes
     @pytest.mark.parametrize("python", ["/no/such/python", "/bin/false", "/bin/true"])
@@ -276,10 +290,11 @@ class TestExamine:
         (tmp_path / "bin" / "python").symlink_to(python)
         for base in ("auto", "embed"):
             with pytest.raises(InterpreterBroken, match="bin/python"):
-                inspect_environment(root, Kind.VENV, (root,), Request(base=base), {})
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {})
+                inspected(root, (root,), base=base)
+        notices = SourceWarnings()
+        environment = inspected(root, (root,), notices=notices, base="keep")
         assert environment.interpreter is None
-        assert environment.notices.counts == {"no-interpreter": 1}
+        assert notices.counts == {"no-interpreter": 1}
 
     @pytest.mark.processes
     def test_one_that_is_too_old_is_refused_unless_it_may_stay(self, tmp_path: Path) -> None:
@@ -287,9 +302,10 @@ class TestExamine:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "python").symlink_to(interpreter("3.6"))
         with pytest.raises(InterpreterBroken, match=r"bin/python': Python 3\.6 is too old"):
-            inspect_environment(root, Kind.VENV, (root,), Request(), {})
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {})
-        assert environment.notices.counts == {"no-interpreter": 1}
+            inspected(root, (root,))
+        notices = SourceWarnings()
+        inspected(root, (root,), notices=notices, base="keep")
+        assert notices.counts == {"no-interpreter": 1}
 
     @pytest.mark.processes
     def test_one_of_another_architecture_may_stay(self, tmp_path: Path) -> None:
@@ -297,8 +313,8 @@ class TestExamine:
         (tmp_path / "bin" / "python").write_bytes(made_up(64, ">"))
         (tmp_path / "bin" / "python").chmod(0o755)
         with pytest.raises(InterpreterBroken, match="another kind of machine"):
-            inspect_environment(root, Kind.VENV, (root,), Request(), {})
-        assert inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {}).interpreter is None
+            inspected(root, (root,))
+        assert inspected(root, (root,), base="keep").interpreter is None
 
     @pytest.mark.processes
     def test_a_pyvenv_cfg_that_is_no_text_is_named(self, tmp_path: Path) -> None:
@@ -306,11 +322,12 @@ class TestExamine:
         (tmp_path / "bin" / "python").symlink_to(interpreter("3.11"))
         (tmp_path / "pyvenv.cfg").write_bytes(b"home = \xff\xfe\n")
         with pytest.raises(InterpreterBroken) as caught:
-            inspect_environment(root, Kind.VENV, (root,), Request(), {})
+            inspected(root, (root,))
         assert caught.value.message == f"'{tmp_path}/pyvenv.cfg' is damaged: it is no text"
         assert "make the environment again" in caught.value.hint
-        environment = inspect_environment(root, Kind.VENV, (root,), Request(base="keep"), {})
-        assert environment.notices.counts == {"no-interpreter": 1}
+        notices = SourceWarnings()
+        inspected(root, (root,), notices=notices, base="keep")
+        assert notices.counts == {"no-interpreter": 1}
 
 
 def bytes_read() -> int:
@@ -385,7 +402,7 @@ class TestFolder:
         root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" + "x" * 200_000 for n in range(9)})
         (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
         before = bytes_read()
-        assert inspect_environment(root, Kind.VENV, (b"/is/here",), Request(), {}).aliases == (
+        assert inspected(root, (b"/is/here",)).aliases == (
             b"/is/here",
             b"/was/here",
         )
@@ -393,14 +410,14 @@ class TestFolder:
 
     def test_of_many_programs_only_some_are_opened(self, tmp_path: Path, opened: list[bytes]) -> None:
         root = written(tmp_path, {f"bin/tool{n}": "#!/was/here/bin/python\n" for n in range(200)})
-        inspect_environment(root, Kind.CONDA, (b"/is/here",), Request(), {})
+        inspected(root, (b"/is/here",), kind=Kind.CONDA)
         assert sum(name.startswith(b"tool") for name in opened) == 50
 
     def test_pyvenv_cfg_is_read_once(self, tmp_path: Path, opened: list[bytes]) -> None:
         root = written(tmp_path, {"pyvenv.cfg": "home = /usr/bin\nrelocatable = true\n", "bin/x": "#!/bin/sh\n"})
-        inspect_environment(root, Kind.VENV, (), Request(), {})
+        inspected(root, ())
         assert opened.count(b"pyvenv.cfg") == 1
-        boundary_of(Kind.VENV, (root,))
+        link_policy_of(Kind.VENV, (root,))
         assert opened.count(b"pyvenv.cfg") == 2
 
 
@@ -432,14 +449,14 @@ class TestRealVenvs:
         (old / "bin" / "absolute").symlink_to(old / "bin" / "tool")
         shutil.copytree(old, new, symlinks=True)
         root = os.fsencode(new)
-        environment = inspect_environment(root, Kind.VENV, (os.fsencode(old),), Request(base="keep"), {})
+        environment = inspected(root, (os.fsencode(old),), base="keep")
         assert environment.aliases == (os.fsencode(old),)
-        relocation = relocation_to(root, environment, os.fsencode(old), None, Snapshot())
+        relocation = plan_relocation(root, environment, os.fsencode(old), None, Snapshot())
         once, again = RelocationRecorder(relocation), RelocationRecorder(relocation)
-        relocate_folder(root, once, CancelToken())
+        relocate_tree(root, once, CancelToken())
         assert once.files >= 4
         assert once.links >= 1
-        relocate_folder(root, again, CancelToken())
+        relocate_tree(root, again, CancelToken())
         assert (again.files, again.links) == (0, 0)
         shutil.rmtree(old)
         return new
@@ -481,7 +498,7 @@ def test_a_file_that_has_our_working_name_does_no_harm(tmp_path: Path) -> None:
     for name, text in (("tool", "#!/p/venv/bin/python\n"), ("tool.ezpz", "mine\n")):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(text)
-    relocate_folder(os.fsencode(tmp_path), RelocationRecorder(MOVED), CancelToken())
+    relocate_tree(os.fsencode(tmp_path), RelocationRecorder(MOVED), CancelToken())
     assert (tmp_path / "bin" / "tool").read_text() == "#!/tmp/env/bin/python\n"
     assert (tmp_path / "bin" / "tool.ezpz").read_text() == "mine\n"
 
@@ -492,7 +509,7 @@ def test_the_longest_possible_names_are_relocated_too(tmp_path: Path) -> None:
     script.write_text("#!/p/venv/bin/python\n")
     link.symlink_to("/p/venv/bin/python")
     ledger = RelocationRecorder(MOVED)
-    relocate_folder(os.fsencode(tmp_path), ledger, CancelToken())
+    relocate_tree(os.fsencode(tmp_path), ledger, CancelToken())
     assert (ledger.files, ledger.links) == (1, 1)
     assert script.read_text() == "#!/tmp/env/bin/python\n"
     assert link.readlink() == Path("python")
@@ -507,7 +524,7 @@ def test_modes_and_times_stay_when_content_changes(tmp_path: Path) -> None:
         os.utime(path, ns=(10**18 + 1, 10**18 + 2))
     (tmp_path / "bin").chmod(0o555)
     ledger = RelocationRecorder(MOVED)
-    relocate_folder(os.fsencode(tmp_path), ledger, CancelToken())
+    relocate_tree(os.fsencode(tmp_path), ledger, CancelToken())
     assert ledger.files == 1
     for path in (script, tmp_path / "bin"):
         assert path.stat().st_mtime_ns == 10**18 + 2
@@ -519,4 +536,4 @@ def test_a_staged_tree_is_given_up_when_the_run_is_interrupted(tmp_path: Path) -
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(Cancelled):
-        relocate_folder(os.fsencode(tmp_path), RelocationRecorder(MOVED), cancel)
+        relocate_tree(os.fsencode(tmp_path), RelocationRecorder(MOVED), cancel)

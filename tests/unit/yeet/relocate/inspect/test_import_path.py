@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ezpz.yeet.relocate.inspect.import_path import Searched, searched
+from ezpz.yeet.relocate.inspect.import_path import ImportDirectory, extra_import_directories
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,13 +19,13 @@ def is_local(path: bytes) -> bool:
 
 def test_case_29_pythonpath_and_the_working_directory() -> None:
     environ = {"PYTHONPATH": "/shared/a:/tmp/local/b::../lib:/shared/a/"}
-    assert searched(environ, WORKING, user_site_of="", is_local=is_local) == (
-        Searched("python-path", b"/shared/a"),
-        Searched("python-path", b"/shared/lib"),
-        Searched("working-directory", WORKING),
+    assert extra_import_directories(environ, WORKING, user_site_of="", is_local=is_local) == (
+        ImportDirectory("python-path", b"/shared/a"),
+        ImportDirectory("python-path", b"/shared/lib"),
+        ImportDirectory("working-directory", WORKING),
     )
-    assert searched({}, b"/tmp/local/job", user_site_of="", is_local=is_local) == ()
-    assert searched({"PYTHONSAFEPATH": "1"}, WORKING, user_site_of="", is_local=is_local) == ()
+    assert extra_import_directories({}, b"/tmp/local/job", user_site_of="", is_local=is_local) == ()
+    assert extra_import_directories({"PYTHONSAFEPATH": "1"}, WORKING, user_site_of="", is_local=is_local) == ()
 
 
 def test_case_29_the_user_site_when_python_looks_into_it(tmp_path: Path) -> None:
@@ -33,12 +33,12 @@ def test_case_29_the_user_site_when_python_looks_into_it(tmp_path: Path) -> None
     site = tmp_path / ".local" / "lib" / "python3.11" / "site-packages"
     safe = {"PYTHONSAFEPATH": "1"}
 
-    def found(environ: dict[str, str], version: str = "3.11") -> tuple[Searched, ...]:
-        return searched({**environ, **safe}, WORKING, user_site_of=version, is_local=lambda _: False)
+    def found(environ: dict[str, str], version: str = "3.11") -> tuple[ImportDirectory, ...]:
+        return extra_import_directories({**environ, **safe}, WORKING, user_site_of=version, is_local=lambda _: False)
 
     assert found(home) == ()  # it is not there
     site.mkdir(parents=True)
     (tmp_path / "base" / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
-    assert found(home) == (Searched("user-site", os.fsencode(site)),)
-    assert found(other) == (Searched("user-site", os.fsencode(tmp_path / "base/lib/python3.11/site-packages")),)
+    assert found(home) == (ImportDirectory("user-site", os.fsencode(site)),)
+    assert found(other) == (ImportDirectory("user-site", os.fsencode(tmp_path / "base/lib/python3.11/site-packages")),)
     assert found(home, "3.12") == found(home, "") == found({**home, "PYTHONNOUSERSITE": "1"}) == found({}) == ()

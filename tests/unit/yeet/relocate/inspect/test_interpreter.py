@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import InterpreterBroken, LimitReached
-from ezpz.yeet.relocate.formats.pyvenv_cfg import settings, with_settings
-from ezpz.yeet.relocate.inspect.interpreter import probe, python_of
+from ezpz.yeet.relocate.formats.pyvenv_cfg import parse_settings, replace_settings
+from ezpz.yeet.relocate.inspect.interpreter import find_python, probe
 from tests.contract.doors import INSTALLED, interpreter
 from tests.unit.processes import alive
 from tests.unit.yeet.programs import library, made_up, needs_gcc, program
@@ -44,39 +44,39 @@ class TestSettings:
     """`pyvenv.cfg`, as site.py reads it: a name, an equals sign, a value, each stripped."""
 
     def test_names_are_in_lower_case(self) -> None:
-        assert settings(CONFIGURATION) == {
+        assert parse_settings(CONFIGURATION) == {
             b"home": b"/opt/py/bin", b"implementation": b"CPython", b"include-system-site-packages": b"false",
             b"base-prefix": b"/opt/py", b"base-executable": b"/opt/py/bin/python3.11", b"prompt": b"'my = prompt'",
         }  # fmt: skip
 
     def test_what_is_no_setting_is_none(self) -> None:
-        assert settings(b"# a comment\nno setting\n\n = nothing\n") == {}
+        assert parse_settings(b"# a comment\nno setting\n\n = nothing\n") == {}
 
     def test_case_05_only_the_values_of_those_that_are_there_change(self) -> None:
         new = {b"home": b"/new/bin", b"base-prefix": b"/new", b"base-exec-prefix": b"/new"}
-        assert with_settings(CONFIGURATION, new) == CONFIGURATION.replace(
+        assert replace_settings(CONFIGURATION, new) == CONFIGURATION.replace(
             b"home = /opt/py/bin", b"home = /new/bin"
         ).replace(b"Base-Prefix = /opt/py", b"Base-Prefix = /new")
 
     def test_ends_of_lines_stay(self) -> None:
-        assert with_settings(b"home = /a\r\nx = 1", {b"home": b"/b"}) == b"home = /b\r\nx = 1"
+        assert replace_settings(b"home = /a\r\nx = 1", {b"home": b"/b"}) == b"home = /b\r\nx = 1"
 
     def test_a_value_that_looks_like_a_pattern(self) -> None:
-        assert with_settings(b"home = /a\n", {b"home": rb"/\1\g<0>"}) == b"home = /\\1\\g<0>\n"
+        assert replace_settings(b"home = /a\n", {b"home": rb"/\1\g<0>"}) == b"home = /\\1\\g<0>\n"
 
     @given(LINES, st.dictionaries(NAMES, VALUES, max_size=4))
     def test_afterwards_it_says_the_new_values_and_no_others(
         self, lines: list[tuple[bytes, bytes, bytes]], new: dict[bytes, bytes]
     ) -> None:
         before = text(lines)
-        after = with_settings(before, new)
-        assert settings(after) == {name: new.get(name, value) for name, value in settings(before).items()}
-        assert with_settings(after, new) == after
+        after = replace_settings(before, new)
+        assert parse_settings(after) == {name: new.get(name, value) for name, value in parse_settings(before).items()}
+        assert replace_settings(after, new) == after
         assert len(after.splitlines()) == len(before.splitlines())
 
     @given(st.binary())
     def test_no_new_values_no_change(self, data: bytes) -> None:
-        assert with_settings(data, {}) == data
+        assert replace_settings(data, {}) == data
 
 
 class TestPythonOf:
@@ -84,12 +84,12 @@ class TestPythonOf:
 
     def test_the_first_name_that_is_there(self, tmp_path: Path) -> None:
         root = os.fsencode(tmp_path)
-        assert python_of(root) is None
+        assert find_python(root) is None
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "python3").symlink_to("/nowhere")
-        assert python_of(root) == root + b"/bin/python3"
+        assert find_python(root) == root + b"/bin/python3"
         (tmp_path / "bin" / "python").symlink_to("python3")
-        assert python_of(root) == root + b"/bin/python"
+        assert find_python(root) == root + b"/bin/python"
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ class TestBroken:
 
     @pytest.mark.processes
     def test_one_that_does_not_end_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ezpz.yeet.relocate.inspect.interpreter.ANSWER_WITHIN", 0.3)
+        monkeypatch.setattr("ezpz.yeet.relocate.inspect.interpreter.PROBE_TIMEOUT", 0.3)
         with pytest.raises(InterpreterBroken, match=r"bin/python' did not end within 0\.3 s") as caught:
             probe(self._fake(tmp_path / "bin", "sleep 600"))
         assert "--base keep" in caught.value.hint

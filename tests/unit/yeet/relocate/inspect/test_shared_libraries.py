@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.yeet.relocate.inspect.shared_libraries import LibraryClosure, SharedLibrary, closure, system_directories
+from ezpz.yeet.relocate.inspect.shared_libraries import (
+    LibraryClosure,
+    SharedLibrary,
+    find_libraries,
+    system_directories,
+)
 from tests.unit.yeet.programs import compile_c, dynamic, library, loaded, made_up, needs_gcc, program, run_path
 
 PYTHON = Path("/root/.pyenv/versions/3.11.7")
@@ -28,7 +33,7 @@ def found(result: LibraryClosure) -> list[tuple[bytes, str]]:
 def agree(made: Path, tmp_path: Path, library_path: Path | None = None) -> set[bytes]:
     """What we say that `made` loads is what ld.so loads; the real paths of it."""
     paths = () if library_path is None else (bytes(library_path),)
-    result = closure([bytes(made)], paths)
+    result = find_libraries([bytes(made)], paths)
     truth = {name: path for name, path in loaded(made, library_path).items() if path.startswith(bytes(tmp_path))}
     assert {each.soname: os.path.join(each.found_in, each.soname) for each in result.libraries} == truth
     assert result.missing == ()
@@ -68,7 +73,7 @@ def test_case_08_an_rpath_serves_the_libraries_of_libraries_and_a_runpath_does_n
         assert agree(made, tmp_path) == {bytes(middle), bytes(deep)}
     else:
         assert loaded(made)[b"libdeep.so"] == b"not found"
-        assert closure([bytes(made)]).missing == ((b"libdeep.so", bytes(middle)),)
+        assert find_libraries([bytes(made)]).missing == ((b"libdeep.so", bytes(middle)),)
 
 
 @pytest.mark.processes
@@ -88,7 +93,7 @@ def test_case_08_a_python_with_its_modules(tmp_path: Path) -> None:
     shutil.copy(PYTHON / "bin/python3.11", tmp_path / "python")
     modules = sorted(bytes(each) for each in (PYTHON / "lib/python3.11/lib-dynload").glob("*.so"))
     name = b"libpython3.11.so.1.0"
-    assert closure([bytes(tmp_path / "python"), *modules]) == LibraryClosure(
+    assert find_libraries([bytes(tmp_path / "python"), *modules]) == LibraryClosure(
         (SharedLibrary(name, bytes(PYTHON / "lib") + b"/" + name, bytes(PYTHON / "lib"), "runpath"),), ()
     )
 
@@ -100,10 +105,10 @@ def test_the_order_is_rpath_then_ld_library_path_then_runpath(tmp_path: Path) ->
     old, new = put(tmp_path / "old", b"libx.so", rpath=into), put(tmp_path / "new", b"libx.so", runpath=into)
     both = put(tmp_path / "both", b"libx.so", rpath=into, runpath=b"/nowhere")
     path = (bytes(tmp_path / "c"),)
-    assert found(closure([old], path)) == [(bytes(tmp_path / "a/libx.so"), "rpath")]
-    assert found(closure([new], path)) == [(bytes(tmp_path / "c/libx.so"), "LD_LIBRARY_PATH")]
-    assert found(closure([new])) == [(bytes(tmp_path / "a/libx.so"), "runpath")]
-    assert closure([both]).missing == ((b"libx.so", both),)
+    assert found(find_libraries([old], path)) == [(bytes(tmp_path / "a/libx.so"), "rpath")]
+    assert found(find_libraries([new], path)) == [(bytes(tmp_path / "c/libx.so"), "LD_LIBRARY_PATH")]
+    assert found(find_libraries([new])) == [(bytes(tmp_path / "a/libx.so"), "runpath")]
+    assert find_libraries([both]).missing == ((b"libx.so", both),)
 
 
 def test_a_chain_skips_the_rpath_of_a_file_that_has_a_runpath(tmp_path: Path) -> None:
@@ -113,9 +118,9 @@ def test_a_chain_skips_the_rpath_of_a_file_that_has_a_runpath(tmp_path: Path) ->
         put(tmp_path / "lib/libtop.so", b"libmiddle.so", rpath=b"$ORIGIN:$ORIGIN/../deep"),
         bytes(tmp_path / "lib"),
     )
-    assert [path for path, _ in found(closure([top]))] == [middle, deep]
+    assert [path for path, _ in found(find_libraries([top]))] == [middle, deep]
     put(tmp_path / "lib/libtop.so", b"libmiddle.so", rpath=b"$ORIGIN:$ORIGIN/../deep", runpath=lib)
-    assert closure([top]).missing == ((b"libdeep.so", middle),)
+    assert find_libraries([top]).missing == ((b"libdeep.so", middle),)
 
 
 def test_libraries_of_another_machine_are_passed_over(tmp_path: Path) -> None:
@@ -127,8 +132,8 @@ def test_libraries_of_another_machine_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path / "d/libx.so")
     asks = put(tmp_path / "asks", b"libx.so")
     places = tuple(bytes(tmp_path / place) for place in "abcd")
-    assert found(closure([asks], places)) == [(bytes(tmp_path / "d/libx.so"), "LD_LIBRARY_PATH")]
-    assert closure([asks], places[:3]).missing == ((b"libx.so", asks),)
+    assert found(find_libraries([asks], places)) == [(bytes(tmp_path / "d/libx.so"), "LD_LIBRARY_PATH")]
+    assert find_libraries([asks], places[:3]).missing == ((b"libx.so", asks),)
 
 
 def test_system_libraries_are_neither_listed_nor_followed(tmp_path: Path) -> None:
@@ -142,17 +147,19 @@ def test_system_libraries_are_neither_listed_nor_followed(tmp_path: Path) -> Non
     (tmp_path / "away/libw.so").symlink_to(tmp_path / "usr/lib/libx.so")
     into = b":".join(bytes(tmp_path / place) for place in ("lib", "usr/lib/below", "away"))
     asks = put(tmp_path / "asks", b"libx.so", b"liby.so", b"libz.so", b"libw.so", runpath=into)
-    assert closure([asks], system=system) == LibraryClosure((), ())
-    assert closure([put(tmp_path / "plain", b"libx.so")], system=system) == LibraryClosure((), ())
-    assert len(closure([asks], system=()).libraries) == 4
+    assert find_libraries([asks], system=system) == LibraryClosure((), ())
+    assert find_libraries([put(tmp_path / "plain", b"libx.so")], system=system) == LibraryClosure((), ())
+    assert len(find_libraries([asks], system=()).libraries) == 4
 
 
 def test_what_cannot_be_known_is_skipped(tmp_path: Path) -> None:
     put(tmp_path / "lib/libx.so")
     entries = b"$LIB:lib:$ORIGIN/$PLATFORM::$ORIGINAL/lib"
     asks = put(tmp_path / "asks", b"libx.so", b"linux-vdso.so.1", b"ld-linux-x86-64.so.2", runpath=entries)
-    assert closure([asks], (b"", b"lib", b"$ORIGIN/lib")).missing == ((b"libx.so", asks),)
-    assert closure([bytes(tmp_path / "no such file"), bytes(tmp_path), __file__.encode()]) == LibraryClosure((), ())
+    assert find_libraries([asks], (b"", b"lib", b"$ORIGIN/lib")).missing == ((b"libx.so", asks),)
+    assert find_libraries([bytes(tmp_path / "no such file"), bytes(tmp_path), __file__.encode()]) == LibraryClosure(
+        (), ()
+    )
 
 
 def test_a_library_of_a_wheel_is_served_by_what_loads_it(tmp_path: Path) -> None:
@@ -164,14 +171,14 @@ def test_a_library_of_a_wheel_is_served_by_what_loads_it(tmp_path: Path) -> None
         put(tmp_path / place / "module.so", b"libmiddle.so", b"libdeep.so", rpath=b"$ORIGIN/../x.libs")
         for place in ("x", "y")
     )
-    result = closure([deep, middle, one, two])
+    result = find_libraries([deep, middle, one, two])
     assert sorted(path for path, _ in found(result)) == [deep, middle]
     alone, inside = middle, bytes(tmp_path / "x/../x.libs/libmiddle.so")
     assert {each for each in result.missing if each[1] in (alone, inside)} == {
         (b"libno.so", alone),
         (b"libno.so", inside),
     }
-    assert (b"libdeep.so", middle) in closure([deep, middle]).missing
+    assert (b"libdeep.so", middle) in find_libraries([deep, middle]).missing
 
 
 def test_every_spelling_of_a_directory_is_told(tmp_path: Path) -> None:
@@ -179,14 +186,14 @@ def test_every_spelling_of_a_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to("real")
     places = [bytes(tmp_path / place) for place in ("real", "alias", "folder/../real")]
     (tmp_path / "folder").mkdir()
-    result = closure([put(tmp_path / f"asks{n}", b"libx.so", runpath=place) for n, place in enumerate(places)])
+    result = find_libraries([put(tmp_path / f"asks{n}", b"libx.so", runpath=place) for n, place in enumerate(places)])
     assert [(each.found_in, each.path) for each in result.libraries] == [(place, lib) for place in places[:2]]
 
 
 def test_loops_end_and_each_library_is_listed_once(tmp_path: Path) -> None:
     a, b = put(tmp_path / "liba.so", b"libb.so"), put(tmp_path / "libb.so", b"liba.so", b"libb.so")
     put(tmp_path / "asks", b"liba.so", b"libb.so")
-    result = closure([bytes(tmp_path / "asks"), a, b], (bytes(tmp_path),))
+    result = find_libraries([bytes(tmp_path / "asks"), a, b], (bytes(tmp_path),))
     assert sorted(path for path, _ in found(result)) == [a, b]
 
 
@@ -194,7 +201,7 @@ def test_a_library_that_is_needed_by_its_path(tmp_path: Path) -> None:
     there = put(tmp_path / "lib/libx.so", b"liby.so", runpath=b"$ORIGIN")
     put(tmp_path / "lib/liby.so")
     asks = put(tmp_path / "asks", there, b"relative/libx.so")
-    result = closure([asks])
+    result = find_libraries([asks])
     assert found(result) == [(there, "path"), (bytes(tmp_path / "lib/liby.so"), "runpath")]
     assert result.missing == ((b"relative/libx.so", asks),)
 
@@ -209,10 +216,10 @@ def test_a_module_finds_what_its_program_has_loaded_or_has_an_rpath_for(tmp_path
     assert known is not None
     flags = ["-shared", "-fPIC", "-Wl,--no-as-needed", str(one), str(two)]
     module = compile_c(tmp_path / "module.so", "int module;", *flags)
-    assert closure([bytes(module)]).missing == ((b"libhello.so.1", bytes(module)), (b"libtwo.so", bytes(module)))
+    assert find_libraries([bytes(module)]).missing == ((b"libhello.so.1", bytes(module)), (b"libtwo.so", bytes(module)))
     new = program(tmp_path / "new", one, *run_path(str(tmp_path / "lib")))
-    assert closure([bytes(module), bytes(new)]).missing == ((b"libtwo.so", bytes(module)),)
-    result = closure([bytes(module), bytes(made)])
+    assert find_libraries([bytes(module), bytes(new)]).missing == ((b"libtwo.so", bytes(module)),)
+    result = find_libraries([bytes(module), bytes(made)])
     assert result.missing == ()
     assert found(result) == [(bytes(one), "rpath"), (bytes(two), "rpath")]
 
@@ -238,7 +245,7 @@ def test_a_library_is_known_by_its_own_name_too(tmp_path: Path) -> None:
     (tmp_path / "lib/libalias.so").symlink_to(one)
     asks = put(tmp_path / "asks", b"libalias.so", b"liblater.so", runpath=bytes(tmp_path / "lib"))
     later = put(tmp_path / "lib/liblater.so", b"libhello.so.1")  # has no run path of its own
-    assert closure([asks]) == LibraryClosure(
+    assert find_libraries([asks]) == LibraryClosure(
         (
             SharedLibrary(b"libalias.so", bytes(one), bytes(tmp_path / "lib"), "runpath"),
             SharedLibrary(b"liblater.so", later, bytes(tmp_path / "lib"), "runpath"),
