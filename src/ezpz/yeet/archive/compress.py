@@ -6,7 +6,7 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.yeet.archive.zstd import zstd
-from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, ArchiveFormat
+from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

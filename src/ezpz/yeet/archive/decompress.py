@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.archive.zstd import INPUT, OUTPUT, Damaged, zstd
-from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, ArchiveFormat
+from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -16,8 +16,7 @@ from ezpz.yeet.archive.decompress import decompress, split_lines
 from ezpz.yeet.archive.squashfs import open_manifest
 from ezpz.yeet.archive.tar_reader import MemberType, TarReader
 from ezpz.yeet.archive.zstd import Damaged
-from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, detect_format
-from ezpz.yeet.source.errors import source_unreadable
+from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

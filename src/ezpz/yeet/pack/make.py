@@ -17,7 +17,7 @@ from ezpz.yeet.pack.collect import collect_input
 from ezpz.yeet.pack.differences import Differences, find_differences
 from ezpz.yeet.pack.squashfs_writer import write_squashfs
 from ezpz.yeet.pack.tar_writer import write_tar
-from ezpz.yeet.source.archive_formats import DEFAULT, GZIP, SQUASHFS, TAR, ZSTD, Format, choose_format, level_of
+from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, TAR, ZSTD, Format, choose_format, level_of
 from ezpz.yeet.source.inspect import active_environment, inspect
 
 if TYPE_CHECKING:

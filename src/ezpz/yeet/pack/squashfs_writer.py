@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.pack.archive_manifest import ArchiveManifest, PackedFile
-    from ezpz.yeet.source.archive_formats import ArchiveFormat
 
 
 def write_squashfs(

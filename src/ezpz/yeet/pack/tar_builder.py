@@ -19,7 +19,7 @@ from ezpz.yeet.pack.large_file import PIECE_SIZE, LargeFilePieces, OpenedFile
 from ezpz.yeet.pack.sparse_extents import data_pieces, file_extents, is_sparse, merge_extents
 from ezpz.yeet.relocate.bytecode.validity import CACHED
 from ezpz.yeet.source.changes import refuse_changed_listings
-from ezpz.yeet.source.io import changed, read_whole, refuse_other, unreadable
+from ezpz.yeet.source.io import read_whole
 from ezpz.yeet.source.scan import FEW, MANY
 
 if TYPE_CHECKING:

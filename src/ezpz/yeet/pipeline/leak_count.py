@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.errors import EzpzError
 from ezpz.runtime.async_process import run_in_thread
-from ezpz.yeet.inventory.leaks import find_local_leaks, leaks_request
+from ezpz.yeet.inventory.leaks import leaks_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

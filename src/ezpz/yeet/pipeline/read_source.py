@@ -24,7 +24,6 @@ from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_environment
-from ezpz.yeet.source.changes import check_directories
 from ezpz.yeet.source.errors import local_failure
 from ezpz.yeet.source.inspect import kind_of
 from ezpz.yeet.source.io import local_failure

@@ -12,7 +12,6 @@ from ezpz.yeet.relocate.bytecode.compile_worker import CACHE
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.scan import Scan, entries_of
-from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
 from ezpz.yeet.transfer.copy_sinks import StagingSink

@@ -14,8 +14,7 @@ from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.runtime import process
 from ezpz.runtime.streamed_process import StreamedProcess
 from ezpz.runtime.text import pluralize
-from ezpz.yeet.archive.decompress import split_lines
-from ezpz.yeet.archive.squashfs import MIN_READER_VERSION, READER, require_version
+from ezpz.yeet.archive.squashfs import READER
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import SQUASHFS
 from ezpz.yeet.source.errors import check_exit, local_failure

@@ -9,10 +9,8 @@ import tempfile
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.runtime.threads import WorkerPool
-from ezpz.yeet.relocate.bytecode.validity import HEADER_SIZE
-from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE, LargeFileRewriter, data_ranges
-from ezpz.yeet.source.changes import check_same_file
-from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
+from ezpz.yeet.relocate.large_file import LargeFileRewriter
+from ezpz.yeet.source.errors import local_failure, source_unreadable
 from ezpz.yeet.source.identity import identity_of
 from ezpz.yeet.source.io import (
     changed,
@@ -20,7 +18,6 @@ from ezpz.yeet.source.io import (
     open_counted,
     read_whole,
     refuse_other,
-    unreadable,
 )
 from ezpz.yeet.transfer.copy_sinks import create_file
 

@@ -29,7 +29,6 @@ from ezpz.yeet.source.archive_formats import (
     ZSTD,
     ArchiveFormat,
     choose_format,
-    choose_level,
     detect_format,
 )
 from ezpz.yeet.source.scanner import scan_directory
