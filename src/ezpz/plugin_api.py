@@ -117,7 +117,7 @@ if TYPE_CHECKING:
         WarningRaised,
     )
     from ezpz.yeet.model.results import Failure, NodeResult, Outcome
-    from ezpz.yeet.source.io import check_exit, local_failure
+    from ezpz.yeet.source.errors import check_exit, local_failure
     from ezpz.yeet.source.scan import Scan
     from ezpz.yeet.strategies.base import CopyJob, Strategy, name_list
     from ezpz.yeet.strategies.external import normalize_copy

@@ -9,7 +9,7 @@ from ezpz.yeet.pack.archive_manifest import ArchiveManifest
 from ezpz.yeet.pack.archive_plan import plan_archive
 from ezpz.yeet.pack.squashfs_writer import write_squashfs
 from ezpz.yeet.pack.tar_writer import write_tar
-from ezpz.yeet.source.archive_formats import SQUASHFS, level_of, split_name
+from ezpz.yeet.source.archive_formats import SQUASHFS, choose_level, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,5 +23,5 @@ def pack(scanned: Scan, path: str, moved: Callable[[int], None]) -> int:
     assert found is not None
     writing = write_squashfs if found[1] is SQUASHFS else write_tar
     return writing(
-        ArchiveManifest(plan_archive(scanned)), path, found[1], level_of(found[1], None), moved, CancelToken()
+        ArchiveManifest(plan_archive(scanned)), path, found[1], choose_level(found[1], None), moved, CancelToken()
     )

@@ -176,10 +176,10 @@ def env_command(
 def _show_plan(output: Output, request: Request) -> None:
     """Print what the run would do."""
     from ezpz.yeet.cli.show_report import show_plan
-    from ezpz.yeet.pipeline.make_plan import decide
-    from ezpz.yeet.pipeline.preflight import look
+    from ezpz.yeet.pipeline.make_plan import plan_run
+    from ezpz.yeet.pipeline.preflight import check_request
 
-    decision = decide(new_run_id(), request, look(request, os.environ), os.environ)
+    decision = plan_run(new_run_id(), request, check_request(request, os.environ), os.environ)
     decision.contents.close()
     show_plan(output, decision.plan, tuple(warning.text for warning in decision.warnings))
 

@@ -80,7 +80,7 @@ class LiveProgress:
         if state.phase in ("read", "pack"):
             facts.append(f"{format_bytes(state.moved)}  {format_bytes(state.rate(now))}/s")
         if state.phase in ("read", "pack", *TO_NODES):
-            left = state.left(now)
+            left = state.seconds_left(now)
             facts.append(f"{left:.0f} s left" if left is not None and left >= 1 else "")
         return "  ".join(fact for fact in facts if fact)
 
@@ -104,8 +104,8 @@ class LiveProgress:
         facts = [f"{format_bytes(state.moved)}  {format_bytes(state.rate(now))}/s"]
         if state.depth:
             facts.append(f"depth {state.depth}")
-        if state.adopted:
-            facts.append(f"{state.adopted} adopted")
+        if state.reassigned:
+            facts.append(f"{state.reassigned} adopted")
         if slowest:
             facts.append(f"slowest: {slowest[0].given}, {format_bytes(slowest[1])}")
         return Text("  ".join(facts), style="dim", no_wrap=True, overflow="ellipsis")

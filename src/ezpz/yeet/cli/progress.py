@@ -62,7 +62,7 @@ class ProgressDisplay:
         """Display an event."""
         with self._lock:  # several threads read the source and report it
             now = time.monotonic()
-            self.state.hear(event, now)
+            self.state.add_event(event, now)
             if self.timeline is not None:
                 self.timeline.add_event(event, now)
         if isinstance(event, WarningRaised):

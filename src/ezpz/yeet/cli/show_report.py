@@ -12,7 +12,7 @@ from ezpz.runtime.text import pluralize
 from ezpz.yeet.model.report import RunReport, RunStatus
 from ezpz.yeet.model.results import Outcome
 from ezpz.yeet.reporting.summary import causes, next_steps, plan_facts, relocated, verdict
-from ezpz.yeet.source.inspect import active_environment, newer_archive
+from ezpz.yeet.source.inspect import active_environment, find_newer_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ def show_report(output: Output, report: RunReport, *, advise: bool = True) -> No
 
 def suggest_archive(output: Output, environ: Mapping[str, str]) -> None:
     """Print a note if there is an archive of the active environment that is newer than the environment."""
-    archive = newer_archive(active_environment(environ), ".")
+    archive = find_newer_archive(active_environment(environ), ".")
     if archive:
         output.note(f"{archive} is newer than the environment: `ezpz yeet {shlex.quote(archive)}` would use it")
 

@@ -102,7 +102,7 @@ def plan_archive(scanned: Scan, recorder: RelocationRecorder | None = None) -> A
     top = os.stat(scanned.root)
     entries = [entry for batch in scanned.batches() for entry in batch]
     if recorder is not None:
-        entries = [recorder.entry(entry) for entry in entries]
+        entries = [recorder.relocate_entry(entry) for entry in entries]
     entries.sort(key=lambda entry: entry.path.replace(b"/", b"\0"))
     linked = {entry.link for entry in entries if entry.link}
     if linked:

@@ -19,11 +19,12 @@ from ezpz.yeet.pack.archive_plan import (
     ArchivePlan,
     plan_archive,
 )
-from ezpz.yeet.relocate.inspect.environment import TreeReader, boundary_of, left_out_of
-from ezpz.yeet.relocate.inspect.interpreter import python_of
+from ezpz.yeet.relocate.inspect.environment import TreeReader, link_policy_of, nested_directories_of
+from ezpz.yeet.relocate.inspect.interpreter import find_python
 from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
-from ezpz.yeet.source.link_policy import below, on_shared_filesystem
-from ezpz.yeet.source.scan import Scan, scan
+from ezpz.yeet.source.link_policy import is_below, on_shared_filesystem
+from ezpz.yeet.source.scan import Scan
+from ezpz.yeet.source.scanner import scan_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,9 +80,9 @@ def collect_input(
     if base == "embed" or (base == "auto" and _needs_base(root, kind)):
         return _collect_with_base(source, kind, exclude, environ, cancel)
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
-    omitted = left_out_of(kind, root)
+    omitted = nested_directories_of(kind, root)
     patterns = (*exclude, *(f"/{os.fsdecode(name)}" for name in omitted))
-    scanned = scan(root, exclude=patterns, boundary=boundary_of(kind, known), cancel=cancel)
+    scanned = scan_directory(root, exclude=patterns, boundary=link_policy_of(kind, known), cancel=cancel)
     for name in omitted:
         scanned.notices.note("environments-left-out", name)
     plan = _describe(plan_archive(scanned), source, kind, _external_base(root, kind))
@@ -90,12 +91,12 @@ def collect_input(
 
 def _needs_base(root: bytes, kind: Kind) -> bool:
     """Return whether an environment has a base Python that other machines lack."""
-    python = python_of(root) if kind is Kind.VENV else None
+    python = find_python(root) if kind is Kind.VENV else None
     if python is None:
         return False
     home = TreeReader(root).settings.get(b"home", b"")
     places = (os.path.realpath(python), os.path.realpath(home) if home else b"")
-    return any(place and (not below(place, SYSTEM_PREFIX) or on_shared_filesystem(place)) for place in places)
+    return any(place and (not is_below(place, SYSTEM_PREFIX) or on_shared_filesystem(place)) for place in places)
 
 
 def _collect_with_base(
@@ -103,7 +104,7 @@ def _collect_with_base(
 ) -> ArchiveInput:
     """Scan an environment with its base Python and its editable installs, to work on another machine."""
     from ezpz.yeet.model.plan import Request
-    from ezpz.yeet.relocate.additions.plan import refuse_taken, relocation_to
+    from ezpz.yeet.relocate.additions.plan import check_path_is_free, plan_relocation
     from ezpz.yeet.relocate.recorder import RelocationRecorder
     from ezpz.yeet.relocate.survey import survey_source
 
@@ -114,8 +115,8 @@ def _collect_with_base(
     assert environment is not None
     embedded = environment.base if environment.has_base else None
     if embedded is not None:
-        refuse_taken(root, PYTHON_DIRECTORY, "--base keep")
-    relocation = relocation_to(place, environment, root, embedded, found.snapshot)
+        check_path_is_free(root, PYTHON_DIRECTORY, "--base keep")
+    relocation = plan_relocation(place, environment, root, embedded, found.snapshot)
     recorder = RelocationRecorder(relocation)
     merged = _merge_scans(found.scan, *found.extra)
     python = environment.interpreter

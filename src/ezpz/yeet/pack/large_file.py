@@ -15,7 +15,9 @@ from ezpz.agent.common.manifest import BLOCK
 from ezpz.yeet.pack.archive_manifest import PackedFile
 from ezpz.yeet.pack.sparse_extents import is_sparse
 from ezpz.yeet.relocate.large_file import LargeFileRewriter
-from ezpz.yeet.source.io import changed, open_counted, read_whole, refuse_other, unreadable
+from ezpz.yeet.source.changes import check_same_file
+from ezpz.yeet.source.errors import source_changed, source_unreadable
+from ezpz.yeet.source.io import open_counted, read_whole
 from ezpz.yeet.source.sparse_blocks import HOLE, data_extents
 
 if TYPE_CHECKING:
@@ -52,16 +54,16 @@ class OpenedFile:
         with ExitStack() as on_error:
             on_error.callback(os.close, self.fd)
             if self.size != entry.size:
-                raise changed(entry.path)
-            if plan.recorder is not None and plan.recorder.relocation.examines(entry.path):
+                raise source_changed(entry.path)
+            if plan.recorder is not None and plan.recorder.relocation.may_change_content(entry.path):
                 self._relocate(plan.recorder, status, cancel)
             on_error.pop_all()
 
     def _relocate(self, recorder: RelocationRecorder, status: os.stat_result, cancel: CancelToken) -> None:
         with tempfile.TemporaryFile() as file:
-            if recorder.relocation.needs_whole(self.entry.path):
+            if recorder.relocation.needs_full_content(self.entry.path):
                 data = read_whole(self.fd, self.entry.size, self.path)
-                new = recorder.content(self.entry.path, data)
+                new = recorder.relocate_content(self.entry.path, data)
                 if new == data:
                     return
                 file.write(new)
@@ -70,11 +72,11 @@ class OpenedFile:
                 rewriter = LargeFileRewriter(
                     self.fd, status, self.entry.path, recorder.relocation, cancel.raise_if_cancelled
                 )
-                outcome = rewriter.relocate(file.fileno())
-                recorder.count(self.entry.path, outcome)
+                outcome = rewriter.rewrite(file.fileno())
+                recorder.record(self.entry.path, outcome)
                 if not outcome.changed:
                     return
-            refuse_other(self.entry.path, os.fstat(self.fd), self.entry.identity)
+            check_same_file(self.entry.path, os.fstat(self.fd), self.entry.identity)
             os.dup2(file.fileno(), self.fd, inheritable=False)
         self.size, self.is_relocated = os.fstat(self.fd).st_size, True
 
@@ -117,9 +119,9 @@ class LargeFilePieces:
             try:
                 block = os.pread(self.file.fd, size, at)
             except OSError as e:
-                raise unreadable(self.file.path, e) from e
+                raise source_unreadable(self.file.path, e) from e
             if len(block) != size:
-                raise changed(self.file.entry.path)
+                raise source_changed(self.file.entry.path)
             self._digests[at] = hashlib.sha256(block).digest()
             parts += [block] if self.extents is None else [data for _, data in data_extents(block)]
         return parts, length
@@ -132,7 +134,7 @@ class LargeFilePieces:
                 return {}
         file = self.file
         if not file.is_relocated:
-            refuse_other(file.entry.path, os.fstat(file.fd), file.entry.identity)
+            check_same_file(file.entry.path, os.fstat(file.fd), file.entry.identity)
         digest = manifest.joined(self._digests[at] for at in sorted(self._digests))
         source_size = file.entry.size if file.size != file.entry.size else None
         return {self.number: PackedFile(file.size, digest, source_size)}

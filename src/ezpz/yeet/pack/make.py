@@ -17,8 +17,8 @@ from ezpz.yeet.pack.collect import collect_input
 from ezpz.yeet.pack.differences import Differences, find_differences
 from ezpz.yeet.pack.squashfs_writer import write_squashfs
 from ezpz.yeet.pack.tar_writer import write_tar
-from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, TAR, ZSTD, Format, choose_format, level_of
-from ezpz.yeet.source.inspect import active_environment, inspect
+from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, TAR, ZSTD, ArchiveFormat, choose_format, choose_level
+from ezpz.yeet.source.inspect import active_environment, inspect_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,13 +121,13 @@ def make_archive(request: ArchiveRequest, environ: Mapping[str, str], emit: Emit
         `Cancelled`: `cancel` was used.
     """
     started = time.monotonic()
-    source = inspect(request.src or active_environment(environ))
+    source = inspect_source(request.src or active_environment(environ))
     if source.kind is None:
         raise UsageError(
             f"the source '{source.path}' is an archive already", hint="give the directory it was made from"
         )
     kind = choose_format(request.format, request.output)
-    level = level_of(kind, request.level)
+    level = choose_level(kind, request.level)
     path = archive_path(source, request.output, kind)
     emit(PhaseStarted("count"))
     collected = collect_input(source, source.kind, request.base, request.exclude, environ, cancel)
@@ -148,7 +148,7 @@ def make_archive(request: ArchiveRequest, environ: Mapping[str, str], emit: Emit
 
 
 def _write_if_needed(
-    contents: ArchiveManifest, path: str, kind: Format, level: int, emit: Emit, cancel: CancelToken
+    contents: ArchiveManifest, path: str, kind: ArchiveFormat, level: int, emit: Emit, cancel: CancelToken
 ) -> tuple[int, str, Differences | None]:
     """Write the archive unless it is up to date.
 
@@ -167,7 +167,7 @@ def _write_if_needed(
     return size, MADE if before is None else REPLACED, before
 
 
-def archive_path(source: Source, output: str | None, kind: Format | None = None) -> str:
+def archive_path(source: Source, output: str | None, kind: ArchiveFormat | None = None) -> str:
     """Return where the archive goes: `output`, or the source's name with the format's suffix, next to the source.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ezpz.agent.common.manifest import BLOCK
-from ezpz.yeet.source.sparse_blocks import GRAIN, blocks_of, data_extents
+from ezpz.yeet.source.sparse_blocks import MIN_HOLE, blocks_of, data_extents
 
 if TYPE_CHECKING:
     import os
@@ -18,7 +18,7 @@ STAT_BLOCK = 512  # bytes; the unit of st_blocks
 
 def is_sparse(status: os.stat_result) -> bool:
     """Return whether a file may have holes."""
-    return status.st_size > GRAIN and status.st_blocks * STAT_BLOCK < status.st_size
+    return status.st_size > MIN_HOLE and status.st_blocks * STAT_BLOCK < status.st_size
 
 
 def file_extents(fd: int, size: int) -> list[Extent]:

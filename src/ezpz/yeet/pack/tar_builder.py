@@ -17,10 +17,10 @@ from ezpz.yeet.archive import tar_header
 from ezpz.yeet.pack.archive_manifest import PackedFile
 from ezpz.yeet.pack.large_file import PIECE_SIZE, LargeFilePieces, OpenedFile
 from ezpz.yeet.pack.sparse_extents import data_pieces, file_extents, is_sparse, merge_extents
-from ezpz.yeet.relocate.bytecode.validity import CACHED
-from ezpz.yeet.source.changes import refuse_changed_listings
+from ezpz.yeet.relocate.bytecode.validity import CACHED_PATH
+from ezpz.yeet.source.changes import check_listings
 from ezpz.yeet.source.io import read_whole
-from ezpz.yeet.source.scan import FEW, MANY
+from ezpz.yeet.source.scan import MAX_THREADS, MIN_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ class TarBuilder:
         self.compress = compress
         self.cancel = cancel
         self.threads = max(plan.threads, len(os.sched_getaffinity(0)), 2)
-        self._reading = threading.Semaphore(plan.threads if plan.threads > FEW else 1)
+        self._reading = threading.Semaphore(plan.threads if plan.threads > MIN_THREADS else 1)
 
     def blocks(self, *, ended: bool = True) -> Iterator[TarBlock]:
         """Yield all blocks, the end of the archive included if `ended`.
@@ -82,12 +82,12 @@ class TarBuilder:
             SourceUnreadable, OSError: something cannot be read.
             `Cancelled`: `cancel` was used.
         """
-        threads = min(MANY, self.threads)
+        threads = min(MAX_THREADS, self.threads)
         yield from ordered_map(
             _run, self._tasks(), threads=threads, ahead=QUEUED_PER_THREAD * threads, cancel=self.cancel
         )
         plan = self.plan
-        refuse_changed_listings(plan.root, plan.listings, plan.entries, plan.threads, self.cancel)
+        check_listings(plan.root, plan.listings, plan.entries, plan.threads, self.cancel)
         if ended:
             yield TarBlock(self.compress(tar_header.END), {})
 
@@ -150,7 +150,7 @@ class TarBuilder:
             return entry.content, False
         data, status = _read_file(entry.origin or self.plan.root + b"/" + entry.path, entry)
         if self.plan.recorder is not None:
-            data = self.plan.recorder.content(entry.path, data)
+            data = self.plan.recorder.relocate_content(entry.path, data)
         return data, self.sparse and is_sparse(status)
 
     def _is_stale(self, entry: Entry) -> bool:
@@ -159,7 +159,7 @@ class TarBuilder:
         Python might still accept such bytecode, although it was compiled from other text.
         """
         recorder = self.plan.recorder
-        cached = CACHED.fullmatch(entry.path) if recorder is not None else None
+        cached = CACHED_PATH.fullmatch(entry.path) if recorder is not None else None
         if recorder is None or cached is None:
             return False
         path = b"%b%b.py" % cached.group(1, 2)
@@ -169,7 +169,7 @@ class TarBuilder:
                 old = file.read()
         except OSError:
             return False
-        change = recorder.relocation.content(path, old) if recorder.relocation.examines(path) else None
+        change = recorder.relocation.relocate_content(path, old) if recorder.relocation.may_change_content(path) else None
         return change is not None and change.data != old
 
     def _piece_tasks(self, number: int, entry: Entry) -> Iterator[Task]:

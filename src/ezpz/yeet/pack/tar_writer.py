@@ -10,20 +10,20 @@ from ezpz.runtime.atomic_file import atomic_file
 from ezpz.yeet.archive.compress import compressor_for
 from ezpz.yeet.pack.archive_manifest import manifest_member
 from ezpz.yeet.pack.tar_builder import TarBuilder
-from ezpz.yeet.source.io import local_failure
+from ezpz.yeet.source.errors import local_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.yeet.pack.archive_manifest import ArchiveManifest, PackedFile
-    from ezpz.yeet.source.archive_formats import Format
+    from ezpz.yeet.source.archive_formats import ArchiveFormat
 
 
 def write_tar(
     contents: ArchiveManifest,
     path: str,
-    kind: Format,
+    kind: ArchiveFormat,
     level: int,
     on_progress: Callable[[int], None],
     cancel: CancelToken,

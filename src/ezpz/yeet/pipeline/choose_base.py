@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ezpz.yeet.relocate.additions.plan import refuse_taken
-from ezpz.yeet.relocate.inspect.environment import base_in
+from ezpz.yeet.relocate.additions.plan import check_path_is_free
+from ezpz.yeet.relocate.inspect.environment import inspect_base_of
 from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
 from ezpz.yeet.source.link_policy import on_shared_filesystem
 
@@ -65,8 +65,8 @@ def choose_base(
         return BaseChoice()
     missing = missing_on(python) if mode == "auto" else ""
     if mode == "embed" or missing:
-        refuse_taken(root, PYTHON_DIRECTORY, "--base keep")
-        base = environment.base or base_in(root, python, environ, cancel)
+        check_path_is_free(root, PYTHON_DIRECTORY, "--base keep")
+        base = environment.base or inspect_base_of(root, python, environ, cancel)
         return BaseChoice(EMBEDDED, missing or "asked for", base)
     if mode == "auto":
         return BaseChoice(KEPT, "every node has it", interpreter=interpreter_name(python))

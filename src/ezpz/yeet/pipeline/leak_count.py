@@ -63,7 +63,7 @@ async def count_leaks_during(
 async def _count(
     payload: Payload, first_copy: FirstCopy, engine: Engine, environ: Mapping[str, str], cancel: CancelToken
 ) -> int | None:
-    if payload.trial is None:
+    if payload.smoke_test is None:
         return None
     node, origins = await first_copy.wait(), payload.receipt["origins"]
     if not node.is_local:

@@ -20,7 +20,7 @@ from ezpz.yeet.engines.base import Payload
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.pipeline.fingerprint import PUBLIC
 from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
-from ezpz.yeet.source.changes import refuse_changed, refuse_changed_files
+from ezpz.yeet.source.changes import check_directories, check_files
 from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVersion
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class LocalNode:
         """Pass the source itself to the tee."""
         scan = self.reader.contents.scan
         feed_tree(os.fsencode(self.plan.source.real), tee, self.cancel, scan, previous)
-        refuse_changed(scan, self.cancel)
+        check_directories(scan, self.cancel)
         payload = self._payload(self.plan.source.real, tee.end())
         return replace(payload, refuse_changed=self._refuse_changed)
 
@@ -201,8 +201,8 @@ class LocalNode:
     def _refuse_changed(self) -> None:
         """Raise SourceChanged if a source that is sent itself is no longer what was counted."""
         with self._comparing:
-            refuse_changed_files(self.reader.contents.scan, self.cancel)
-            refuse_changed(self.reader.contents.scan, self.cancel)
+            check_files(self.reader.contents.scan, self.cancel)
+            check_directories(self.reader.contents.scan, self.cancel)
 
     def _expected(self) -> dict[str, Any]:
         """Return what staging must hold according to the scan, with the bytecode that was made."""

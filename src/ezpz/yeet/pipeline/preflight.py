@@ -11,7 +11,7 @@ from ezpz.cluster.transports import usable
 from ezpz.errors import UsageError
 from ezpz.yeet.engines.base import ENGINES
 from ezpz.yeet.model.plan import Choice, Request, destination_of, engine_choice, threshold, transport_choice
-from ezpz.yeet.source.inspect import active_environment, inspect
+from ezpz.yeet.source.inspect import active_environment, inspect_source
 from ezpz.yeet.strategies.base import STRATEGIES, choose_strategy
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Preflight:
 
 def check_request(request: Request, environ: Mapping[str, str]) -> Preflight:
     """Inspect the source and the allocation, and choose strategy and transport. Raise EzpzError."""
-    source = inspect(active_environment(environ) if request.src is None else request.src)
+    source = inspect_source(active_environment(environ) if request.src is None else request.src)
     strategy = Choice(*choose_strategy(source, request.strategy))
     engine = ENGINES.load(engine_choice(request).name)
     if STRATEGIES.load(strategy.name).reads_archives != source.is_archive:

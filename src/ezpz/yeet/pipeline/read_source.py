@@ -16,9 +16,9 @@ from ezpz.yeet.pipeline.choose_base import NONE, BaseChoice, choose_base, interp
 from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
 from ezpz.yeet.pipeline.renew_bytecode import RenewedBytecode, renew_bytecode
 from ezpz.yeet.pipeline.replay import feed_tree, materialize
-from ezpz.yeet.relocate.additions.plan import additions, refuse_taken, relocation_to
-from ezpz.yeet.relocate.bytecode.validity import Bytecode, BytecodeTag
-from ezpz.yeet.relocate.in_place import relocate_folder
+from ezpz.yeet.relocate.additions.plan import check_path_is_free, generate_files, plan_relocation
+from ezpz.yeet.relocate.bytecode.validity import BytecodeTag, BytecodeTracker
+from ezpz.yeet.relocate.in_place import relocate_tree
 from ezpz.yeet.relocate.inspect.environment import Environment, inspect_environment
 from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
@@ -26,7 +26,6 @@ from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_environment
 from ezpz.yeet.source.errors import local_failure
 from ezpz.yeet.source.inspect import kind_of
-from ezpz.yeet.source.io import local_failure
 from ezpz.yeet.source.scan import Scan, entries_of
 from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
 from ezpz.yeet.strategies.fill_staging import fill_staging
@@ -156,12 +155,12 @@ class SourceReader:
             environment, root, self.plan.request.base, self._missing_on, self.notices, self.environ, self.cancel
         )
         if self.contents.snapshot.moves:
-            refuse_taken(root, EDITABLE_DIRECTORY, "--editable keep")
+            check_path_is_free(root, EDITABLE_DIRECTORY, "--editable keep")
         where = None if self.plan.source.is_archive else root
-        relocation = relocation_to(self.destination, environment, where, self.base.embedded, self.contents.snapshot)
+        relocation = plan_relocation(self.destination, environment, where, self.base.embedded, self.contents.snapshot)
         python = environment.interpreter
         tag = BytecodeTag(python.tag, python.magic) if python is not None and python.tag else None
-        self.ledger = RelocationRecorder(relocation, None if tag is None else Bytecode(tag))
+        self.ledger = RelocationRecorder(relocation, None if tag is None else BytecodeTracker(tag))
 
     def _missing_on(self, python: Interpreter) -> str:
         if self.trusted_interpreter == interpreter_name(python):
@@ -170,7 +169,7 @@ class SourceReader:
 
     def _additions(self, environment: Environment, root: bytes) -> list[Scan]:
         base = [self.base.embedded.scan] if self.base.embedded is not None else []
-        return [*base, self.contents.snapshot.scan, additions(environment, root, self.destination)]
+        return [*base, self.contents.snapshot.scan, generate_files(environment, root, self.destination)]
 
     def _relocate_unpacked(self, job: CopyJob) -> None:
         """Inspect what was unpacked, relocate it in place, and write the additions to it."""
@@ -182,7 +181,7 @@ class SourceReader:
             job.staging, job.scan, environment, options, self.destination, notices, self.cancel
         )
         self._decide(environment, job.staging)
-        relocate_folder(job.staging, self.ledger, job.cancel)
+        relocate_tree(job.staging, self.ledger, job.cancel)
         extra = Scan(job.staging)
         extra.add_all(self._additions(environment, job.staging))
         more = replace(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.pipeline.replay import materialize
-from ezpz.yeet.relocate.bytecode.compile import Compiled, compile_missing, drop, reuse
+from ezpz.yeet.relocate.bytecode.compile import CompileResult, compile_missing, link_previous, remove_bytecode
 from ezpz.yeet.relocate.bytecode.compile_worker import CACHE
 from ezpz.yeet.relocate.bytecode.validity import source_of
 from ezpz.yeet.source.scan import entries_of
@@ -17,14 +17,14 @@ from ezpz.yeet.source.scan import entries_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ezpz.yeet.relocate.bytecode.validity import Bytecode, BytecodeTag
+    from ezpz.yeet.relocate.bytecode.validity import BytecodeTag, BytecodeTracker
     from ezpz.yeet.source.scan import Scan
     from ezpz.yeet.strategies.base import CopyJob
     from ezpz.yeet.transfer.entry_tee import EntryTee
     from ezpz.yeet.transfer.previous_version import PreviousVersion
 
 MAX_COMPILERS = 16  # processes; a login node has more cores, and other users
-NOTHING_COMPILED = Compiled(0, 0, 0.0)
+NOTHING_COMPILED = CompileResult(0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class RenewedBytecode:
 
     dropped: tuple[bytes, ...] = ()
     added: int = 0
-    compiled: Compiled = NOTHING_COMPILED
+    compiled: CompileResult = NOTHING_COMPILED
     not_compiled: bytes = b""
 
 
 def renew_bytecode(
-    job: CopyJob, tees: Sequence[EntryTee], bytecode: Bytecode, python: bytes, destination: bytes, *, compiles: bool
+    job: CopyJob, tees: Sequence[EntryTee], bytecode: BytecodeTracker, python: bytes, destination: bytes, *, compiles: bool
 ) -> RenewedBytecode:
     """Remove stale bytecode and make what is missing, so that no node has to. Raise EzpzError, `Cancelled` or OSError.
 
@@ -58,9 +58,9 @@ def renew_bytecode(
         compiles: Whether missing bytecode is made at all.
     """
     stale = bytecode.stale()
-    missing = (*stale.missing, *stale.renew) if compiles else ()
+    missing = (*stale.missing, *stale.outdated) if compiles else ()
     is_staged = not job.sinks or any(sink.path_of(b"") is not None for sink in job.sinks)
-    dropped = drop(job.staging, stale.renew) if is_staged else bytecode_in(job.scan, stale.renew)
+    dropped = remove_bytecode(job.staging, stale.outdated) if is_staged else bytecode_in(job.scan, stale.outdated)
     for tee in tees if missing or dropped else ():
         tee.barrier()
         for path in sorted(dropped):
@@ -68,15 +68,15 @@ def renew_bytecode(
     wanted = missing
     if not is_staged:
         for tee in tees:
-            wanted = reuse_bytecode(job, tee, wanted, bytecode.flavour)
+            wanted = reuse_bytecode(job, tee, wanted, bytecode.bytecode_tag)
         materialize(job, wanted)
-    left = reuse(job.staging, job.previous.root, wanted, bytecode.flavour) if compiles else ()
+    left = link_previous(job.staging, job.previous.root, wanted, bytecode.bytecode_tag) if compiles else ()
     compiled = NOTHING_COMPILED
     if compiles:
         workers = min(MAX_COMPILERS, len(os.sched_getaffinity(0)))
         compiled = compile_missing(job.staging, python, left, destination, workers=workers, cancel=job.cancel)
     for tee in tees:
-        feed_bytecode(tee, job.staging, wanted, bytecode.flavour, job.previous)
+        feed_bytecode(tee, job.staging, wanted, bytecode.bytecode_tag, job.previous)
     return RenewedBytecode(
         dropped,
         len(missing) - len(left) + compiled.compiled - len(dropped),
@@ -107,7 +107,7 @@ def reuse_bytecode(job: CopyJob, tee: EntryTee, sources: Iterable[bytes], tag: B
             continue
         directory, name = os.path.split(entry.path)
         cache = os.path.join(directory, CACHE)
-        path = os.path.join(cache, tag.name(name))
+        path = os.path.join(cache, tag.file_name(name))
         made, facts = job.previous.added(path), job.previous.cache(cache)
         if made is None or facts is None or made.mtime_ns != entry.mtime_ns or not tee.has(made.size, made.digest):
             continue
@@ -135,7 +135,7 @@ def feed_bytecode(
     for source in sorted(sources):
         directory, name = os.path.split(source)
         cache = os.path.join(directory, CACHE)
-        path = os.path.join(cache, tag.name(name))
+        path = os.path.join(cache, tag.file_name(name))
         try:
             status = os.lstat(os.path.join(tree, path))
         except OSError:

@@ -167,6 +167,6 @@ class RunContext:
             seconds=record.elapsed,
             failed_list=progress.failed_list,
             interrupted=progress.received.first,
-            carried=reader.carried if reader and progress.tee and sent else RelocationSummary(),
+            relocation=reader.carried if reader and progress.tee and sent else RelocationSummary(),
             leaks=progress.leaks,
         )

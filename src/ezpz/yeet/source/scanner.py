@@ -20,7 +20,7 @@ from ezpz.errors import SourceChanged, SourceUnreadable
 from ezpz.runtime.text import shorten
 from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.model.entry import Entry
-from ezpz.yeet.model.warnings import KEPT
+from ezpz.yeet.model.warnings import MAX_KEPT
 from ezpz.yeet.source.errors import source_unreadable
 from ezpz.yeet.source.exclude import ExcludeFilter, casefold_name
 from ezpz.yeet.source.identity import COPIED_TYPES, identity_of
@@ -148,7 +148,7 @@ class _ParallelScan:
             return
         paths = self.result.notices.paths["unreadable"]
         names = [f"'{printable_path(os.path.join(self.root, path))}'" for path in paths]
-        more = f" and {count - KEPT:,} more" if count > KEPT else ""
+        more = f" and {count - MAX_KEPT:,} more" if count > MAX_KEPT else ""
         raise SourceUnreadable(
             f"cannot read {', '.join(names)}{more}: Permission denied",
             hint="are you allowed to read it? --skip-unreadable goes on without",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ezpz.agent.common import tree
 from ezpz.agent.destination.deployment import writable
 from ezpz.runtime import process
-from ezpz.yeet.relocate.in_place import relocate_folder
-from ezpz.yeet.source.io import check_exit, local_failure
+from ezpz.yeet.relocate.in_place import relocate_tree
+from ezpz.yeet.source.errors import check_exit, local_failure
 from ezpz.yeet.source.scan import entries_of
 from ezpz.yeet.strategies.base import name_list
 from ezpz.yeet.strategies.tree_copier import TreeCopier
@@ -38,7 +38,7 @@ def normalize_copy(job: CopyJob) -> None:
                 _set_mode(os.path.join(job.staging, entry.path), entry.permissions)
             if entry.is_directory:
                 directories[entry.path] = (entry.mode, entry.mtime_ns)
-        relocate_folder(job.staging, job.ledger, job.cancel)
+        relocate_tree(job.staging, job.ledger, job.cancel)
         for entry in entries_of(job.scan):
             if entry.is_directory and not entry.is_foreign:
                 os.chmod(os.path.join(job.staging, entry.path), entry.permissions | 0o700)

@@ -126,5 +126,5 @@ def _corrupt(job: CopyJob, done: process.Completed | None) -> ArchiveCorrupt:
         why = "the list of its entries is incomplete"
     else:
         why = done.err.strip().rpartition("\n")[2] or f"{READER} ended with {done.returncode}"
-    hint = f"copy or make the archive again; `{SQUASHFS.checks} FILE` tells the same"
+    hint = f"copy or make the archive again; `{SQUASHFS.check_command} FILE` tells the same"
     return ArchiveCorrupt(f"the archive '{printable_path(job.root)}' is damaged or cut short: {why}", hint=hint)

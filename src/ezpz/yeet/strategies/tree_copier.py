@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.relocate.large_file import LargeFileRewriter
-from ezpz.yeet.source.errors import local_failure, source_unreadable
+from ezpz.yeet.source.changes import check_same_file
+from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
 from ezpz.yeet.source.identity import identity_of
-from ezpz.yeet.source.io import (
-    changed,
-    local_failure,
-    open_counted,
-    read_whole,
-    refuse_other,
-)
+from ezpz.yeet.source.io import open_counted, read_whole
 from ezpz.yeet.transfer.copy_sinks import create_file
 
 if TYPE_CHECKING:
@@ -103,7 +98,7 @@ class TreeCopier:
         elif not self._reuse_previous(entry):
             if entry.content is not None:
                 self._pass_file(entry, entry.content, None)
-            elif entry.size <= WHOLE or self.job.ledger.relocation.needs_whole(entry.path):
+            elif entry.size <= WHOLE or self.job.ledger.relocation.needs_full_content(entry.path):
                 self._copy_small(entry)
             else:
                 self._copy_large(entry)
@@ -119,9 +114,9 @@ class TreeCopier:
         with self._opened(entry) as (source, _):
             data = read_whole(source, entry.size, self._origin(entry))
         if len(data) != entry.size:
-            raise changed(entry.path)
-        data = self.job.ledger.content(entry.path, data)
-        self._pass_file(entry, data, self.job.ledger.made(entry))
+            raise source_changed(entry.path)
+        data = self.job.ledger.relocate_content(entry.path, data)
+        self._pass_file(entry, data, self.job.ledger.take_provenance(entry))
 
     def _copy_large(self, entry: Entry) -> None:
         """Copy a file in pieces, relocated. Raise SourceChanged if it is not the file that was counted."""
@@ -129,16 +124,16 @@ class TreeCopier:
         with self._large_file(entry) as target:
             outcome = None
             with self._opened(entry) as (source, before):
-                if ledger.relocation.examines(entry.path):
+                if ledger.relocation.may_change_content(entry.path):
                     rewriter = LargeFileRewriter(
                         source, before, entry.path, ledger.relocation, self._raise_if_cancelled
                     )
-                    outcome = rewriter.relocate(target)
+                    outcome = rewriter.rewrite(target)
                 else:
                     self._send_all(source, target, entry, before)
             if outcome is not None:
-                ledger.count(entry.path, outcome)
-            made = ledger.made(entry)
+                ledger.record(entry.path, outcome)
+            made = ledger.take_provenance(entry)
             for sink in self.sinks:
                 sink.open_file(entry, target, made)
 
@@ -148,9 +143,9 @@ class TreeCopier:
         source, before = open_counted(self.job.root, entry)
         try:
             if before.st_size != entry.size:
-                raise changed(entry.path)
+                raise source_changed(entry.path)
             yield source, before
-            refuse_other(entry.path, os.fstat(source), identity_of(before))
+            check_same_file(entry.path, os.fstat(source), identity_of(before))
         except OSError as e:
             refuse_unreadable(source, self._origin(entry), e)
             raise
@@ -173,7 +168,7 @@ class TreeCopier:
 
     def _send_all(self, source: int, target: int, entry: Entry, status: os.stat_result) -> None:
         """Copy a large file unchanged, with its holes."""
-        self.job.ledger.content(entry.path, os.pread(source, HEADER, 0))
+        self.job.ledger.relocate_content(entry.path, os.pread(source, HEADER, 0))
         for start, end in extents(source, status):
             self._send(source, target, start, end)
         os.ftruncate(target, entry.size)
@@ -197,7 +192,7 @@ class TreeCopier:
             return False
         for sink in self.sinks:
             sink.reuse(entry, file, unchanged)
-        self.job.ledger.recall(entry.path, file.made)
+        self.job.ledger.record_reused(entry.path, file.made)
         return True
 
     def _copy_symlink(self, entry: Entry) -> None:
@@ -212,7 +207,7 @@ class TreeCopier:
             return
         for sink in self.sinks:
             sink.hard_link(entry.path, entry.link)
-        self.job.ledger.linked(entry.path, entry.link, self._kept_path(entry.path) or self._origin(entry))
+        self.job.ledger.record_hard_link(entry.path, entry.link, self._kept_path(entry.path) or self._origin(entry))
 
     def _link_target(self, path: bytes) -> bytes:
         """Return the target of a symbolic link that was copied."""

@@ -84,7 +84,7 @@ class TestPicture:
             NodeConnected(C, "n000", 1, True), NodeProgress(C, SIZE), NodeDone(NodeResult(B, Outcome.FAILED)),
         )  # fmt: skip
         for at, event in enumerate(events):
-            made.state.hear(event, at)
+            made.state.add_event(event, at)
             lines = console.render_lines(made.render(at), pad=False)
             heights.setdefault(made.state.phase, set()).add(len(lines))
             assert all(sum(part.cell_length for part in line) <= console.width for line in lines)

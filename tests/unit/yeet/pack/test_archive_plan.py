@@ -18,7 +18,7 @@ from ezpz.agent.common.cancel import CancelToken
 from ezpz.yeet.pack.archive_manifest import ArchiveManifest
 from ezpz.yeet.pack.archive_plan import EXTERNAL, ArchivedBase, ArchiveDescription, plan_archive
 from ezpz.yeet.pack.make import ArchiveRequest, make_archive
-from ezpz.yeet.source.scan import scan
+from ezpz.yeet.source.scanner import scan_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def test_records_do_not_change(name: str) -> None:
 
 def test_a_manifest_leaves_its_plan_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
-    plan = plan_archive(scan(os.fsencode(tmp_path)))
+    plan = plan_archive(scan_directory(os.fsencode(tmp_path)))
     described = repr(plan.description)
     ArchiveManifest(plan)
     assert repr(plan.description) == described

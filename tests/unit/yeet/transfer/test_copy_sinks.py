@@ -15,7 +15,8 @@ from ezpz.yeet.pipeline.replay import feed_tree
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.io import open_counted
-from ezpz.yeet.source.scan import entries_of, scan
+from ezpz.yeet.source.scan import entries_of
+from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies import tree_copier
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.direct import Direct
@@ -51,7 +52,7 @@ def source(tmp_path: Path) -> Path:
 def job_of(source: Path, staging: Path, *sinks: CopySink, previous: PreviousVersion = NO_PREVIOUS_VERSION) -> CopyJob:
     root = os.fsencode(source)
     ledger = RelocationRecorder(Relocation(b"/tmp/x"))
-    return CopyJob(root, scan(root), os.fsencode(staging), ledger, CancelToken(), lambda _: None, previous, sinks)
+    return CopyJob(root, scan_directory(root), os.fsencode(staging), ledger, CancelToken(), lambda _: None, previous, sinks)
 
 
 def previous_of(copy: Path) -> PreviousVersion:
@@ -87,7 +88,7 @@ def test_several_directories_can_be_filled_at_once(source: Path, tmp_path: Path)
         (tmp_path / name).mkdir()
         sinks.append(StagingSink(os.fsencode(tmp_path / name)))
     job = job_of(source, tmp_path / "one", *sinks)
-    small = replace(job, scan=scan(job.root, exclude=("large",)))
+    small = replace(job, scan=scan_directory(job.root, exclude=("large",)))
     Direct().fill(small)
     for name in ("one", "two"):
         assert [line for line in compare_trees(source, tmp_path / name) if "large" not in line] == []
@@ -121,7 +122,7 @@ class TestPreviousVersion:
         (tmp_path / "staging").mkdir()
         previous = previous_of(source)
         sink = StagingSink(os.fsencode(tmp_path / "staging"), previous)
-        entry = next(entry for entry in entries_of(scan(os.fsencode(source))) if entry.path == b"bin/deep/large")
+        entry = next(entry for entry in entries_of(scan_directory(os.fsencode(source))) if entry.path == b"bin/deep/large")
         file = previous.result_of(entry)
         assert file is not None
         unchanged = previous.find_unchanged(entry, file)
