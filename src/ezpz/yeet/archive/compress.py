@@ -6,7 +6,7 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.yeet.archive.zstd import zstd
-from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD
+from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, ArchiveFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +87,7 @@ COMPRESSORS: dict[str, Callable[[int], BlockCompressor]] = {
 }
 
 
-def compressor_for(kind: Format, level: int) -> BlockCompressor:
+def compressor_for(kind: ArchiveFormat, level: int) -> BlockCompressor:
     """Return the compressor of a format. Raises ToolMissing if this host has none."""
     return COMPRESSORS[kind.name](level)
 

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from ezpz.runtime.threads import BackgroundThread
 from ezpz.yeet.archive.zstd import INPUT, OUTPUT, Damaged, zstd
-from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD
+from ezpz.yeet.source.archive_formats import GZIP, TAR, ZSTD, ArchiveFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -57,7 +57,7 @@ READERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {
 }
 
 
-def decompress(file: IO[bytes], kind: Format) -> Iterator[bytes]:
+def decompress(file: IO[bytes], kind: ArchiveFormat) -> Iterator[bytes]:
     """Yield the content of a file of a format. Raises Damaged, OSError, ToolMissing."""
     return READERS[kind.name](file)
 

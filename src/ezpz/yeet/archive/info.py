@@ -16,7 +16,7 @@ from ezpz.yeet.archive.decompress import decompress, split_lines
 from ezpz.yeet.archive.squashfs import open_manifest
 from ezpz.yeet.archive.tar_reader import MemberType, TarReader
 from ezpz.yeet.archive.zstd import Damaged
-from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS
+from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, detect_format
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -90,7 +90,7 @@ def estimated_size(path: str, info: ArchiveInfo | None = None) -> int:
         return info.bytes
     try:
         packed = os.path.getsize(path)
-        return _gzip_size(path, packed) if format_at(path) is GZIP else packed
+        return _gzip_size(path, packed) if detect_format(path) is GZIP else packed
     except OSError as e:
         raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
 
@@ -98,7 +98,7 @@ def estimated_size(path: str, info: ArchiveInfo | None = None) -> int:
 @contextmanager
 def _open_lines(path: str) -> Iterator[Iterator[bytes] | None]:
     """Open the lines of an archive's manifest, None if its first member is no manifest."""
-    kind = format_at(path)
+    kind = detect_format(path)
     if kind is SQUASHFS:
         with open_manifest(path) as text:
             yield split_lines(text, MAX_LINE)

@@ -36,7 +36,7 @@ class Payload:
         executable: Whether it is an environment, so that its filesystem must allow execution.
         smoke_test: What its python must print on every node (see `agent.destination.smoke_test`), None without one.
         manifest: Its manifest, packed.
-        refuse_changed: Raises SourceChanged if `path` is the source itself and has changed since; it blocks.
+        check_source: Raises SourceChanged if `path` is the source itself and has changed since; it blocks.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Payload:
     executable: bool
     smoke_test: dict[str, Any] | None = None
     manifest: Packed = b""
-    check_directories: Callable[[], None] | None = None
+    check_source: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,8 +135,8 @@ class RsyncDelivery:
             await self.engine.renew(node)
             await self._reuse_files(node)
             sent = await self._copy(node, source)
-            if source is ROOT and self.payload.refuse_changed is not None:
-                await run_in_thread(self.payload.refuse_changed)
+            if source is ROOT and self.payload.check_source is not None:
+                await run_in_thread(self.payload.check_source)
             published = await self._publish(node)
         except EzpzError as e:
             self._on_failed(node, source, e, number)

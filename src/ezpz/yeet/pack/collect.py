@@ -19,8 +19,9 @@ from ezpz.yeet.pack.archive_plan import (
     ArchivePlan,
     plan_archive,
 )
-from ezpz.yeet.relocate.inspect.environment import TreeReader, link_policy_of, nested_directories_of
+from ezpz.yeet.relocate.inspect.environment import link_policy_of, nested_directories_of
 from ezpz.yeet.relocate.inspect.interpreter import find_python
+from ezpz.yeet.relocate.inspect.tree_reader import TreeReader
 from ezpz.yeet.relocate.layout import PYTHON_DIRECTORY
 from ezpz.yeet.source.link_policy import is_below, on_shared_filesystem
 from ezpz.yeet.source.scan import Scan
@@ -82,7 +83,7 @@ def collect_input(
     known = tuple(dict.fromkeys((os.fsencode(source.path), root)))
     omitted = nested_directories_of(kind, root)
     patterns = (*exclude, *(f"/{os.fsdecode(name)}" for name in omitted))
-    scanned = scan_directory(root, exclude=patterns, boundary=link_policy_of(kind, known), cancel=cancel)
+    scanned = scan_directory(root, exclude=patterns, link_policy=link_policy_of(kind, known), cancel=cancel)
     for name in omitted:
         scanned.notices.note("environments-left-out", name)
     plan = _describe(plan_archive(scanned), source, kind, _external_base(root, kind))
@@ -103,14 +104,14 @@ def _collect_with_base(
     source: Source, kind: Kind, exclude: tuple[str, ...], environ: Mapping[str, str], cancel: CancelToken
 ) -> ArchiveInput:
     """Scan an environment with its base Python and its editable installs, to work on another machine."""
-    from ezpz.yeet.model.plan import Request
     from ezpz.yeet.relocate.additions.plan import check_path_is_free, plan_relocation
+    from ezpz.yeet.relocate.options import RelocationOptions
     from ezpz.yeet.relocate.recorder import RelocationRecorder
     from ezpz.yeet.relocate.survey import survey_source
 
     root, place = os.fsencode(source.real), os.fsencode(source.path)
-    request = Request(src=source.path, exclude=exclude, base="embed", editable="snapshot")
-    found = survey_source(source, kind, request, source.path, environ, cancel)
+    options = RelocationOptions(base="embed", editable="snapshot")
+    found = survey_source(source, kind, options, source.path, environ, cancel, exclude=exclude)
     environment = found.environment
     assert environment is not None
     embedded = environment.base if environment.has_base else None
@@ -124,7 +125,7 @@ def _collect_with_base(
     if embedded is not None and python is not None:
         base = ArchivedBase(EMBEDDED, python.name, os.fsdecode(python.base_prefix))
     plan = _describe(plan_archive(merged, recorder), source, kind, base)
-    warnings = (found.scan.notices, environment.notices, recorder.notices)
+    warnings = (found.scan.notices, found.notices, recorder.notices)
     return ArchiveInput(plan, relocation.digest, warnings, (merged, found.scan, *found.extra))
 
 

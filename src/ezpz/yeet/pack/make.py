@@ -17,7 +17,16 @@ from ezpz.yeet.pack.collect import collect_input
 from ezpz.yeet.pack.differences import Differences, find_differences
 from ezpz.yeet.pack.squashfs_writer import write_squashfs
 from ezpz.yeet.pack.tar_writer import write_tar
-from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, TAR, ZSTD, ArchiveFormat, choose_format, choose_level
+from ezpz.yeet.source.archive_formats import (
+    DEFAULT_FORMAT,
+    GZIP,
+    SQUASHFS,
+    TAR,
+    ZSTD,
+    ArchiveFormat,
+    choose_format,
+    choose_level,
+)
 from ezpz.yeet.source.inspect import active_environment, inspect_source
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from ezpz.runtime.streamed_process import FedProcess
 from ezpz.yeet.archive.squashfs import MAKER, MIN_MAKER_VERSION, require_version
 from ezpz.yeet.pack.archive_manifest import manifest_member
 from ezpz.yeet.pack.tar_builder import TarBuilder
+from ezpz.yeet.source.archive_formats import ArchiveFormat
 from ezpz.yeet.source.errors import check_exit, local_failure
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def write_squashfs(
     contents: ArchiveManifest,
     path: str,
-    _: Format,
+    _: ArchiveFormat,
     level: int,
     on_progress: Callable[[int], None],
     cancel: CancelToken,

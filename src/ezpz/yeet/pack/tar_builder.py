@@ -18,7 +18,8 @@ from ezpz.yeet.pack.archive_manifest import PackedFile
 from ezpz.yeet.pack.large_file import PIECE_SIZE, LargeFilePieces, OpenedFile
 from ezpz.yeet.pack.sparse_extents import data_pieces, file_extents, is_sparse, merge_extents
 from ezpz.yeet.relocate.bytecode.validity import CACHED_PATH
-from ezpz.yeet.source.changes import check_listings
+from ezpz.yeet.source.changes import check_listings, check_same_file
+from ezpz.yeet.source.errors import source_changed, source_unreadable
 from ezpz.yeet.source.io import read_whole
 from ezpz.yeet.source.scan import MAX_THREADS, MIN_THREADS
 
@@ -169,7 +170,9 @@ class TarBuilder:
                 old = file.read()
         except OSError:
             return False
-        change = recorder.relocation.relocate_content(path, old) if recorder.relocation.may_change_content(path) else None
+        change = (
+            recorder.relocation.relocate_content(path, old) if recorder.relocation.may_change_content(path) else None
+        )
         return change is not None and change.data != old
 
     def _piece_tasks(self, number: int, entry: Entry) -> Iterator[Task]:

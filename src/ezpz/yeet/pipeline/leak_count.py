@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.errors import EzpzError
 from ezpz.runtime.async_process import run_in_thread
-from ezpz.yeet.inventory.leaks import leaks_request
+from ezpz.yeet.inventory.leaks import find_local_leaks, leaks_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,7 @@ async def _count(
         return len(answers[node]["leaks"]) if node in answers else None
     try:
         found = await run_in_thread(
-            lambda: leaks_here(node, payload.destination, origins, environ, cancel.raise_if_cancelled)
+            lambda: find_local_leaks(node, payload.destination, origins, environ, cancel.raise_if_cancelled)
         )
     except EzpzError:
         return None

@@ -159,7 +159,7 @@ class LocalNode:
         feed_tree(os.fsencode(self.plan.source.real), tee, self.cancel, scan, previous)
         check_directories(scan, self.cancel)
         payload = self._payload(self.plan.source.real, tee.end())
-        return replace(payload, refuse_changed=self._refuse_changed)
+        return replace(payload, check_source=self._check_source)
 
     def publish(self, payload: Payload) -> Payload:
         """Publish what was read if this host is a target, and return the payload with the path it is served from."""
@@ -198,7 +198,7 @@ class LocalNode:
         is_plain = source.node_local and source.kind in (Kind.DATA, Kind.TOOL)
         return not self.is_target and is_plain and not scan.left_out and not scan.altered
 
-    def _refuse_changed(self) -> None:
+    def _check_source(self) -> None:
         """Raise SourceChanged if a source that is sent itself is no longer what was counted."""
         with self._comparing:
             check_files(self.reader.contents.scan, self.cancel)

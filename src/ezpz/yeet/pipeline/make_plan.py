@@ -55,8 +55,7 @@ class Decision:
     @property
     def warnings(self) -> tuple[WarningRaised, ...]:
         """What the user should know about the source before anything is copied."""
-        environment = self.contents.environment
-        notices = (self.contents.scan.notices, *([environment.notices] if environment is not None else []))
+        notices = (self.contents.scan.notices, self.contents.notices)
         return tuple(warning for each in notices for warning in each.warnings())
 
 
@@ -72,7 +71,10 @@ def plan_run(
     if source.kind is None:
         contents = SourceSurvey(Scan(b"", archive=counted))
     else:
-        contents = survey_source(source, source.kind, request, destination, environ, cancel)
+        contents = survey_source(
+            source, source.kind, relocation_options(request), destination, environ, cancel,
+            exclude=request.exclude, skip_unreadable=request.skip_unreadable,
+        )  # fmt: skip
     if contents.environment is None:
         words = "as the unpacked tree needs it"
     elif source.node_local and source.real == destination:

@@ -12,6 +12,7 @@ from ezpz.errors import UsageError
 from ezpz.yeet.engines.base import ENGINES
 from ezpz.yeet.model.plan import Choice, Request, destination_of, engine_choice, threshold, transport_choice
 from ezpz.yeet.source.inspect import active_environment, inspect_source
+from ezpz.yeet.source.link_policy import SHARED_PREFIXES
 from ezpz.yeet.strategies.base import STRATEGIES, choose_strategy
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from ezpz.yeet.model.source import Kind
 from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.pipeline.choose_base import NONE, BaseChoice, choose_base, interpreter_name, interpreter_request
 from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
+from ezpz.yeet.pipeline.make_plan import relocation_options
 from ezpz.yeet.pipeline.renew_bytecode import RenewedBytecode, renew_bytecode
 from ezpz.yeet.pipeline.replay import feed_tree, materialize
 from ezpz.yeet.relocate.additions.plan import check_path_is_free, generate_files, plan_relocation
@@ -24,6 +25,7 @@ from ezpz.yeet.relocate.layout import EDITABLE_DIRECTORY, PYTHON_DIRECTORY
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.relocate.survey import SourceSurvey, survey_environment
+from ezpz.yeet.source.changes import check_directories
 from ezpz.yeet.source.errors import local_failure
 from ezpz.yeet.source.inspect import kind_of
 from ezpz.yeet.source.scan import Scan, entries_of
@@ -169,7 +171,11 @@ class SourceReader:
 
     def _additions(self, environment: Environment, root: bytes) -> list[Scan]:
         base = [self.base.embedded.scan] if self.base.embedded is not None else []
-        return [*base, self.contents.snapshot.scan, generate_files(environment, root, self.destination)]
+        return [
+            *base,
+            self.contents.snapshot.scan,
+            generate_files(environment, root, self.destination, self.contents.notices),
+        ]
 
     def _relocate_unpacked(self, job: CopyJob) -> None:
         """Inspect what was unpacked, relocate it in place, and write the additions to it."""
@@ -195,7 +201,7 @@ class SourceReader:
             copier = TreeCopier(more, entries_of(extra))
             copier.run()
             copier.finish()
-        refuse_changed(extra, job.cancel)
+        check_directories(extra, job.cancel)
 
     def _renew_bytecode(self, job: CopyJob, tees: Sequence[EntryTee]) -> None:
         bytecode = self.ledger.bytecode
@@ -242,9 +248,7 @@ class SourceReader:
     def carried(self) -> RelocationSummary:
         """The summary of the relocation for the report."""
         scan, environment, base = self.contents.scan, self.environment, self.base.embedded
-        notices = [self.contents.scan.notices, self.notices, self.ledger.notices]
-        if environment is not None:
-            notices.insert(0, environment.notices)
+        notices = (self.contents.notices, self.contents.scan.notices, self.notices, self.ledger.notices)
         python = environment.interpreter if environment is not None else None
         return RelocationSummary(
             files_patched=self.ledger.files,

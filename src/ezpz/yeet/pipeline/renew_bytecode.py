@@ -45,7 +45,13 @@ class RenewedBytecode:
 
 
 def renew_bytecode(
-    job: CopyJob, tees: Sequence[EntryTee], bytecode: BytecodeTracker, python: bytes, destination: bytes, *, compiles: bool
+    job: CopyJob,
+    tees: Sequence[EntryTee],
+    bytecode: BytecodeTracker,
+    python: bytes,
+    destination: bytes,
+    *,
+    compiles: bool,
 ) -> RenewedBytecode:
     """Remove stale bytecode and make what is missing, so that no node has to. Raise EzpzError, `Cancelled` or OSError.
 

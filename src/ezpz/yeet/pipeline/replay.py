@@ -12,6 +12,7 @@ from ezpz.yeet.relocate.bytecode.compile_worker import CACHE
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.scan import Scan, entries_of
+from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.strategies.base import CopyJob
 from ezpz.yeet.strategies.tree_copier import TreeCopier
 from ezpz.yeet.transfer.copy_sinks import StagingSink
@@ -40,7 +41,7 @@ def feed_tree(
         scanned: The entries of the tree, if they were counted.
         previous: What an earlier run made of the tree.
     """
-    found = scan(root, cancel=cancel) if scanned is None else scanned
+    found = scan_directory(root, cancel=cancel) if scanned is None else scanned
     ledger = RelocationRecorder(Relocation(b""))
     job = CopyJob(root, found, root, ledger, cancel, lambda _: None, previous, (sink,))
     copier = TreeCopier(job, entries_of(found))

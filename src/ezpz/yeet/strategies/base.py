@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ezpz.agent.common.text import printable_path
 from ezpz.errors import SourceUnreadable
 from ezpz.runtime.plugins import Registry
+from ezpz.yeet.source.archive_formats import detect_format
 from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION
 
 if TYPE_CHECKING:

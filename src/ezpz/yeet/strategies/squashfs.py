@@ -14,7 +14,8 @@ from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.runtime import process
 from ezpz.runtime.streamed_process import StreamedProcess
 from ezpz.runtime.text import pluralize
-from ezpz.yeet.archive.squashfs import READER
+from ezpz.yeet.archive.decompress import split_lines
+from ezpz.yeet.archive.squashfs import MIN_READER_VERSION, READER, require_version
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import SQUASHFS
 from ezpz.yeet.source.errors import check_exit, local_failure
@@ -40,7 +41,7 @@ class Squashfs:
 
     def fill(self, job: CopyJob) -> None:
         """Unpack the image to `job.staging`. Raise EzpzError or `Cancelled`."""
-        refuse_old(READER, SAFE, job.cancel)
+        require_version(READER, MIN_READER_VERSION, job.cancel)
         os.close(open_source(job.root, identity=job.scan.archive)[0])
         job.cancel.raise_if_cancelled()
         self._check_list(job)
@@ -61,7 +62,7 @@ class Squashfs:
         declared = entries = 0
         with StreamedProcess([READER, "-lln", job.root], cancel=job.cancel) as listing:
             try:
-                for found in filter(None, map(LISTED.match, lines_of(listing, MAX_LINE))):
+                for found in filter(None, map(LISTED.match, split_lines(listing, MAX_LINE))):
                     kind, size = found.groups()
                     if kind in SPECIAL:
                         raise ArchiveUnsafe(

@@ -100,10 +100,10 @@ class _TarExtractor:
         named = self._checked(member.name, member)
         if named in OWN_FILES:
             return 0
-        relative = self._below_top(named, is_directory=member.type is Type.FOLDER)
+        relative = self._below_top(named, is_directory=member.type is MemberType.DIRECTORY)
         if relative in OWN_FILES:  # of a copy that was packed on a node
             return 0
-        if member.type is Type.FOLDER:
+        if member.type is MemberType.DIRECTORY:
             self._make_directories(relative)
             self.directories.append((relative, member.mode, member.mtime_ns))
             return int(bool(named))
@@ -162,12 +162,12 @@ class _TarExtractor:
 
     def _make(self, members: TarReader, member: TarMember, relative: bytes) -> None:
         path, mtime = self._at(relative), member.mtime_ns
-        if member.type is Type.SYMLINK:
+        if member.type is MemberType.SYMLINK:
             os.symlink(member.target, path)
             os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
             for feed in self.feeds:
                 feed.symlink(Entry(relative, stat.S_IFLNK | 0o777, mtime, 0, member.target))
-        elif member.type is Type.HARD_LINK:
+        elif member.type is MemberType.HARD_LINK:
             self._link(member, relative)
         elif member.type is MemberType.FILE:
             self._write(members, member, relative)

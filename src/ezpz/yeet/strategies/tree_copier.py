@@ -9,7 +9,8 @@ import tempfile
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.runtime.threads import WorkerPool
-from ezpz.yeet.relocate.large_file import LargeFileRewriter
+from ezpz.yeet.relocate.bytecode.validity import HEADER_SIZE
+from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE, LargeFileRewriter, data_ranges
 from ezpz.yeet.source.changes import check_same_file
 from ezpz.yeet.source.errors import local_failure, source_changed, source_unreadable
 from ezpz.yeet.source.identity import identity_of
@@ -98,7 +99,7 @@ class TreeCopier:
         elif not self._reuse_previous(entry):
             if entry.content is not None:
                 self._pass_file(entry, entry.content, None)
-            elif entry.size <= WHOLE or self.job.ledger.relocation.needs_full_content(entry.path):
+            elif entry.size <= MAX_WHOLE_FILE or self.job.ledger.relocation.needs_full_content(entry.path):
                 self._copy_small(entry)
             else:
                 self._copy_large(entry)
@@ -168,8 +169,8 @@ class TreeCopier:
 
     def _send_all(self, source: int, target: int, entry: Entry, status: os.stat_result) -> None:
         """Copy a large file unchanged, with its holes."""
-        self.job.ledger.relocate_content(entry.path, os.pread(source, HEADER, 0))
-        for start, end in extents(source, status):
+        self.job.ledger.relocate_content(entry.path, os.pread(source, HEADER_SIZE, 0))
+        for start, end in data_ranges(source, status):
             self._send(source, target, start, end)
         os.ftruncate(target, entry.size)
 

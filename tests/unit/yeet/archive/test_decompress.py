@@ -40,12 +40,12 @@ NOISE = random.Random(5).randbytes(300_000)
 UNPACKERS = {ZSTD: ["zstd", "-dc"], GZIP: ["gzip", "-dc"], TAR: ["cat"]}
 
 
-def unpacked(data: bytes, kind: Format) -> bytes:
+def unpacked(data: bytes, kind: ArchiveFormat) -> bytes:
     return b"".join(decompress(io.BytesIO(data), kind))
 
 
-def packed(kind: Format, *blocks: bytes, stored: bytes = b"head") -> bytes:
-    packing = compressor_for(kind, kind.level)
+def packed(kind: ArchiveFormat, *blocks: bytes, stored: bytes = b"head") -> bytes:
+    packing = compressor_for(kind, kind.default_level)
     return packing.store(stored) + b"".join(map(packing.compress, blocks))
 
 
@@ -66,8 +66,8 @@ def test_other_programs_unpack_it(kind: ArchiveFormat, size: int) -> None:
 
 @every_format
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 131_072, 131_073, 300_000])
-def test_what_is_stored_is_as_long_whatever_it_is(kind: Format, size: int) -> None:
-    packing = compressor_for(kind, kind.level)
+def test_what_is_stored_is_as_long_whatever_it_is(kind: ArchiveFormat, size: int) -> None:
+    packing = compressor_for(kind, kind.default_level)
     assert len(packing.store(NOISE[:size])) == len(packing.store(bytes(size)))
 
 

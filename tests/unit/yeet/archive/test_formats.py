@@ -17,6 +17,7 @@ from ezpz.agent.common import layout
 from ezpz.agent.destination.removal import STALE
 from ezpz.errors import DestinationRefused, SourceChanged, SourceUnreadable, UsageError
 from ezpz.runtime.atomic_file import EVERYBODY, remove_stale
+from ezpz.yeet.archive.info import estimated_size
 from ezpz.yeet.pack.archive_plan import ArchivePlan
 from ezpz.yeet.pack.make import archive_path
 from ezpz.yeet.relocate.extra_entries import ExtraEntries

@@ -29,6 +29,7 @@ from ezpz.yeet.source.archive_formats import (
     ZSTD,
     ArchiveFormat,
     choose_format,
+    choose_level,
     detect_format,
 )
 from ezpz.yeet.source.scanner import scan_directory
@@ -133,7 +134,7 @@ def test_the_same_tree_gives_the_same_bytes_however_many_read_it(
 
             write_squashfs(ArchiveManifest(plan), str(path), kind, 1, nothing, CancelToken())
         else:
-            write_tar(ArchiveManifest(plan), str(path), kind, level_of(kind, None), nothing, CancelToken())
+            write_tar(ArchiveManifest(plan), str(path), kind, choose_level(kind, None), nothing, CancelToken())
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
 

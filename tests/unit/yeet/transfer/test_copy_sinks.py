@@ -52,7 +52,9 @@ def source(tmp_path: Path) -> Path:
 def job_of(source: Path, staging: Path, *sinks: CopySink, previous: PreviousVersion = NO_PREVIOUS_VERSION) -> CopyJob:
     root = os.fsencode(source)
     ledger = RelocationRecorder(Relocation(b"/tmp/x"))
-    return CopyJob(root, scan_directory(root), os.fsencode(staging), ledger, CancelToken(), lambda _: None, previous, sinks)
+    return CopyJob(
+        root, scan_directory(root), os.fsencode(staging), ledger, CancelToken(), lambda _: None, previous, sinks
+    )
 
 
 def previous_of(copy: Path) -> PreviousVersion:
@@ -122,7 +124,9 @@ class TestPreviousVersion:
         (tmp_path / "staging").mkdir()
         previous = previous_of(source)
         sink = StagingSink(os.fsencode(tmp_path / "staging"), previous)
-        entry = next(entry for entry in entries_of(scan_directory(os.fsencode(source))) if entry.path == b"bin/deep/large")
+        entry = next(
+            entry for entry in entries_of(scan_directory(os.fsencode(source))) if entry.path == b"bin/deep/large"
+        )
         file = previous.result_of(entry)
         assert file is not None
         unchanged = previous.find_unchanged(entry, file)
