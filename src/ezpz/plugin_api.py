@@ -271,8 +271,8 @@ _LOCATIONS = {
     "Scan": "ezpz.yeet.source.scan:Scan",
     "Strategy": "ezpz.yeet.strategies.base:Strategy",
     "TreeCopier": "ezpz.yeet.strategies.tree_copier:TreeCopier",
-    "check_exit": "ezpz.yeet.source.io:check_exit",
-    "local_failure": "ezpz.yeet.source.io:local_failure",
+    "check_exit": "ezpz.yeet.source.errors:check_exit",
+    "local_failure": "ezpz.yeet.source.errors:local_failure",
     "name_list": "ezpz.yeet.strategies.base:name_list",
     "normalize_copy": "ezpz.yeet.strategies.external:normalize_copy",
     # Engines

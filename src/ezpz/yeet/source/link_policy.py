@@ -19,7 +19,7 @@ SHARED_PREFIXES = (b"/", b"/usr", b"/usr/local", b"/opt", b"/bin")
 
 
 def on_shared_filesystem(path: bytes) -> bool:
-    """Return whether a path exists and is on a filesystem that several hosts share, judged by its type."""
+    """Return whether a path exists and is on a filesystem that several hosts share, by its type."""
     try:
         return not filesystem.is_node_local(filesystem.filesystem(path))
     except OSError:

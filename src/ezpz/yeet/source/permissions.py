@@ -42,7 +42,7 @@ def _can_open(path: bytes, status: os.stat_result) -> bool:
 
 
 def reader_classes(mode: int) -> int:
-    """Return the classes, a part of EVERYBODY, that a mode lets read a file, or list and enter a directory."""
+    """Return the classes, a part of `EVERYBODY`, that a mode lets read a file, or list and enter a directory."""
     wanted = 0o5 if stat.S_ISDIR(mode) else 0o4
     return sum(0o7 << shift for shift in (3, 0) if mode >> shift & wanted == wanted)
 

@@ -317,6 +317,6 @@ def test_a_bug_while_writing_ends_the_copy_and_does_not_hang(copy: Copy, monkeyp
     def broken(*_: object) -> bytes:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(RelocationRecorder, "content", broken)
+    monkeypatch.setattr(RelocationRecorder, "relocate_content", broken)
     with pytest.raises(ZeroDivisionError):
         copy.run()

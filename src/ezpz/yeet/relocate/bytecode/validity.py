@@ -20,7 +20,7 @@ IMPORTED_PATH = re.compile(rb"(?:lib[^/]*/python\d+\.\d+t?|\.python|\.editable)/
 IN_CACHE = b"/" + BYTECODE_DIRECTORY + b"/"
 CACHED_PATH = re.compile(rb"((?:.*/)?)__pycache__/([^/]+?)\.([^./]+)(?:\.opt-[^./]+)?\.pyc", re.DOTALL)
 NS_PER_SECOND = 10**9
-ROUNDS_UP_ABOVE = 999_000_000  # nanoseconds; above this, rounding may lead to the next second
+ROUNDS_UP_ABOVE = 999_000_000  # nanoseconds; above this, rounding may give the next second
 HASH_FLAGS = (b"\1\0\0\0", b"\3\0\0\0")  # flags: not compared with the source, or by its hash
 VALID, INVALID = -1, -2
 """State of a source whose bytecode was checked. Before that, its state is the facts that the header must have."""
@@ -131,7 +131,7 @@ class BytecodeTracker:
 
 
 def estimate_missing(entries: Iterable[Entry], tag: bytes) -> tuple[int, int]:
-    """Return how many files of bytecode are missing, judged by names, and about how many bytes they will need.
+    """Return how many files of bytecode are missing by their names, and about how many bytes they will need.
 
     Outdated bytecode is replaced, so it does not count.
 

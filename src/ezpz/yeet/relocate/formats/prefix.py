@@ -93,7 +93,7 @@ class PrefixMap:
             spelling = self._spellings[match.group()]
             in_url = spelling.url is not None and text.endswith(b"://", 0, start)
             if (in_url or spelling.is_url) and text[end : end + 1] == b"%":
-                continue  # the name goes on, with a character that a URL cannot hold
+                continue  # the name continues with a character that a URL cannot contain
             yield PrefixMatch(start, end, spelling.url if in_url and spelling.url is not None else spelling.text)
 
     def map_path(self, path: bytes) -> bytes | None:
@@ -109,7 +109,7 @@ def _spellings(old: bytes, new: bytes) -> Iterator[tuple[bytes, _Spelling]]:
 
     A path can be unchanged, or quoted in a URL, by pip or by uv. In a shell it can have backslashes before all special
     characters or before blanks only, or be between quotes. In JSON it has escapes. Most paths look the
-    same in all forms.
+    same in every form.
     """
     url_of = {quote_from_bytes(old, safe).encode(): quote_from_bytes(new, safe).encode() for safe in (URL_SAFE, "/~")}
     yield old, _Spelling(new, url_of.get(old), is_url=False)
