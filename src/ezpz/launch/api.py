@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.errors import UsageError
 from ezpz.launch.execute.run import GRACE, execute
-from ezpz.launch.plan.discover import PlacementOptions, decide
+from ezpz.launch.plan.discover import PlacementOptions, make_launch_plan
 from ezpz.launch.plan.plan import LaunchPlan, LaunchRequest
 from ezpz.launch.plan.topology import NodeCount, RankRequest
 
@@ -54,12 +54,12 @@ def plan(
     """
     if isinstance(command, str) or not command:
         raise UsageError(f"{command!r} is no command", hint="give a list: the program and its arguments")
-    least, most = nhosts if isinstance(nhosts, tuple) else (nhosts, nhosts)
-    count = None if least is None or most is None else NodeCount(least, most)
-    wish = RankRequest(nproc, ppn, count, spares, gpus_per_rank)
-    request = LaunchRequest(tuple(command), wish, cpu_bind, tuple(options), launcher)
-    question = PlacementOptions(hosts, hostfile, hsn, tuple(exclude), env, site=site)
-    return decide(request, question, os.environ if environ is None else environ)
+    minimum, maximum = nhosts if isinstance(nhosts, tuple) else (nhosts, nhosts)
+    count = None if minimum is None or maximum is None else NodeCount(minimum, maximum)
+    rank_request = RankRequest(nproc, ppn, count, spares, gpus_per_rank)
+    request = LaunchRequest(tuple(command), rank_request, cpu_bind, tuple(options), launcher)
+    placement = PlacementOptions(hosts, hostfile, hsn, tuple(exclude), env, site=site)
+    return make_launch_plan(request, placement, os.environ if environ is None else environ)
 
 
 def run(

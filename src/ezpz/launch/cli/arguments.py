@@ -17,42 +17,42 @@ END = "--"
 class CommandWords:
     """A line taken apart: `ours` for click, `theirs` for the launcher in the order written, and the command."""
 
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
+    our_options: tuple[str, ...]
+    launcher_options: tuple[str, ...]
     command: tuple[str, ...]
 
 
-def split(words: Sequence[str], options: Mapping[str, int]) -> CommandWords:
+def split_command_line(words: Sequence[str], options: Mapping[str, int]) -> CommandWords:
     """Take a line apart; `options` are ours by name, each with the number of values that follow it.
 
     COMMAND begins behind `--`, or at the first word that is no option, if no option before it is unknown: behind an
     unknown one, such a word may be its value. So unknown options need the `--`. Raises UsageError without it.
     """
-    ours: list[str] = []
-    theirs: list[str] = []
+    our_options: list[str] = []
+    launcher_options: list[str] = []
     at = 0
     while at < len(words):
         word = words[at]
         if word == END:
-            return CommandWords(tuple(ours), tuple(theirs), tuple(words[at + 1 :]))
-        values = _values(word, options)
+            return CommandWords(tuple(our_options), tuple(launcher_options), tuple(words[at + 1 :]))
+        values = _value_count(word, options)
         if values is not None:
-            ours += words[at : at + 1 + values]
+            our_options += words[at : at + 1 + values]
             at += 1 + values
-        elif theirs or (word.startswith("-") and word != "-"):
-            theirs.append(word)
+        elif launcher_options or (word.startswith("-") and word != "-"):
+            launcher_options.append(word)
             at += 1
         else:
-            return CommandWords(tuple(ours), (), tuple(words[at:]))
-    if theirs:
+            return CommandWords(tuple(our_options), (), tuple(words[at:]))
+    if launcher_options:
         raise UsageError(
-            f"No such option: {theirs[0]}",
-            hint=f"to hand it to the launcher, write -- before COMMAND: ezpz launch {theirs[0]} -- COMMAND",
+            f"No such option: {launcher_options[0]}",
+            hint=f"to hand it to the launcher, write -- before COMMAND: ezpz launch {launcher_options[0]} -- COMMAND",
         )
-    return CommandWords(tuple(ours), (), ())
+    return CommandWords(tuple(our_options), (), ())
 
 
-def _values(word: str, options: Mapping[str, int]) -> int | None:
+def _value_count(word: str, options: Mapping[str, int]) -> int | None:
     """How many words behind this one belong to it, or None if it is no option of ours."""
     if word in options:
         return options[word]

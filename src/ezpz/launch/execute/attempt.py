@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.cluster.hostnames import fold
-from ezpz.launch.execute.monitor import MonitorRules, ProcessEnd, watch
-from ezpz.launch.execute.run import Ending, carry_out
-from ezpz.launch.launchers.output_labels import with_labels
+from ezpz.launch.execute.monitor import MonitorRules, ProcessEnd, run_monitored
+from ezpz.launch.execute.run import CommandResult, run_plan
+from ezpz.launch.launchers.output_labels import add_label_options
 from ezpz.launch.output import rank_sets
-from ezpz.launch.output.failure_analysis import Cause, FailureAnalyzer, Placement
+from ezpz.launch.output.failure_analysis import FailureAnalyzer, FailureCause, RankPlacement
 from ezpz.launch.output.router import OutputFormat, OutputRouter
 from ezpz.runtime.signals import ENDING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ezpz.errors import EzpzError
     from ezpz.launch.execute.options import MonitorOptions
-    from ezpz.launch.launchers.output_labels import Label
+    from ezpz.launch.launchers.output_labels import LabelFormat
     from ezpz.launch.output.attempt_log import AttemptLog
     from ezpz.launch.output.startup_markers import StartupReport
     from ezpz.launch.plan.plan import LaunchPlan
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class AttemptRecord:
     """What became of an attempt.
 
     error: the rank and the lines of the first error of the first rank that failed, if any said one
@@ -42,24 +42,24 @@ class Record:
     nodes: tuple[str, ...]
     size: int
     launcher: str
-    began: float
+    started: float
     seconds: float
-    ended: ProcessEnd
-    cause: Cause
-    progressed: bool
-    left_out: int = 0
+    end: ProcessEnd
+    cause: FailureCause
+    made_progress: bool
+    hidden_lines: int = 0
     error: tuple[int | None, tuple[str, ...]] | None = None
     log: str = ""
-    complaint: str = ""
+    write_error: str = ""
     lost: tuple[str, ...] = ()
-    fault: EzpzError | None = None
-    lacking: tuple[str, ...] = ()
+    failure: EzpzError | None = None
+    without_command: tuple[str, ...] = ()
 
     @property
     def why(self) -> str:
         """The cause in words, "" if it is not known."""
-        if self.fault and (self.lacking or not self.cause.finding):
-            return self.fault.message
+        if self.failure and (self.without_command or not self.cause.finding):
+            return self.failure.message
         return str(self.cause.finding or "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,11 +69,11 @@ class Record:
             "attempt": self.number,
             "nodes": list(self.nodes),
             "ranks": self.size,
-            "exit_code": self.ended.status,
+            "exit_code": self.end.status,
             "seconds": round(self.seconds, 3),
-            "idle": self.ended.idle,
-            "signals": list(self.ended.signals),
-            "progress": self.progressed,
+            "idle": self.end.idle,
+            "signals": list(self.end.signals),
+            "progress": self.made_progress,
             "cause": self.why or None,
             "culprit": finding.node if finding else None,
             "lost": list(self.lost),
@@ -84,19 +84,19 @@ class Record:
 
     def to_lines(self) -> tuple[str, ...]:
         """For the summary in a log directory."""
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.began))
-        how = "silent, so it was ended" if self.ended.idle else f"status {self.ended.status}"
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started))
+        how = "silent, so it was ended" if self.end.idle else f"status {self.end.status}"
         where = f"{fold(self.nodes)} ({len(self.nodes)})"
         lines = [
             f"attempt {self.number}, {when}: {self.size} ranks on {where}, by {self.launcher}",
-            f"  ended   {how}, after {self.seconds:.1f} s{'' if self.progressed else ', without a progress marker'}",
+            f"  ended   {how}, after {self.seconds:.1f} s{'' if self.made_progress else ', without a progress marker'}",
             *((f"  cause   {self.why}",) if self.why else ()),
             *((f"  lost    {fold(self.lost)}",) if self.lost else ()),
-            *((f"  failed  {rank_sets.shown(self.cause.failed)}",) if self.cause.failed else ()),
+            *((f"  failed  {rank_sets.describe(self.cause.failed)}",) if self.cause.failed else ()),
             *((f"  log     {self.log}",) if self.log else ()),
-            *((f"  not shown, but in the log: {self.left_out} lines",) if self.left_out else ()),
+            *((f"  not shown, but in the log: {self.hidden_lines} lines",) if self.hidden_lines else ()),
         ]
-        if self.error and self.ended.status:
+        if self.error and self.end.status:
             rank, said = self.error
             lines.append(f"  first error, {'of the launcher, or nobody knows' if rank is None else f'rank {rank}'}:")
             lines += [f"    {line}" for line in said]
@@ -108,43 +108,45 @@ class Attempt:
     """Runs one plan once."""
 
     plan: LaunchPlan
-    watching: MonitorOptions
+    monitor: MonitorOptions
     number: int
     log: AttemptLog | None = None
-    ended: ProcessEnd = field(default_factory=lambda: ProcessEnd(0))
+    end: ProcessEnd = field(default_factory=lambda: ProcessEnd(0))
 
-    def run(self, *, environ: Mapping[str, str], stdout: int | None) -> Record:
+    def run(self, *, environ: Mapping[str, str], stdout: int | None) -> AttemptRecord:
         """Raises as `carry_out` does, and BrokenPipeError."""
-        job = self.plan.job
-        placement = Placement(job.allocation.nodes, job.ppn)
-        self.witness = FailureAnalyzer(placement, job.ranks, self.watching.failures)
-        began, start = time.time(), time.monotonic()
-        grace = self.watching.grace
-        ending = carry_out(self.plan, environ=environ, stdout=stdout, grace=grace, through=self._through)
-        if self.ended.by_us:
-            ending = Ending(self._asked_to_end())
-        self.ended = replace(self.ended, status=ending.status)
-        lacking = tuple(filter(None, map(placement.named, ending.lacking)))
-        return replace(self._record(began, time.monotonic() - start), fault=ending.error, lacking=lacking)
+        spec = self.plan.spec
+        placement = RankPlacement(spec.allocation.nodes, spec.ppn)
+        self.analyzer = FailureAnalyzer(placement, spec.ranks, self.monitor.failures)
+        started, start = time.time(), time.monotonic()
+        grace = self.monitor.grace
+        ending = run_plan(self.plan, environ=environ, stdout=stdout, grace=grace, runner=self._through)
+        if self.end.was_requested:
+            ending = CommandResult(self._asked_to_end())
+        self.end = replace(self.end, status=ending.status)
+        without_command = tuple(filter(None, map(placement.canonical_name, ending.without_command)))
+        return replace(
+            self._record(started, time.monotonic() - start), failure=ending.error, without_command=without_command
+        )
 
     def _asked_to_end(self) -> int:
         """The status of what has ended because it was asked to."""
-        status, signals = self.ended.status, [number for number in self.ended.signals if number in ENDING]
+        status, signals = self.end.status, [number for number in self.end.signals if number in ENDING]
         return self.plan.started_by.exit_status(status, signals)
 
     @property
-    def _label(self) -> Label | None:
-        return self.plan.label if self.watching.labels else None
+    def _label(self) -> LabelFormat | None:
+        return self.plan.label if self.monitor.labels else None
 
     def _manner(self, report: StartupReport | None) -> OutputFormat:
         return OutputFormat(
             label=self._label,
             ours=self.plan.started_by.is_local,
-            noise=tuple(re.compile(os.fsencode(pattern)) for pattern in self.watching.noise),
-            progress=re.compile(os.fsencode(self.watching.progress)),
-            end_when_lost=self.watching.end_when_lost or bool(self.plan.invocation.lost_line),
+            noise=tuple(re.compile(os.fsencode(pattern)) for pattern in self.monitor.noise),
+            progress=re.compile(os.fsencode(self.monitor.progress)),
+            end_when_lost=self.monitor.end_when_lost or bool(self.plan.invocation.unreachable_pattern),
             report=report,
-            merged=self.watching.pty,
+            merged=self.monitor.pty,
         )
 
     def _through(
@@ -155,37 +157,37 @@ class Attempt:
         grace: float,
         stdout: int | None,
         report: StartupReport | None,
-        pass_on: Callable[[Running, int], None],
+        forward_signal: Callable[[Running, int], None],
     ) -> int:
         """In the place of `run.foreground`."""
-        self.transcript = OutputRouter(self._manner(report), self.witness, *((self.log.write,) if self.log else ()))
-        line = with_labels(self._label, argv)
-        rules = MonitorRules(grace, self.watching.idle, self.watching.pty, pass_on)
-        self.ended = watch(line, envs=envs, ear=self.transcript, rules=rules, stdout=stdout)
-        return self.ended.status
+        self.transcript = OutputRouter(self._manner(report), self.analyzer, *((self.log.write,) if self.log else ()))
+        line = add_label_options(self._label, argv)
+        rules = MonitorRules(grace, self.monitor.idle, self.monitor.pty, forward_signal)
+        self.end = run_monitored(line, envs=envs, listener=self.transcript, rules=rules, stdout=stdout)
+        return self.end.status
 
-    def _record(self, began: float, seconds: float) -> Record:
-        if self.plan.started_by.is_local and self.ended.first is not None:
-            self.witness.saw(self.ended.first, self.ended.status)
-        cause = self.witness.cause()
-        return Record(
+    def _record(self, started: float, seconds: float) -> AttemptRecord:
+        if self.plan.started_by.is_local and self.end.first_failed is not None:
+            self.analyzer.record_exit(self.end.first_failed, self.end.status)
+        cause = self.analyzer.cause()
+        return AttemptRecord(
             self.number,
-            tuple(node.name for node in self.plan.job.allocation.nodes),
-            self.plan.job.ranks,
+            tuple(node.name for node in self.plan.spec.allocation.nodes),
+            self.plan.spec.ranks,
             self.plan.launcher,
-            began,
+            started,
             seconds,
-            self.ended,
+            self.end,
             cause,
-            self.transcript.progressed,
-            self.transcript.left_out,
-            self.transcript.complaints.first_of(self._suspects(cause)),
+            self.transcript.made_progress,
+            self.transcript.hidden_lines,
+            self.transcript.first_errors.first_of(self._suspects(cause)),
             self.log.path if self.log else "",
-            self.log.complaint if self.log else "",
+            self.log.write_error if self.log else "",
         )
 
-    def _suspects(self, cause: Cause) -> tuple[int, ...]:
+    def _suspects(self, cause: FailureCause) -> tuple[int, ...]:
         """The ranks that may have failed, the likeliest first."""
-        finding, ranks_of = cause.finding, self.witness.placement.ranks_of
+        finding, ranks_of = cause.finding, self.analyzer.placement.ranks_of
         first = () if finding is None else ranks_of(finding.node) if finding.rank is None else (finding.rank,)
         return (*first, *sorted(cause.failed))

@@ -23,8 +23,8 @@ def run_in_foreground(
     grace: float,
     stdout: int | None = None,
     stderr: int | None = None,
-    pass_on: Callable[[Running, int], None] | None = None,
-    hopeless: Callable[[], bool] | None = None,
+    forward_signal: Callable[[Running, int], None] | None = None,
+    is_hopeless: Callable[[], bool] | None = None,
 ) -> int:
     """Run `argv` once for each environment, all at once, on our own stdio; return the exit status as a shell would.
 
@@ -45,11 +45,11 @@ def run_in_foreground(
             while running := [process for process in processes if process.poll() is None]:
                 failed = failed or _failed(processes)
                 left = deadline - time.monotonic()
-                if left <= 0 or (failed and not asked) or (hopeless and hopeless()):
+                if left <= 0 or (failed and not asked) or (is_hopeless and is_hopeless()):
                     break
-                for number in signals.within(min(left, 0.5) if hopeless else left):
+                for number in signals.within(min(left, 0.5) if is_hopeless else left):
                     for process in running:
-                        (pass_on or to_group)(process, number)
+                        (forward_signal or to_group)(process, number)
                     if number in ENDING:
                         deadline, asked = time.monotonic() + (0.0 if asked else grace), asked or number
         finally:

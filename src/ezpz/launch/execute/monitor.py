@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ezpz.launch.output.nonblocking_writer import NonblockingWriter
-from ezpz.launch.output.pty import follow_size, open_terminal
+from ezpz.launch.output.pty import copy_window_size, open_terminal
 from ezpz.runtime.process import PIPE, end_tree, exit_status, signal_group, start, to_group
 from ezpz.runtime.signals import ENDING, FORWARDED, collected_signals
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from ezpz.runtime.process import Running
     from ezpz.runtime.signals import Collected
 
-CHUNK = 1 << 16  # bytes
-LINGER = 1.0  # seconds that output may still come after its process has ended: what a process left behind may hold it
+CHUNK_BYTES = 1 << 16  # bytes
+DRAIN_SECONDS = (
+    1.0  # seconds that output may still come after its process has ended: what a process left behind may hold it
+)
 IDLE_STATUS = 124  # as of timeout(1)
 STDERR = 2
 
@@ -34,16 +36,16 @@ class OutputListener(Protocol):
     def due(self) -> float:
         """A moment of time.monotonic, infinite for never."""
 
-    def hear(self, which: int, name: str, data: bytes, now: float) -> bytes:
+    def feed(self, which: int, name: str, data: bytes, now: float) -> bytes:
         """Output of the command's copy `which` (0 for a launcher) on "stdout" or "stderr"; what of it is shown."""
 
-    def settle(self, now: float) -> Sequence[tuple[str, bytes]]:
+    def flush(self, now: float) -> Sequence[tuple[str, bytes]]:
         """What it held back and shows now, each with its stream; all of it when `now` is infinite."""
 
-    def doomed(self, now: float) -> bool:
+    def should_end(self, now: float) -> bool:
         """Whether the run can no longer succeed although it goes on."""
 
-    def asked(self) -> None:
+    def end_requested(self) -> None:
         """It has been asked to end: what is said from here on is about that."""
 
 
@@ -57,32 +59,32 @@ class MonitorRules:
     grace: float
     idle: float | None = None
     pty: bool = False
-    pass_on: Callable[[Running, int], None] = to_group
+    forward_signal: Callable[[Running, int], None] = to_group
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
     """How a run ended: the status as a shell has it, whether because it was idle, and which signals we got.
 
-    first: the copy that failed first by itself, if one did
+    first_failed: the copy that failed first by itself, if one did
     """
 
     status: int
     idle: bool = False
     signals: tuple[int, ...] = ()
-    first: int | None = field(default=None, compare=False)
+    first_failed: int | None = field(default=None, compare=False)
 
     @property
-    def by_us(self) -> bool:
+    def was_requested(self) -> bool:
         """It ended because it was asked to."""
         return self.idle or not ENDING.isdisjoint(self.signals)
 
 
-def watch(
+def run_monitored(
     argv: Sequence[str],
     *,
     envs: Sequence[Mapping[str, str]],
-    ear: OutputListener,
+    listener: OutputListener,
     rules: MonitorRules,
     stdout: int | None = None,
 ) -> ProcessEnd:
@@ -94,7 +96,7 @@ def watch(
     Raises ToolMissing, BrokenPipeError when nobody reads what we write, and OSError for a file that is no program.
     """
     with collected_signals(FORWARDED) as signals:
-        run = _Run(ear, rules, signals, stdout)
+        run = _MonitoredRun(listener, rules, signals, stdout)
         try:
             try:
                 for env in envs:
@@ -105,14 +107,14 @@ def watch(
             run.drain()
         finally:
             run.close()
-    return run.outcome()
+    return run.result()
 
 
-class _Run:
+class _MonitoredRun:
     """The processes of a run, their output, and why they should end."""
 
-    def __init__(self, ear: OutputListener, rules: MonitorRules, signals: Collected, stdout: int | None) -> None:
-        self.ear = ear
+    def __init__(self, listener: OutputListener, rules: MonitorRules, signals: Collected, stdout: int | None) -> None:
+        self.listener = listener
         self.rules = rules
         self.signals = signals
         err = NonblockingWriter(STDERR)
@@ -126,13 +128,13 @@ class _Run:
         self.selector.register(self.urgent, selectors.EVENT_READ)
         self.sources: dict[int, tuple[int, str]] = {}
         self.processes: list[Running] = []
-        self.got: list[int] = []
+        self.received: list[int] = []
         self.idle = False
-        self.asked = False
+        self.end_requested = False
         self.deadline = math.inf
         self.status = 0
-        self.first: int | None = None
-        self.heard = time.monotonic()
+        self.first_failed: int | None = None
+        self.last_output = time.monotonic()
 
     def start(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start one copy."""
@@ -161,56 +163,56 @@ class _Run:
         while self._running():
             now = time.monotonic()
             failed = any(exit_status(process) for process in self.processes)
-            if now >= self.deadline or (failed and not self.asked):
+            if now >= self.deadline or (failed and not self.end_requested):
                 return
-            self._judge(now)
-            self._turn(self._patience(now))
+            self._check_idle(now)
+            self._poll(self._select_timeout(now))
 
     def _running(self) -> list[Running]:
         return [process for process in self.processes if exit_status(process) is None]
 
-    def _judge(self, now: float) -> None:
+    def _check_idle(self, now: float) -> None:
         """End it if it says nothing any more, or is doomed."""
-        if self.asked:
+        if self.end_requested:
             return
-        self.idle = self.rules.idle is not None and now - self.heard >= self.rules.idle
-        if self.idle or self.ear.doomed(now):
-            self._ask(signal.SIGTERM)
+        self.idle = self.rules.idle is not None and now - self.last_output >= self.rules.idle
+        if self.idle or self.listener.should_end(now):
+            self._forward_signal(signal.SIGTERM)
 
-    def _patience(self, now: float) -> float:
+    def _select_timeout(self, now: float) -> float:
         """Seconds until something is due."""
-        due = [self.deadline, self.ear.due]
-        if self.rules.idle is not None and not self.asked:
-            due.append(self.heard + self.rules.idle)
+        due = [self.deadline, self.listener.due]
+        if self.rules.idle is not None and not self.end_requested:
+            due.append(self.last_output + self.rules.idle)
         return max(0.0, min(1.0, *(each - now for each in due)))
 
-    def _ask(self, number: int) -> None:
+    def _forward_signal(self, number: int) -> None:
         """Pass on a signal; one that asks to end gives a grace, the second one none."""
         for process in self._running():
-            self.rules.pass_on(process, number)
+            self.rules.forward_signal(process, number)
         if number == signal.SIGWINCH and self.rules.pty:
             for descriptor in self.sources:
-                follow_size(descriptor)
+                copy_window_size(descriptor)
         if number in ENDING:
-            self.deadline = time.monotonic() + (0.0 if self.asked else self.rules.grace)
-            self.asked = True
-            self.ear.asked()
+            self.deadline = time.monotonic() + (0.0 if self.end_requested else self.rules.grace)
+            self.end_requested = True
+            self.listener.end_requested()
 
-    def _turn(self, patience: float) -> bool:
+    def _poll(self, patience: float) -> bool:
         """Wait for output, signals and ends; pass on what there is. False if there was nothing."""
         full = any(outlet.is_full for outlet in self.outlets.values())
         ready = (self.urgent if full else self.selector).select(patience)
         for number in self.signals.within(0.0):
             if number != signal.SIGWINCH:
-                self.got.append(number)
-            self._ask(number)
+                self.received.append(number)
+            self._forward_signal(number)
         heard = [self._read(key.fd) for key, _ in ready if key.fd in self.sources]
         now = time.monotonic()
-        if now >= self.ear.due:
-            self._show(self.ear.settle(now))
+        if now >= self.listener.due:
+            self._show(self.listener.flush(now))
         self._drain()
         if any(heard) or full:  # who waits for our reader is not idle
-            self.heard = now
+            self.last_output = now
         return any(heard)
 
     def _drain(self) -> None:
@@ -226,30 +228,30 @@ class _Run:
     def _read(self, descriptor: int) -> bool:
         which, name = self.sources[descriptor]
         try:
-            data = os.read(descriptor, CHUNK)
+            data = os.read(descriptor, CHUNK_BYTES)
         except OSError:  # EIO: the last user of a terminal has closed it
             data = b""
         if not data:
-            self._forget(descriptor)
+            self._close_source(descriptor)
             return False
-        self.outlets[name].put(self.ear.hear(which, name, data, time.monotonic()))
+        self.outlets[name].write(self.listener.feed(which, name, data, time.monotonic()))
         return True
 
-    def _forget(self, descriptor: int) -> None:
+    def _close_source(self, descriptor: int) -> None:
         self.selector.unregister(descriptor)
         del self.sources[descriptor]
         os.close(descriptor)
 
     def _show(self, pieces: Sequence[tuple[str, bytes]]) -> None:
         for name, data in pieces:
-            self.outlets[name].put(data)
+            self.outlets[name].write(data)
 
     def end(self) -> None:
         """End what still runs, and what outlived its leader if it was asked to end."""
         statuses = [exit_status(process) for process in self.processes]
         self.status = next(filter(None, statuses), 0)
-        self.first = statuses.index(self.status) if self.status and not self.asked else None
-        late = [process for process in self.processes if exit_status(process) is None or self.asked]
+        self.first_failed = statuses.index(self.status) if self.status and not self.end_requested else None
+        late = [process for process in self.processes if exit_status(process) is None or self.end_requested]
         for process in late:
             signal_group(process.pid, signal.SIGTERM)
         for process in late:
@@ -260,11 +262,11 @@ class _Run:
 
     def drain(self) -> None:
         """Pass on what they said last."""
-        until = time.monotonic() + LINGER
+        until = time.monotonic() + DRAIN_SECONDS
         while self.sources and time.monotonic() < until:
-            if self._turn(0.05):
-                until = time.monotonic() + LINGER
-        self._show(self.ear.settle(math.inf))
+            if self._poll(0.05):
+                until = time.monotonic() + DRAIN_SECONDS
+        self._show(self.listener.flush(math.inf))
         self._drain()
         hurried = False
         while any(not outlet.is_empty for outlet in self.outlets.values()) and not hurried:
@@ -275,18 +277,18 @@ class _Run:
     def close(self) -> None:
         """Let go of what we read from."""
         for descriptor in list(self.sources):
-            self._forget(descriptor)
+            self._close_source(descriptor)
         self.selector.close()
         self.urgent.close()
 
-    def outcome(self) -> ProcessEnd:
+    def result(self) -> ProcessEnd:
         """How it ended. An interrupted run is no success: MPICH's mpiexec answers Ctrl-C with 0."""
         status = self.status
-        ending = [number for number in self.got if number in ENDING]
+        ending = [number for number in self.received if number in ENDING]
         if self.idle:
             status = IDLE_STATUS
         elif not status and ending:
             status = -ending[0]
-        elif not status and self.asked:
+        elif not status and self.end_requested:
             status = -signal.SIGTERM
-        return ProcessEnd(status if status >= 0 else 128 - status, self.idle, tuple(self.got), self.first)
+        return ProcessEnd(status if status >= 0 else 128 - status, self.idle, tuple(self.received), self.first_failed)

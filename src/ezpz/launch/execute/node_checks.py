@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from ezpz.remote.run_everywhere import ReplyOrError
 
-SKEW = 5.0  # seconds that a clock may differ
+MAX_CLOCK_SKEW = 5.0  # seconds that a clock may differ
 TIMEOUT = 5.0  # seconds that one check may take
-ROOM = 100_000_000  # bytes that have to be free in /tmp
+MIN_FREE_BYTES = 100_000_000  # bytes that have to be free in /tmp
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class CheckRequest:
     paths: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     tmp: str = "/tmp"  # noqa: S108 - every node has its own
-    room: int = ROOM
+    room: int = MIN_FREE_BYTES
     timeout: float = TIMEOUT
 
     def to_request(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class CheckRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class NodeFault:
     """A node fails a check: "reached", "path", "shared", "tmp", "clock", "link", "devices" or "version"."""
 
     node: str
@@ -50,37 +50,37 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class CheckResults:
     """Of all nodes: the faults, in the order of the nodes, and lines about what could not be checked."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[NodeFault, ...]
     remarks: tuple[str, ...] = ()
 
     @property
-    def bad(self) -> tuple[str, ...]:
+    def failed_nodes(self) -> tuple[str, ...]:
         """The nodes that failed something, each once."""
         return tuple(dict.fromkeys(fault.node for fault in self.faults))
 
 
-def judge(heard: Mapping[str, ReplyOrError]) -> Findings:
+def evaluate_replies(heard: Mapping[str, ReplyOrError]) -> CheckResults:
     """What the answers mean. What can only be judged by comparison is held against what most nodes say.
 
     A node without python may still be fit for work, and passes; one that does not answer is not.
     """
     said = {name: answer for name, answer in heard.items() if isinstance(answer, Reply)}
     lost = {name: e for name, e in heard.items() if isinstance(e, EzpzError) and not isinstance(e, ToolMissing)}
-    faults = [Fault(name, "reached", e.message) for name, e in lost.items()]
+    faults = [NodeFault(name, "reached", e.message) for name, e in lost.items()]
     remarks = [f"{name} is not checked: {e.message}" for name, e in heard.items() if isinstance(e, ToolMissing)]
     for name, answer in said.items():
-        faults += _own(name, answer)
-    faults += _links(said)
-    faults += _devices(said)
-    faults += _versions(said)
+        faults += _own_faults(name, answer)
+    faults += _link_faults(said)
+    faults += _device_faults(said)
+    faults += _version_faults(said)
     order = {name: place for place, name in enumerate(heard)}
-    return Findings(tuple(sorted(faults, key=lambda fault: order[fault.node])), tuple(remarks))
+    return CheckResults(tuple(sorted(faults, key=lambda fault: order[fault.node])), tuple(remarks))
 
 
-def _own(name: str, said: Reply) -> Iterable[Fault]:
+def _own_faults(name: str, said: Reply) -> Iterable[NodeFault]:
     """What needs no comparison."""
     checks: Mapping[str, Mapping[str, Any]] = said.answer.get("checks", {})
     for title, found in checks.items():
@@ -88,11 +88,11 @@ def _own(name: str, said: Reply) -> Iterable[Fault]:
             check, _, where = title.partition(" ")
             why = str(found.get("why", "it failed"))
             named = f"{where}: {why}" if where and where not in why else why
-            yield Fault(name, check.removesuffix("s") if check == "links" else check, named)
+            yield NodeFault(name, check.removesuffix("s") if check == "links" else check, named)
     theirs = float(said.answer.get("time", said.asked))
     early, late = said.asked - theirs, theirs - said.heard
-    if max(early, late) > SKEW:
-        yield Fault(name, "clock", f"{max(early, late):.0f} s {'slow' if early > late else 'fast'}")
+    if max(early, late) > MAX_CLOCK_SKEW:
+        yield NodeFault(name, "clock", f"{max(early, late):.0f} s {'slow' if early > late else 'fast'}")
 
 
 def _facts(said: Mapping[str, Reply], check: str, fact: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _facts(said: Mapping[str, Reply], check: str, fact: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _links(said: Mapping[str, Reply]) -> Iterable[Fault]:
+def _link_faults(said: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """A link that is down here and up on most nodes that have it. One that nobody uses is down everywhere."""
     states: dict[str, dict[str, str]] = {}
     for name, links in _facts(said, "links", "links").items():
@@ -110,27 +110,27 @@ def _links(said: Mapping[str, Reply]) -> Iterable[Fault]:
     for link, by_node in states.items():
         down = [name for name, state in by_node.items() if state == "down"]
         if 2 * sum(state == "up" for state in by_node.values()) >= len(by_node):
-            yield from (Fault(name, "link", f"{link} is down") for name in down)
+            yield from (NodeFault(name, "link", f"{link} is down") for name in down)
 
 
-def _devices(said: Mapping[str, Reply]) -> Iterable[Fault]:
+def _device_faults(said: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """Fewer devices than most nodes have."""
     for check in dict.fromkeys(check for answer in said.values() for check in answer.answer.get("checks", {})):
         if check.startswith("devices "):
             counts = _facts(said, check, "devices")
-            usual = _most(counts.values())
+            usual = _most_common(counts.values())
             for name, count in counts.items():
                 if usual is not None and count < usual:
-                    yield Fault(name, "devices", f"{check.partition(' ')[2]} lists {count}, on most nodes {usual}")
+                    yield NodeFault(name, "devices", f"{check.partition(' ')[2]} lists {count}, on most nodes {usual}")
 
 
-def _versions(said: Mapping[str, Reply]) -> Iterable[Fault]:
+def _version_faults(said: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """Another version of what was yeeted, or none, than most nodes have."""
     checks = dict.fromkeys(check for answer in said.values() for check in answer.answer.get("checks", {}))
     told: set[tuple[str, str]] = set()
     for check in checks:
         versions = _facts(said, check, "version") if check.startswith("version ") else {}
-        usual = _most(versions.values())
+        usual = _most_common(versions.values())
         if usual is None:
             continue
         where = str(next(iter(_facts(said, check, "dst").values())))
@@ -139,16 +139,16 @@ def _versions(said: Mapping[str, Reply]) -> Iterable[Fault]:
             if have != usual and (name, where) not in told:
                 told.add((name, where))
                 version = f"version {have[:12]}" if have else "no yeet"
-                yield Fault(name, "version", f"{version} at {where}, on most nodes {usual[:12]}")
+                yield NodeFault(name, "version", f"{version} at {where}, on most nodes {usual[:12]}")
 
 
-def _most(values: Iterable[Any]) -> Any:
+def _most_common(values: Iterable[Any]) -> Any:
     """The value that is there most often; of equals, the one that comes first; None for none."""
     counted = Counter(values).most_common(1)
     return counted[0][0] if counted else None
 
 
-def table(findings: Findings, count: int) -> tuple[str, ...]:
+def format_table(findings: CheckResults, count: int) -> tuple[str, ...]:
     """Which node failed what, for people."""
     if not findings.faults:
         return (f"all {count} nodes passed the checks",) if count != 1 else ("the node passed the checks",)
@@ -157,6 +157,6 @@ def table(findings: Findings, count: int) -> tuple[str, ...]:
     return tuple(f"{node:<{widths[0]}}  {check:<{widths[1]}}  {why}" for node, check, why in rows)
 
 
-def absolute(paths: Sequence[str | None]) -> tuple[str, ...]:
+def absolute_paths(paths: Sequence[str | None]) -> tuple[str, ...]:
     """Those that are absolute paths, each once."""
     return tuple(dict.fromkeys(path for path in paths if path and path.startswith("/")))

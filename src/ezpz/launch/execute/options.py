@@ -11,7 +11,7 @@ from ezpz.launch.execute.run import GRACE
 if TYPE_CHECKING:
     from ezpz.launch.execute.node_checks import CheckRequest
     from ezpz.launch.plan.plan import LaunchPlan
-    from ezpz.launch.sites.site import FailureLine
+    from ezpz.launch.sites.site import FailureRule
 
 PROGRESS = r"step[=:]"
 
@@ -30,7 +30,7 @@ class MonitorOptions:
     labels: bool = False
     noise: tuple[str, ...] = ()
     progress: str = PROGRESS
-    failures: tuple[FailureLine, ...] = ()
+    failures: tuple[FailureRule, ...] = ()
     end_when_lost: bool = False
 
 
@@ -41,26 +41,26 @@ class SupervisionOptions:
     restarts: at most so many; check: what every node must have, None for no checks
     """
 
-    watching: MonitorOptions = field(default_factory=MonitorOptions)
-    restarts: int = 0
+    monitor: MonitorOptions = field(default_factory=MonitorOptions)
+    max_restarts: int = 0
     check: CheckRequest | None = None
     log_dir: str | None = None
 
     @property
     def is_plain(self) -> bool:
         """Nothing was asked for that needs us between the command and the terminal."""
-        usual = MonitorOptions(grace=self.watching.grace, progress=self.watching.progress)
-        return self.watching == usual and not self.restarts and self.check is None and self.log_dir is None
+        usual = MonitorOptions(grace=self.monitor.grace, progress=self.monitor.progress)
+        return self.monitor == usual and not self.max_restarts and self.check is None and self.log_dir is None
 
 
-def bounds(care: SupervisionOptions, planned: LaunchPlan) -> RestartPolicy:
+def make_restart_policy(supervision: SupervisionOptions, planned: LaunchPlan) -> RestartPolicy:
     """How many nodes an attempt may have: as many as the first plan uses, with --nhosts MIN:MAX no fewer than MIN."""
-    most = planned.topology.nodes
-    nhosts = planned.request.wish.nhosts
-    return RestartPolicy(min(nhosts.least, most) if nhosts else most, most, care.restarts)
+    maximum = planned.topology.nodes
+    nhosts = planned.request.rank_request.nhosts
+    return RestartPolicy(min(nhosts.minimum, maximum) if nhosts else maximum, maximum, supervision.max_restarts)
 
 
-def asked_for(planned: LaunchPlan) -> bool:
+def is_node_count_requested(planned: LaunchPlan) -> bool:
     """Whether the user said how many nodes run ranks, by number or by what is left of them."""
-    wish = planned.request.wish
-    return wish.nhosts is not None or wish.spares > 0 or planned.topology.spares > 0
+    rank_request = planned.request.rank_request
+    return rank_request.nhosts is not None or rank_request.spares > 0 or planned.topology.spares > 0

@@ -11,8 +11,8 @@ import signal
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-BACK_OFF = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds before the first, second ... restart; the last one for all after it
-FRUITLESS = 2  # attempts in a row without a progress marker, after which another is not worth it
+BACKOFF = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds before the first, second ... restart; the last one for all after it
+MAX_WITHOUT_PROGRESS = 2  # attempts in a row without a progress marker, after which another is not worth it
 
 SUCCESS, FAILED, INTERRUPTED, WALLTIME = "success", "failed", "interrupted", "walltime"
 NO_SPARES, NO_PROGRESS, EXHAUSTED = "no-spares", "no-progress", "restarts-exhausted"
@@ -26,9 +26,9 @@ _WARNINGS = frozenset((signal.SIGUSR1, signal.SIGUSR2))  # whoever succeeds afte
 class RestartPolicy:
     """fewest, most: how many nodes an attempt may have; restarts: how often it may start again."""
 
-    fewest: int
-    most: int
-    restarts: int = 0
+    min_nodes: int
+    max_nodes: int
+    max_restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class RestartState:
     spares: tuple[str, ...]
     attempt: int = 1
     lost: tuple[str, ...] = ()
-    fruitless: int = 0
+    without_progress: int = 0
     had_spares: bool = False
 
 
@@ -58,7 +58,7 @@ class AttemptEnd:
 
     status: int
     progress: bool = False
-    culprits: tuple[str, ...] = ()
+    failed_nodes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     signals: tuple[int, ...] = ()
     time_over: bool = False
@@ -86,67 +86,69 @@ class StopLaunch:
 Action: TypeAlias = "StartAttempt | StopLaunch"
 
 
-def begin(nodes: tuple[str, ...], policy: RestartPolicy) -> tuple[RestartState, StartAttempt]:
+def first_attempt(nodes: tuple[str, ...], policy: RestartPolicy) -> tuple[RestartState, StartAttempt]:
     """The first attempt: as many nodes as it may have, the others are spares."""
-    active, spares = nodes[: policy.most], nodes[policy.most :]
+    active, spares = nodes[: policy.max_nodes], nodes[policy.max_nodes :]
     return RestartState(policy, active, spares, had_spares=bool(spares)), StartAttempt(1, active)
 
 
-def ended(state: RestartState, event: AttemptEnd) -> tuple[RestartState, Action]:
+def next_action(state: RestartState, event: AttemptEnd) -> tuple[RestartState, Action]:
     """What to do after an attempt."""
-    fruitless = 0 if event.progress else state.fruitless + 1
-    state = replace(state, fruitless=fruitless)
-    stop = _final(state, event)
+    without_progress = 0 if event.progress else state.without_progress + 1
+    state = replace(state, without_progress=without_progress)
+    stop = _stop_reason(state, event)
     if stop is not None:
         return state, stop
-    state, why = _replaced(state, event)
-    if len(state.active) < state.policy.fewest:
+    state, why = _replace_nodes(state, event)
+    if len(state.active) < state.policy.min_nodes:
         return state, StopLaunch(NO_SPARES, f"{why}, and no spare is left")
-    if state.had_spares and not event.culprits and not event.lost and not state.spares:
+    if state.had_spares and not event.failed_nodes and not event.lost and not state.spares:
         return state, StopLaunch(NO_SPARES, "no node is known to be the cause, and no spare is left to try")
-    after = BACK_OFF[min(state.attempt, len(BACK_OFF)) - 1]
+    after = BACKOFF[min(state.attempt, len(BACKOFF)) - 1]
     state = replace(state, attempt=state.attempt + 1)
     return state, StartAttempt(state.attempt, state.active, after, why)
 
 
-def interrupted(state: RestartState, number: int) -> tuple[RestartState, StopLaunch]:
+def stop_for_signal(state: RestartState, number: int) -> tuple[RestartState, StopLaunch]:
     """A signal came while no attempt ran."""
-    return state, _by_signal(number)
+    return state, _stop_for_signal(number)
 
 
-def _final(state: RestartState, event: AttemptEnd) -> StopLaunch | None:
+def _stop_reason(state: RestartState, event: AttemptEnd) -> StopLaunch | None:
     """The stop rules that do not depend on nodes, the weightiest first."""
     asked = [number for number in event.signals if number not in _WARNINGS]
     if event.status == 0 and not asked:
         return StopLaunch(SUCCESS, "the command succeeded")
     if event.signals:
-        return _by_signal((asked or event.signals)[0])
+        return _stop_for_signal((asked or event.signals)[0])
     if event.time_over:
         return StopLaunch(WALLTIME, "the job's time is over")
-    if state.policy.restarts == 0:
+    if state.policy.max_restarts == 0:
         return StopLaunch(FAILED, "the command failed")
-    if state.attempt > state.policy.restarts:
-        return StopLaunch(EXHAUSTED, f"it failed {state.attempt} times, and --max-restarts is {state.policy.restarts}")
-    if state.fruitless >= FRUITLESS:
-        return StopLaunch(NO_PROGRESS, f"{FRUITLESS} attempts in a row made no progress")
+    if state.attempt > state.policy.max_restarts:
+        return StopLaunch(
+            EXHAUSTED, f"it failed {state.attempt} times, and --max-restarts is {state.policy.max_restarts}"
+        )
+    if state.without_progress >= MAX_WITHOUT_PROGRESS:
+        return StopLaunch(NO_PROGRESS, f"{MAX_WITHOUT_PROGRESS} attempts in a row made no progress")
     return None
 
 
-def _by_signal(number: int) -> StopLaunch:
+def _stop_for_signal(number: int) -> StopLaunch:
     name = signal.Signals(number).name
     if number in _INTERRUPTS:
         return StopLaunch(INTERRUPTED, f"it was interrupted by {name}", number)
     return StopLaunch(WALLTIME, f"{name} came, which is how schedulers tell that the time is over", number)
 
 
-def _replaced(state: RestartState, event: AttemptEnd) -> tuple[RestartState, str]:
+def _replace_nodes(state: RestartState, event: AttemptEnd) -> tuple[RestartState, str]:
     """Put spares in the places of culprits, so that the other ranks stay where they are; else rotate a suspect out."""
-    gone = (*event.lost, *(event.culprits if _can_do_without(state, event) else ()))
+    gone = (*event.lost, *(event.failed_nodes if _may_drop_nodes(state, event) else ()))
     bad = tuple(dict.fromkeys(name for name in gone if name in (*state.active, *state.spares)))
     spares = tuple(name for name in state.spares if name not in bad)
     if not any(name in bad for name in state.active):
         state = replace(state, spares=spares, lost=(*state.lost, *bad))
-        return _rotated(state)
+        return _rotate_suspect(state)
     active: list[str] = []
     words: list[str] = []
     for name in state.active:
@@ -161,12 +163,12 @@ def _replaced(state: RestartState, event: AttemptEnd) -> tuple[RestartState, str
     return replace(state, active=tuple(active), spares=spares, lost=(*state.lost, *bad)), "; ".join(words)
 
 
-def _can_do_without(state: RestartState, event: AttemptEnd) -> bool:
+def _may_drop_nodes(state: RestartState, event: AttemptEnd) -> bool:
     """Whether blamed nodes go: not if there never was a spare and too few would be left; only their loss does that."""
-    return state.had_spares or len(set(state.active) - {*event.culprits, *event.lost}) >= state.policy.fewest
+    return state.had_spares or len(set(state.active) - {*event.failed_nodes, *event.lost}) >= state.policy.min_nodes
 
 
-def _rotated(state: RestartState) -> tuple[RestartState, str]:
+def _rotate_suspect(state: RestartState) -> tuple[RestartState, str]:
     """The next suspect goes to the end of the spares: each attempt suspects another place."""
     if not state.spares:
         return state, "on the same nodes"

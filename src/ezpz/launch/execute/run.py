@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Node
     from ezpz.launch.launchers.base import Invocation
     from ezpz.launch.plan.plan import LaunchPlan
-    from ezpz.launch.plan.rank_wrapper import Mark
+    from ezpz.launch.plan.rank_wrapper import StartupMarker
     from ezpz.runtime import process
 
 GRACE = 10.0  # seconds that ranks have to end after Ctrl-C or SIGTERM, for instance to write a checkpoint
-SPARES = "with --spares and --max-restarts it starts again without such a node"
-LACKING = (rank_wrapper.ABSENT, rank_wrapper.HOMELESS, rank_wrapper.FOREIGN)
-ENDED = (129, 130, 131, 143)  # by a signal that was sent to end it
+SPARES_HINT = "with --spares and --max-restarts it starts again without such a node"
+NOT_RUN = (rank_wrapper.NO_COMMAND, rank_wrapper.NO_ENVIRONMENT, rank_wrapper.UNTRUSTED)
+REQUESTED_STATUSES = (129, 130, 131, 143)  # by a signal that was sent to end it
 
 
 def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None = None, grace: float = GRACE) -> int:
@@ -41,14 +41,14 @@ def execute(plan: LaunchPlan, *, environ: Mapping[str, str], stdout: int | None 
     `stdout` is a descriptor for what it prints there. Raises CommandNotFound, LauncherMissing, LauncherFailed when the
     launcher gave up before any rank ran, and NodeLost when it tells of a lost node by nothing but words.
     """
-    ending = carry_out(plan, environ=environ, stdout=stdout, grace=grace)
+    ending = run_plan(plan, environ=environ, stdout=stdout, grace=grace)
     if ending.error is not None:
         raise ending.error
     return ending.status
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class CommandResult:
     """How a run ended: the exit status, and why its command is not to blame, if it is not.
 
     lacking: the hosts on which there is no command, or no environment, or another user's
@@ -56,17 +56,17 @@ class Ending:
 
     status: int
     error: EzpzError | None = None
-    lacking: tuple[str, ...] = ()
+    without_command: tuple[str, ...] = ()
 
 
-def carry_out(
+def run_plan(
     plan: LaunchPlan,
     *,
     environ: Mapping[str, str],
     stdout: int | None = None,
     grace: float = GRACE,
-    through: Callable[..., int] | None = None,
-) -> Ending:
+    runner: Callable[..., int] | None = None,
+) -> CommandResult:
     """Run the plan's command to its end. `through`: what runs it, in the place of `foreground` and called so.
 
     Raises CommandNotFound and LauncherMissing when nothing can be started here, and what `through` raises.
@@ -74,22 +74,24 @@ def carry_out(
     envs = [{**environ, **extra} for extra in plan.invocation.ranks]
     asked: list[int] = []
 
-    def pass_on(running: process.Running, number: int) -> None:
+    def forward_signal(running: process.Running, number: int) -> None:
         if number in ENDING:
             asked.append(number)
-        plan.started_by.forward_signal(running, number, plan.job)
+        plan.started_by.forward_signal(running, number, plan.spec)
 
-    run = functools.partial(through or foreground, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
-    name = f"{rank_wrapper.NAME}-{secrets.token_hex(4)}"
-    report = StartupReport(name, plan.invocation.exit_line, plan.invocation.lost_line, plan.job.ranks)
+    run = functools.partial(
+        runner or run_on_terminal, envs=envs, grace=grace, stdout=stdout, forward_signal=forward_signal
+    )
+    name = f"{rank_wrapper.SCRIPT_NAME}-{secrets.token_hex(4)}"
+    report = StartupReport(name, plan.invocation.exit_pattern, plan.invocation.unreachable_pattern, plan.spec.ranks)
     try:
         with _argv(plan.invocation) as argv:
-            place = rank_wrapper.place(argv)
-            if place is None or plan.started_by.writes_files(plan.job.options):
-                return Ending(run(argv, report=None))
+            place = rank_wrapper.find_wrapper_name(argv)
+            if place is None or plan.started_by.writes_output_files(plan.spec.options):
+                return CommandResult(run(argv, report=None))
             argv[place] = report.name
             status = run(argv, report=report)
-            return judged(plan, plan.started_by.exit_status(status, asked), report)
+            return interpret_exit(plan, plan.started_by.exit_status(status, asked), report)
     except ToolMissing as e:
         raise _not_found(plan, e.message, e.hint) from e
     except BrokenPipeError:  # nobody reads what it says
@@ -102,23 +104,29 @@ def carry_out(
         ) from e
 
 
-def foreground(
+def run_on_terminal(
     argv: Sequence[str],
     *,
     envs: Sequence[Mapping[str, str]],
     grace: float,
     stdout: int | None,
     report: StartupReport | None,
-    pass_on: Callable[[process.Running, int], None],
+    forward_signal: Callable[[process.Running, int], None],
 ) -> int:
     """Run a command line on this terminal, only its stderr goes through us if its ranks `report`."""
     if report is None:
-        return run_in_foreground(argv, envs=envs, grace=grace, stdout=stdout, pass_on=pass_on)
-    ears = StderrReader(report, 2)
-    hopeless = ears.hopeless if report.lost_line else None
-    with ears as stderr:
+        return run_in_foreground(argv, envs=envs, grace=grace, stdout=stdout, forward_signal=forward_signal)
+    reader = StderrReader(report, 2)
+    is_hopeless = reader.is_hopeless if report.unreachable_pattern else None
+    with reader as stderr:
         return run_in_foreground(
-            argv, envs=envs, grace=grace, stdout=stdout, stderr=stderr, pass_on=pass_on, hopeless=hopeless
+            argv,
+            envs=envs,
+            grace=grace,
+            stdout=stdout,
+            stderr=stderr,
+            forward_signal=forward_signal,
+            is_hopeless=is_hopeless,
         )
 
 
@@ -136,21 +144,27 @@ def _argv(invocation: Invocation) -> Iterator[list[str]]:
         yield argv
 
 
-def judged(plan: LaunchPlan, status: int, report: StartupReport) -> Ending:
+def interpret_exit(plan: LaunchPlan, status: int, report: StartupReport) -> CommandResult:
     """What the status of a launcher means, as far as its ranks have reported. Pure."""
-    error = verdict(plan, status, report.marks, report.last.decode(errors="replace"))
-    if report.lost is not None and report.is_starting and (report.given_up or status not in (0, *ENDED)):
+    error = find_failure(plan, status, report.markers, report.tail.decode(errors="replace"))
+    if (
+        report.unreachable_match is not None
+        and report.is_starting
+        and (report.given_up or status not in (0, *REQUESTED_STATUSES))
+    ):
         error = NodeLost(
-            f"{plan.invocation.argv[0]} cannot reach all nodes: {report.lost[0].decode(errors='replace').strip()}",
+            f"{plan.invocation.argv[0]} cannot reach all nodes: {report.unreachable_match[0].decode(errors='replace').strip()}",
             hint="leave the node out with --exclude; --check finds such nodes first",
         )
-    lacking = {mark.host for mark in report.marks if mark.what in LACKING}
-    told = report.found.groupdict() if report.found is not None and error is None else {}
+    without_command = {mark.host for mark in report.markers if mark.what in NOT_RUN}
+    told = report.exit_match.groupdict() if report.exit_match is not None and error is None else {}
     lost = short((told.get("lost") or b"").decode(errors="replace"))
-    if status not in ENDED and lost in {name for node in plan.job.allocation.nodes for name in _names(node)}:
-        error = NodeLost(f"{lost} was lost while the command ran", hint=SPARES)
-        return Ending(status or error.exit_code, error)
-    return Ending(plan.started_by.rank_status(status, told), error, tuple(sorted(lacking)))
+    if status not in REQUESTED_STATUSES and lost in {
+        name for node in plan.spec.allocation.nodes for name in _names(node)
+    }:
+        error = NodeLost(f"{lost} was lost while the command ran", hint=SPARES_HINT)
+        return CommandResult(status or error.exit_code, error)
+    return CommandResult(plan.started_by.rank_status(status, told), error, tuple(sorted(without_command)))
 
 
 def _names(node: Node) -> tuple[str, str]:
@@ -158,29 +172,29 @@ def _names(node: Node) -> tuple[str, str]:
     return node.name, short(node.address)
 
 
-def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> EzpzError | None:
+def find_failure(plan: LaunchPlan, status: int, markers: Sequence[StartupMarker], said: str) -> EzpzError | None:
     """Pure: why a run failed for which its command is not to blame, None if it is, or if nothing failed.
 
     marks: what the ranks reported. said: the end of what came on stderr.
     """
-    absent = sorted({mark.host for mark in marks if mark.what == rank_wrapper.ABSENT})
-    homeless = sorted({mark.host for mark in marks if mark.what == rank_wrapper.HOMELESS})
-    foreign = sorted({mark.host for mark in marks if mark.what == rank_wrapper.FOREIGN})
-    if foreign and plan.facts.home is not None:
-        place = plan.facts.home.prefix
+    absent = sorted({mark.host for mark in markers if mark.what == rank_wrapper.NO_COMMAND})
+    homeless = sorted({mark.host for mark in markers if mark.what == rank_wrapper.NO_ENVIRONMENT})
+    foreign = sorted({mark.host for mark in markers if mark.what == rank_wrapper.UNTRUSTED})
+    if foreign and plan.facts.environment is not None:
+        place = plan.facts.environment.prefix
         return CommandNotFound(
             f"the environment at {place} on {fold(foreign)} was not used: another user owns it, or can change it",
             hint=f"look at it there: `ls -ld {shlex.quote(place)}`; --exclude the node, or yeet to another place",
         )
-    if homeless and plan.facts.home is not None:
-        place = plan.facts.home.prefix
+    if homeless and plan.facts.environment is not None:
+        place = plan.facts.environment.prefix
         return CommandNotFound(f"there is no environment at {place} on {fold(homeless)}", hint="run `ezpz yeet` first")
     if absent:
         command = plan.request.command[0]
         return CommandNotFound(
             f"'{command}' is not on {fold(absent)}, or is no program there", hint="give its full path, or --env"
         )
-    if status == 0 or marks or status in ENDED or plan.started_by.is_local:
+    if status == 0 or markers or status in REQUESTED_STATUSES or plan.started_by.is_local:
         return None
     last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
     return LauncherFailed(
@@ -190,5 +204,5 @@ def verdict(plan: LaunchPlan, status: int, marks: Sequence[Mark], said: str) -> 
 
 
 def _not_found(plan: LaunchPlan, message: str, hint: str) -> EzpzError:
-    own = plan.invocation.argv == plan.job.command
+    own = plan.invocation.argv == plan.spec.command
     return (CommandNotFound if own else LauncherMissing)(message, hint=hint)

@@ -23,13 +23,13 @@ from ezpz.errors import (
     UsageError,
 )
 from ezpz.launch.execute import restart_policy
-from ezpz.launch.execute.attempt import Attempt, Record
-from ezpz.launch.execute.node_checks import Findings, judge, table
-from ezpz.launch.execute.options import SupervisionOptions, asked_for, bounds
+from ezpz.launch.execute.attempt import Attempt, AttemptRecord
+from ezpz.launch.execute.node_checks import CheckResults, evaluate_replies, format_table
+from ezpz.launch.execute.options import SupervisionOptions, is_node_count_requested, make_restart_policy
 from ezpz.launch.execute.restart_policy import Action, RestartState, StartAttempt, StopLaunch
-from ezpz.launch.execute.run import SPARES
-from ezpz.launch.output.attempt_log import Journal
-from ezpz.launch.output.pty import with_colour
+from ezpz.launch.execute.run import SPARES_HINT
+from ezpz.launch.output.attempt_log import LogDirectory
+from ezpz.launch.output.pty import force_color
 from ezpz.remote.run_everywhere import run_on_nodes
 from ezpz.runtime.signals import NOTICED, collected_signals
 
@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from ezpz.launch.plan.plan import LaunchPlan
     from ezpz.remote.run_everywhere import ReplyOrError
 
-LOOKING = 2.0  # seconds that a node may take, once it is reached, to say that it is there
-TABLE = "the table above says what each of the others failed"
-MARK = "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
+SWEEP_TIMEOUT = 2.0  # seconds that a node may take, once it is reached, to say that it is there
+TABLE_HINT = "the table above says what each of the others failed"
+RUN_ID_VARIABLE = (
+    "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
+)
 
 _ERRORS = {
     restart_policy.NO_SPARES: errors.NoSpares,
@@ -59,7 +61,7 @@ class LaunchOutcome:
     reason: str
     why: str
     status: int
-    attempts: tuple[Record, ...]
+    attempts: tuple[AttemptRecord, ...]
     left_out: tuple[str, ...] = ()
     error: EzpzError | None = None
 
@@ -82,21 +84,25 @@ class SupervisorDependencies:
     tell: Callable[[str], None]
     stdout: int | None = None
     consult: Callable[..., dict[str, ReplyOrError]] = run_on_nodes
-    back_off: float = 1.0  # a factor
+    backoff: float = 1.0  # a factor
 
 
 class Supervisor:
     """One run of `ezpz launch`, from the checks to its outcome."""
 
     def __init__(
-        self, care: SupervisionOptions, allocation: Allocation, planned: LaunchPlan, world: SupervisorDependencies
+        self,
+        supervision: SupervisionOptions,
+        allocation: Allocation,
+        planned: LaunchPlan,
+        dependencies: SupervisorDependencies,
     ) -> None:
         """Allocation: all nodes that may run ranks; `planned` is made for them."""
-        self.care = care
+        self.supervision = supervision
         self.allocation = allocation
         self.planned = planned
-        self.world = world
-        self.records: list[Record] = []
+        self.dependencies = dependencies
+        self.records: list[AttemptRecord] = []
         self.left_out: tuple[str, ...] = ()
         self.nodes = {node.name: node for node in allocation.nodes}
 
@@ -106,81 +112,81 @@ class Supervisor:
             return self._run()
 
     def _run(self) -> LaunchOutcome:
-        policy = bounds(self.care, self.planned)
-        self.transport = self.planned.started_by.transport(self.world.environ)
-        journal = Journal(self.care.log_dir) if self.care.log_dir is not None else None
-        whatever = not asked_for(self.planned)
-        fit = self._checked(1 if whatever else policy.fewest)
-        policy = replace(policy, fewest=len(fit), most=len(fit)) if whatever else policy
-        state, action = restart_policy.begin(fit, policy)
+        policy = make_restart_policy(self.supervision, self.planned)
+        self.transport = self.planned.started_by.transport(self.dependencies.environ)
+        logs = LogDirectory(self.supervision.log_dir) if self.supervision.log_dir is not None else None
+        whatever = not is_node_count_requested(self.planned)
+        fit = self._check_nodes(1 if whatever else policy.min_nodes)
+        policy = replace(policy, min_nodes=len(fit), max_nodes=len(fit)) if whatever else policy
+        state, action = restart_policy.first_attempt(fit, policy)
         done: Action = action
         while isinstance(done, StartAttempt):
-            state, done = self._attempt(state, done, journal)
+            state, done = self._attempt(state, done, logs)
         outcome = self._outcome(done)
-        if journal:
-            journal.summarize([f"outcome: {outcome.reason}: {outcome.why}", ""])
-            if journal.complaint:
-                self.world.tell(journal.complaint)
+        if logs:
+            logs.append_summary([f"outcome: {outcome.reason}: {outcome.why}", ""])
+            if logs.write_error:
+                self.dependencies.tell(logs.write_error)
         return outcome
 
     # Checks
 
-    def _checked(self, enough: int) -> tuple[str, ...]:
+    def _check_nodes(self, enough: int) -> tuple[str, ...]:
         """The nodes that pass the checks, if checks were asked for. Raises ChecksFailed."""
         names = tuple(self.nodes)
-        if self.care.check is None:
+        if self.supervision.check is None:
             return names
-        wanted = self.care.check
-        heard = self.world.consult(
+        wanted = self.supervision.check
+        heard = self.dependencies.consult(
             self.allocation.nodes, wanted.to_request(), transport=self.transport, within=2 * wanted.timeout
         )
-        findings = judge(heard)
-        for line in (*table(findings, len(names)), *findings.remarks):
-            self.world.tell(line)
-        self.left_out = findings.bad
-        fit = tuple(name for name in names if name not in findings.bad)
+        findings = evaluate_replies(heard)
+        for line in (*format_table(findings, len(names)), *findings.remarks):
+            self.dependencies.tell(line)
+        self.left_out = findings.failed_nodes
+        fit = tuple(name for name in names if name not in findings.failed_nodes)
         if len(fit) < enough:
             raise _too_few(findings, len(fit), enough)
-        if findings.bad:
-            self.world.tell(f"left out: {fold(findings.bad)}; {len(fit)} of {len(names)} nodes remain")
+        if findings.failed_nodes:
+            self.dependencies.tell(f"left out: {fold(findings.failed_nodes)}; {len(fit)} of {len(names)} nodes remain")
         return fit
 
     # Attempts
 
     def _attempt(
-        self, state: RestartState, start: StartAttempt, journal: Journal | None
+        self, state: RestartState, start: StartAttempt, logs: LogDirectory | None
     ) -> tuple[RestartState, Action]:
         """Wait, start, watch, find the cause, decide."""
         if start.attempt > 1:
-            self.world.tell(f"attempt {start.attempt} in {start.after:g} s on {fold(start.nodes)}: {start.why}")
-        number = self._came(start.after * self.world.back_off)
+            self.dependencies.tell(f"attempt {start.attempt} in {start.after:g} s on {fold(start.nodes)}: {start.why}")
+        number = self._wait_for_signal(start.after * self.dependencies.backoff)
         if number:
-            return restart_policy.interrupted(state, number)
+            return restart_policy.stop_for_signal(state, number)
         nodes = tuple(self.nodes[name] for name in start.nodes)
         try:
-            planned = self._planned(replace(self.allocation, nodes=nodes))
+            planned = self._plan_for(replace(self.allocation, nodes=nodes))
         except (NotEnoughNodes, UsageError) as e:
             if start.attempt == 1 and not self.left_out:
                 raise
             if start.attempt == 1:
                 raise ChecksFailed(
                     f"{len(nodes)} of {len(self.nodes)} nodes passed the checks, which is not enough: {e.message}",
-                    hint=TABLE,
+                    hint=TABLE_HINT,
                 ) from e
             return state, StopLaunch(restart_policy.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
-        number = self._came(0.0)  # planning may have taken a while
+        number = self._wait_for_signal(0.0)  # planning may have taken a while
         if number:
-            return restart_policy.interrupted(state, number)
-        with journal.attempt() if journal else contextlib.nullcontext() as log:
-            attempt = Attempt(planned, self.care.watching, start.attempt, log)
-            record = attempt.run(environ=self._environ(start), stdout=self.world.stdout)
-        event = self._event(record, state)
-        self._keep(replace(record, lost=event.lost), journal)
-        if isinstance(record.fault, CommandNotFound) and set(record.lacking) in (set(), set(start.nodes)):
+            return restart_policy.stop_for_signal(state, number)
+        with logs.attempt() if logs else contextlib.nullcontext() as log:
+            attempt = Attempt(planned, self.supervision.monitor, start.attempt, log)
+            record = attempt.run(environ=self._environ(start), stdout=self.dependencies.stdout)
+        event = self._classify_attempt(record, state)
+        self._report_attempt(replace(record, lost=event.lost), logs)
+        if isinstance(record.failure, CommandNotFound) and set(record.without_command) in (set(), set(start.nodes)):
             return state, StopLaunch(restart_policy.FAILED, "no node is known to have the command")
-        return restart_policy.ended(state, event)
+        return restart_policy.next_action(state, event)
 
-    def _came(self, seconds: float) -> int:
+    def _wait_for_signal(self, seconds: float) -> int:
         """Wait so long; the number of a signal that came meanwhile, or before, else 0."""
         until = time.monotonic() + seconds
         while True:
@@ -190,57 +196,57 @@ class Supervisor:
             if left <= 0:
                 return 0
 
-    def _planned(self, allocation: Allocation) -> LaunchPlan:
+    def _plan_for(self, allocation: Allocation) -> LaunchPlan:
         """The plan for these nodes: the one that was shown, if it is for them."""
-        shown = self.planned.job.allocation.nodes
-        return self.planned if allocation.nodes == shown else self.world.replan(allocation)
+        shown = self.planned.spec.allocation.nodes
+        return self.planned if allocation.nodes == shown else self.dependencies.replan(allocation)
 
     def _environ(self, start: StartAttempt) -> Mapping[str, str]:
         """The environment of the launcher, which the scheduler may want to be told that an attempt failed before."""
-        system = self.planned.job.system
+        system = self.planned.spec.system
         again = system.again if system is not None and start.attempt > 1 else ()
-        return {**self.world.environ, **dict(again)}
+        return {**self.dependencies.environ, **dict(again)}
 
-    def _keep(self, record: Record, journal: Journal | None) -> None:
+    def _report_attempt(self, record: AttemptRecord, logs: LogDirectory | None) -> None:
         self.records.append(record)
-        if record.complaint:
-            self.world.tell(record.complaint)
-        if journal:
-            journal.summarize(record.to_lines())
-        if record.ended.status and record.why and (self.care.restarts or not record.fault):
-            self.world.tell(f"attempt {record.number}: {record.why}")
+        if record.write_error:
+            self.dependencies.tell(record.write_error)
+        if logs:
+            logs.append_summary(record.to_lines())
+        if record.end.status and record.why and (self.supervision.max_restarts or not record.failure):
+            self.dependencies.tell(f"attempt {record.number}: {record.why}")
         if record.lost:
-            self.world.tell(f"attempt {record.number}: lost {fold(record.lost)}")
+            self.dependencies.tell(f"attempt {record.number}: lost {fold(record.lost)}")
 
-    def _event(self, record: Record, state: RestartState) -> restart_policy.AttemptEnd:
+    def _classify_attempt(self, record: AttemptRecord, state: RestartState) -> restart_policy.AttemptEnd:
         """What the attempt means. After a failure the nodes are asked whether they are still there."""
         finding = record.cause.finding
-        named = record.lacking or ((finding.node,) if finding and finding.node else ())
+        named = record.without_command or ((finding.node,) if finding and finding.node else ())
         event = restart_policy.AttemptEnd(
-            record.ended.status,
-            record.progressed,
-            culprits=named,
-            lost=named if finding and finding.is_node and not record.lacking else (),
-            signals=record.ended.signals,
+            record.end.status,
+            record.made_progress,
+            failed_nodes=named,
+            lost=named if finding and finding.is_node and not record.without_command else (),
+            signals=record.end.signals,
             time_over=record.cause.time_over,
         )
         if event.status == 0 or event.signals or event.time_over:
             return event
         try:
-            if state.policy.restarts and state.attempt <= state.policy.restarts:
-                lost = (*event.lost, *self._lost((*state.active, *state.spares)))
+            if state.policy.max_restarts and state.attempt <= state.policy.max_restarts:
+                lost = (*event.lost, *self._find_lost_nodes((*state.active, *state.spares)))
                 return replace(event, lost=tuple(dict.fromkeys(lost)))
-            if record.ended.idle or (finding and finding.is_node):
-                self._lost(state.active)  # ends what the launcher may have left there
+            if record.end.idle or (finding and finding.is_node):
+                self._find_lost_nodes(state.active)  # ends what the launcher may have left there
         except Interrupted as e:
             return replace(event, signals=(e.signal,))
         return event
 
-    def _lost(self, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _find_lost_nodes(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Which of these nodes do not answer; on those that do, whatever is left of the run is ended."""
         nodes: tuple[Node, ...] = tuple(self.nodes[name] for name in names)
-        request = {"timeout": LOOKING, "sweep": f"{MARK}={self.world.environ[MARK]}"}
-        heard = self.world.consult(nodes, request, transport=self.transport, within=LOOKING)
+        request = {"timeout": SWEEP_TIMEOUT, "sweep": f"{RUN_ID_VARIABLE}={self.dependencies.environ[RUN_ID_VARIABLE]}"}
+        heard = self.dependencies.consult(nodes, request, transport=self.transport, within=SWEEP_TIMEOUT)
         return tuple(
             name for name, said in heard.items() if isinstance(said, EzpzError) and not isinstance(said, ToolMissing)
         )
@@ -249,16 +255,16 @@ class Supervisor:
 
     def _outcome(self, stop: StopLaunch) -> LaunchOutcome:
         last = self.records[-1] if self.records else None
-        status = last.ended.status if last else 1
+        status = last.end.status if last else 1
         return LaunchOutcome(stop.reason, stop.why, status, tuple(self.records), self.left_out, self._error(stop, last))
 
-    def _error(self, stop: StopLaunch, last: Record | None) -> EzpzError | None:
+    def _error(self, stop: StopLaunch, last: AttemptRecord | None) -> EzpzError | None:
         """What the last line says, if the status of the command does not say it all."""
-        again = self.care.restarts > 0
+        again = self.supervision.max_restarts > 0
         cause = f"; the last time, {last.why}" if last and last.why else ""
-        logs = f"; the logs are in {self.care.log_dir}" if self.care.log_dir else ""
-        if last and last.ended.idle and not again:
-            return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}{logs}")
+        logs = f"; the logs are in {self.supervision.log_dir}" if self.supervision.log_dir else ""
+        if last and last.end.idle and not again:
+            return IdleTimeout(f"nothing was said for {self.supervision.monitor.idle:g} s{cause}{logs}")
         if stop.reason in (restart_policy.FAILED, restart_policy.SUCCESS) or not again:
             return _fault(last, logs) if last else None
         if stop.reason == restart_policy.INTERRUPTED:
@@ -267,25 +273,25 @@ class Supervisor:
         return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}{logs}")
 
 
-def _fault(last: Record, logs: str) -> EzpzError | None:
+def _fault(last: AttemptRecord, logs: str) -> EzpzError | None:
     """Why the last attempt failed, if its command is not to blame."""
     finding = last.cause.finding
-    if finding and finding.is_node and last.ended.status and not last.ended.by_us:
-        return NodeLost(f"{finding}{logs}", hint=SPARES)
-    return last.fault
+    if finding and finding.is_node and last.end.status and not last.end.was_requested:
+        return NodeLost(f"{finding}{logs}", hint=SPARES_HINT)
+    return last.failure
 
 
-def _too_few(findings: Findings, fit: int, enough: int) -> ChecksFailed:
+def _too_few(findings: CheckResults, fit: int, enough: int) -> ChecksFailed:
     return ChecksFailed(
-        f"{fit or 'no'} node{'s' if fit != 1 else ''} passed the checks, {enough} needed; {fold(findings.bad)} did not",
-        hint=TABLE,
+        f"{fit or 'no'} node{'s' if fit != 1 else ''} passed the checks, {enough} needed; {fold(findings.failed_nodes)} did not",
+        hint=TABLE_HINT,
     )
 
 
-def surroundings(care: SupervisionOptions, environ: Mapping[str, str]) -> dict[str, str]:
+def supervised_environment(supervision: SupervisionOptions, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment that a plan is made with, if it is to be supervised."""
-    marked = {**environ, MARK: secrets.token_hex(8)}
-    return with_colour(marked) if care.watching.pty else marked
+    marked = {**environ, RUN_ID_VARIABLE: secrets.token_hex(8)}
+    return force_color(marked) if supervision.monitor.pty else marked
 
 
 class OutputProtocol(Protocol):
@@ -301,7 +307,7 @@ class OutputProtocol(Protocol):
 
 
 def supervise(
-    care: SupervisionOptions,
+    supervision: SupervisionOptions,
     allocation: Allocation,
     replan: Callable[[Allocation], LaunchPlan],
     planned: LaunchPlan,
@@ -310,12 +316,12 @@ def supervise(
     """Do all of it for `ezpz launch`; return its exit status. Raises the EzpzError that says how it ended, if any."""
     stdout = sys.stderr.fileno() if output.json else None
     outcome = Supervisor(
-        care, allocation, planned, SupervisorDependencies(replan, planned.job.environ, output.note, stdout)
+        supervision, allocation, planned, SupervisorDependencies(replan, planned.spec.environ, output.note, stdout)
     ).run()
     output.document({**planned.to_dict(), **outcome.to_dict()})
     if outcome.error is not None:
         raise outcome.error
-    if care.restarts or (outcome.status and care.log_dir):
+    if supervision.max_restarts or (outcome.status and supervision.log_dir):
         count = len(outcome.attempts)
         output.note(f"{outcome.reason} after {count} attempt{'s' if count != 1 else ''}: {outcome.why}")
     return outcome.status

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Allocation
     from ezpz.cluster.schedulers.base import JobSystem
-    from ezpz.launch.launchers.failure_signs import Sign
-    from ezpz.launch.launchers.output_labels import Label
+    from ezpz.launch.launchers.failure_lines import FailurePattern
+    from ezpz.launch.launchers.output_labels import LabelFormat
     from ezpz.runtime.process import Running
 
 HOSTFILE = "HOSTFILE"  # the first one in an argv stands for the path of the hostfile, which execute() writes
@@ -71,7 +71,7 @@ def _version(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RankNames:
+class RankVariables:
     """The variables by which a launcher tells a rank who it is; "" for what it does not tell.
 
     tasks: one that lists the ranks of all nodes, as Slurm writes it: 12(x3),4
@@ -88,7 +88,7 @@ class RankNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LaunchSpec:
     """What is to be started: `ranks` copies of `command`, `ppn` a node, on the nodes of `allocation` and no others.
 
     options: words for the launcher's own line, the site's first, then the user's
@@ -116,10 +116,10 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Availability:
     """Whether a launcher can start this job here, and in words, why or why not. `program`: by which of its names."""
 
-    able: bool
+    is_available: bool
     why: str
     program: str = "mpiexec"
 
@@ -138,8 +138,8 @@ class Invocation:
     argv: tuple[str, ...]
     hostfile: str = ""
     ranks: tuple[Mapping[str, str], ...] = field(default=({},))
-    exit_line: str = ""
-    lost_line: str = ""
+    exit_pattern: str = ""
+    unreachable_pattern: str = ""
 
 
 class Launcher(ABC):
@@ -159,28 +159,30 @@ class Launcher(ABC):
     name: ClassVar[str]
     order: int
     is_local: ClassVar[bool] = False
-    ranks: ClassVar[RankNames | None] = None
-    label: ClassVar[Label | None] = None
-    signs: ClassVar[tuple[Sign, ...]] = ()
-    files: ClassVar[str] = ""
+    ranks: ClassVar[RankVariables | None] = None
+    label: ClassVar[LabelFormat | None] = None
+    failure_patterns: ClassVar[tuple[FailurePattern, ...]] = ()
+    output_file_options: ClassVar[str] = ""
 
     @abstractmethod
-    def judge(self, job: Job, tools: Tools, /) -> Verdict:
+    def check_availability(self, spec: LaunchSpec, tools: Tools, /) -> Availability:
         """Return whether it can start this job here."""
 
     @abstractmethod
-    def invocation(self, job: Job) -> Invocation:
+    def invocation(self, spec: LaunchSpec) -> Invocation:
         """Return the command line that does; `command` is already the wrapped one."""
 
-    def writes_files(self, options: Sequence[str]) -> bool:
+    def writes_output_files(self, options: Sequence[str]) -> bool:
         """Return whether these options have it write what ranks say into files."""
-        return bool(self.files) and any(re.fullmatch(self.files, word.partition("=")[0]) for word in options)
+        return bool(self.output_file_options) and any(
+            re.fullmatch(self.output_file_options, word.partition("=")[0]) for word in options
+        )
 
-    def label_for(self, options: Sequence[str]) -> Label | None:
+    def label_for(self, options: Sequence[str]) -> LabelFormat | None:
         """Return how it can label what ranks say; None if it cannot, or if these options of the user do so already."""
-        return self.label if self.label is not None and self.label.users.isdisjoint(options) else None
+        return self.label if self.label is not None and self.label.user_options.isdisjoint(options) else None
 
-    def forward_signal(self, running: Running, number: int, _job: Job) -> None:
+    def forward_signal(self, running: Running, number: int, _job: LaunchSpec) -> None:
         """Send a signal to the ranks: by default to the launcher alone, which tells them.
 
         An mpiexec whose ssh processes are ended together with it could tell them nothing.
@@ -192,7 +194,7 @@ class Launcher(ABC):
 
         MPICH's own may be the bare number of one of them, or 255.
         """
-        return 128 + signals[-1] if signals and status in (*signals, 255) else status
+        return 128 + signals[0] if signals and status in (*signals, 255) else status
 
     def rank_status(self, status: int, _told: Mapping[str, bytes | None]) -> int:
         """Return the status of the first rank that failed; `told`: the groups of `Invocation.exit_line`. Pure."""
@@ -206,7 +208,7 @@ class Launcher(ABC):
 LAUNCHERS: Registry[tuple[Launcher, ...]] = Registry("ezpz.launchers", "launcher")
 
 
-def installed(evidence: list[str]) -> tuple[Launcher, ...]:
+def installed_launchers(evidence: list[str]) -> tuple[Launcher, ...]:
     """Return the candidates in order; a plugin that cannot be loaded becomes a line of evidence."""
     found = [launcher for name in LAUNCHERS.names() for launcher in _candidates(name, evidence)]
     return tuple(sorted(found, key=lambda launcher: (launcher.order, launcher.name)))
@@ -220,7 +222,7 @@ def _candidates(name: str, evidence: list[str]) -> tuple[Launcher, ...]:
         return ()
 
 
-def binding(text: str, where: str) -> str:
+def parse_binding(text: str, where: str) -> str:
     """A binding in the launcher's own words, its option's name left out. Raises UsageError for an open quote."""
     try:
         words = shlex.split(text)
@@ -233,20 +235,20 @@ def binding(text: str, where: str) -> str:
 _BIND_OPTION = re.compile(r"--?(cpu[-_]bind|bind-to)(=|$)")
 
 
-def bound(option: str, value: str) -> tuple[str, ...]:
+def binding_words(option: str, value: str) -> tuple[str, ...]:
     """A binding as words; "depth --depth=8" brings its own further option along."""
     first, *more = shlex.split(value) or [""]
     return (*(word.format(first) for word in option.split()), *more) if first else ()
 
 
-def told_by_version(tools: Tools, *marks: str) -> Verdict:
+def check_version(tools: Tools, *markers: str) -> Availability:
     """A verdict about mpiexec, or mpirun: several programs have these names, and only what they print tells which."""
     program = next((name for name in ("mpiexec", "mpirun") if tools.path(name)), "")
     if not program:
-        return Verdict(able=False, why="neither mpiexec nor mpirun is on PATH")
+        return Availability(is_available=False, why="neither mpiexec nor mpirun is on PATH")
     path, text = tools.path(program), tools.version(program).strip()
-    for mark in marks:
+    for mark in markers:
         if mark.lower() in text.lower():
-            return Verdict(able=True, why=f"{path} --version says {mark}", program=program)
+            return Availability(is_available=True, why=f"{path} --version says {mark}", program=program)
     said = text.splitlines()[0] if text else "nothing"
-    return Verdict(able=False, why=f"{path} --version says {said!r}, not {' or '.join(marks)}")
+    return Availability(is_available=False, why=f"{path} --version says {said!r}, not {' or '.join(markers)}")

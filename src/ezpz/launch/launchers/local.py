@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ezpz.launch.launchers.base import Invocation, Launcher, Verdict
+from ezpz.launch.launchers.base import Availability, Invocation, Launcher
 from ezpz.runtime.process import to_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ezpz.launch.launchers.base import Job, Tools
+    from ezpz.launch.launchers.base import LaunchSpec, Tools
     from ezpz.runtime.process import Running
 
 
@@ -25,27 +25,27 @@ class Local(Launcher):
         self.order = order
         self.in_job = in_job
 
-    def judge(self, job: Job, tools: Tools, /) -> Verdict:
-        if job.system and not self.in_job:
-            return Verdict(able=False, why=f"this is a {job.system.name.upper()} job")
-        if any(not node.is_local for node in job.allocation.nodes):
-            return Verdict(able=False, why="not all nodes are this host")
+    def check_availability(self, spec: LaunchSpec, tools: Tools, /) -> Availability:
+        if spec.system and not self.in_job:
+            return Availability(is_available=False, why=f"this is a {spec.system.name.upper()} job")
+        if any(not node.is_local for node in spec.allocation.nodes):
+            return Availability(is_available=False, why="not all nodes are this host")
         if not self.in_job:
-            return Verdict(able=True, why="this host is the only node, and no scheduler rules it")
+            return Availability(is_available=True, why="this host is the only node, and no scheduler rules it")
         there = next(filter(tools.path, ("srun", "mpiexec", "mpirun")), "")
-        if there and not job.chosen:  # else an MPI program would be so many programs of one rank
-            return Verdict(able=False, why=f"there is {there}, and --launcher does not say local")
-        return Verdict(able=True, why="this host is the only node, and no launcher is needed")
+        if there and not spec.chosen:  # else an MPI program would be so many programs of one rank
+            return Availability(is_available=False, why=f"there is {there}, and --launcher does not say local")
+        return Availability(is_available=True, why="this host is the only node, and no launcher is needed")
 
-    def invocation(self, job: Job) -> Invocation:
-        size = str(job.ranks)
+    def invocation(self, spec: LaunchSpec) -> Invocation:
+        size = str(spec.ranks)
         shared = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "NODE_RANK": "0"}
         return Invocation(
-            job.command,
-            ranks=tuple({"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(job.ranks)),
+            spec.command,
+            ranks=tuple({"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(spec.ranks)),
         )
 
-    def forward_signal(self, running: Running, number: int, _job: Job) -> None:
+    def forward_signal(self, running: Running, number: int, _job: LaunchSpec) -> None:
         """Send a signal to a rank and all that it has started."""
         to_group(running, number)
 

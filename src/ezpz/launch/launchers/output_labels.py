@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
 
-HOLD = 0.1  # seconds that the begin of a line may wait for its end, where its end decides what becomes of it
+HOLD_SECONDS = 0.1  # seconds that the begin of a line may wait for its end, where its end decides what becomes of it
 LONGEST_LABEL = 300  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class LabelFormat:
     """One launcher's way to label output.
 
     options: what asks for it, right behind the launcher's name
@@ -27,12 +27,12 @@ class Label:
 
     options: tuple[str, ...]
     pattern: re.Pattern[bytes]
-    users: frozenset[str]
-    opens: bytes = b""
-    longest: int = 0
+    user_options: frozenset[str]
+    opening: bytes = b""
+    max_line: int = 0
 
 
-def with_labels(label: Label | None, argv: Sequence[str]) -> tuple[str, ...]:
+def add_label_options(label: LabelFormat | None, argv: Sequence[str]) -> tuple[str, ...]:
     """The command line that makes the launcher label what the ranks say."""
     return (argv[0], *label.options, *argv[1:]) if label else tuple(argv)
 
@@ -49,7 +49,7 @@ class LabeledText:
 class LabelParser:
     """One stream of labelled output, taken apart. Without a label all of it is `rank`'s. `held` waits for its end."""
 
-    def __init__(self, label: Label | None, rank: int | None = None) -> None:
+    def __init__(self, label: LabelFormat | None, rank: int | None = None) -> None:
         self.label = label
         self.rank = rank
         self.due = math.inf
@@ -62,7 +62,7 @@ class LabelParser:
         if self.label is None:
             return [LabeledText(data, self.rank)] if data else []
         data, self.held, self.due = self.held + data, b"", math.inf
-        return self._anywhere(data, now) if self.label.opens else self._by_line(data, now)
+        return self._anywhere(data, now) if self.label.opening else self._by_line(data, now)
 
     def flush(self, now: float) -> list[LabeledText]:
         """What was held back, once it has waited long enough; all of it when `now` is infinite."""
@@ -88,12 +88,12 @@ class LabelParser:
         assert self.label is not None
         match = self.label.pattern.match(line)
         if match is None:
-            if not self.label.opens:
+            if not self.label.opening:
                 self._whose = LabeledText(b"", self.rank)
             return LabeledText(line, self._whose.rank, self._whose.node)
         self._whose = _whose(match)
         text = line[match.end() :]
-        if self.label.longest and len(text) == self.label.longest + 1:
+        if self.label.max_line and len(text) == self.label.max_line + 1:
             text = text.removesuffix(b"\n")
         return LabeledText(text, self._whose.rank, self._whose.node)
 
@@ -105,7 +105,7 @@ class LabelParser:
             pieces += self._spoken(data[place : match.start()])
             self._whose, place = _whose(match), match.end()
         rest = data[place:]
-        cut = _begun_label(rest, self.label.opens)
+        cut = _begun_label(rest, self.label.opening)
         if cut < len(rest):
             self._hold(rest[cut:], now)
         return [*pieces, *self._spoken(rest[:cut])]
@@ -121,7 +121,7 @@ class LabelParser:
 
     def _hold(self, data: bytes, now: float) -> None:
         self.held = data
-        self.due = now + HOLD
+        self.due = now + HOLD_SECONDS
 
 
 def _whose(match: re.Match[bytes]) -> LabeledText:
@@ -135,10 +135,10 @@ def _lines(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in whole] + ([rest] if rest else [])
 
 
-def _begun_label(data: bytes, opens: bytes) -> int:
+def _begun_label(data: bytes, opening: bytes) -> int:
     """Where a label begins that has not ended; the length of the data if none does."""
-    place = data.rfind(opens)
+    place = data.rfind(opening)
     if place >= 0:
         begun = len(data) - place < LONGEST_LABEL and b"|>" not in data[place:] and b"\n" not in data[place:]
         return place if begun else len(data)
-    return len(data) - 1 if data.endswith(opens[:1]) else len(data)
+    return len(data) - 1 if data.endswith(opening[:1]) else len(data)

@@ -10,20 +10,20 @@ from ezpz.cluster import transports
 from ezpz.cluster.hostnames import fold
 from ezpz.cluster.schedulers.slurm import SLURM
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.launch.launchers.base import Invocation, Launcher, RankNames, Verdict, bound
-from ezpz.launch.launchers.failure_signs import EXIT, FAULT, NODE, NODE_GROUP, SIGNAL, TIME, Sign, sign
-from ezpz.launch.launchers.output_labels import Label
+from ezpz.launch.launchers.base import Availability, Invocation, Launcher, RankVariables, binding_words
+from ezpz.launch.launchers.failure_lines import EXIT, FAULT, NODE, NODE_GROUP, SIGNAL, TIME, FailurePattern, sign
+from ezpz.launch.launchers.output_labels import LabelFormat
 from ezpz.runtime import process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ezpz.launch.launchers.base import Job, Tools
+    from ezpz.launch.launchers.base import LaunchSpec, Tools
     from ezpz.runtime.process import Running
 
 PATIENCE = 5.0  # seconds for each of Slurm's commands
 
-SRUN_EXIT = (  # the ranks that it then ends make its own status 143
+EXIT_PATTERN = (  # the ranks that it then ends make its own status 143
     r"error: \S+: tasks? [\d,-]+: "
     r"(?:Exited with exit code (?P<code>\d+)|(?P<signal>Killed|Aborted|Segmentation fault|Bus error|Terminated))"
 )
@@ -39,7 +39,7 @@ class Srun(Launcher):
 
     name = "srun"
     order = 10
-    ranks: ClassVar[RankNames | None] = RankNames(
+    ranks: ClassVar[RankVariables | None] = RankVariables(
         "SLURM_PROCID",
         "SLURM_NTASKS",
         "SLURM_LOCALID",
@@ -48,13 +48,13 @@ class Srun(Launcher):
         has_devices=True,
     )
     # What slurmstepd says of a step comes with the label of one of its ranks.
-    label: ClassVar[Label | None] = Label(
+    label: ClassVar[LabelFormat | None] = LabelFormat(
         ("--label",),
         re.compile(rb" *(?:(?P<rank>\d+): (?!slurmstepd)|\d+: (?=slurmstepd))"),
         frozenset(("-l", "--label")),
-        longest=1024,
+        max_line=1024,
     )
-    signs: ClassVar[tuple[Sign, ...]] = (
+    failure_patterns: ClassVar[tuple[FailurePattern, ...]] = (
         sign(NODE, "Node failure on", r"error: Node failure on (?P<nodes>\S+)"),
         sign(NODE, "io error with slurmstepd", r"aborting, io error with slurmstepd on node (?P<index>\d+)"),
         sign(NODE, "Task launch for", rf"Task launch for StepId=\S+ failed on node {NODE_GROUP}:"),
@@ -63,40 +63,40 @@ class Srun(Launcher):
         sign(EXIT, "Exited with exit code", _TASKS + r"Exited with exit code (?P<status>\d+)"),
         *(sign(SIGNAL, f": {word}", _TASKS + word, number) for word, number in _SIGNALS.items()),
     )
-    files = r"(-[oe]|--(output|error))"
+    output_file_options = r"(-[oe]|--(output|error))"
 
-    def judge(self, job: Job, tools: Tools, /) -> Verdict:
-        if job.system is not SLURM:
-            return Verdict(able=False, why="this is no Slurm job")
+    def check_availability(self, spec: LaunchSpec, tools: Tools, /) -> Availability:
+        if spec.system is not SLURM:
+            return Availability(is_available=False, why="this is no Slurm job")
         if not tools.path("srun"):
-            return Verdict(able=False, why="srun is not on PATH")
-        return Verdict(able=True, why=f"the nodes belong to Slurm's job {_slurm_job(job)}")
+            return Availability(is_available=False, why="srun is not on PATH")
+        return Availability(is_available=True, why=f"the nodes belong to Slurm's job {_slurm_job(spec)}")
 
-    def invocation(self, job: Job) -> Invocation:
-        outside = _slurm_job(job) != job.environ.get("SLURM_JOB_ID")
+    def invocation(self, spec: LaunchSpec) -> Invocation:
+        outside = _slurm_job(spec) != spec.environ.get("SLURM_JOB_ID")
         argv = (
             "srun",
-            *((f"--jobid={_slurm_job(job)}",) if outside else ()),
-            *(("--overlap",) if outside or "SLURM_STEP_ID" in job.environ else ()),
+            *((f"--jobid={_slurm_job(spec)}",) if outside else ()),
+            *(("--overlap",) if outside or "SLURM_STEP_ID" in spec.environ else ()),
             "--quit-on-interrupt",  # one Ctrl-C ends it, not two
-            *("-N", str(len(job.allocation.nodes))),
-            *("-n", str(job.ranks)),
-            f"--ntasks-per-node={job.ppn}",
-            *("-w", fold((node.given for node in job.allocation.nodes), one_bracket=True)),
-            *((f"--gpus-per-task={job.gpus_per_rank}",) if job.gpus_per_rank else ()),
-            *bound("--cpu-bind={}", job.cpu_bind),
-            *job.options,
+            *("-N", str(len(spec.allocation.nodes))),
+            *("-n", str(spec.ranks)),
+            f"--ntasks-per-node={spec.ppn}",
+            *("-w", fold((node.given for node in spec.allocation.nodes), one_bracket=True)),
+            *((f"--gpus-per-task={spec.gpus_per_rank}",) if spec.gpus_per_rank else ()),
+            *binding_words("--cpu-bind={}", spec.cpu_bind),
+            *spec.options,
             "--",
-            *job.command,
+            *spec.command,
         )  # fmt: skip
-        return Invocation(argv, exit_line=SRUN_EXIT)
+        return Invocation(argv, exit_pattern=EXIT_PATTERN)
 
-    def forward_signal(self, running: Running, number: int, job: Job) -> None:
+    def forward_signal(self, running: Running, number: int, spec: LaunchSpec) -> None:
         """Send a signal to the ranks, past srun, which ends them at once when it is asked to end.
 
         What only srun can tell them, and what cannot be told so, goes to srun.
         """
-        past = number in (signal.SIGINT, signal.SIGTERM) and _tell_step(_slurm_job(job), running.pid, number)
+        past = number in (signal.SIGINT, signal.SIGTERM) and _tell_step(_slurm_job(spec), running.pid, number)
         if not past:
             running.send_signal(number)
 
@@ -112,16 +112,16 @@ class Srun(Launcher):
         return transports.Srun.name if SLURM.job_variable in environ else super().transport(environ)
 
 
-def _slurm_job(job: Job) -> str:
-    return job.allocation.job_id or job.environ.get("SLURM_JOB_ID", "")
+def _slurm_job(spec: LaunchSpec) -> str:
+    return spec.allocation.job_id or spec.environ.get("SLURM_JOB_ID", "")
 
 
-def _tell_step(job: str, pid: int, number: int) -> bool:
+def _tell_step(spec: str, pid: int, number: int) -> bool:
     """Have Slurm send a signal to the step that the srun with this process id has started; False if it did not."""
-    if not job:
+    if not spec:
         return False
     try:
-        steps = process.run(("scontrol", "show", "step", job), timeout=PATIENCE)
+        steps = process.run(("scontrol", "show", "step", spec), timeout=PATIENCE)
         step = step_of(steps.out, pid)
         argv = ("scancel", f"--signal={signal.Signals(number).name.removeprefix('SIG')}", step)
         return bool(step) and process.run(argv, timeout=PATIENCE).returncode == 0

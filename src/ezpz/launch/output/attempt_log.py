@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 SUMMARY = "summary.txt"
 _NAME = re.compile(r"attempt-(\d+)\.log")
 LAUNCHER = b"launcher: "
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Journal:
+class LogDirectory:
     """One directory. Numbers go on where any other run is, and nothing is ever overwritten, nor a link followed.
 
     Directory and files are made for this user alone: what programs print may hold secrets.
@@ -32,7 +32,7 @@ class Journal:
     def __init__(self, directory: str) -> None:
         """Make the directory if it is not there. Raises UsageError if nothing can be written into it."""
         self.directory = directory
-        self.complaint = ""
+        self.write_error = ""
         self._summary = os.path.join(directory, SUMMARY)
         try:
             os.makedirs(directory, 0o700, exist_ok=True)
@@ -49,19 +49,19 @@ class Journal:
             self._last += 1
             path = os.path.join(self.directory, f"attempt-{self._last}.log")
             try:
-                return AttemptLog(path, os.fdopen(os.open(path, NEW, 0o600), "wb"))
+                return AttemptLog(path, os.fdopen(os.open(path, _NEW_FILE, 0o600), "wb"))
             except FileExistsError:
                 continue  # of a run that goes on at the same time
             except OSError as e:
                 return AttemptLog(path, open(os.devnull, "wb"), f"'{path}' cannot be written: {e.strerror}")
 
-    def summarize(self, lines: Iterable[str]) -> None:
+    def append_summary(self, lines: Iterable[str]) -> None:
         """Append to the summary, all at once: another run may do the same."""
         try:
             with os.fdopen(_open_own(self._summary), "ab", buffering=0) as file:
                 file.write("".join(f"{line}\n" for line in lines).encode(errors="replace"))
         except OSError as e:
-            self.complaint = f"'{self._summary}' cannot be written: {_why(e)}"
+            self.write_error = f"'{self._summary}' cannot be written: {_why(e)}"
 
 
 def _why(error: OSError) -> str:
@@ -85,14 +85,14 @@ def _open_own(path: str) -> int:
 class AttemptLog:
     """The log of one attempt. A disk that is full, or gone, costs the log and not the run: see `complaint`."""
 
-    def __init__(self, path: str, file: IO[bytes], complaint: str = "") -> None:
+    def __init__(self, path: str, file: IO[bytes], write_error: str = "") -> None:
         self.path = path
-        self.complaint = complaint
+        self.write_error = write_error
         self._file = file
 
     def write(self, said: Iterable[tuple[int | None, bytes]]) -> None:
         """Lines, each with the rank that said it (None: the launcher); they are on the disk then."""
-        if self.complaint:
+        if self.write_error:
             return
         try:
             self._file.writelines(
@@ -100,7 +100,7 @@ class AttemptLog:
             )
             self._file.flush()
         except OSError as e:
-            self.complaint = f"'{self.path}' cannot be written, and ends here: {e.strerror}"
+            self.write_error = f"'{self.path}' cannot be written, and ends here: {e.strerror}"
 
     def __enter__(self) -> Self:
         return self

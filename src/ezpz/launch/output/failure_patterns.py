@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 
-from ezpz.launch.launchers.base import installed
-from ezpz.launch.launchers.failure_signs import FAULT, TIME, Sign, sign
+from ezpz.launch.launchers.base import installed_launchers
+from ezpz.launch.launchers.failure_lines import FAULT, TIME, FailurePattern, sign
 
-_GENERAL: tuple[Sign, ...] = (
+_GENERAL: tuple[FailurePattern, ...] = (
     sign(TIME, "=>> PBS: job killed: walltime"),
     # what a rank says of the machine that it runs on
     *(
@@ -32,7 +32,7 @@ _GENERAL: tuple[Sign, ...] = (
     ),
 )
 
-VICTIMS: tuple[str, ...] = (
+VICTIM_LINES: tuple[str, ...] = (
     "Connection reset by peer",
     "Connection closed by peer",
     "Connection closed by remote peer",
@@ -46,17 +46,17 @@ VICTIMS: tuple[str, ...] = (
 
 
 @functools.cache
-def signs() -> tuple[Sign, ...]:
+def all_patterns() -> tuple[FailurePattern, ...]:
     """Return the signs of all launchers, then those that belong to no launcher."""
-    theirs = (each for launcher in installed([]) for each in launcher.signs)
+    theirs = (each for launcher in installed_launchers([]) for each in launcher.failure_patterns)
     return tuple(dict.fromkeys((*theirs, *_GENERAL)))
 
 
 def hints() -> tuple[str, ...]:
     """Return what is partly in whatever line tells something, but for the patterns of a site."""
-    return (*(each.hint for each in signs()), *VICTIMS)
+    return (*(each.hint for each in all_patterns()), *VICTIM_LINES)
 
 
-MEEK_SIGNALS = frozenset((1, 2, 3, 12, 13, 15))
+CLEANUP_SIGNALS = frozenset((1, 2, 3, 12, 13, 15))
 """Signals by which launchers end the rest of a run, and that of a pipe whose reader has gone."""
-MEEK_STATUSES = frozenset(128 + number for number in MEEK_SIGNALS)
+CLEANUP_STATUSES = frozenset(128 + number for number in CLEANUP_SIGNALS)

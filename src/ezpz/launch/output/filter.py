@@ -6,12 +6,12 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from ezpz.launch.launchers.output_labels import HOLD
+from ezpz.launch.launchers.output_labels import HOLD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LONGEST = 1 << 20  # bytes of a line that are kept together
+MAX_LINE_BYTES = 1 << 20  # bytes of a line that are kept together
 
 
 class NoiseFilter:
@@ -27,40 +27,40 @@ class NoiseFilter:
         self.noise = tuple(noise)
         self.waits = shared or bool(noise)
         self.due = math.inf
-        self.left_out = 0
-        self._held = b""
-        self._begun = False
+        self.hidden_lines = 0
+        self._pending = b""
+        self._in_line = False
 
     def feed(self, data: bytes, now: float) -> bytes:
         """Take output; return what is shown now."""
         if not self.waits:
             return data
-        *whole, rest = (self._held + data).split(b"\n")
-        shown = [line + b"\n" for line in whole if self._shows(line)]
-        if whole or not self._held:
-            self.due = now + HOLD
-        self._held = b"" if self._begun else rest
-        if self._begun:
+        *whole, rest = (self._pending + data).split(b"\n")
+        shown = [line + b"\n" for line in whole if self._is_shown(line)]
+        if whole or not self._pending:
+            self.due = now + HOLD_SECONDS
+        self._pending = b"" if self._in_line else rest
+        if self._in_line:
             shown.append(rest)
-        if not self._held:
+        if not self._pending:
             self.due = math.inf
         return b"".join(shown)
 
-    def _shows(self, line: bytes) -> bool:
-        shows = self._begun or not self._is_noise(line)
-        self.left_out += not shows
-        self._begun = False
+    def _is_shown(self, line: bytes) -> bool:
+        shows = self._in_line or not self._is_noise(line)
+        self.hidden_lines += not shows
+        self._in_line = False
         return shows
 
     def flush(self, now: float) -> bytes:
         """The begin of a line that has waited long enough; at the end of the stream, `now` is infinite."""
-        if not self._held or now < self.due:
+        if not self._pending or now < self.due:
             return b""
-        held, self._held, self.due = self._held, b"", math.inf
+        held, self._pending, self.due = self._pending, b"", math.inf
         if now == math.inf and self._is_noise(held):
-            self.left_out += 1
+            self.hidden_lines += 1
             return b""
-        self._begun = True
+        self._in_line = True
         return held
 
     def _is_noise(self, line: bytes) -> bool:
@@ -75,33 +75,33 @@ class LineSplitter:
     """
 
     def __init__(self) -> None:
-        self._held = b""
+        self._pending = b""
 
     @property
-    def has_begun(self) -> bool:
+    def has_partial(self) -> bool:
         """Whether the next line has begun in an earlier piece."""
-        return bool(self._held)
+        return bool(self._pending)
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that this completes; one that grows beyond `LONGEST` is cut."""
-        text = self._held + data
-        *lines, self._held = text.split(b"\n")
+        text = self._pending + data
+        *lines, self._pending = text.split(b"\n")
         if b"\r" in text:
-            *drawn, self._held = _DRAWN_OVER.split(self._held)
-            lines = [part for line in lines for part in _drawn(line) or (b"",)] + list(filter(None, drawn))
-        while len(self._held) > LONGEST:
-            lines.append(self._held[:LONGEST])
-            self._held = self._held[LONGEST:]
+            *drawn, self._pending = _DRAWN_OVER.split(self._pending)
+            lines = [part for line in lines for part in _split_overdrawn(line) or (b"",)] + list(filter(None, drawn))
+        while len(self._pending) > MAX_LINE_BYTES:
+            lines.append(self._pending[:MAX_LINE_BYTES])
+            self._pending = self._pending[MAX_LINE_BYTES:]
         return lines
 
     def flush(self) -> list[bytes]:
         """What is left at the end of the stream, if anything."""
-        held, self._held = self._held, b""
-        return _drawn(held)
+        held, self._pending = self._pending, b""
+        return _split_overdrawn(held)
 
 
 _DRAWN_OVER = re.compile(rb"\r(?!\r*\Z)")  # those at the end may belong to a line feed that is still to come
 
 
-def _drawn(line: bytes) -> list[bytes]:
+def _split_overdrawn(line: bytes) -> list[bytes]:
     return [part for part in line.split(b"\r") if part]

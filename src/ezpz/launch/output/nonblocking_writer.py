@@ -8,8 +8,8 @@ from collections import deque
 
 from ezpz.errors import EzpzError
 
-AT_ONCE = 4096  # bytes that a pipe which is writable takes without waiting (PIPE_BUF)
-FULL = 1 << 20  # bytes in hand from which on nothing more is read
+PIPE_BUF = 4096  # bytes that a pipe which is writable takes without waiting (PIPE_BUF)
+MAX_PENDING = 1 << 20  # bytes in hand from which on nothing more is read
 
 
 class NonblockingWriter:
@@ -17,7 +17,7 @@ class NonblockingWriter:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._waiting: deque[memoryview] = deque()
+        self._pending: deque[memoryview] = deque()
         self._bytes = 0
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
@@ -25,28 +25,28 @@ class NonblockingWriter:
     @property
     def is_full(self) -> bool:
         """So much waits that the ranks have to wait too."""
-        return self._bytes >= FULL
+        return self._bytes >= MAX_PENDING
 
     @property
     def is_empty(self) -> bool:
         """Everything has been written."""
-        return not self._waiting
+        return not self._pending
 
-    def put(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Write what can be written now, and keep the rest."""
         if data:
-            self._waiting.append(memoryview(data))
+            self._pending.append(memoryview(data))
             self._bytes += len(data)
         self.drain()
 
     def drain(self) -> None:
         """Write as much of what waits as goes without waiting."""
-        while self._waiting and self._poll.poll(0):
-            data = self._waiting.popleft()
-            written = self._write(data[:AT_ONCE])
+        while self._pending and self._poll.poll(0):
+            data = self._pending.popleft()
+            written = self._write(data[:PIPE_BUF])
             self._bytes -= written
             if written < len(data):
-                self._waiting.appendleft(data[written:])
+                self._pending.appendleft(data[written:])
             if not written:
                 break
 

@@ -19,11 +19,11 @@ def open_terminal() -> tuple[int, int]:
     """Our end and the command's end of a new terminal, which changes nothing that goes through, as large as ours."""
     ours, theirs = os.openpty()
     tty.setraw(theirs)
-    follow_size(ours)
+    copy_window_size(ours)
     return ours, theirs
 
 
-def follow_size(ours: int) -> None:
+def copy_window_size(ours: int) -> None:
     """Give a terminal that we made the size of the one that we run on, if we do."""
     for stream in (sys.__stdout__, sys.__stderr__, sys.__stdin__):
         if stream is not None:
@@ -33,6 +33,6 @@ def follow_size(ours: int) -> None:
                 return
 
 
-def with_colour(environ: Mapping[str, str]) -> dict[str, str]:
+def force_color(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment that makes ranks on other nodes colour their output, which no terminal of ours reaches."""
     return {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", **environ} if "NO_COLOR" not in environ else dict(environ)

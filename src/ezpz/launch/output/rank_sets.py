@@ -20,7 +20,7 @@ def fold(ranks: Iterable[int]) -> str:
     return ",".join(pieces)
 
 
-def unfold(text: str, *, below: int) -> frozenset[int]:
+def parse(text: str, *, below: int) -> frozenset[int]:
     """What `fold` was given, if all of it is less than `below`; of any other text, what can be understood so."""
     found: set[int] = set()
     for first, last in re.findall(r"(?a)(?<![^,])(\d{1,9})(?:-(\d{1,9}))?(?![^,])", text):
@@ -28,7 +28,7 @@ def unfold(text: str, *, below: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def shown(ranks: Iterable[int]) -> str:
+def describe(ranks: Iterable[int]) -> str:
     """The ranks and how many they are: "0-3,7 (5 ranks)", "7 (1 rank)", "no rank"."""
     each = frozenset(ranks)
     return f"{fold(each)} ({len(each)} rank{'s' if len(each) != 1 else ''})" if each else "no rank"

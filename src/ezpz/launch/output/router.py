@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, TypeAlias
 from ezpz.launch.launchers.output_labels import LabelParser
 from ezpz.launch.output.failure_patterns import hints
 from ezpz.launch.output.filter import LineSplitter, NoiseFilter
-from ezpz.launch.output.first_errors import WORDS, FirstErrors
+from ezpz.launch.output.first_errors import KEYWORDS, FirstErrors
 from ezpz.launch.output.startup_markers import MarkerFilter
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Sequence
 
-    from ezpz.launch.launchers.output_labels import Label, LabeledText
+    from ezpz.launch.launchers.output_labels import LabeledText, LabelFormat
     from ezpz.launch.output.failure_analysis import FailureAnalyzer
     from ezpz.launch.output.startup_markers import StartupReport
 
-Stream: TypeAlias = "tuple[int, str]"
-Voice: TypeAlias = "tuple[int, str, int | None]"
-Log: TypeAlias = "Callable[[Sequence[tuple[int | None, bytes]]], None]"
+StreamKey: TypeAlias = "tuple[int, str]"
+SourceKey: TypeAlias = "tuple[int, str, int | None]"
+LogWriter: TypeAlias = "Callable[[Sequence[tuple[int | None, bytes]]], None]"
 
 LOST_GRACE = 15.0  # seconds that a run may go on after a node was lost, before it is ended: MPICH may wait forever
 
@@ -39,7 +39,7 @@ class OutputFormat:
     merged: stderr comes on stdout
     """
 
-    label: Label | None = None
+    label: LabelFormat | None = None
     ours: bool = False
     noise: tuple[re.Pattern[bytes], ...] = ()
     progress: re.Pattern[bytes] | None = None
@@ -51,136 +51,143 @@ class OutputFormat:
 class OutputRouter:
     """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows), many at once."""
 
-    def __init__(self, manner: OutputFormat, witness: FailureAnalyzer, log: Log = lambda _: None) -> None:
-        self.manner = manner
-        self.witness = witness
+    def __init__(self, output_format: OutputFormat, analyzer: FailureAnalyzer, log: LogWriter = lambda _: None) -> None:
+        self.output_format = output_format
+        self.analyzer = analyzer
         self.log = log
-        self.complaints = FirstErrors()
-        self.progressed = False
-        self._apart: dict[Stream, LabelParser] = {}
-        self._voices: dict[Voice, tuple[NoiseFilter, LineSplitter]] = {}
-        self._sieves: dict[Voice, MarkerFilter] = {}
-        self._waiting: set[Stream | Voice] = set()
+        self.first_errors = FirstErrors()
+        self.made_progress = False
+        self._parsers: dict[StreamKey, LabelParser] = {}
+        self._sources: dict[SourceKey, tuple[NoiseFilter, LineSplitter]] = {}
+        self._marker_filters: dict[SourceKey, MarkerFilter] = {}
+        self._waiting: set[StreamKey | SourceKey] = set()
         self._lost_at = math.inf
-        self._said: list[tuple[int | None, bytes]] = []
-        self._telling = True
+        self._log_lines: list[tuple[int | None, bytes]] = []
+        self._may_matter = True
 
     @property
     def due(self) -> float:
         """When something that is held back has waited long enough, or a run that lost a node has."""
         return min((self._due(each) for each in self._waiting), default=math.inf)
 
-    def _due(self, each: Stream | Voice) -> float:
-        return self._apart[each].due if len(each) == 2 else self._voices[each][0].due
+    def _due(self, each: StreamKey | SourceKey) -> float:
+        return self._parsers[each].due if len(each) == 2 else self._sources[each][0].due
 
     @property
-    def left_out(self) -> int:
+    def hidden_lines(self) -> int:
         """How many lines were not shown."""
-        return sum(screen.left_out for screen, _ in self._voices.values())
+        return sum(noise.hidden_lines for noise, _ in self._sources.values())
 
-    def hear(self, which: int, name: str, data: bytes, now: float) -> bytes:
+    def feed(self, which: int, name: str, data: bytes, now: float) -> bytes:
         """Output of one copy's stream; what of it is shown."""
-        apart = self._apart.get((which, name))
-        if apart is None:
-            apart = self._apart[which, name] = LabelParser(self.manner.label, which if self.manner.ours else None)
-        self._telling = self._tells(apart.held + data)
-        shown = b"".join(self._say(which, name, piece, now) for piece in apart.feed(data, now))
-        self._wait((which, name), apart.due)
-        self._write_down()
+        parser = self._parsers.get((which, name))
+        if parser is None:
+            parser = self._parsers[which, name] = LabelParser(
+                self.output_format.label, which if self.output_format.ours else None
+            )
+        self._may_matter = self._contains_keyword(parser.held + data)
+        shown = b"".join(self._route(which, name, piece, now) for piece in parser.feed(data, now))
+        self._set_waiting((which, name), parser.due)
+        self._write_log()
         return shown
 
-    def _tells(self, data: bytes) -> bool:
+    def _contains_keyword(self, data: bytes) -> bool:
         """Whether a line of some output may tell something: much cheaper to find out than for each line by itself."""
         small = data.decode("latin-1").lower()
-        return any(word in small for word in _telling()) or self.witness.may_tell(data.decode(errors="replace"))
+        return any(word in small for word in _keywords()) or self.analyzer.may_match(data.decode(errors="replace"))
 
-    def _write_down(self) -> None:
-        if self._said:
-            self.log(self._said)
-            self._said = []
+    def _write_log(self) -> None:
+        if self._log_lines:
+            self.log(self._log_lines)
+            self._log_lines = []
 
-    def _say(self, which: int, name: str, piece: LabeledText, now: float) -> bytes:
-        voice = (which, name, piece.rank)
-        if voice not in self._voices:
-            self._voices[voice] = (NoiseFilter(self.manner.noise, shared=self.manner.label is not None), LineSplitter())
-        screen, lines = self._voices[voice]
-        text = self._sifted(voice, piece.text)
-        shown = screen.feed(text, now)
-        self._wait(voice, screen.due)
-        begun = lines.has_begun
-        self._lines(lines.feed(text), piece.rank, piece.node, now, begun=begun)
+    def _route(self, which: int, name: str, piece: LabeledText, now: float) -> bytes:
+        source = (which, name, piece.rank)
+        if source not in self._sources:
+            self._sources[source] = (
+                NoiseFilter(self.output_format.noise, shared=self.output_format.label is not None),
+                LineSplitter(),
+            )
+        noise, lines = self._sources[source]
+        text = self._remove_markers(source, piece.text)
+        shown = noise.feed(text, now)
+        self._set_waiting(source, noise.due)
+        begun = lines.has_partial
+        self._handle_lines(lines.feed(text), piece.rank, piece.node, now, begun=begun)
         return shown
 
-    def _sifted(self, voice: Voice, text: bytes | None) -> bytes:
+    def _remove_markers(self, source: SourceKey, text: bytes | None) -> bytes:
         """Some more of a voice, None for its end, without what is a report."""
-        report = self.manner.report
+        report = self.output_format.report
         if report is None:
             return text or b""
-        if voice not in self._sieves:
-            self._sieves[voice] = MarkerFilter(report)
-        left = self._sieves[voice].flush() if text is None else self._sieves[voice].feed(text)
-        if voice[2] is None and (voice[1] == "stderr" or self.manner.merged):
-            report.note(left)
+        if source not in self._marker_filters:
+            self._marker_filters[source] = MarkerFilter(report)
+        left = self._marker_filters[source].flush() if text is None else self._marker_filters[source].feed(text)
+        if source[2] is None and (source[1] == "stderr" or self.output_format.merged):
+            report.add_output(left)
         return left
 
-    def _wait(self, each: Stream | Voice, due: float) -> None:
+    def _set_waiting(self, each: StreamKey | SourceKey, due: float) -> None:
         if due < math.inf:
             self._waiting.add(each)
         else:
             self._waiting.discard(each)
 
-    def _lines(
+    def _handle_lines(
         self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float, *, begun: bool = True
     ) -> None:
         """Log lines, and have looked at those that may tell something; begun: the first has begun earlier."""
         for line in lines:
-            self._said.append((rank, line))
-            if self.manner.progress is not None and not self.progressed:
-                self.progressed = self.manner.progress.search(line) is not None
-            if begun or self._telling or self.complaints.follows(rank):
+            self._log_lines.append((rank, line))
+            if self.output_format.progress is not None and not self.made_progress:
+                self.made_progress = self.output_format.progress.search(line) is not None
+            if begun or self._may_matter or self.first_errors.is_collecting(rank):
                 text = line.decode(errors="replace")
-                self.witness.hear(text, rank, node)
-                self.complaints.hear(text, rank)
+                self.analyzer.feed(text, rank, node)
+                self.first_errors.feed(text, rank)
             begun = False
-        if self.witness.node_lost and self._lost_at == math.inf:
+        if self.analyzer.node_lost and self._lost_at == math.inf:
             self._lost_at = now
 
-    def settle(self, now: float) -> Sequence[tuple[str, bytes]]:
+    def flush(self, now: float) -> Sequence[tuple[str, bytes]]:
         """What was held back and is shown now, each with its stream; all of it when `now` is infinite."""
         shown: list[tuple[str, bytes]] = []
-        self._telling = True
-        for stream, apart in self._apart.items() if now == math.inf else self._streams(now):
+        self._may_matter = True
+        for stream, parser in self._parsers.items() if now == math.inf else self._due_streams(now):
             which, name = stream
-            shown += [(name, self._say(which, name, piece, now)) for piece in apart.flush(now)]
-            self._wait(stream, apart.due)
-        voices = list(self._voices) if now == math.inf else [each for each in self._waiting if len(each) == 3]
-        for voice in voices:
-            screen, lines = self._voices[voice]
+            shown += [(name, self._route(which, name, piece, now)) for piece in parser.flush(now)]
+            self._set_waiting(stream, parser.due)
+        voices = list(self._sources) if now == math.inf else [each for each in self._waiting if len(each) == 3]
+        for source in voices:
+            noise, lines = self._sources[source]
             if now == math.inf:
-                rest = self._sifted(voice, None)
-                shown.append((voice[1], screen.feed(rest, now)))
-                self._lines(lines.feed(rest), voice[2], None, now)
-            shown.append((voice[1], screen.flush(now)))
-            self._wait(voice, screen.due)
+                rest = self._remove_markers(source, None)
+                shown.append((source[1], noise.feed(rest, now)))
+                self._handle_lines(lines.feed(rest), source[2], None, now)
+            shown.append((source[1], noise.flush(now)))
+            self._set_waiting(source, noise.due)
             if now == math.inf:
-                self._lines(lines.flush(), voice[2], None, now)
-        self._write_down()
+                self._handle_lines(lines.flush(), source[2], None, now)
+        self._write_log()
         return [(name, data) for name, data in shown if data]
 
-    def _streams(self, now: float) -> list[tuple[Stream, LabelParser]]:
-        return [(each, self._apart[each]) for each in self._waiting if len(each) == 2 and self._apart[each].due <= now]
+    def _due_streams(self, now: float) -> list[tuple[StreamKey, LabelParser]]:
+        return [
+            (each, self._parsers[each]) for each in self._waiting if len(each) == 2 and self._parsers[each].due <= now
+        ]
 
-    def doomed(self, now: float) -> bool:
+    def should_end(self, now: float) -> bool:
         """Whether a node was lost some time ago, and the launcher still waits for it."""
-        return self.manner.end_when_lost and now - self._lost_at >= LOST_GRACE
+        return self.output_format.end_when_lost and now - self._lost_at >= LOST_GRACE
 
-    def asked(self) -> None:
+    def end_requested(self) -> None:
         """Whoever ends from here on is no culprit."""
-        self.witness.is_over = True
+        self.analyzer.end_requested = True
 
 
 @functools.cache
-def _telling() -> tuple[str, ...]:
+def _keywords() -> tuple[str, ...]:
     """Return the words of which at least one is in whatever line tells something."""
     more = (hint.lower() for hint in hints())
-    return tuple(dict.fromkeys((*WORDS, *(hint for hint in more if not any(word in hint for word in WORDS)))))
+    return tuple(dict.fromkeys((*KEYWORDS, *(hint for hint in more if not any(word in hint for word in KEYWORDS)))))

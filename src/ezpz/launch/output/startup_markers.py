@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ezpz.launch.plan.rank_wrapper import Mark, find_marks
+from ezpz.launch.plan.rank_wrapper import StartupMarker, find_markers
 
 KEPT = 4096  # bytes of the end, for a message
 
@@ -21,30 +21,32 @@ class StartupReport:
     given_up: the run was ended because of it
     """
 
-    def __init__(self, name: str, pattern: str = "", lost_line: str = "", ranks: int = 0) -> None:
+    def __init__(self, name: str, pattern: str = "", unreachable_pattern: str = "", ranks: int = 0) -> None:
         self.name = name
         self.ranks = ranks
         self.pattern = re.compile(pattern.encode()) if pattern else None
-        self.lost_line = re.compile(rf"^(?:{lost_line})$".encode(), re.MULTILINE) if lost_line else None
-        self.lost: re.Match[bytes] | None = None
+        self.unreachable_pattern = (
+            re.compile(rf"^(?:{unreachable_pattern})$".encode(), re.MULTILINE) if unreachable_pattern else None
+        )
+        self.unreachable_match: re.Match[bytes] | None = None
         self.given_up = False
-        self.found: re.Match[bytes] | None = None
-        self.marks: list[Mark] = []
-        self.last = b""
+        self.exit_match: re.Match[bytes] | None = None
+        self.markers: list[StartupMarker] = []
+        self.tail = b""
 
     @property
     def is_starting(self) -> bool:
         """Whether there are ranks that have reported nothing yet."""
-        return len(self.marks) < self.ranks
+        return len(self.markers) < self.ranks
 
-    def note(self, text: bytes) -> None:
+    def add_output(self, text: bytes) -> None:
         """The launcher, or nobody knows who, has said this on stderr."""
-        said = self.last + text
-        if self.pattern is not None and self.found is None:
-            self.found = self.pattern.search(said)
-        if self.lost_line is not None and self.lost is None and self.is_starting:
-            self.lost = self.lost_line.search(said[: said.rfind(b"\n") + 1])
-        self.last = said[-KEPT:]
+        said = self.tail + text
+        if self.pattern is not None and self.exit_match is None:
+            self.exit_match = self.pattern.search(said)
+        if self.unreachable_pattern is not None and self.unreachable_match is None and self.is_starting:
+            self.unreachable_match = self.unreachable_pattern.search(said[: said.rfind(b"\n") + 1])
+        self.tail = said[-KEPT:]
 
 
 class MarkerFilter:
@@ -58,8 +60,8 @@ class MarkerFilter:
         """Some more of the output, without marks; the beginning of a mark waits for its end."""
         if not self._rest and b"\x1e" not in chunk:
             return chunk
-        text, marks = find_marks(self._rest + chunk, self.report.name)
-        self.report.marks += marks
+        text, markers = find_markers(self._rest + chunk, self.report.name)
+        self.report.markers += markers
         begun = _BEGUN.search(text)
         self._rest = begun[0] if begun else b""
         return text[: begun.start()] if begun else text

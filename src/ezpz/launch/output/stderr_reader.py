@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ezpz.launch.output.startup_markers import StartupReport
 
 CHUNK = 1 << 16
-LATE = 5.0  # seconds that ranks on other nodes may take to start when one node has said no
-PATIENCE = 1.0  # seconds to wait for what is still on its way; a process that outlives the run may hold the pipe
+START_TIMEOUT = 5.0  # seconds that ranks on other nodes may take to start when one node has said no
+DRAIN_TIMEOUT = 1.0  # seconds to wait for what is still on its way; a process that outlives the run may hold the pipe
 
 
 class StderrReader:
@@ -25,7 +25,7 @@ class StderrReader:
 
     def __init__(self, report: StartupReport, target: int) -> None:
         self.report, self.target = report, target
-        self._sieve = MarkerFilter(report)
+        self._filter = MarkerFilter(report)
         self._since = math.inf
 
     def __enter__(self) -> int:
@@ -37,32 +37,32 @@ class StderrReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self.descriptor)
-        self._worker.join(PATIENCE)
+        self._worker.join(DRAIN_TIMEOUT)
 
     def _listen(self) -> None:
         with open(self._ours, "rb", buffering=0) as pipe:
             while chunk := pipe.read(CHUNK):
-                self.hear(chunk)
-            self.end()
+                self.feed(chunk)
+            self.finish()
 
-    def hear(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> None:
         """Take some more of the output."""
-        self._hand_on(self._sieve.feed(chunk))
+        self._forward(self._filter.feed(chunk))
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Nothing comes any more."""
-        self._hand_on(self._sieve.flush())
+        self._forward(self._filter.flush())
 
-    def hopeless(self) -> bool:
+    def is_hopeless(self) -> bool:
         """Whether a node cannot be reached, and the ranks that are missing have not come for a while."""
-        if self.report.lost is None or not self.report.is_starting:
+        if self.report.unreachable_match is None or not self.report.is_starting:
             self._since = math.inf
             return False
         self._since = min(self._since, time.monotonic())
-        self.report.given_up = time.monotonic() - self._since > LATE
+        self.report.given_up = time.monotonic() - self._since > START_TIMEOUT
         return self.report.given_up
 
-    def _hand_on(self, text: bytes) -> None:
-        self.report.note(text)
+    def _forward(self, text: bytes) -> None:
+        self.report.add_output(text)
         while text:
             text = text[os.write(self.target, text) :]

@@ -27,7 +27,7 @@ SHARED_FILESYSTEMS = (
 
 _PYTHON = re.compile(r"python[0-9.]*")
 
-_TRUSTED = (
+_TRUST_FUNCTIONS = (
     # far DIR: DIR is on a filesystem that the nodes share.
     'far(){ case $(df --output=fstype -- "$1" 2>/dev/null|tail -n 1) in '
     f"{'|'.join(SHARED_FILESYSTEMS)});;*)return 1;;esac;}}; "
@@ -85,11 +85,9 @@ class RankEnvironment:
     def _guard(self) -> str:
         """Return the statement of sh that ends a rank on a node where the environment is not to be trusted."""
         place = shlex.quote(self.prefix)
-        return (
-            f'({_TRUSTED}; own {place} "$1")||{{ m foreign "another user can change "{place}", or owns it";exit 51;}}'
-        )
+        return f'({_TRUST_FUNCTIONS}; own {place} "$1")||{{ m foreign "another user can change "{place}", or owns it";exit 51;}}'
 
-    def resolved(self, command: tuple[str, ...], exists: Callable[[str], bool]) -> tuple[str, ...]:
+    def resolve_command(self, command: tuple[str, ...], exists: Callable[[str], bool]) -> tuple[str, ...]:
         """The command, its program led into this environment: a bare python, or a path into the original."""
         program, *arguments = command
         inside = os.path.join(self.prefix, "bin", program)
@@ -102,18 +100,18 @@ class RankEnvironment:
 
 def is_exposed(path: str) -> bool:
     """Return whether everybody may create names in a directory above `path`, on this host."""
-    folder = os.path.dirname(path)
+    directory = os.path.dirname(path)
     try:
-        while not os.stat(folder).st_mode & stat.S_IWOTH:
-            if folder == os.path.dirname(folder):
+        while not os.stat(directory).st_mode & stat.S_IWOTH:
+            if directory == os.path.dirname(directory):
                 return False
-            folder = os.path.dirname(folder)
+            directory = os.path.dirname(directory)
     except OSError:
         return False
     return True
 
 
-def find_home(
+def find_environment(
     environ: Mapping[str, str], env: str | None, exists: Callable[[str], bool], *, original: str = ""
 ) -> RankEnvironment | None:
     """The copy at `env`, else the active environment, else None. Raises UsageError unless `env` is an absolute path."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ezpz.launch.launchers.base import RankNames
+    from ezpz.launch.launchers.base import RankVariables
     from ezpz.launch.plan.environment import RankEnvironment
     from ezpz.launch.plan.topology import Topology
 
-NAME = "ezpz"
+SCRIPT_NAME = "ezpz"
 """What the script is called ($0) when its line is pasted; with a suffix, it reports in marks, for execute()."""
-STARTED, ABSENT, HOMELESS, FOREIGN = "started", "absent", "homeless", "foreign"
+STARTED, NO_COMMAND, NO_ENVIRONMENT, UNTRUSTED = "started", "absent", "homeless", "foreign"
 NOT_FOUND = 51  # exit status: `errors.CommandNotFound`
 
 _LABEL = rb"(?:(?m:^)\[?\d+(?:,\d+)?\]?(?:<stderr>)?:? ?)?"  # what launchers put before a line when asked for labels
@@ -28,7 +28,7 @@ _MARK = re.compile(_LABEL + rb"\x1e(?P<name>ezpz-[0-9a-f]+) (?P<what>[a-z]+) (?P
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class StartupMarker:
     """What a rank reported: it has STARTED, or its command is ABSENT, or its environment is (HOMELESS), or another user
     owns that, or can change it (FOREIGN)."""
 
@@ -37,13 +37,13 @@ class Mark:
     host: str
 
 
-def wrap(
+def wrap_command(
     command: tuple[str, ...],
-    names: RankNames,
+    names: RankVariables,
     topology: Topology,
     variables: Mapping[str, str],
     *,
-    home: RankEnvironment | None = None,
+    environment: RankEnvironment | None = None,
     devices: tuple[str, int] | None = None,
 ) -> tuple[str, ...]:
     """The words that run `command` as a rank.
@@ -53,50 +53,53 @@ def wrap(
     """
     hidden = ":" in command
     parts = (
-        _MARKS,
+        _MARKER_FUNCTION,
         *((f"set -- {shlex.join(command)}",) if hidden else ()),
-        *_who(names, topology),
+        *_identity(names, topology),
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
-        *(home.script() if home else ()),
+        *(environment.script() if environment else ()),
         *(_devices(*devices) if devices else ()),
         f'{_IS_PROGRAM}||{{ m absent "command not found: $1";exit 51;}}',
         f'm {STARTED} ""',
         'exec "$@"',
     )
-    return ("sh", "-c", "; ".join(parts), NAME, *(() if hidden else command))
+    return ("sh", "-c", "; ".join(parts), SCRIPT_NAME, *(() if hidden else command))
 
 
-def place(argv: Sequence[str]) -> int | None:
+def find_wrapper_name(argv: Sequence[str]) -> int | None:
     """Where NAME stands in a command line whose command is wrapped; None in one whose command is not."""
-    return next((at for at in range(2, len(argv)) if argv[at] == NAME and argv[at - 1].startswith(_MARKS)), None)
+    return next(
+        (at for at in range(2, len(argv)) if argv[at] == SCRIPT_NAME and argv[at - 1].startswith(_MARKER_FUNCTION)),
+        None,
+    )
 
 
 _IS_PROGRAM = 'case $1 in */*)[ -f "$1" ]&&[ -x "$1" ];;*)command -v "$1">/dev/null;;esac'
 
 # m WHAT TEXT: to a run that listens, a mark; to whoever pasted the line, the text.
-_MARKS = (
+_MARKER_FUNCTION = (
     r'm(){ case $0 in ezpz-*)printf "\036%s %s %s %s\036\n" '
     r'"$0" "$1" "${RANK:-0}" "$(uname -n)">&2;; '
     r'*)[ -z "$2" ]||echo "ezpz: $(uname -n): $2">&2;;esac;}'
 )
 
 
-def _who(names: RankNames, topology: Topology) -> tuple[str, ...]:
+def _identity(names: RankVariables, topology: Topology) -> tuple[str, ...]:
     """Who this rank is: what the launcher says, else what follows from nodes being filled one after another."""
     ppn = topology.ppn
     left = f"WORLD_SIZE-NODE_RANK*{ppn}"
     computed = (
         f"RANK=${{{names.rank}:-0}}",
-        _known(names.size, "WORLD_SIZE", str(topology.ranks)),
-        _known(names.local_rank, "LOCAL_RANK", f"$((RANK%{ppn}))"),
-        _known(names.node_rank, "NODE_RANK", f"$((RANK/{ppn}))"),
-        _known(names.local_size, "LOCAL_WORLD_SIZE", f"$(({left}<{ppn}?{left}:{ppn}))"),
+        _assignment(names.size, "WORLD_SIZE", str(topology.ranks)),
+        _assignment(names.local_rank, "LOCAL_RANK", f"$((RANK%{ppn}))"),
+        _assignment(names.node_rank, "NODE_RANK", f"$((RANK/{ppn}))"),
+        _assignment(names.local_size, "LOCAL_WORLD_SIZE", f"$(({left}<{ppn}?{left}:{ppn}))"),
     )
     export = "export RANK WORLD_SIZE LOCAL_RANK NODE_RANK LOCAL_WORLD_SIZE"
     return (*computed, *(_from_tasks(names.tasks) if names.tasks else ()), export)
 
 
-def _known(variable: str, ours: str, otherwise: str) -> str:
+def _assignment(variable: str, ours: str, otherwise: str) -> str:
     return f"{ours}=${{{variable}:-{otherwise}}}" if variable else f"{ours}={otherwise}"
 
 
@@ -116,14 +119,14 @@ def _devices(variable: str, count: int) -> tuple[str, ...]:
     return (f"export {variable}={first}{more}",)
 
 
-def find_marks(chunk: bytes, name: str) -> tuple[bytes, tuple[Mark, ...]]:
+def find_markers(chunk: bytes, name: str) -> tuple[bytes, tuple[StartupMarker, ...]]:
     """What is left of some output without the marks of the run `name`, and the marks."""
-    found: list[Mark] = []
+    found: list[StartupMarker] = []
 
     def take(match: re.Match[bytes]) -> bytes:
         if match["name"] != name.encode():
             return match[0]
-        found.append(Mark(match["what"].decode(), int(match["rank"]), match["host"].decode(errors="replace")))
+        found.append(StartupMarker(match["what"].decode(), int(match["rank"]), match["host"].decode(errors="replace")))
         return b""
 
     return _MARK.sub(take, chunk), tuple(found)

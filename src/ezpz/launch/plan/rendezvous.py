@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20000, 32000)  # below those that Linux gives to outgoing connections
-TRIES = 64
-PATIENCE = 1.0  # seconds
+MAX_TRIES = 64
+CONNECT_TIMEOUT = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Rendezvous:
     evidence: tuple[str, ...] = ()
 
 
-def rendezvous(
+def choose_rendezvous(
     nodes: Sequence[Node],
     environ: Mapping[str, str],
-    chance: random.Random,
+    rng: random.Random,
     *,
     hsn: str = addresses.AUTO,
-    dial: Callable[[str, str], str] | None = None,
+    address_of: Callable[[str, str], str] | None = None,
     is_free: Callable[[int], bool] | None = None,
     is_free_at: Callable[[str, int], bool | None] | None = None,
 ) -> Rendezvous:
@@ -46,28 +46,30 @@ def rendezvous(
     A MASTER_ADDR that names another host is left aside: rank 0 is not there. A port of another host is asked of it.
     """
     master = nodes[0]
-    address, evidence = _address(nodes, environ.get("MASTER_ADDR", ""), lambda name: (dial or fast_name)(name, hsn))
+    address, evidence = _choose_address(
+        nodes, environ.get("MASTER_ADDR", ""), lambda name: (address_of or fast_address)(name, hsn)
+    )
     given = environ.get("MASTER_PORT", "")
     if given.isascii() and given.isdigit() and 0 < int(given) < 65536:
         return Rendezvous(address, int(given), (*evidence, f"MASTER_PORT {given}: as in the environment"))
     ask = (is_free or port_is_free) if master.is_local else functools.partial(is_free_at or port_is_free_at, address)
-    port, free = _draw(ask, chance)
+    port, free = _draw_port(ask, rng)
     known = (
         f"free on {'this host' if master.is_local else master.name}" if free else f"drawn, {master.name} does not tell"
     )
     return Rendezvous(address, port, (*evidence, f"MASTER_PORT {port}: {known}"))
 
 
-def _address(nodes: Sequence[Node], given: str, dial: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
+def _choose_address(nodes: Sequence[Node], given: str, address_of: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
     master, alone = nodes[0], all(node.is_local for node in nodes)
-    if given and _may_be(given, master, alone=alone):
+    if given and _may_name(given, master, alone=alone):
         return given, (f"MASTER_ADDR {given}: as in the environment",)
     aside = (f"MASTER_ADDR {given} of the environment is not the first node, {master.name}",) if given else ()
-    address = LOOPBACK if alone else dial(master.given) if master.is_local else master.address
+    address = LOOPBACK if alone else address_of(master.given) if master.is_local else master.address
     return address, (*aside, f"MASTER_ADDR {address}: {'this host is the only node' if alone else 'the first node'}")
 
 
-def _may_be(address: str, node: Node, *, alone: bool) -> bool:
+def _may_name(address: str, node: Node, *, alone: bool) -> bool:
     """Whether an address that the user has set leads to this node: by its name; of a number we know too little."""
     host = short(address)
     if host == "localhost" or host.startswith("127.") or host == "::1":
@@ -75,17 +77,17 @@ def _may_be(address: str, node: Node, *, alone: bool) -> bool:
     return is_address(host) or host == node.name or host.startswith(f"{node.name}-")
 
 
-def _draw(ask: Callable[[int], bool | None], chance: random.Random) -> tuple[int, bool]:
+def _draw_port(ask: Callable[[int], bool | None], rng: random.Random) -> tuple[int, bool]:
     """A port, and whether it is known to be free; of a host that does not tell, the first is as good as any."""
-    for _ in range(TRIES):
-        port = chance.choice(PORTS)
+    for _ in range(MAX_TRIES):
+        port = rng.choice(PORTS)
         free = ask(port)
         if free is not False:
             return port, bool(free)
     return port, False
 
 
-def fast_name(given: str, hsn: str) -> str:
+def fast_address(given: str, hsn: str) -> str:
     """The name of this host by which others reach it over the fast network, or its own where there is none."""
     name = socket.gethostname() if given == "localhost" or given in (LOOPBACK, "::1") else given
     return addresses.choose_addresses([name], hsn=hsn)[name].address
@@ -105,7 +107,7 @@ def port_is_free(port: int) -> bool:
 def port_is_free_at(address: str, port: int) -> bool | None:
     """Whether nobody listens on this port of another host; None if that host, or a firewall, says nothing."""
     try:
-        socket.create_connection((address, port), PATIENCE).close()
+        socket.create_connection((address, port), CONNECT_TIMEOUT).close()
     except ConnectionRefusedError:
         return True
     except (OSError, UnicodeError):  # UnicodeError: the name is no IDNA name

@@ -11,11 +11,11 @@ from ezpz.errors import NotEnoughNodes, UsageError
 class NodeCount:
     """--nhosts: how many nodes run ranks, as many as there are up to `most`. What is left of the nodes are spares."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
     def __str__(self) -> str:
-        return str(self.least) if self.least == self.most else f"{self.least}:{self.most}"
+        return str(self.minimum) if self.minimum == self.maximum else f"{self.minimum}:{self.maximum}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class RankRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class PerNode:
+class NodeCapacity:
     """How many ranks a node takes when nobody says, and why.
 
     accelerators: 0 when there are none, or nobody knows
@@ -64,87 +64,100 @@ class Topology:
         return min(self.ppn, self.ranks - node * self.ppn)
 
 
-def spread(wish: RankRequest, available: int, per_node: PerNode = PerNode()) -> Topology:
+def compute_topology(request: RankRequest, available: int, capacity: NodeCapacity = NodeCapacity()) -> Topology:
     """How many ranks, on how many of the `available` nodes, and how many of them a node.
 
     With --nproc alone every node gets as many as every other. Raises UsageError for numbers that contradict each other,
     with the sum, and NotEnoughNodes.
     """
-    _check_sane(wish)
-    hosts = _hosts(wish, available)
-    ppn = wish.ppn
+    _check_minimums(request)
+    hosts = _node_count(request, available)
+    ppn = request.ppn
     evidence: tuple[str, ...] = ()
-    if ppn is None and wish.nproc is None:
-        ppn, why = _inferred(wish, per_node)
+    if ppn is None and request.nproc is None:
+        ppn, why = _infer_ppn(request, capacity)
         evidence = (f"--ppn {ppn}: {why}",)
-    topology = _filled(wish, hosts, ppn)
-    _check_gpus(wish, topology.ppn, per_node)
+    topology = _fill_nodes(request, hosts, ppn)
+    _check_gpus(request, topology.ppn, capacity)
     spares = available - topology.nodes
     return Topology(topology.nodes, topology.ranks, topology.ppn, spares, (*evidence, *topology.evidence))
 
 
-def _check_sane(wish: RankRequest) -> None:
+def _check_minimums(request: RankRequest) -> None:
     """What the command line cannot say, but a program can."""
-    least, most = (wish.nhosts.least, wish.nhosts.most) if wish.nhosts else (1, 1)
-    several = {"nproc": wish.nproc, "ppn": wish.ppn, "gpus_per_rank": wish.gpus_per_rank, "nhosts": least}
+    minimum, maximum = (request.nhosts.minimum, request.nhosts.maximum) if request.nhosts else (1, 1)
+    several = {
+        "nproc": request.nproc,
+        "ppn": request.ppn,
+        "gpus_per_rank": request.gpus_per_rank,
+        "nhosts": minimum,
+    }
     numbers = [(name, number, 1) for name, number in several.items()]
-    for name, number, lowest in (*numbers, ("the most of nhosts", most, least), ("spares", wish.spares, 0)):
+    for name, number, lowest in (
+        *numbers,
+        ("the most of nhosts", maximum, minimum),
+        ("spares", request.spares, 0),
+    ):
         if number is not None and number < lowest:
             raise UsageError(f"{name} is {number}, and must be at least {lowest}")
 
 
-def _hosts(wish: RankRequest, available: int) -> int:
+def _node_count(request: RankRequest, available: int) -> int:
     """How many nodes run ranks, as far as their number was asked for."""
-    if wish.nhosts is not None and wish.spares:
+    if request.nhosts is not None and request.spares:
         raise UsageError(
             "--nhosts and --spares exclude each other", hint="what --nhosts leaves are the spares; leave out --spares"
         )
-    asked = f"--nhosts {wish.nhosts}" if wish.nhosts is not None else f"--spares {wish.spares}"
-    needed = wish.nhosts.least if wish.nhosts is not None else wish.spares + 1
+    asked = f"--nhosts {request.nhosts}" if request.nhosts is not None else f"--spares {request.spares}"
+    needed = request.nhosts.minimum if request.nhosts is not None else request.spares + 1
     if needed > available:
         raise NotEnoughNodes(
-            f"{asked} needs {_count(needed, 'node')}, and there {'is' if available == 1 else 'are'} {available}",
+            f"{asked} needs {pluralize(needed, 'node')}, and there {'is' if available == 1 else 'are'} {available}",
             hint="ask for fewer, or for a larger job",
         )
-    return available - wish.spares if wish.nhosts is None else _fitting(wish, min(wish.nhosts.most, available))
+    return (
+        available - request.spares
+        if request.nhosts is None
+        else _largest_fitting(request, min(request.nhosts.maximum, available))
+    )
 
 
-def _fitting(wish: RankRequest, most: int) -> int:
+def _largest_fitting(request: RankRequest, maximum: int) -> int:
     """Of MIN:MAX, the highest number of nodes that a fixed number of ranks fits on."""
-    assert wish.nhosts is not None
-    if wish.nproc is None:
-        return most
-    each = reversed(range(wish.nhosts.least, most + 1))
-    if wish.ppn is not None:
-        return next((hosts for hosts in each if hosts * wish.ppn == wish.nproc), most)
-    return next((hosts for hosts in each if wish.nproc % hosts == 0), most)
+    assert request.nhosts is not None
+    if request.nproc is None:
+        return maximum
+    each = reversed(range(request.nhosts.minimum, maximum + 1))
+    if request.ppn is not None:
+        return next((hosts for hosts in each if hosts * request.ppn == request.nproc), maximum)
+    return next((hosts for hosts in each if request.nproc % hosts == 0), maximum)
 
 
-def _filled(wish: RankRequest, hosts: int, ppn: int | None) -> Topology:
-    ranks = wish.nproc
+def _fill_nodes(request: RankRequest, hosts: int, ppn: int | None) -> Topology:
+    ranks = request.nproc
     if ranks is None:
         assert ppn is not None
-        return Topology(hosts, hosts * ppn, ppn, evidence=(f"-n {hosts * ppn}: {_count(hosts, 'node')} x {ppn}",))
+        return Topology(hosts, hosts * ppn, ppn, evidence=(f"-n {hosts * ppn}: {pluralize(hosts, 'node')} x {ppn}",))
     if ppn is None:
-        ppn = _even(wish, ranks, hosts)
+        ppn = _even_ppn(request, ranks, hosts)
         used = -(-ranks // ppn)
-        return Topology(used, ranks, ppn, evidence=(f"--ppn {ppn}: {ranks} ranks on {_count(used, 'node')}",))
-    if wish.nhosts is not None and ranks != hosts * ppn:
+        return Topology(used, ranks, ppn, evidence=(f"--ppn {ppn}: {ranks} ranks on {pluralize(used, 'node')}",))
+    if request.nhosts is not None and ranks != hosts * ppn:
         raise UsageError(
             f"{ranks} ranks != {hosts} hosts x {ppn} ranks a host = {hosts * ppn}",
-            hint=f"leave out one of -n {ranks}, --nhosts {wish.nhosts} and --ppn {ppn}",
+            hint=f"leave out one of -n {ranks}, --nhosts {request.nhosts} and --ppn {ppn}",
         )
     if ranks > hosts * ppn:
         raise UsageError(
-            f"-n {ranks} does not fit with --ppn {ppn}: {_count(hosts, 'node')} x {ppn} = {hosts * ppn} < {ranks}",
+            f"-n {ranks} does not fit with --ppn {ppn}: {pluralize(hosts, 'node')} x {ppn} = {hosts * ppn} < {ranks}",
             hint=f"raise --ppn to {-(-ranks // hosts)}, or leave it out",
         )
     return Topology(-(-ranks // ppn), ranks, ppn)
 
 
-def _even(wish: RankRequest, ranks: int, hosts: int) -> int:
+def _even_ppn(request: RankRequest, ranks: int, hosts: int) -> int:
     """How many ranks a node when all get as many; fewer ranks than nodes are one a node."""
-    if ranks < hosts and wish.nhosts is not None:
+    if ranks < hosts and request.nhosts is not None:
         raise UsageError(f"{ranks} ranks < {hosts} hosts: some would have none", hint=f"--nhosts {ranks}")
     if ranks > hosts and ranks % hosts:
         low = ranks // hosts
@@ -156,25 +169,25 @@ def _even(wish: RankRequest, ranks: int, hosts: int) -> int:
     return max(1, ranks // hosts)
 
 
-def _inferred(wish: RankRequest, per_node: PerNode) -> tuple[int, str]:
-    gpus = wish.gpus_per_rank
-    if gpus is None or not per_node.accelerators:
-        return per_node.ranks, per_node.why
-    if gpus > per_node.accelerators:
+def _infer_ppn(request: RankRequest, capacity: NodeCapacity) -> tuple[int, str]:
+    gpus = request.gpus_per_rank
+    if gpus is None or not capacity.accelerators:
+        return capacity.ranks, capacity.why
+    if gpus > capacity.accelerators:
         raise UsageError(
-            f"--gpus-per-rank {gpus}: a node has {per_node.accelerators} ({per_node.why})", hint="ask for fewer"
+            f"--gpus-per-rank {gpus}: a node has {capacity.accelerators} ({capacity.why})", hint="ask for fewer"
         )
-    return per_node.accelerators // gpus, f"{per_node.accelerators} / {gpus} a rank ({per_node.why})"
+    return capacity.accelerators // gpus, f"{capacity.accelerators} / {gpus} a rank ({capacity.why})"
 
 
-def _check_gpus(wish: RankRequest, ppn: int, per_node: PerNode) -> None:
-    gpus, there = wish.gpus_per_rank, per_node.accelerators
+def _check_gpus(request: RankRequest, ppn: int, capacity: NodeCapacity) -> None:
+    gpus, there = request.gpus_per_rank, capacity.accelerators
     if gpus is not None and there and ppn * gpus > there:
         raise UsageError(
-            f"{ppn} ranks a node x {gpus} accelerators a rank = {ppn * gpus} > {there} ({per_node.why})",
+            f"{ppn} ranks a node x {gpus} accelerators a rank = {ppn * gpus} > {there} ({capacity.why})",
             hint=f"--ppn {there // gpus}" if gpus <= there else "ask for fewer a rank",
         )
 
 
-def _count(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Allocation, Node
     from ezpz.cluster.schedulers.base import Run
 
-ASKED = 3  # nodes
-PATIENCE = 10.0  # seconds for one of them
+MAX_QUERIED = 3  # nodes
+QUERY_TIMEOUT = 10.0  # seconds for one of them
 LIST_LIMIT = 1 << 20  # bytes
-_LIST = "EZPZ-FAILED "
+_LIST_MARK = "EZPZ-FAILED "
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class UsableNodes:
     evidence: tuple[str, ...] = ()
 
 
-def choose(
+def choose_nodes(
     allocation: Allocation, *, exclude: Iterable[str] = (), failed: Iterable[str] = (), place: str = ""
 ) -> UsableNodes:
     """The allocation without the nodes of the `exclude` nodesets and without the `failed` ones of the yeet to `place`.
@@ -65,7 +65,7 @@ def choose(
     return UsableNodes(replace(allocation, nodes=left), tuple(left_out), tuple(evidence))
 
 
-def read_failed(prefix: str) -> tuple[str, ...]:
+def read_failed_nodes(prefix: str) -> tuple[str, ...]:
     """Return the nodes that the last yeet to `prefix` did not reach, as its list on this host says; () without one.
 
     A list counts if it and the directory that it lies in are this user's, and no links.
@@ -77,7 +77,7 @@ def read_failed(prefix: str) -> tuple[str, ...]:
     return tuple(name for line in text.splitlines() if (name := line.strip()))
 
 
-def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
+def query_failed_nodes(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
     """The same, of a yeet that came from outside of its nodes: it leaves its list on the first node that it reached.
 
     Of the first few nodes, the newest list counts: one that the last yeet did not reach may have an older one.
@@ -85,24 +85,24 @@ def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> t
     place, path = shlex.quote(prefix), shlex.quote(os.path.join(prefix, FAILED_NODES))
     script = (
         f"[ -h {place} ]||[ -h {path} ]||{{ [ -O {place} ]&&[ -O {path} ]&&[ -f {path} ]&&"
-        f"echo {_LIST}$(stat -c %Y {path})&&head -c {LIST_LIMIT} {path}; }}"
+        f"echo {_LIST_MARK}$(stat -c %Y {path})&&head -c {LIST_LIMIT} {path}; }}"
     )
     by_login_shell = f"exec /bin/sh -c {shlex.quote(script)}"  # it may be csh
     found: list[tuple[int, tuple[str, ...]]] = [(0, ())]
-    for node in nodes[:ASKED]:
+    for node in nodes[:MAX_QUERIED]:
         argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, by_login_shell)
         with contextlib.suppress(ToolMissing, TimedOut):
-            found.append(_list_in(run(argv, timeout=PATIENCE).out))
+            found.append(_parse_list(run(argv, timeout=QUERY_TIMEOUT).out))
     return max(found)[1]
 
 
-def _list_in(said: str) -> tuple[int, tuple[str, ...]]:
+def _parse_list(said: str) -> tuple[int, tuple[str, ...]]:
     """How old a list is, and the names in it; login scripts may have said something before."""
-    when, _, names = said.partition(_LIST)[2].partition("\n")
+    when, _, names = said.partition(_LIST_MARK)[2].partition("\n")
     return (int(when), tuple(names.split())) if when.isdigit() else (0, ())
 
 
-def inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node, ...]:
+def rename_to_job(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node, ...]:
     """The chosen nodes under the names that the scheduler has for them. Raises NodesOutside unless all are the job's.
 
     This host may be called differently in both.
@@ -122,7 +122,7 @@ def inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node,
     )
 
 
-def in_order(nodes: Sequence[Node], job: Sequence[Node]) -> tuple[Node, ...]:
+def sort_like_job(nodes: Sequence[Node], job: Sequence[Node]) -> tuple[Node, ...]:
     """The nodes in the order of the job, which is the only one that srun knows: rank 0 is on the first of them."""
     place = {node.name: number for number, node in enumerate(job)}
     return tuple(sorted(nodes, key=lambda node: place.get(node.name, len(place))))

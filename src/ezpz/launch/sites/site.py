@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 SUFFIX = ".toml"
-ADDED_UP = ("noise", "failure")
+APPENDED_KEYS = ("noise", "failure")
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class SiteMatch:
     """One way to know a site: a host's name matches a pattern of `hosts`, and each variable its own."""
 
     hosts: tuple[str, ...]
     variables: tuple[tuple[str, str], ...] = ()
 
-    def by(self, names: Sequence[str], environ: Mapping[str, str]) -> str:
+    def matching_name(self, names: Sequence[str], environ: Mapping[str, str]) -> str:
         """The first name that matches, if the variables do as well, else ""."""
         if not all(fnmatchcase(environ.get(name, ""), pattern) for name, pattern in self.variables):
             return ""
@@ -35,7 +35,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class FailureLine:
+class FailureRule:
     """A line of output that tells why a run failed: a pattern, whose groups may be `host` and `rank`; and a cause.
 
     culprit: whether the node of the host or rank is to blame, and not a victim of another
@@ -43,7 +43,7 @@ class FailureLine:
 
     pattern: str
     cause: str
-    culprit: bool = True
+    is_cause: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class Site:
     description: str = ""
     accelerators: int = 0
     visible_devices: str = "CUDA_VISIBLE_DEVICES"
-    with_devices: Mapping[str, str] = field(default_factory=dict)
-    match: tuple[Match, ...] = ()
+    device_variables: Mapping[str, str] = field(default_factory=dict)
+    match: tuple[SiteMatch, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cpu_bind: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     noise: tuple[str, ...] = ()
-    failures: tuple[FailureLine, ...] = ()
+    failures: tuple[FailureRule, ...] = ()
     why: str = ""
     files: tuple[str, ...] = ()
 
@@ -78,17 +78,17 @@ class Site:
         return table.get(str(ppn), table.get(DEFAULT, ""))
 
 
-def choose(
-    names: Sequence[str], environ: Mapping[str, str], *, wanted: str | None = None, folder: str | None = None
+def choose_site(
+    names: Sequence[str], environ: Mapping[str, str], *, wanted: str | None = None, directory: str | None = None
 ) -> Site:
     """The site that `wanted` names, else the one that the host `names` match most narrowly, else "default".
 
     folder: the user's files (default: `user_folder`), each laid over ours of the same name. All files are read, so that
     a broken one is known at once. Raises UsageError for an unknown site and SiteFileError with file and line.
     """
-    folder = user_folder(environ) if folder is None else folder
-    ours, theirs = _packaged(), _users(folder)
-    sites = {name: _site(name, ours, theirs) for name in sorted({*ours, *theirs})}
+    directory = user_directory(environ) if directory is None else directory
+    ours, theirs = _packaged_files(), _user_files(directory)
+    sites = {name: _merge_layers(name, ours, theirs) for name in sorted({*ours, *theirs})}
     if wanted is not None:
         if wanted not in sites:
             raise UsageError(f"--site '{wanted}': there is no such site", hint=f"choose one of: {', '.join(sites)}")
@@ -97,7 +97,7 @@ def choose(
         (name in theirs, len(match.variables), name, hit)
         for name, site in sites.items()
         for match in site.match
-        if (hit := match.by(_spellings(names), environ))
+        if (hit := match.matching_name(_spellings(names), environ))
     ]
     if not fitting:
         return _chosen(sites[DEFAULT], f"no site has a host named {' or '.join(names)}")
@@ -105,7 +105,7 @@ def choose(
     return _chosen(sites[name], f"the host name {hit}")
 
 
-def user_folder(environ: Mapping[str, str]) -> str:
+def user_directory(environ: Mapping[str, str]) -> str:
     """Where users keep their files: $XDG_CONFIG_HOME/ezpz/sites, by default in ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(base):  # as the XDG Base Directory Specification has it
@@ -118,23 +118,23 @@ def _spellings(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(spelling for name in names for spelling in (name, short(name))))
 
 
-def _packaged() -> dict[str, site_file.Parsed]:
+def _packaged_files() -> dict[str, site_file.ParsedSiteFile]:
     from importlib.resources import files
 
-    folder = files("ezpz.launch") / "sites"
-    found = (each for each in folder.iterdir() if each.name.endswith(SUFFIX))
+    directory = files("ezpz.launch") / "sites"
+    found = (each for each in directory.iterdir() if each.name.endswith(SUFFIX))
     return {each.name.removesuffix(SUFFIX): site_file.parse(each.read_text("utf-8"), each.name) for each in found}
 
 
-def _users(folder: str) -> dict[str, site_file.Parsed]:
+def _user_files(directory: str) -> dict[str, site_file.ParsedSiteFile]:
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
+        names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
     except OSError:
         return {}
-    return {name.removesuffix(SUFFIX): _read(os.path.join(folder, name)) for name in names}
+    return {name.removesuffix(SUFFIX): _read(os.path.join(directory, name)) for name in names}
 
 
-def _read(path: str) -> site_file.Parsed:
+def _read(path: str) -> site_file.ParsedSiteFile:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -144,13 +144,15 @@ def _read(path: str) -> site_file.Parsed:
     return site_file.parse(text, path)
 
 
-def _site(name: str, ours: Mapping[str, site_file.Parsed], theirs: Mapping[str, site_file.Parsed]) -> Site:
+def _merge_layers(
+    name: str, ours: Mapping[str, site_file.ParsedSiteFile], theirs: Mapping[str, site_file.ParsedSiteFile]
+) -> Site:
     """A site from all files that have a say, the later the stronger: the defaults, ours and theirs, then its own."""
     layers = [files[key] for key in dict.fromkeys((DEFAULT, name)) for files in (ours, theirs) if key in files]
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.values.items():
-            merged[key] = _laid_over(key, merged.get(key), value)
+            merged[key] = _merge_value(key, merged.get(key), value)
     return Site(
         name,
         merged.get("description", ""),
@@ -162,23 +164,23 @@ def _site(name: str, ours: Mapping[str, site_file.Parsed], theirs: Mapping[str, 
         merged.get("cpu-bind", {}),
         tuple(merged.get("noise", ())),
         tuple(
-            FailureLine(each["pattern"], each["cause"], each.get("culprit", True)) for each in merged.get("failure", ())
+            FailureRule(each["pattern"], each["cause"], each.get("culprit", True)) for each in merged.get("failure", ())
         ),
         files=tuple(layer.path for layer in layers),
     )
 
 
-def _laid_over(key: str, below: Any, above: Any) -> Any:
+def _merge_value(key: str, below: Any, above: Any) -> Any:
     """Tables are laid over one another key by key, what says something about output adds up, the rest is replaced."""
     if below is None:
         return above
-    if key in ADDED_UP:
+    if key in APPENDED_KEYS:
         return [*below, *above]
     return {**below, **above} if isinstance(above, dict) else above
 
 
-def _match(table: Mapping[str, Any]) -> Match:
-    return Match(tuple(pattern.lower() for pattern in table["hosts"]), tuple(table.get("variables", {}).items()))
+def _match(table: Mapping[str, Any]) -> SiteMatch:
+    return SiteMatch(tuple(pattern.lower() for pattern in table["hosts"]), tuple(table.get("variables", {}).items()))
 
 
 def _chosen(site: Site, why: str) -> Site:

@@ -14,7 +14,7 @@ NODE_GROUP = r"(?P<node>[A-Za-z0-9][A-Za-z0-9_.-]*)"
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class FailurePattern:
     """A line that tells something.
 
     kind: NODE: a node has gone or cannot be reached. FAULT: its hardware or filesystem failed, as a rank on it says.
@@ -33,12 +33,12 @@ class Sign:
     cause: str = ""
 
 
-def sign(kind: str, hint: str, pattern: str = "", ended: int | None = None) -> Sign:
+def sign(kind: str, hint: str, pattern: str = "", ended: int | None = None) -> FailurePattern:
     """Return a sign; without a pattern, a line that holds the hint."""
-    return Sign(kind, hint, pattern or re.escape(hint), ended)
+    return FailurePattern(kind, hint, pattern or re.escape(hint), ended)
 
 
-SSH_SIGNS = (
+SSH_FAILURES = (
     sign(NODE, "ssh: connect to host", rf"ssh: connect to host {NODE_GROUP} port \d+:"),
     sign(NODE, "ssh: Could not resolve", rf"ssh: Could not resolve hostname {NODE_GROUP}:"),
     sign(NODE, "closed by remote host", rf"Connection to {NODE_GROUP} closed by remote host"),
@@ -47,5 +47,7 @@ SSH_SIGNS = (
     sign(NODE, "Timeout, server", rf"Timeout, server {NODE_GROUP} not responding"),
 )
 """What ssh prints, for the launchers that reach nodes by it."""
-LOST_LINE = r"(?:Remote daemon: +\[\S+\] on node |Connection to (?=\S+ closed by remote host))(?P<lost>[A-Za-z0-9_.-]+)"
+LOST_NODE_PATTERN = (
+    r"(?:Remote daemon: +\[\S+\] on node |Connection to (?=\S+ closed by remote host))(?P<lost>[A-Za-z0-9_.-]+)"
+)
 """What such a launcher prints of a node that is lost while the command runs; its own status may be 0 then."""
