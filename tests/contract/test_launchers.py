@@ -108,7 +108,7 @@ def test_a_command_line_is_words_that_end_with_the_command(launcher: Launcher) -
         assert (HOSTFILE in own) == bool(invocation.hostfile)
         if launcher.is_local:
             assert own == []
-            assert [each["RANK"] for each in invocation.ranks] == ["0", "1"]
+            assert [each["RANK"] for each in invocation.rank_environments] == ["0", "1"]
             continue
         assert own[0] in (launcher.name, wanted.program)
         assert own[own.index("--own") : own.index("--own") + 2] == ["--own", "x"]
@@ -116,14 +116,14 @@ def test_a_command_line_is_words_that_end_with_the_command(launcher: Launcher) -
         assert any("cores" in word for word in own)
         said = " ".join(own) + invocation.hostfile
         assert all(re.search(rf"{name}\b|n\[1-2\]", said) for name in ("n1", "n2"))
-        assert invocation.ranks == ({},)
+        assert invocation.rank_environments == ({},)
 
 
 @every_launcher
 def test_ranks_know_who_they_are(launcher: Launcher) -> None:
-    assert launcher.is_local == (launcher.ranks is None)
-    if launcher.ranks is not None:
-        assert launcher.ranks.rank
+    assert launcher.is_local == (launcher.rank_variables is None)
+    if launcher.rank_variables is not None:
+        assert launcher.rank_variables.rank
 
 
 def test_a_label_of_each_is_known_here() -> None:
@@ -207,7 +207,7 @@ def test_signs_say_what_is_known(launcher: Launcher) -> None:
     for sign in launcher.failure_patterns:
         assert sign.kind in SIGN_KINDS
         assert sign.hint
-        pattern = re.compile(sign.pattern)
+        pattern = re.compile(sign.regex)
         assert set(pattern.groupindex) <= SIGN_GROUPS
         assert pattern.search("") is None
 

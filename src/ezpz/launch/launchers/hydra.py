@@ -1,4 +1,4 @@
-"""Hydra: the `mpiexec` of MPICH, Intel MPI and others."""
+"""The `mpiexec` of MPICH, Intel MPI, and others: Hydra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ezpz.launch.launchers.failure_lines import (
     SSH_FAILURES,
     WHERE,
     FailurePattern,
-    sign,
 )
 from ezpz.launch.launchers.output_labels import LabelFormat
 
@@ -28,13 +27,15 @@ UNREACHABLE_PATTERN = (
 )
 
 
-class Hydra(Launcher):
-    """The `mpiexec` of MPICH and of what was made from it; it reaches nodes by ssh."""
+class HydraLauncher(Launcher):
+    """The `mpiexec` of MPICH and its derivatives. It reaches nodes over ssh."""
 
     name = "hydra"
     order = 40
-    ranks: ClassVar[RankVariables | None] = RankVariables("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
-    # Hydra labels whatever it has read at once, also in the middle of a line: hence a label that nobody else writes.
+    rank_variables: ClassVar[RankVariables | None] = RankVariables(
+        "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"
+    )
+    # Hydra labels each piece that it reads, even in the middle of a line. So the label is one that no program prints.
     label: ClassVar[LabelFormat | None] = LabelFormat(
         ("-prepend-pattern", "<|%r@%h|>"),
         re.compile(rb"<\|(?P<rank>\d+)@(?P<node>[A-Za-z0-9_.-]*)\|>"),
@@ -42,12 +43,14 @@ class Hydra(Launcher):
         opening=b"<|",
     )
     failure_patterns: ClassVar[tuple[FailurePattern, ...]] = (
-        sign(WHERE, "RUNNING AT", rf"^= +(?:RANK (?P<rank>\d+) )?PID \d+ RUNNING AT {NODE_GROUP}"),
-        sign(EXIT, " EXIT ", r"^= +EXIT (?:CODE|STATUS): (?P<status>\d+)"),
-        sign(SIGNAL, "KILLED BY SIGNAL", r"^= +KILLED BY SIGNAL: (?P<signal>\d+)"),
-        sign(NODE, "unable to connect from", rf'unable to connect from "\S+" to "{NODE_GROUP}"'),
-        sign(EXIT, "MPI_Abort(", r"application called MPI_Abort\(.*?, (?P<status>-?\d+)\) - process (?P<rank>\d+)"),
-        sign(EXIT, "Abort(", r"\bAbort\((?P<status>-?\d+)\) on node (?P<rank>\d+)\b"),
+        FailurePattern(WHERE, "RUNNING AT", rf"^= +(?:RANK (?P<rank>\d+) )?PID \d+ RUNNING AT {NODE_GROUP}"),
+        FailurePattern(EXIT, " EXIT ", r"^= +EXIT (?:CODE|STATUS): (?P<status>\d+)"),
+        FailurePattern(SIGNAL, "KILLED BY SIGNAL", r"^= +KILLED BY SIGNAL: (?P<signal>\d+)"),
+        FailurePattern(NODE, "unable to connect from", rf'unable to connect from "\S+" to "{NODE_GROUP}"'),
+        FailurePattern(
+            EXIT, "MPI_Abort(", r"application called MPI_Abort\(.*?, (?P<status>-?\d+)\) - process (?P<rank>\d+)"
+        ),
+        FailurePattern(EXIT, "Abort(", r"\bAbort\((?P<status>-?\d+)\) on node (?P<rank>\d+)\b"),
         *SSH_FAILURES,
     )
     output_file_options = r"-(out|err)file-pattern"
@@ -57,12 +60,12 @@ class Hydra(Launcher):
 
     def invocation(self, spec: LaunchSpec) -> Invocation:
         argv = (spec.program, "-f", HOSTFILE, "-n", str(spec.ranks), "-ppn", str(spec.ppn))
-        bind = binding_words("-bind-to {}", spec.cpu_bind)
+        binding = binding_words("-bind-to {}", spec.cpu_bind)
         lines = (f"{host}\n" for host in spec.hosts)
-        words = (*argv, *bind, *spec.options, *spec.command)
+        words = (*argv, *binding, *spec.options, *spec.command)
         return Invocation(
             words, "".join(lines), exit_pattern=LOST_NODE_PATTERN, unreachable_pattern=UNREACHABLE_PATTERN
         )
 
 
-CANDIDATES = (Hydra(),)
+CANDIDATES = (HydraLauncher(),)

@@ -1,4 +1,4 @@
-"""Open MPI's `mpiexec`."""
+"""The `mpiexec` of Open MPI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ezpz.launch.launchers.failure_lines import (
     SSH_FAILURES,
     WHERE,
     FailurePattern,
-    sign,
 )
 from ezpz.launch.launchers.output_labels import LabelFormat
 
@@ -23,15 +22,16 @@ if TYPE_CHECKING:
     from ezpz.launch.launchers.base import Availability, LaunchSpec, Tools
 
 
-class OpenMpi(Launcher):
-    """The `mpiexec` of Open MPI; its hostfile counts the ranks of each node.
+class OpenMpiLauncher(Launcher):
+    """The `mpiexec` of Open MPI.
 
-    It hands nothing of our environment on to other nodes, so each variable is named.
+    Its hostfile has the number of ranks of each node. It does not forward the environment to other nodes, so each
+    variable is named on its command line.
     """
 
     name = "openmpi"
     order = 50
-    ranks: ClassVar[RankVariables | None] = RankVariables(
+    rank_variables: ClassVar[RankVariables | None] = RankVariables(
         "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
     )
     label: ClassVar[LabelFormat | None] = LabelFormat(
@@ -40,15 +40,15 @@ class OpenMpi(Launcher):
         frozenset(("-tag-output", "--tag-output")),
     )
     failure_patterns: ClassVar[tuple[FailurePattern, ...]] = (
-        sign(
+        FailurePattern(
             SIGNAL,
             "exited on signal",
             rf"process rank (?P<rank>\d+) with PID \d+ on node {NODE_GROUP} exited on signal (?P<signal>\d+)",
         ),
-        sign(NODE, "Remote daemon:", rf"Remote daemon: \[\S+\] on node {NODE_GROUP}"),
-        sign(WHERE, "Process name:", r"Process name: \[.*,(?P<rank>\d+)\]"),
-        sign(EXIT, "Exit code:", r"^ *Exit code: +(?P<status>\d+)"),
-        sign(EXIT, "MPI_ABORT was invoked", r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
+        FailurePattern(NODE, "Remote daemon:", rf"Remote daemon: \[\S+\] on node {NODE_GROUP}"),
+        FailurePattern(WHERE, "Process name:", r"Process name: \[.*,(?P<rank>\d+)\]"),
+        FailurePattern(EXIT, "Exit code:", r"^ *Exit code: +(?P<status>\d+)"),
+        FailurePattern(EXIT, "MPI_ABORT was invoked", r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
         *SSH_FAILURES,
     )
     output_file_options = r"--?output(-filename)?"
@@ -58,12 +58,12 @@ class OpenMpi(Launcher):
 
     def invocation(self, spec: LaunchSpec) -> Invocation:
         argv = (spec.program, "--hostfile", HOSTFILE, "-n", str(spec.ranks), "--map-by", f"ppr:{spec.ppn}:node")
-        bind = binding_words("--bind-to {}", spec.cpu_bind)
+        binding = binding_words("--bind-to {}", spec.cpu_bind)
         remote = any(not node.is_local for node in spec.allocation.nodes)
-        names = sorted(name for name in spec.environ if _is_handed_on(name)) if remote else ()
-        handed = (word for name in names for word in ("-x", name))
+        names = sorted(name for name in spec.environ if _is_forwarded(name)) if remote else ()
+        forwarded = (word for name in names for word in ("-x", name))
         lines = (f"{host} slots={spec.ppn}\n" for host in spec.hosts)
-        words = (*argv, *bind, *handed, *spec.options, *spec.command)
+        words = (*argv, *binding, *forwarded, *spec.options, *spec.command)
         return Invocation(words, "".join(lines), exit_pattern=LOST_NODE_PATTERN)
 
 
@@ -74,9 +74,9 @@ _OF_THIS_HOST = re.compile(
 )
 
 
-def _is_handed_on(name: str) -> bool:
-    """Whether a variable means the same on another host."""
+def _is_forwarded(name: str) -> bool:
+    """Return whether a variable means the same on another host."""
     return _VARIABLE.fullmatch(name) is not None and _OF_THIS_HOST.fullmatch(name) is None
 
 
-CANDIDATES = (OpenMpi(),)
+CANDIDATES = (OpenMpiLauncher(),)

@@ -1,4 +1,4 @@
-"""HPE's `mpiexec`, PALS."""
+"""The `mpiexec` of HPE: PALS."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ezpz.launch.launchers.base import (
     binding_words,
     check_version,
 )
-from ezpz.launch.launchers.failure_lines import EXIT, NODE, NODE_GROUP, SIGNAL, FailurePattern, sign
+from ezpz.launch.launchers.failure_lines import EXIT, NODE, NODE_GROUP, SIGNAL, FailurePattern
 from ezpz.launch.launchers.output_labels import LabelFormat
 
 if TYPE_CHECKING:
     from ezpz.launch.launchers.base import LaunchSpec, Tools
 
 
-class Pals(Launcher):
-    """HPE's `mpiexec` on PBS systems. It reads a bare list of the names that PBS gave, and knows no `slots=`."""
+class PalsLauncher(Launcher):
+    """The `mpiexec` of HPE on PBS systems. Its hostfile is a list of the names that PBS has, without `slots=`."""
 
     name = "pals"
     order = 30
-    ranks: ClassVar[RankVariables | None] = RankVariables(
+    rank_variables: ClassVar[RankVariables | None] = RankVariables(
         "PALS_RANKID", "PMI_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE", "PALS_NODEID"
     )
     label: ClassVar[LabelFormat | None] = LabelFormat(
@@ -36,15 +36,15 @@ class Pals(Launcher):
         frozenset(("-l", "--label")),
     )
     failure_patterns: ClassVar[tuple[FailurePattern, ...]] = (
-        sign(NODE, "shepherd died", rf"{NODE_GROUP}: shepherd died from signal \d+"),
-        sign(NODE, "ping RPC timeout", rf"ping RPC timeout from {NODE_GROUP} after"),
-        sign(NODE, "launch failed on", rf"launch failed on {NODE_GROUP}:"),
-        sign(
+        FailurePattern(NODE, "shepherd died", rf"{NODE_GROUP}: shepherd died from signal \d+"),
+        FailurePattern(NODE, "ping RPC timeout", rf"ping RPC timeout from {NODE_GROUP} after"),
+        FailurePattern(NODE, "launch failed on", rf"launch failed on {NODE_GROUP}:"),
+        FailurePattern(
             SIGNAL,
             "died from signal",
             rf"(?:{NODE_GROUP}: )?\brank (?P<rank>\d+)\b.*? died from signal (?P<signal>\d+)",
         ),
-        sign(
+        FailurePattern(
             EXIT, "exited with code", rf"(?:{NODE_GROUP}: )?\brank (?P<rank>\d+)\b.*? exited with code (?P<status>\d+)"
         ),
     )
@@ -63,4 +63,4 @@ class Pals(Launcher):
         return Invocation((*argv, *spec.command), "".join(f"{node.given}\n" for node in spec.allocation.nodes))
 
 
-CANDIDATES = (Pals(),)
+CANDIDATES = (PalsLauncher(),)

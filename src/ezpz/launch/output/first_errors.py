@@ -1,4 +1,4 @@
-"""The first error of each rank: what one wants to read first when a run has failed. Pure."""
+"""The first error of each rank, for the report about a failed run. Pure."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ KEYWORDS = (
     "error", "exception", "interrupt", "exit", "fatal", "panic", "fault", "illegal", "dumped", "terminate", "of memory",
     "abort", "assert", "not found", "no such", "denied", "traceback",
 )  # fmt: skip
-"""One of them is in whatever line begins an error; looking for them first costs less."""
+"""The first line of an error contains one of them. Searching for them first is cheaper."""
 
 
 class FirstErrors:
-    """Hears what every rank says; keeps the first error of each, a Python traceback as a whole."""
+    """Collects the first error of each rank, and the complete Python traceback if it is one."""
 
     def __init__(self) -> None:
         self._errors: dict[int | None, list[str]] = {}
         self._collecting: set[int | None] = set()
 
     def is_collecting(self, rank: int | None) -> bool:
-        """Whether the next line of this rank belongs to its error, whatever it says."""
+        """Return whether the next line of this rank belongs to its error."""
         return rank in self._collecting
 
     def feed(self, line: str, rank: int | None) -> None:
-        """A line, without its end, and who said it (None: nobody knows, or the launcher)."""
+        """Take a line without its end. `rank` is None for the launcher and where the rank is unknown."""
         if rank in self._collecting:
             self._continue(line.rstrip()[:MAX_LINE_CHARS], rank)
         elif rank not in self._errors and len(self._errors) < MAX_RANKS and self._starts_error(line[:MAX_LINE_CHARS]):
-            traceback = line.find(TRACEBACK)  # a progress bar may stand before it
+            traceback = line.find(TRACEBACK)  # a progress bar can precede it
             self._errors[rank] = [line[max(0, traceback) :].rstrip()[:MAX_LINE_CHARS]]
             if traceback >= 0:
                 self._collecting.add(rank)
@@ -61,9 +61,9 @@ class FirstErrors:
             self._collecting.discard(rank)
 
     def first_of(self, failed: Iterable[int | None]) -> tuple[int | None, tuple[str, ...]] | None:
-        """The rank and the lines of the error that matters: of the first of `failed` that said one, else of any rank.
+        """Return the rank and the lines of the error to show: of the first of `failed` that has one, else of any rank.
 
-        What the launcher says comes last: it also complains of what it does at the end.
+        The launcher's own errors are last, because it also reports what it does at the end of a run.
         """
         for rank in (*failed, *(rank for rank in self._errors if rank is not None), None):
             if rank in self._errors:

@@ -1,11 +1,11 @@
-"""Transcript: the ear of an attempt: takes its output apart by rank, shows it, logs it, and has it looked at."""
+"""Router for the output of an attempt: splits it by rank, shows it, logs it, and searches it for failures."""
 
 from __future__ import annotations
 
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ezpz.launch.launchers.output_labels import LabelParser
 from ezpz.launch.output.failure_patterns import hints
@@ -22,34 +22,43 @@ if TYPE_CHECKING:
     from ezpz.launch.output.startup_markers import StartupReport
 
 StreamKey: TypeAlias = "tuple[int, str]"
+"""The copy of the command, and "stdout" or "stderr"."""
 SourceKey: TypeAlias = "tuple[int, str, int | None]"
+"""The same with the rank."""
 LogWriter: TypeAlias = "Callable[[Sequence[tuple[int | None, bytes]]], None]"
 
-LOST_GRACE = 15.0  # seconds that a run may go on after a node was lost, before it is ended: MPICH may wait forever
+T = TypeVar("T")
+LOST_GRACE = 15.0  # seconds from the loss of a node until the run is ended, because MPICH can wait forever
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
     """How output is read and shown.
 
-    label: the launcher's, if it was asked to label; ours: the copies of the command are the ranks themselves
-    noise: what is not shown; progress: what tells that the command gets on
-    end_when_lost: a run that has lost a node is not waited for
-    report: takes what ranks report as they start, which is neither shown nor kept; None if they do not
-    merged: stderr comes on stdout
+    Attributes:
+        label: The label format, if the launcher was asked to label its output.
+        is_local: Whether the copies of the command are the ranks themselves.
+        noise: Patterns of lines to hide.
+        progress: The pattern of a progress marker of the command.
+        end_when_lost: Whether to end a run that has lost a node.
+        report: Takes the startup markers of ranks, which are neither shown nor logged. None if ranks print none.
+        is_merged: Whether stderr arrives on stdout.
     """
 
     label: LabelFormat | None = None
-    ours: bool = False
+    is_local: bool = False
     noise: tuple[re.Pattern[bytes], ...] = ()
     progress: re.Pattern[bytes] | None = None
     end_when_lost: bool = False
     report: StartupReport | None = None
-    merged: bool = False
+    is_merged: bool = False
 
 
 class OutputRouter:
-    """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows), many at once."""
+    """The `OutputListener` of an attempt.
+
+    `log` takes lines, many at once, each with its rank: None for the launcher and where the rank is unknown.
+    """
 
     def __init__(self, output_format: OutputFormat, analyzer: FailureAnalyzer, log: LogWriter = lambda _: None) -> None:
         self.output_format = output_format
@@ -60,134 +69,143 @@ class OutputRouter:
         self._parsers: dict[StreamKey, LabelParser] = {}
         self._sources: dict[SourceKey, tuple[NoiseFilter, LineSplitter]] = {}
         self._marker_filters: dict[SourceKey, MarkerFilter] = {}
-        self._waiting: set[StreamKey | SourceKey] = set()
+        self._waiting_streams: set[StreamKey] = set()
+        self._waiting_sources: set[SourceKey] = set()
         self._lost_at = math.inf
         self._log_lines: list[tuple[int | None, bytes]] = []
         self._may_matter = True
 
     @property
     def due(self) -> float:
-        """When something that is held back has waited long enough, or a run that lost a node has."""
-        return min((self._due(each) for each in self._waiting), default=math.inf)
-
-    def _due(self, each: StreamKey | SourceKey) -> float:
-        return self._parsers[each].due if len(each) == 2 else self._sources[each][0].due
+        """When held output must be flushed."""
+        streams = (self._parsers[stream].due for stream in self._waiting_streams)
+        return min((*streams, *(self._sources[source][0].due for source in self._waiting_sources)), default=math.inf)
 
     @property
     def hidden_lines(self) -> int:
-        """How many lines were not shown."""
+        """The number of lines that were not shown."""
         return sum(noise.hidden_lines for noise, _ in self._sources.values())
 
     def feed(self, which: int, name: str, data: bytes, now: float) -> bytes:
-        """Output of one copy's stream; what of it is shown."""
-        parser = self._parsers.get((which, name))
-        if parser is None:
-            parser = self._parsers[which, name] = LabelParser(
-                self.output_format.label, which if self.output_format.ours else None
-            )
+        """Take output of one stream of one copy. Return what to show."""
+        stream = (which, name)
+        if stream not in self._parsers:
+            is_local, label = self.output_format.is_local, self.output_format.label
+            self._parsers[stream] = LabelParser(label, which if is_local else None)
+        parser = self._parsers[stream]
         self._may_matter = self._contains_keyword(parser.held + data)
-        shown = b"".join(self._route(which, name, piece, now) for piece in parser.feed(data, now))
-        self._set_waiting((which, name), parser.due)
+        shown = b"".join(self._route(stream, piece, now) for piece in parser.feed(data, now))
+        _set_waiting(self._waiting_streams, stream, parser.due)
         self._write_log()
         return shown
 
     def _contains_keyword(self, data: bytes) -> bool:
-        """Whether a line of some output may tell something: much cheaper to find out than for each line by itself."""
-        small = data.decode("latin-1").lower()
-        return any(word in small for word in _keywords()) or self.analyzer.may_match(data.decode(errors="replace"))
+        """Return whether a line of this output can be relevant. That is much cheaper than a search in each line."""
+        lower = data.decode("latin-1").lower()
+        return any(word in lower for word in _keywords()) or self.analyzer.may_match(data.decode(errors="replace"))
 
     def _write_log(self) -> None:
         if self._log_lines:
             self.log(self._log_lines)
             self._log_lines = []
 
-    def _route(self, which: int, name: str, piece: LabeledText, now: float) -> bytes:
-        source = (which, name, piece.rank)
+    def _route(self, stream: StreamKey, piece: LabeledText, now: float) -> bytes:
+        """Log and search a part of the output. Return what to show of it."""
+        source = (*stream, piece.rank)
         if source not in self._sources:
-            self._sources[source] = (
-                NoiseFilter(self.output_format.noise, shared=self.output_format.label is not None),
-                LineSplitter(),
-            )
-        noise, lines = self._sources[source]
+            is_shared = self.output_format.label is not None
+            self._sources[source] = (NoiseFilter(self.output_format.noise, shared=is_shared), LineSplitter())
+        noise, splitter = self._sources[source]
         text = self._remove_markers(source, piece.text)
         shown = noise.feed(text, now)
-        self._set_waiting(source, noise.due)
-        begun = lines.has_partial
-        self._handle_lines(lines.feed(text), piece.rank, piece.node, now, begun=begun)
+        _set_waiting(self._waiting_sources, source, noise.due)
+        continued = splitter.has_partial
+        self._handle_lines(splitter.feed(text), piece.rank, piece.node, now, continued=continued)
         return shown
 
     def _remove_markers(self, source: SourceKey, text: bytes | None) -> bytes:
-        """Some more of a voice, None for its end, without what is a report."""
+        """Return the text of a source without startup markers. None is the end of the source."""
         report = self.output_format.report
         if report is None:
             return text or b""
         if source not in self._marker_filters:
             self._marker_filters[source] = MarkerFilter(report)
-        left = self._marker_filters[source].flush() if text is None else self._marker_filters[source].feed(text)
-        if source[2] is None and (source[1] == "stderr" or self.output_format.merged):
-            report.add_output(left)
-        return left
-
-    def _set_waiting(self, each: StreamKey | SourceKey, due: float) -> None:
-        if due < math.inf:
-            self._waiting.add(each)
-        else:
-            self._waiting.discard(each)
+        markers = self._marker_filters[source]
+        rest = markers.flush() if text is None else markers.feed(text)
+        _, name, rank = source
+        if rank is None and (name == "stderr" or self.output_format.is_merged):
+            report.add_output(rest)
+        return rest
 
     def _handle_lines(
-        self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float, *, begun: bool = True
+        self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float, *, continued: bool = True
     ) -> None:
-        """Log lines, and have looked at those that may tell something; begun: the first has begun earlier."""
+        """Log lines, and search those that can be relevant.
+
+        Args:
+            lines: The lines without their ends.
+            rank: The rank that printed them, None for the launcher.
+            node: The node of the rank, if its label has it.
+            now: The time.
+            continued: Whether the first line started in an earlier piece.
+        """
+        progress = self.output_format.progress
         for line in lines:
             self._log_lines.append((rank, line))
-            if self.output_format.progress is not None and not self.made_progress:
-                self.made_progress = self.output_format.progress.search(line) is not None
-            if begun or self._may_matter or self.first_errors.is_collecting(rank):
+            if progress is not None and not self.made_progress:
+                self.made_progress = progress.search(line) is not None
+            if continued or self._may_matter or self.first_errors.is_collecting(rank):
                 text = line.decode(errors="replace")
                 self.analyzer.feed(text, rank, node)
                 self.first_errors.feed(text, rank)
-            begun = False
+            continued = False
         if self.analyzer.node_lost and self._lost_at == math.inf:
             self._lost_at = now
 
     def flush(self, now: float) -> Sequence[tuple[str, bytes]]:
-        """What was held back and is shown now, each with its stream; all of it when `now` is infinite."""
+        """Return held output to show now, each part with its stream. An infinite `now` returns all of it."""
         shown: list[tuple[str, bytes]] = []
         self._may_matter = True
-        for stream, parser in self._parsers.items() if now == math.inf else self._due_streams(now):
-            which, name = stream
-            shown += [(name, self._route(which, name, piece, now)) for piece in parser.flush(now)]
-            self._set_waiting(stream, parser.due)
-        voices = list(self._sources) if now == math.inf else [each for each in self._waiting if len(each) == 3]
-        for source in voices:
-            noise, lines = self._sources[source]
-            if now == math.inf:
+        is_end = now == math.inf
+        for stream in list(self._parsers) if is_end else self._due_streams(now):
+            parser = self._parsers[stream]
+            shown += [(stream[1], self._route(stream, piece, now)) for piece in parser.flush(now)]
+            _set_waiting(self._waiting_streams, stream, parser.due)
+        for source in list(self._sources if is_end else self._waiting_sources):
+            noise, splitter = self._sources[source]
+            _, name, rank = source
+            if is_end:
                 rest = self._remove_markers(source, None)
-                shown.append((source[1], noise.feed(rest, now)))
-                self._handle_lines(lines.feed(rest), source[2], None, now)
-            shown.append((source[1], noise.flush(now)))
-            self._set_waiting(source, noise.due)
-            if now == math.inf:
-                self._handle_lines(lines.flush(), source[2], None, now)
+                shown.append((name, noise.feed(rest, now)))
+                self._handle_lines(splitter.feed(rest), rank, None, now)
+            shown.append((name, noise.flush(now)))
+            _set_waiting(self._waiting_sources, source, noise.due)
+            if is_end:
+                self._handle_lines(splitter.flush(), rank, None, now)
         self._write_log()
         return [(name, data) for name, data in shown if data]
 
-    def _due_streams(self, now: float) -> list[tuple[StreamKey, LabelParser]]:
-        return [
-            (each, self._parsers[each]) for each in self._waiting if len(each) == 2 and self._parsers[each].due <= now
-        ]
+    def _due_streams(self, now: float) -> list[StreamKey]:
+        return [stream for stream in self._waiting_streams if self._parsers[stream].due <= now]
 
     def should_end(self, now: float) -> bool:
-        """Whether a node was lost some time ago, and the launcher still waits for it."""
+        """Return whether a node was lost some time ago and the launcher still waits for it."""
         return self.output_format.end_when_lost and now - self._lost_at >= LOST_GRACE
 
     def end_requested(self) -> None:
-        """Whoever ends from here on is no culprit."""
+        """Ignore failures from now on: the run is asked to end."""
         self.analyzer.end_requested = True
+
+
+def _set_waiting(waiting: set[T], key: T, due: float) -> None:
+    if due < math.inf:
+        waiting.add(key)
+    else:
+        waiting.discard(key)
 
 
 @functools.cache
 def _keywords() -> tuple[str, ...]:
-    """Return the words of which at least one is in whatever line tells something."""
+    """Return words of which each relevant line contains at least one."""
     more = (hint.lower() for hint in hints())
     return tuple(dict.fromkeys((*KEYWORDS, *(hint for hint in more if not any(word in hint for word in KEYWORDS)))))

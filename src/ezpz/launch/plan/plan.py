@@ -196,9 +196,12 @@ def make_plan(
         replace(bare, program=availability.program), launcher, request, facts, topology, variables
     )
     invocation = launcher.invocation(spec)
-    if launcher.ranks is None:
+    if launcher.rank_variables is None:
         invocation = replace(
-            invocation, ranks=tuple(_local_rank_variables(own, variables, request, facts) for own in invocation.ranks)
+            invocation,
+            rank_environments=tuple(
+                _local_rank_variables(own, variables, request, facts) for own in invocation.rank_environments
+            ),
         )
     return LaunchPlan(
         launcher,
@@ -251,10 +254,10 @@ def _complete_spec(
 ) -> tuple[LaunchSpec, tuple[str, ...]]:
     """The job as this launcher is given it: its command wrapped, the options of site and user; and warnings."""
     command = facts.environment.resolve_command(request.command, facts.exists) if facts.environment else request.command
-    names = launcher.ranks
+    names = launcher.rank_variables
     if names is None:
         return _complete_local_spec(spec, command, request, facts, topology)
-    gpus = request.rank_request.gpus_per_rank if not names.has_devices else None
+    gpus = request.rank_request.gpus_per_rank if not names.assigns_devices else None
     devices = (facts.site.visible_devices, gpus) if gpus else None
     variables = {**variables, **(facts.site.device_variables if gpus else {})}
     wrapped = rank_wrapper.wrap_command(

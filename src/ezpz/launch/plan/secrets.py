@@ -129,6 +129,7 @@ def shell_line(invocation: Invocation, environ: Mapping[str, str]) -> str:
         return f"hosts=$(mktemp) && printf '%s\\n' {hosts} > \"$hosts\" && {line}"
     line = quote_words(invocation.argv, environ)
     ranks = [
-        " ".join((*(f"{name}={shlex.quote(value)}" for name, value in own.items()), line)) for own in invocation.ranks
+        " ".join((*(f"{name}={shlex.quote(value)}" for name, value in own.items()), line))
+        for own in invocation.rank_environments
     ]
     return ranks[0] if len(ranks) == 1 else f"{{ {' & '.join(ranks)} & wait; }}"

@@ -164,7 +164,7 @@ class _Validator:
 @functools.cache
 def _launcher_names() -> tuple[str, ...]:
     """Return the names of the launchers that take options."""
-    return tuple(dict.fromkeys(launcher.name for launcher in installed_launchers([]) if launcher.ranks))
+    return tuple(dict.fromkeys(launcher.name for launcher in installed_launchers([]) if launcher.rank_variables))
 
 
 def _last_part(key: str) -> str:

@@ -161,7 +161,8 @@ CHILD = """
 import os, sys
 from ezpz.launch.execute.monitor import MonitorRules, run_monitored
 from tests.unit.launch.execute.test_monitor import Everything
-end = run_monitored(["sh", "-c", sys.argv[1]], envs=[dict(os.environ)], listener=Everything(), rules=MonitorRules(grace=1, idle=1.5))
+rules = MonitorRules(grace=1, idle=1.5)
+end = run_monitored(["sh", "-c", sys.argv[1]], envs=[dict(os.environ)], listener=Everything(), rules=rules)
 sys.exit(end.status)
 """
 

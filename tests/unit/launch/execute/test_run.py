@@ -16,12 +16,12 @@ from ezpz.launch.execute.run import CommandResult, find_failure, interpret_exit
 from ezpz.launch.launchers.base import installed_launchers
 from ezpz.launch.launchers.hydra import UNREACHABLE_PATTERN
 from ezpz.launch.launchers.srun import EXIT_PATTERN
+from ezpz.launch.launchers.startup_protocol import NO_COMMAND, NO_ENVIRONMENT, STARTED, UNTRUSTED
 from ezpz.launch.output import stderr_reader
-from ezpz.launch.output.startup_markers import StartupReport
+from ezpz.launch.output.startup_markers import StartupMarker, StartupReport
 from ezpz.launch.output.stderr_reader import StderrReader
 from ezpz.launch.plan.environment import RankEnvironment
 from ezpz.launch.plan.plan import Facts, LaunchPlan
-from ezpz.launch.plan.rank_wrapper import NO_COMMAND, NO_ENVIRONMENT, STARTED, UNTRUSTED, StartupMarker
 from tests.unit.launch.plan.test_plan import HYDRA, OPEN_MPI, FakeTools, decide
 
 SAID = "[mpiexec@n000] bad option\nssh: connect to host n001 port 22: No route to host\n\n"
@@ -132,7 +132,7 @@ def heard(chunks: list[bytes]) -> tuple[bytes, tuple[StartupMarker, ...]]:
     ours, theirs = os.pipe()
     report = StartupReport("ezpz-1a")
     reader = StderrReader(report, theirs)
-    with reader as descriptor:
+    with reader.open_pipe() as descriptor:
         for chunk in chunks:
             os.write(descriptor, chunk)
     os.close(theirs)

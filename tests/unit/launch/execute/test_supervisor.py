@@ -16,7 +16,7 @@ from ezpz.errors import ChecksFailed, Interrupted, NodeLost, UsageError
 from ezpz.launch.execute.node_checks import CheckRequest
 from ezpz.launch.execute.options import MonitorOptions, SupervisionOptions, make_restart_policy
 from ezpz.launch.execute.restart_policy import RestartPolicy
-from ezpz.launch.execute.supervisor import RUN_ID_VARIABLE, LaunchOutcome, Supervisor, SupervisorDependencies
+from ezpz.launch.execute.supervisor import RUN_ID_VARIABLE, Supervisor, SupervisorDependencies
 from ezpz.launch.launchers.base import Availability, Invocation, Launcher, LaunchSpec, Tools
 from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.plan.topology import NodeCount, RankRequest, Topology, compute_topology
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ezpz.cluster.schedulers.base import JobSystem
+    from ezpz.launch.execute.outcome import LaunchOutcome
 
 NAMES = ("n0", "n1", "n2", "n3")
 ENVIRON = {**os.environ, RUN_ID_VARIABLE: "1a2b"}

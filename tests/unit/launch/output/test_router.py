@@ -18,13 +18,13 @@ from ezpz.cluster.allocation import Node
 from ezpz.errors import UsageError
 from ezpz.launch.launchers.base import installed_launchers
 from ezpz.launch.launchers.output_labels import HOLD_SECONDS, LabeledText, LabelParser, add_label_options
+from ezpz.launch.launchers.startup_protocol import STARTED
 from ezpz.launch.output.attempt_log import AttemptLog, LogDirectory
 from ezpz.launch.output.failure_analysis import FailureAnalyzer, RankPlacement
 from ezpz.launch.output.filter import MAX_LINE_BYTES, LineSplitter, NoiseFilter
 from ezpz.launch.output.first_errors import FirstErrors
 from ezpz.launch.output.router import LOST_GRACE, OutputFormat, OutputRouter
-from ezpz.launch.output.startup_markers import StartupReport
-from ezpz.launch.plan.rank_wrapper import STARTED, StartupMarker
+from ezpz.launch.output.startup_markers import StartupMarker, StartupReport
 from ezpz.launch.sites.site import FailureRule
 from tests.contract.support import NOBODY, needs_root
 
@@ -262,7 +262,7 @@ def test_what_only_begins_like_a_report_is_shown() -> None:
 
 def test_ranks_that_we_start_ourselves_need_no_label() -> None:
     logged: list[tuple[int | None, bytes]] = []
-    heard = transcript(OutputFormat(ours=True), logged)
+    heard = transcript(OutputFormat(is_local=True), logged)
     assert heard.feed(3, "stderr", b"x\n", 0.0) == b"x\n"
     assert logged == [(3, b"x")]
 
@@ -308,7 +308,7 @@ def test_what_the_launcher_says_at_the_end_is_the_last_resort() -> None:
 
 def test_the_error_of_a_rank_that_draws_a_progress_bar_is_found() -> None:
     logged: list[tuple[int | None, bytes]] = []
-    heard = transcript(OutputFormat(ours=True), logged)
+    heard = transcript(OutputFormat(is_local=True), logged)
     bar = b"".join(b"\r%3d%% %s" % (percent, b"#" * percent) for percent in range(100))
     heard.feed(1, "stderr", bar + TRACEBACK.encode(), 0.0)
     assert heard.first_errors.first_of((1,)) == (1, tuple(TRACEBACK.splitlines()[:4]))
@@ -318,7 +318,7 @@ def test_the_error_of_a_rank_that_draws_a_progress_bar_is_found() -> None:
 def test_a_journal_overwrites_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         journal = LogDirectory(str(tmp_path / "new" / "logs"))
-        with journal.attempt() as log:
+        with journal.open_log() as log:
             log.write([(3, b"hello"), (None, b"mpiexec says")])
         journal.append_summary(["it went well"])
     directory = tmp_path / "new" / "logs"
@@ -367,7 +367,7 @@ def test_a_log_that_somebody_has_planted_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     journal = LogDirectory(str(tmp_path / "logs"))
     (tmp_path / "logs" / "attempt-1.log").symlink_to(tmp_path / "profile")
-    with journal.attempt() as log:
+    with journal.open_log() as log:
         log.write([(0, b"x")])
     assert os.path.basename(log.path) == "attempt-2.log"
     assert not (tmp_path / "profile").exists()
@@ -375,7 +375,7 @@ def test_a_log_that_somebody_has_planted_is_left_alone(tmp_path: Path) -> None:
 
 def test_logs_are_for_the_user_alone(tmp_path: Path) -> None:
     journal = LogDirectory(str(tmp_path / "logs"))
-    with journal.attempt() as log:
+    with journal.open_log() as log:
         log.write([(0, b"x")])
     modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "logs", Path(log.path), tmp_path / "logs/summary.txt")]
     assert modes == [0o700, 0o600, 0o600]
@@ -385,7 +385,7 @@ def test_two_runs_share_a_directory_and_neither_is_in_the_way_of_the_other(tmp_p
     one, other = LogDirectory(str(tmp_path)), LogDirectory(str(tmp_path))
     paths = []
     for journal in (one, other, one):
-        with journal.attempt() as log:
+        with journal.open_log() as log:
             log.write([(0, b"x")])
         paths.append(log.path)
     assert [os.path.basename(path) for path in paths] == ["attempt-1.log", "attempt-2.log", "attempt-3.log"]
@@ -402,7 +402,7 @@ def test_a_directory_that_vanishes_costs_the_logs_and_not_the_run(tmp_path: Path
     directory = tmp_path / "logs"
     journal = LogDirectory(str(directory))
     shutil.rmtree(directory)
-    with journal.attempt() as log:
+    with journal.open_log() as log:
         log.write([(1, b"x")])
     assert log.write_error == f"'{directory}/attempt-1.log' cannot be written: No such file or directory"
     journal.append_summary(["it went well"])

@@ -148,7 +148,9 @@ def test_this_host_alone_needs_no_launcher(scheduler: str) -> None:
     planned = decide(scheduler, FakeTools({"mpiexec": HYDRA}), count=1, local=1, nproc=2)
     assert planned.launcher == "local"
     assert planned.invocation.argv == ("app", "-x")
-    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in planned.invocation.ranks] == [
+    assert [
+        (rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in planned.invocation.rank_environments
+    ] == [
         ("0", "0", "2"),
         ("1", "1", "2"),
     ]
@@ -320,7 +322,7 @@ def test_accelerators_are_slurms_to_give_or_ours() -> None:
     pals = decide("pbs", FakeTools({"mpiexec": PALS}), ppn=2, gpus_per_rank=2)
     assert "CUDA_VISIBLE_DEVICES=$((LOCAL_RANK*2)),$((LOCAL_RANK*2+1))" in " ".join(pals.invocation.argv)
     local = decide("localhost", FakeTools(), count=1, local=1, nproc=2, gpus_per_rank=2)
-    assert [own["CUDA_VISIBLE_DEVICES"] for own in local.invocation.ranks] == ["0,1", "2,3"]
+    assert [own["CUDA_VISIBLE_DEVICES"] for own in local.invocation.rank_environments] == ["0,1", "2,3"]
 
 
 def test_what_accelerators_need_besides_comes_with_them() -> None:
@@ -330,7 +332,9 @@ def test_what_accelerators_need_besides_comes_with_them() -> None:
     assert "export ZE_FLAT_DEVICE_HIERARCHY=FLAT; " in line
     assert "ZE_AFFINITY_MASK=$((LOCAL_RANK*1))" in line
     assert "ZE_" not in " ".join(decide("pbs", pals, facts=facts).invocation.argv)
-    (own,) = decide("localhost", FakeTools(), count=1, local=1, gpus_per_rank=1, facts=facts).invocation.ranks
+    (own,) = decide(
+        "localhost", FakeTools(), count=1, local=1, gpus_per_rank=1, facts=facts
+    ).invocation.rank_environments
     assert (own["ZE_FLAT_DEVICE_HIERARCHY"], own["ZE_AFFINITY_MASK"]) == ("FLAT", "0")
 
 
@@ -347,7 +351,7 @@ def test_where_ranks_meet_is_told_to_all() -> None:
     assert "export MASTER_ADDR=n000-hsn0; export MASTER_PORT=23456" in " ".join(planned.invocation.argv)
     assert planned.to_dict()["environment"] == {"MASTER_ADDR": "n000-hsn0", "MASTER_PORT": "23456"}
     local = decide("localhost", FakeTools(), count=1, local=1, facts=facts)
-    assert local.invocation.ranks[0]["MASTER_PORT"] == "23456"
+    assert local.invocation.rank_environments[0]["MASTER_PORT"] == "23456"
 
 
 def test_python_is_the_environments() -> None:

@@ -12,12 +12,13 @@ import pytest
 
 from ezpz.agent.common import filesystem
 from ezpz.launch.launchers.base import RankVariables
-from ezpz.launch.launchers.hydra import Hydra
-from ezpz.launch.launchers.openmpi import OpenMpi
-from ezpz.launch.launchers.pals import Pals
-from ezpz.launch.launchers.srun import Srun
+from ezpz.launch.launchers.hydra import HydraLauncher
+from ezpz.launch.launchers.openmpi import OpenMpiLauncher
+from ezpz.launch.launchers.pals import PalsLauncher
+from ezpz.launch.launchers.srun import SrunLauncher
+from ezpz.launch.output.startup_markers import StartupMarker, find_markers
 from ezpz.launch.plan.environment import SHARED_FILESYSTEMS, RankEnvironment, find_environment
-from ezpz.launch.plan.rank_wrapper import StartupMarker, find_markers, wrap_command
+from ezpz.launch.plan.rank_wrapper import wrap_command
 from ezpz.launch.plan.topology import Topology
 from tests.contract.support import NOBODY, needs_root
 from tests.waiting import DEADLINE
@@ -62,20 +63,24 @@ SEVEN = Topology(4, 7, 2)
         (PLAIN, {"R": "6"}, "6/7 0/1 3"),
         (PLAIN, {"R": "3", "S": "8"}, "3/8 1/2 1"),
         (RankVariables("R", ""), {"R": "3"}, "3/7 1/2 1"),
-        (Hydra.ranks, {"PMI_RANK": "3", "PMI_SIZE": "7", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, "3/7 1/2 1"),
         (
-            OpenMpi.ranks,
+            HydraLauncher.rank_variables,
+            {"PMI_RANK": "3", "PMI_SIZE": "7", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"},
+            "3/7 1/2 1",
+        ),
+        (
+            OpenMpiLauncher.rank_variables,
             {"OMPI_COMM_WORLD_RANK": "6", "OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_NODE_RANK": "5"},
             "6/7 0/1 3",
         ),
         (
-            Pals.ranks,
+            PalsLauncher.rank_variables,
             {"PALS_RANKID": "5", "PMI_SIZE": "7", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "2", "PALS_NODEID": "2"},
             "5/7 1/2 2",
         ),
         *(
             (
-                Srun.ranks,
+                SrunLauncher.rank_variables,
                 {
                     "SLURM_PROCID": "4",
                     "SLURM_NTASKS": "7",
