@@ -1,4 +1,4 @@
-"""Pure: which words of a line are our options, which are the launcher's, and where COMMAND begins."""
+"""Split a command line into options of ezpz, options of the launcher, and COMMAND. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ END = "--"
 
 @dataclass(frozen=True, slots=True)
 class CommandWords:
-    """A line taken apart: `ours` for click, `theirs` for the launcher in the order written, and the command."""
+    """A split command line: options for click, options for the launcher in their order, and the command."""
 
     our_options: tuple[str, ...]
     launcher_options: tuple[str, ...]
@@ -23,27 +23,34 @@ class CommandWords:
 
 
 def split_command_line(words: Sequence[str], options: Mapping[str, int]) -> CommandWords:
-    """Take a line apart; `options` are ours by name, each with the number of values that follow it.
+    """Split a command line.
 
-    COMMAND begins behind `--`, or at the first word that is no option, if no option before it is unknown: behind an
-    unknown one, such a word may be its value. So unknown options need the `--`. Raises UsageError without it.
+    COMMAND starts after `--`, or at the first word that is not an option. A word after an unknown option can be its
+    value, so unknown options need the `--`.
+
+    Args:
+        words: The words of the line.
+        options: The names of the options of ezpz, each with its number of values.
+
+    Raises:
+        UsageError: There is an unknown option and no `--`.
     """
     our_options: list[str] = []
     launcher_options: list[str] = []
-    at = 0
-    while at < len(words):
-        word = words[at]
+    index = 0
+    while index < len(words):
+        word = words[index]
         if word == END:
-            return CommandWords(tuple(our_options), tuple(launcher_options), tuple(words[at + 1 :]))
+            return CommandWords(tuple(our_options), tuple(launcher_options), tuple(words[index + 1 :]))
         values = _value_count(word, options)
         if values is not None:
-            our_options += words[at : at + 1 + values]
-            at += 1 + values
+            our_options += words[index : index + 1 + values]
+            index += 1 + values
         elif launcher_options or (word.startswith("-") and word != "-"):
             launcher_options.append(word)
-            at += 1
+            index += 1
         else:
-            return CommandWords(tuple(our_options), (), tuple(words[at:]))
+            return CommandWords(tuple(our_options), (), tuple(words[index:]))
     if launcher_options:
         raise UsageError(
             f"No such option: {launcher_options[0]}",
@@ -53,7 +60,7 @@ def split_command_line(words: Sequence[str], options: Mapping[str, int]) -> Comm
 
 
 def _value_count(word: str, options: Mapping[str, int]) -> int | None:
-    """How many words behind this one belong to it, or None if it is no option of ours."""
+    """Return the number of words after this option that belong to it; None if it is not an option of ezpz."""
     if word in options:
         return options[word]
     name, equals, _ = word.partition("=")

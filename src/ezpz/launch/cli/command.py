@@ -1,4 +1,4 @@
-"""`ezpz launch`: options -> LaunchRequest, Question and Care; everything else is elsewhere."""
+"""Command `ezpz launch`: converts options to a LaunchRequest, PlacementOptions, and SupervisionOptions."""
 
 from __future__ import annotations
 
@@ -71,20 +71,20 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
 
 
 def _show(planned: LaunchPlan, output: Output, hook: YeetHook | None) -> None:
-    """What would be run; a yeet that comes first as the line that does it."""
+    """Print the plan, after the command line of the `ezpz yeet` that precedes it."""
     for line in (*((f"first     {hook.line}",) if hook else ()), *planned.to_lines()):
         output.line(line)
     output.document(planned.to_dict())
 
 
 def _fewest(planned: LaunchPlan) -> int:
-    """With how many nodes the run can do."""
+    """Return the number of nodes that the run needs."""
     nhosts = planned.request.rank_request.nhosts
     return nhosts.minimum if nhosts else planned.topology.nodes
 
 
 def _run(context: LaunchContext, planned: LaunchPlan, supervision: SupervisionOptions, output: Output) -> int:
-    """Run it, watched if anything was asked for that needs it; the exit status."""
+    """Run the plan, supervised if an option needs it, and return the exit status."""
     if not supervision.is_plain:
         from ezpz.launch.execute.supervisor import supervise, supervised_environment
 
@@ -99,7 +99,7 @@ def _run(context: LaunchContext, planned: LaunchPlan, supervision: SupervisionOp
 
 
 class YeetHook:
-    """The yeet that comes first. Its nodes are those of the launch; all else is as the variables of `ezpz yeet` say."""
+    """The `ezpz yeet` before the launch, on the same nodes. Its other options come from its own variables."""
 
     def __init__(self, output: Output, options: dict[str, Any]) -> None:
         self.output = output
@@ -113,15 +113,15 @@ class YeetHook:
 
     @property
     def line(self) -> str:
-        """What would be typed."""
+        """The command line."""
         return shlex.join(("ezpz", "yeet", "env", *self.args))
 
     def planned(self) -> Prepared:
-        """Where to, and from where; nothing is moved."""
+        """Return the source and the destination. Nothing is copied."""
         return self._prepare(dry_run=True)
 
     def run(self, min_nodes: int, *, of: int) -> Prepared:
-        """Yeet. The run can do with `fewest` nodes, so the yeet can as well, unless its own variables say more."""
+        """Run it. Like the launch, it needs `min_nodes` of the nodes, unless its own variables set another minimum."""
         if min_nodes < of and not any(
             os.environ.get(f"EZPZ_YEET_MIN_SUCCESS_{kind}") for kind in ("NODES", "FRACTION")
         ):
@@ -135,7 +135,7 @@ class YeetHook:
 
 
 def _nodes(options: dict[str, Any]) -> tuple[Node, ...]:
-    """The nodes without those that are excluded."""
+    """Return the nodes without the excluded ones."""
     from ezpz.cluster.detect import detect
     from ezpz.launch.plan.usable_nodes import choose_nodes
 
@@ -152,7 +152,7 @@ def _discover(
 
     failed = prepared.failed if prepared else None
     rank_request = RankRequest(*(options[name] for name in ("nproc", "ppn", "nhosts", "spares", "gpus_per_rank")))
-    if failed:  # they were spares
+    if failed:  # they would have been spares
         rank_request = replace(rank_request, spares=max(0, rank_request.spares - len(failed)))
     request = LaunchRequest(command, rank_request, options["cpu_bind"], launchers, options["launcher"])
     placement = PlacementOptions(

@@ -1,4 +1,4 @@
-"""click: what `ezpz launch` takes, and how its line is taken apart."""
+"""Options of `ezpz launch`, and the command class that splits its command line."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 PREFIX = "EZPZ_LAUNCH"
 POSITIVE = click.IntRange(min=1)
-_THEIRS = "ezpz.launch.cli.options"
+_LAUNCHER_OPTIONS = "ezpz.launch.cli.options"
 
 F = TypeVar("F", bound="Callable[..., Any]")
 option = functools.partial(click.option, show_envvar=True)
 
 
 class LaunchCommand(click.Command):
-    """A command whose line may hold options of the launcher before `--`; see `theirs`."""
+    """A command that accepts options of the launcher before `--`; see `launcher_options`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         line = split_command_line(args, self._own(ctx))
-        ctx.meta[_THEIRS] = line.launcher_options
+        ctx.meta[_LAUNCHER_OPTIONS] = line.launcher_options
         return super().parse_args(ctx, [*line.our_options, *(("--", *line.command) if line.command else ())])
 
     def _own(self, ctx: click.Context) -> dict[str, int]:
-        """Our options by every name, with the number of values that follow it."""
+        """Return all names of the options of ezpz, each with its number of values."""
         found = {}
         for param in self.get_params(ctx):
             if isinstance(param, click.Option):
@@ -44,13 +44,13 @@ class LaunchCommand(click.Command):
 
 
 def launcher_options(ctx: click.Context) -> tuple[str, ...]:
-    """The words before `--` that are the launcher's, in the order written."""
-    words: tuple[str, ...] = ctx.meta.get(_THEIRS, ())
+    """Return the options of the launcher before `--` in their order."""
+    words: tuple[str, ...] = ctx.meta.get(_LAUNCHER_OPTIONS, ())
     return words
 
 
 def node_count(_ctx: click.Context, _param: click.Parameter, value: str | None) -> NodeCount | None:
-    """N or MIN:MAX as a NodeCount: a click callback. Raises click.BadParameter."""
+    """Convert N or MIN:MAX to a NodeCount, as a callback of click. Raise click.BadParameter."""
     from ezpz.launch.plan.topology import NodeCount
 
     if value is None:
@@ -65,7 +65,7 @@ def node_count(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 
 def topology_options(function: F) -> F:
-    """Give a command the options that say how many ranks go where: nproc, ppn, nhosts, spares, gpus_per_rank ..."""
+    """Add the options about the number of ranks: nproc, ppn, nhosts, spares, gpus_per_rank, cpu_bind."""
     decorated: Any = function
     for each in reversed(_TOPOLOGY):
         decorated = each(decorated)
@@ -128,7 +128,7 @@ _TOPOLOGY = (
 
 
 def place_options(function: F) -> F:
-    """Give a command the options that say which nodes and which environment: exclude, env, yeet, site."""
+    """Add the options about nodes, environment, site, and launcher."""
     decorated: Any = function
     for each in reversed(_PLACE):
         decorated = each(decorated)

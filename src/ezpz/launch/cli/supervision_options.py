@@ -1,4 +1,4 @@
-"""Options of `ezpz launch` about bad nodes and about watching: click to a `Care`, and nothing else."""
+"""Options of `ezpz launch` about failed nodes and about monitoring, converted to `SupervisionOptions`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MAX_SECONDS = 1e8  # seconds: three years
 
 
 class Seconds(click.FloatRange):
-    """A time that one can wait for: not for ever, and not `nan`."""
+    """A finite number of seconds, not `nan`."""
 
     def __init__(self, *, allow_zero: bool = False) -> None:
         super().__init__(min=0, min_open=not allow_zero, max=_MAX_SECONDS)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does it, which lets `nan` pass."""
+        """Convert a value as click does, and reject `nan`, which click accepts."""
         seconds = super().convert(value, param, ctx)
         if math.isnan(seconds):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)
@@ -39,7 +39,7 @@ class Seconds(click.FloatRange):
 
 
 def check_regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-    """The pattern, or patterns, if they are regular expressions of bytes; the callback of an option."""
+    """Return the pattern or patterns if they are regular expressions for bytes, as a callback of an option."""
     pattern = ""
     try:
         for pattern in value if isinstance(value, tuple) else (value,):
@@ -50,14 +50,14 @@ def check_regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any
 
 
 def check_not_empty(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The paths, if none is "" (a variable of the user's that is not set); the callback of an option."""
+    """Return the paths if none is empty (such as an unset variable), as a callback of an option."""
     if "" in value:
         raise click.BadParameter("a path is empty.")
     return value
 
 
 def supervision_options(prefix: str) -> Callable[[F], F]:
-    """Give a command these options; `care_of` takes what it gets."""
+    """Return a decorator that adds these options. `make_supervision_options` takes their values."""
 
     def decorate(function: F) -> F:
         decorated: Any = function
@@ -154,20 +154,23 @@ def _output_options(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[
 
 
 def make_supervision_options(options: dict[str, Any], planned: LaunchPlan) -> SupervisionOptions:
-    """What was asked for, and what the site of this plan adds. A terminal of ours is a local command's for itself."""
+    """Return the supervision that the options and the site of the plan request.
+
+    The noise of the site is not hidden if a local command prints to a terminal, which it has for itself.
+    """
     from ezpz.launch.execute.options import MonitorOptions, SupervisionOptions
 
-    again = options["max_restarts"] > 0
+    restarts = options["max_restarts"] > 0
     local = planned.started_by.is_local and sys.stdout.isatty()
     monitor = MonitorOptions(
         idle=options["idle_timeout"],
         grace=options["grace"],
         pty=options["pty"],
-        labels=again or options["log_dir"] is not None,
+        labels=restarts or options["log_dir"] is not None,
         noise=() if options["no_filter"] else (*(() if local else planned.site.noise), *options["filter"]),
         progress=options["progress_regex"],
-        failures=planned.site.failures if again else (),
-        end_when_lost=again,
+        failures=planned.site.failures if restarts else (),
+        end_when_lost=restarts,
     )
     check = _make_check_request(options, planned) if options["check"] or options["check_path"] else None
     return SupervisionOptions(monitor, options["max_restarts"], check, options["log_dir"])
@@ -180,7 +183,7 @@ def _make_check_request(options: dict[str, Any], planned: LaunchPlan) -> CheckRe
     program: str | None = (environment.resolve_command(command, planned.facts.exists) if environment else command)[0]
     copy = environment.prefix if environment and environment.is_copy else None
     if not os.path.isabs(str(program)):
-        found = None if copy else shutil.which(str(program))  # what PATH is in a copy, only the nodes know
+        found = None if copy else shutil.which(str(program))  # PATH in a copy is known only on the nodes
         program = os.path.abspath(found) if found else None
     return CheckRequest(
         programs=absolute_paths((program,)),

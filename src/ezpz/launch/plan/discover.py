@@ -1,4 +1,4 @@
-"""Look at all that a plan depends on - nodes, site, accelerators, environment, a free port - and make it."""
+"""Discovery of everything that a plan depends on: nodes, site, accelerators, environment, and a free port."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlacementOptions:
-    """What the user said about where to run; None and () where nothing was said.
+    """What the user requested about where to run; None and () for what was not requested.
 
-    env: the place of a copy on the nodes; original: what it was made from
-    failed: nodes that a yeet just now did not reach, None to read the list that the last one left
+    Attributes:
+        env: The path of a copy on the nodes.
+        original: The source of the copy.
+        failed: The nodes that a recent `ezpz yeet` did not reach; None to read its list.
     """
 
     hosts: str | None = None
@@ -50,7 +52,7 @@ class PlacementOptions:
 
 @dataclass(frozen=True, slots=True)
 class LaunchDependencies:
-    """The ports through which the world is seen; the defaults are the real ones."""
+    """The ports to this host and to the scheduler. The defaults are the real ones."""
 
     tools: Tools = field(default_factory=PathTools)
     system: System = REAL
@@ -62,9 +64,11 @@ class LaunchDependencies:
 
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
-    """What was seen once, for any number of plans: the nodes that may run ranks, and the facts about them.
+    """The facts for any number of plans, discovered once.
 
-    hsn: as in the question, for the name of whatever node is the first one
+    Attributes:
+        allocation: The nodes that may run ranks.
+        hsn: The high-speed network, for the address of the first node of a plan.
     """
 
     request: LaunchRequest
@@ -75,13 +79,14 @@ class LaunchContext:
     hsn: str = addresses.AUTO
 
     def plan(self) -> LaunchPlan:
-        """The plan for all the nodes. Raises an EzpzError for whatever does not fit."""
+        """Return the plan for all nodes. Raise an EzpzError if the request does not fit."""
         return self._plan(self.request, self.allocation, self.environ)
 
     def replan(self, allocation: Allocation) -> LaunchPlan:
-        """The same command for these nodes and no spares: what was said of numbers of nodes is about the job.
+        """Return a plan of the same command for these nodes, without spares.
 
-        A MASTER_ADDR of the environment was about the job's first node.
+        The requested numbers of nodes are about the whole job. A MASTER_ADDR of the environment is about its first
+        node, and is ignored if that node is not used.
         """
         nodes = _order_nodes(allocation.nodes, self.allocation, job_system_of(self.allocation, self.environ))
         allocation = replace(allocation, nodes=nodes)
@@ -104,7 +109,7 @@ def discover(
     environ: Mapping[str, str],
     dependencies: LaunchDependencies | None = None,
 ) -> LaunchContext:
-    """Look at what there is. Raises an EzpzError when there are no such nodes, or no such site."""
+    """Discover what a plan depends on. Raise an EzpzError if the nodes or the site do not exist."""
     dependencies = dependencies or LaunchDependencies()
     environment = find_environment(environ, placement.env, dependencies.exists, original=placement.original)
     found = find_nodes(placement, environ, environment, dependencies)
@@ -128,7 +133,7 @@ def make_launch_plan(
     environ: Mapping[str, str],
     dependencies: LaunchDependencies | None = None,
 ) -> LaunchPlan:
-    """Look at what there is, and decide. Raises an EzpzError for whatever does not fit."""
+    """Discover and plan. Raise an EzpzError if the request does not fit."""
     return discover(request, placement, environ, dependencies).plan()
 
 
@@ -138,7 +143,7 @@ def find_nodes(
     environment: RankEnvironment | None,
     dependencies: LaunchDependencies,
 ) -> usable_nodes.UsableNodes:
-    """The nodes that may run ranks. Raises NodesOutside when the user names some that are not the job's."""
+    """Return the nodes that may run ranks. Raise NodesOutside if the user names some outside of the job."""
     allocation = detect(
         hosts=placement.hosts,
         hostfile=placement.hostfile,
@@ -159,7 +164,7 @@ def find_nodes(
 def _failed_nodes(
     environment: RankEnvironment, allocation: Allocation, environ: Mapping[str, str], dependencies: LaunchDependencies
 ) -> tuple[str, ...]:
-    """The nodes that the last yeet to this place did not reach, wherever it has left its list."""
+    """Return the nodes that the last `ezpz yeet` to this environment did not reach."""
     if allocation.local is not None or not environment.is_copy:
         return usable_nodes.read_failed_nodes(environment.prefix)
     return usable_nodes.query_failed_nodes(
@@ -170,7 +175,7 @@ def _failed_nodes(
 def _nodes_of_job(
     allocation: Allocation, placement: PlacementOptions, environ: Mapping[str, str], dependencies: LaunchDependencies
 ) -> Allocation:
-    """The nodes that the user names, as the job that we are in has them; as they are where there is no job."""
+    """Return the nodes that the user names with the names of the current job, unchanged outside of a job."""
     steps = [step for step in installed_steps([]) if step.in_job]
     try:
         job = detect(hsn=addresses.OFF, environ=environ, system=dependencies.system, steps=steps)
@@ -184,7 +189,7 @@ def _nodes_of_job(
 
 
 def _order_nodes(nodes: tuple[Node, ...], job: Allocation, system: JobSystem | None) -> tuple[Node, ...]:
-    """The nodes in the order in which ranks fill them: srun has one of its own, the others take ours."""
+    """Return the nodes in the order in which ranks fill them. srun has an order of its own."""
     return usable_nodes.sort_like_job(nodes, job.nodes) if system is not None and system.keeps_order else nodes
 
 
@@ -195,13 +200,15 @@ def _node_capacity(
     environ: Mapping[str, str],
     dependencies: LaunchDependencies,
 ) -> NodeCapacity:
-    """How many ranks a node takes; not looked for when the user's numbers say it all."""
+    """Return the default number of ranks per node. It is not determined if the user's numbers are sufficient."""
     if rank_request.gpus_per_rank is None and (rank_request.ppn is not None or rank_request.nproc is not None):
         return NodeCapacity()
     system = job_system_of(allocation, environ)
-    return accelerators.capacity((chosen.name, chosen.accelerators), allocation, system, environ, dependencies.probe)
+    return accelerators.find_capacity(
+        (chosen.name, chosen.accelerators), allocation, system, environ, dependencies.probe
+    )
 
 
 def _apply_cpu_bind(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchRequest:
-    """The request with CPU_BIND in place of --cpu-bind, as scripts on many machines set it."""
+    """Return the request with the variable CPU_BIND, which scripts on many machines set, as --cpu-bind."""
     return request if request.cpu_bind is not None else replace(request, cpu_bind=environ.get("CPU_BIND") or None)

@@ -1,4 +1,4 @@
-"""Request + Allocation + the facts about this host -> LaunchPlan: decided here, shown by --dry-run, done in run.py."""
+"""Launch plan: made from a request, an allocation, and facts; shown by --dry-run; run by `execute`. Pure."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
 
 SCHEMA = "ezpz/launch/2"
 LOCAL_VARIABLES = RankVariables("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
-"""How ranks that this host starts itself know who they are: they were told by the very names."""
+"""The variables of ranks that this host starts itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """What the user asked for; None where nothing was said.
+    """What the user requested; None for what was not requested.
 
-    options: words for the launcher itself, in order
-    launcher: its name; any that can
+    Attributes:
+        options: Words for the launcher itself, in order.
+        launcher: The name of the launcher; None for the first that is available.
     """
 
     command: tuple[str, ...]
@@ -56,11 +57,12 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a plan depends on besides the request and the nodes: looked up once, in `look.py`.
+    """What a plan depends on in addition to the request and the nodes; see `discover`.
 
-    home: the environment that the command runs in, None for whatever the shell of a rank finds
-    left_out: one line for each reason for which nodes of the job get no ranks
-    exists: whether a path exists on this host
+    Attributes:
+        environment: The environment that the command runs in, None for that of the rank's shell.
+        left_out: One line for each reason to leave out nodes of the job.
+        exists: Whether a path exists on this host.
     """
 
     site: Site = field(default_factory=Site)
@@ -74,12 +76,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """What will be run: how many ranks where, by which launcher and why, as which command line.
+    """How many ranks run where, started by which launcher and why, with which command line.
 
-    job: what the launcher was given; its command is the wrapped one
-    variables: what every rank gets, beside what tells it who it is
-    spares: the nodes that are left; with --max-restarts, they take the place of those that fail
-    evidence: one line for each number that was inferred and each launcher that was passed over
+    Attributes:
+        reason: Why this launcher is used.
+        evidence: One line for each inferred number and each launcher that is not available.
+        spec: The argument of the launcher. Its command is the wrapped one.
+        variables: The variables of every rank, without those that identify the rank.
+        spares: The remaining nodes. With --max-restarts, they replace nodes that fail.
     """
 
     started_by: Launcher
@@ -101,26 +105,26 @@ class LaunchPlan:
 
     @property
     def label(self) -> LabelFormat | None:
-        """How the launcher can tell which rank says what; None if it cannot, or does already."""
+        """How the launcher can label output with the rank; None if it cannot, or already does."""
         return self.started_by.label_for(self.spec.options)
 
     @property
     def site(self) -> Site:
-        """What is special about this machine; its noise and failures are for whoever reads the output."""
+        """The site. Its noise and failure patterns are for the code that reads the output."""
         return self.facts.site
 
     @property
     def line(self) -> str:
-        """A line for a shell that does what this plan does, its hostfile included, without secrets."""
+        """A line for a shell that does the same as this plan, including its hostfile, without secrets."""
         return shell_line(self.invocation, self.spec.environ)
 
     def with_labels(self) -> LaunchPlan:
-        """The same run, the launcher asked to tell which rank says what."""
+        """Return the same plan with labels in the output."""
         argv = add_label_options(self.label, self.invocation.argv)
         return replace(self, invocation=replace(self.invocation, argv=argv))
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as a JSON document, without secrets."""
+        """Return the plan as a JSON document without secrets."""
         allocation = self.spec.allocation
         return {
             "schema": SCHEMA,
@@ -146,7 +150,7 @@ class LaunchPlan:
         }
 
     def to_lines(self) -> tuple[str, ...]:
-        """The plan for people; the last line can be pasted into a shell."""
+        """Return the plan as lines of text. The last one can be pasted into a shell."""
         nodes = self.spec.allocation.nodes
         spares = f", spare: {fold(node.name for node in self.spares)}" if self.spares else ""
         environment = self.facts.environment
@@ -154,14 +158,14 @@ class LaunchPlan:
             f"nodes     {fold(node.name for node in nodes)} ({len(nodes)}){spares}",
             f"ranks     {self.topology.ranks}, {self.topology.ppn} a node",
             f"site      {self.site.name}: {self.site.why or self.site.description}",
-            *(
-                (f"python    {environment.prefix}{' on every node' if environment.is_copy else ''}",)
-                if environment
-                else ()
-            ),
+            *(_python_lines(environment) if environment else ()),
             f"launcher  {self.launcher}: {self.reason}",
             f"command   {self.line}",
         )
+
+
+def _python_lines(environment: RankEnvironment) -> tuple[str]:
+    return (f"python    {environment.prefix}{' on every node' if environment.is_copy else ''}",)
 
 
 def make_plan(
@@ -175,8 +179,18 @@ def make_plan(
 ) -> LaunchPlan:
     """Decide how to start the command.
 
-    launchers: in place of those that are installed
-    Raises UsageError for numbers that do not fit and an unknown launcher, NotEnoughNodes and LauncherMissing.
+    Args:
+        request: What the user requested.
+        allocation: The nodes that may run ranks.
+        tools: The programs on PATH.
+        environ: The environment of the launcher.
+        facts: What else the plan depends on.
+        launchers: The launchers in place of the installed ones.
+
+    Raises:
+        UsageError: The numbers do not fit, or the launcher is unknown.
+        NotEnoughNodes: More nodes are requested than available.
+        LauncherMissing: No launcher is available.
     """
     facts = facts or Facts()
     if request.command[0].startswith("-"):
@@ -197,12 +211,8 @@ def make_plan(
     )
     invocation = launcher.invocation(spec)
     if launcher.rank_variables is None:
-        invocation = replace(
-            invocation,
-            rank_environments=tuple(
-                _local_rank_variables(own, variables, request, facts) for own in invocation.rank_environments
-            ),
-        )
+        own = (_local_rank_variables(each, variables, request, facts) for each in invocation.rank_environments)
+        invocation = replace(invocation, rank_environments=tuple(own))
     return LaunchPlan(
         launcher,
         availability.why,
@@ -221,7 +231,7 @@ def make_plan(
 def _launchers_named(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher]:
     wanted = [launcher for launcher in launchers if name in (None, launcher.name)]
     if not wanted and name in LAUNCHERS.names():
-        LAUNCHERS.load(str(name))  # raises: it is declared, and was not among those that can be loaded
+        LAUNCHERS.load(str(name))  # raises PluginError: it is declared and cannot be loaded
     if not wanted:
         names = dict.fromkeys(launcher.name for launcher in launchers)
         raise UsageError(f"--launcher '{name}': there is no such launcher", hint=f"choose one of: {', '.join(names)}")
@@ -231,7 +241,7 @@ def _launchers_named(launchers: Sequence[Launcher], name: str | None) -> Sequenc
 def _select_launcher(
     launchers: Sequence[Launcher] | None, spec: LaunchSpec, tools: Tools, wanted: str | None
 ) -> tuple[Launcher, Availability, tuple[str, ...]]:
-    """The first launcher that can, of those that are `wanted`, its verdict, and why those before it cannot."""
+    """Return the first available launcher, why it is available, and why those before it are not."""
     rejected: list[str] = []
     for launcher in _launchers_named(installed_launchers(rejected) if launchers is None else launchers, wanted):
         availability = launcher.check_availability(spec, tools)
@@ -252,7 +262,7 @@ def _complete_spec(
     topology: Topology,
     variables: Mapping[str, str],
 ) -> tuple[LaunchSpec, tuple[str, ...]]:
-    """The job as this launcher is given it: its command wrapped, the options of site and user; and warnings."""
+    """Return the argument for this launcher, with the wrapped command and all options, and warnings."""
     command = facts.environment.resolve_command(request.command, facts.exists) if facts.environment else request.command
     names = launcher.rank_variables
     if names is None:
@@ -274,7 +284,7 @@ def _complete_spec(
 def _complete_local_spec(
     spec: LaunchSpec, command: tuple[str, ...], request: LaunchRequest, facts: Facts, topology: Topology
 ) -> tuple[LaunchSpec, tuple[str, ...]]:
-    """The job for ranks that this host starts itself; only a copy of an environment needs the wrapper then."""
+    """Return the argument for ranks that this host starts itself. Only a copy of an environment needs the wrapper."""
     if request.options:
         raise UsageError(
             f"{request.options[0]} is no option of ours, and no launcher is needed that could take it",
@@ -289,7 +299,7 @@ def _complete_local_spec(
 def _local_rank_variables(
     own: Mapping[str, str], shared: Mapping[str, str], request: LaunchRequest, facts: Facts
 ) -> Mapping[str, str]:
-    """What a rank gets that this host starts itself."""
+    """Return the variables of a rank that this host starts itself."""
     gpus = request.rank_request.gpus_per_rank
     first = int(own.get("LOCAL_RANK", "0")) * (gpus or 0)
     if not gpus:
@@ -299,5 +309,5 @@ def _local_rank_variables(
 
 
 def _binds_ranks(options: Sequence[str]) -> bool:
-    """Whether the user's own words for the launcher bind ranks already."""
+    """Return whether the user's own options for the launcher already bind ranks."""
     return any(re.match(r"--?(cpu[-_])?bind", word) for word in options)

@@ -1,15 +1,15 @@
-"""Pure: how many ranks on how many nodes, from what was asked for, what there is, and what fits on a node."""
+"""Number of ranks and nodes of a run, from the request, the allocation, and the capacity of a node. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ezpz.errors import NotEnoughNodes, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCount:
-    """--nhosts: how many nodes run ranks, as many as there are up to `most`. What is left of the nodes are spares."""
+    """The number of nodes of --nhosts: as many as available, up to `maximum`. The remaining nodes are spares."""
 
     minimum: int
     maximum: int
@@ -20,9 +20,10 @@ class NodeCount:
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """The numbers that the user gave; None where nothing was said.
+    """The numbers that the user set; None for those that are not set.
 
-    spares: how many nodes to keep idle, in case one that runs fails; not together with `nhosts`
+    Attributes:
+        spares: How many nodes to keep idle to replace failed ones; excludes `nhosts`.
     """
 
     nproc: int | None = None
@@ -34,10 +35,11 @@ class RankRequest:
 
 @dataclass(frozen=True, slots=True)
 class NodeCapacity:
-    """How many ranks a node takes when nobody says, and why.
+    """How many ranks run on a node by default, and why.
 
-    accelerators: 0 when there are none, or nobody knows
-    evidence: one line for each place that was looked at before
+    Attributes:
+        accelerators: The number per node, 0 if there are none or it is unknown.
+        evidence: One line for each source of information that had no answer.
     """
 
     ranks: int = 1
@@ -48,9 +50,11 @@ class NodeCapacity:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The numbers of a run: the first `nodes` nodes are filled one after another with `ppn` ranks, the rest are spares.
+    """The numbers of a run: the first `nodes` nodes are filled one after another with `ppn` ranks each.
 
-    evidence: one line for each number that nobody gave
+    Attributes:
+        spares: The number of remaining nodes.
+        evidence: One line for each number that the user did not set.
     """
 
     nodes: int
@@ -60,41 +64,35 @@ class Topology:
     evidence: tuple[str, ...] = ()
 
     def ranks_on(self, node: int) -> int:
-        """How many ranks the node of this number gets: `ppn`, and the last one what is left."""
+        """Return the number of ranks on the node with this index: `ppn`, or fewer on the last one."""
         return min(self.ppn, self.ranks - node * self.ppn)
 
 
 def compute_topology(request: RankRequest, available: int, capacity: NodeCapacity = NodeCapacity()) -> Topology:
-    """How many ranks, on how many of the `available` nodes, and how many of them a node.
+    """Return how many ranks run, on how many of the `available` nodes. With --nproc alone, each node has as many.
 
-    With --nproc alone every node gets as many as every other. Raises UsageError for numbers that contradict each other,
-    with the sum, and NotEnoughNodes.
+    Raises:
+        UsageError: The numbers contradict each other.
+        NotEnoughNodes: More nodes are requested than available.
     """
     _check_minimums(request)
     hosts = _node_count(request, available)
-    ppn = request.ppn
-    evidence: tuple[str, ...] = ()
-    if ppn is None and request.nproc is None:
-        ppn, why = _infer_ppn(request, capacity)
-        evidence = (f"--ppn {ppn}: {why}",)
-    topology = _fill_nodes(request, hosts, ppn)
+    if request.nproc is None:
+        topology = _fill_nodes(request, hosts, capacity)
+    else:
+        topology = _place_ranks(request, request.nproc, hosts)
     _check_gpus(request, topology.ppn, capacity)
-    spares = available - topology.nodes
-    return Topology(topology.nodes, topology.ranks, topology.ppn, spares, (*evidence, *topology.evidence))
+    return replace(topology, spares=available - topology.nodes)
 
 
 def _check_minimums(request: RankRequest) -> None:
-    """What the command line cannot say, but a program can."""
+    """Raise UsageError for numbers that are too small. The command line checks them itself, the Python API does not."""
     minimum, maximum = (request.nhosts.minimum, request.nhosts.maximum) if request.nhosts else (1, 1)
-    several = {
-        "nproc": request.nproc,
-        "ppn": request.ppn,
-        "gpus_per_rank": request.gpus_per_rank,
-        "nhosts": minimum,
-    }
-    numbers = [(name, number, 1) for name, number in several.items()]
     for name, number, lowest in (
-        *numbers,
+        ("nproc", request.nproc, 1),
+        ("ppn", request.ppn, 1),
+        ("gpus_per_rank", request.gpus_per_rank, 1),
+        ("nhosts", minimum, 1),
         ("the most of nhosts", maximum, minimum),
         ("spares", request.spares, 0),
     ):
@@ -103,45 +101,52 @@ def _check_minimums(request: RankRequest) -> None:
 
 
 def _node_count(request: RankRequest, available: int) -> int:
-    """How many nodes run ranks, as far as their number was asked for."""
-    if request.nhosts is not None and request.spares:
+    """Return how many nodes can run ranks: the maximum of --nhosts, or all but the spares."""
+    nhosts = request.nhosts
+    if nhosts is not None and request.spares:
         raise UsageError(
             "--nhosts and --spares exclude each other", hint="what --nhosts leaves are the spares; leave out --spares"
         )
-    asked = f"--nhosts {request.nhosts}" if request.nhosts is not None else f"--spares {request.spares}"
-    needed = request.nhosts.minimum if request.nhosts is not None else request.spares + 1
+    asked = f"--nhosts {nhosts}" if nhosts is not None else f"--spares {request.spares}"
+    needed = nhosts.minimum if nhosts is not None else request.spares + 1
     if needed > available:
         raise NotEnoughNodes(
-            f"{asked} needs {pluralize(needed, 'node')}, and there {'is' if available == 1 else 'are'} {available}",
+            f"{asked} needs {_with_noun(needed, 'node')}, and there {'is' if available == 1 else 'are'} {available}",
             hint="ask for fewer, or for a larger job",
         )
-    return (
-        available - request.spares
-        if request.nhosts is None
-        else _largest_fitting(request, min(request.nhosts.maximum, available))
-    )
+    if nhosts is None:
+        return available - request.spares
+    return _largest_fitting(request, nhosts.minimum, min(nhosts.maximum, available))
 
 
-def _largest_fitting(request: RankRequest, maximum: int) -> int:
-    """Of MIN:MAX, the highest number of nodes that a fixed number of ranks fits on."""
-    assert request.nhosts is not None
+def _largest_fitting(request: RankRequest, minimum: int, maximum: int) -> int:
+    """Return the largest number of nodes between the limits that a fixed number of ranks fits on."""
     if request.nproc is None:
         return maximum
-    each = reversed(range(request.nhosts.minimum, maximum + 1))
+    counts = reversed(range(minimum, maximum + 1))
     if request.ppn is not None:
-        return next((hosts for hosts in each if hosts * request.ppn == request.nproc), maximum)
-    return next((hosts for hosts in each if request.nproc % hosts == 0), maximum)
+        return next((hosts for hosts in counts if hosts * request.ppn == request.nproc), maximum)
+    return next((hosts for hosts in counts if request.nproc % hosts == 0), maximum)
 
 
-def _fill_nodes(request: RankRequest, hosts: int, ppn: int | None) -> Topology:
-    ranks = request.nproc
-    if ranks is None:
-        assert ppn is not None
-        return Topology(hosts, hosts * ppn, ppn, evidence=(f"-n {hosts * ppn}: {pluralize(hosts, 'node')} x {ppn}",))
+def _fill_nodes(request: RankRequest, hosts: int, capacity: NodeCapacity) -> Topology:
+    """Return a topology of full nodes."""
+    evidence: tuple[str, ...] = ()
+    ppn = request.ppn
+    if ppn is None:
+        ppn, why = _infer_ppn(request, capacity)
+        evidence = (f"--ppn {ppn}: {why}",)
+    ranks = hosts * ppn
+    return Topology(hosts, ranks, ppn, evidence=(*evidence, f"-n {ranks}: {_with_noun(hosts, 'node')} x {ppn}"))
+
+
+def _place_ranks(request: RankRequest, ranks: int, hosts: int) -> Topology:
+    """Return a topology for a fixed number of ranks. Raise UsageError if they do not fit."""
+    ppn = request.ppn
     if ppn is None:
         ppn = _even_ppn(request, ranks, hosts)
         used = -(-ranks // ppn)
-        return Topology(used, ranks, ppn, evidence=(f"--ppn {ppn}: {ranks} ranks on {pluralize(used, 'node')}",))
+        return Topology(used, ranks, ppn, evidence=(f"--ppn {ppn}: {ranks} ranks on {_with_noun(used, 'node')}",))
     if request.nhosts is not None and ranks != hosts * ppn:
         raise UsageError(
             f"{ranks} ranks != {hosts} hosts x {ppn} ranks a host = {hosts * ppn}",
@@ -149,14 +154,14 @@ def _fill_nodes(request: RankRequest, hosts: int, ppn: int | None) -> Topology:
         )
     if ranks > hosts * ppn:
         raise UsageError(
-            f"-n {ranks} does not fit with --ppn {ppn}: {pluralize(hosts, 'node')} x {ppn} = {hosts * ppn} < {ranks}",
+            f"-n {ranks} does not fit with --ppn {ppn}: {_with_noun(hosts, 'node')} x {ppn} = {hosts * ppn} < {ranks}",
             hint=f"raise --ppn to {-(-ranks // hosts)}, or leave it out",
         )
     return Topology(-(-ranks // ppn), ranks, ppn)
 
 
 def _even_ppn(request: RankRequest, ranks: int, hosts: int) -> int:
-    """How many ranks a node when all get as many; fewer ranks than nodes are one a node."""
+    """Return the number of ranks per node if all have as many. Fewer ranks than nodes are one per node."""
     if ranks < hosts and request.nhosts is not None:
         raise UsageError(f"{ranks} ranks < {hosts} hosts: some would have none", hint=f"--nhosts {ranks}")
     if ranks > hosts and ranks % hosts:
@@ -181,13 +186,13 @@ def _infer_ppn(request: RankRequest, capacity: NodeCapacity) -> tuple[int, str]:
 
 
 def _check_gpus(request: RankRequest, ppn: int, capacity: NodeCapacity) -> None:
-    gpus, there = request.gpus_per_rank, capacity.accelerators
-    if gpus is not None and there and ppn * gpus > there:
+    gpus, available = request.gpus_per_rank, capacity.accelerators
+    if gpus is not None and available and ppn * gpus > available:
         raise UsageError(
-            f"{ppn} ranks a node x {gpus} accelerators a rank = {ppn * gpus} > {there} ({capacity.why})",
-            hint=f"--ppn {there // gpus}" if gpus <= there else "ask for fewer a rank",
+            f"{ppn} ranks a node x {gpus} accelerators a rank = {ppn * gpus} > {available} ({capacity.why})",
+            hint=f"--ppn {available // gpus}" if gpus <= available else "ask for fewer a rank",
         )
 
 
-def pluralize(number: int, noun: str) -> str:
+def _with_noun(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""A site's file: TOML text to checked values, and for whatever is wrong, the line."""
+"""The file of a site: TOML text to validated values, and for each error its line."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?")
 
 @dataclass(frozen=True, slots=True)
 class ParsedSiteFile:
-    """The values of one file, by key, and where it lies."""
+    """The values of a file by key, and its path."""
 
     path: str
     values: Mapping[str, Any]
 
 
 def parse(text: str, path: str) -> ParsedSiteFile:
-    """The checked values of a file. Raises SiteFileError that begins with the file and the line."""
+    """Return the validated values of a file. Raise SiteFileError, which starts with the file and the line."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -50,7 +50,7 @@ def parse(text: str, path: str) -> ParsedSiteFile:
 
 @dataclass(frozen=True, slots=True)
 class _Validator:
-    """Looks at the values of one file, and complains with its lines."""
+    """Validates the values of a file. Its errors have the line."""
 
     text: str
     path: str
@@ -93,7 +93,7 @@ class _Validator:
         self.check_text(key, value)
         try:
             re.compile(value)
-            re.compile(value.encode())  # output need not be text
+            re.compile(value.encode())  # output can be other bytes
         except (re.error, ValueError, OverflowError) as e:
             self.fail(key, f"{value!r} is no regular expression: {e}", within=value)
 
@@ -120,7 +120,7 @@ class _Validator:
             self.variables(f"{key}.variables", each.get("variables", {}))
 
     def by_launcher(self, key: str, value: Any) -> Iterator[tuple[str, Any]]:
-        """The entries of a table whose keys are launchers, each with its dotted key."""
+        """Yield the entries of a table whose keys are launchers, each with its dotted key."""
         for launcher, entry in self.table(key, value).items():
             where = f"{key}.{launcher}"
             if launcher not in _launcher_names():
@@ -172,7 +172,7 @@ def _last_part(key: str) -> str:
 
 
 def find_line(text: str, key: str, within: str = "") -> int:
-    """The line on which a dotted key stands, or `within`, a part of its value; else that of its table, else 1."""
+    """Return the line of a dotted key or of `within`, a part of its value; else the line of its table, else 1."""
     table, best, depth = "", 1, 0
     wanted = key.split(".")
     for number, line in enumerate(text.splitlines(), 1):

@@ -14,7 +14,7 @@ from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.schedulers.pbs import PBS
 from ezpz.cluster.schedulers.slurm import SLURM
 from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, UsageError
-from ezpz.launch.plan.accelerators import AcceleratorProbe, capacity
+from ezpz.launch.plan.accelerators import AcceleratorProbe, find_capacity
 from ezpz.launch.plan.environment import RankEnvironment, find_environment
 from ezpz.launch.plan.rendezvous import PORTS, choose_rendezvous, port_is_free, port_is_free_at
 from ezpz.launch.plan.usable_nodes import (
@@ -69,13 +69,13 @@ def test_ranks_a_node(
     environ: Mapping[str, str],
     seen: AcceleratorProbe,
 ) -> None:
-    answer = capacity(("s", site), allocation, SYSTEMS[scheduler], environ, seen)
+    answer = find_capacity(("s", site), allocation, SYSTEMS[scheduler], environ, seen)
     assert (answer.ranks, answer.accelerators) == found[:2]
     assert found[2] in answer.why
 
 
 def test_what_was_looked_at_before_is_evidence() -> None:
-    answer = capacity(("s", 0), AWAY, PBS, {}, probe())
+    answer = find_capacity(("s", 0), AWAY, PBS, {}, probe())
     assert any("this host is none of the nodes" in line for line in answer.evidence)
 
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.agent.common import filesystem
 from ezpz.launch.launchers.base import RankVariables
 from ezpz.launch.launchers.hydra import HydraLauncher
 from ezpz.launch.launchers.openmpi import OpenMpiLauncher
 from ezpz.launch.launchers.pals import PalsLauncher
 from ezpz.launch.launchers.srun import SrunLauncher
 from ezpz.launch.output.startup_markers import StartupMarker, find_markers
-from ezpz.launch.plan.environment import SHARED_FILESYSTEMS, RankEnvironment, find_environment
+from ezpz.launch.plan.environment import RankEnvironment, find_environment
 from ezpz.launch.plan.rank_wrapper import wrap_command
 from ezpz.launch.plan.topology import Topology
 from tests.contract.support import NOBODY, needs_root
@@ -316,10 +315,6 @@ def test_an_environment_of_a_colleague_is_used_on_a_filesystem_that_the_nodes_sh
         assert done.stdout == "sourced\nran\n"
     else:
         assert_refused(done, copy)
-
-
-def test_the_shared_filesystems_are_those_of_the_agent() -> None:
-    assert SHARED_FILESYSTEMS == filesystem.SHARED_FILESYSTEMS
 
 
 @pytest.mark.processes
