@@ -40,8 +40,8 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
     """Run COMMAND on every node of the job, through srun, PALS, MPICH or Open MPI, or right here without a scheduler.
 
     Its exit status is COMMAND's. With --json the document comes when COMMAND has ended, and what COMMAND prints goes to
-    stderr. What stands after COMMAND is COMMAND's, also what looks like an option of ours. An option that ezpz does not
-    know goes to the launcher, if `--` stands before COMMAND.
+    stderr. What follows COMMAND is COMMAND's, also what looks like an option of ours. An option that ezpz does not
+    know goes to the launcher, if `--` precedes COMMAND.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ def run_in_foreground(
     Args:
         argv: The command line.
         envs: The environment of each process.
-        grace: Seconds to end after a signal that asks to end. After a second such signal processes are ended at once.
+        grace: Seconds to end after a signal that asks to end. After another such signal, processes are ended at once.
         stdout: A descriptor in place of stdout.
         stderr: A descriptor in place of stderr.
         forward_signal: How signals are sent; by default to the whole process group.

@@ -97,8 +97,8 @@ def run_monitored(
     """Run `argv` once per environment in parallel, forward the output, and return how it ended.
 
     The status is the first that is not 0; the other copies are ended then. Signals are forwarded to each copy. A copy
-    that is left `rules.grace` seconds after a signal that asks to end is ended; after a second signal at once. Silence
-    counts as such a signal. Call it in the main thread.
+    that is left `rules.grace` seconds after a signal that asks to end is ended, after another such signal at once.
+    Silence counts as such a signal. Call it in the main thread.
 
     Args:
         argv: The command line.
