@@ -18,9 +18,9 @@ from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.detect import installed_steps
 from ezpz.cluster.transports import TRANSPORTS
 from ezpz.launch.cli.command import launch
-from ezpz.launch.launchers import failure_signs
-from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Job, Launcher, Verdict, installed
-from ezpz.launch.launchers.output_labels import LabelParser, with_labels
+from ezpz.launch.launchers import failure_lines
+from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Availability, Launcher, LaunchSpec, installed_launchers
+from ezpz.launch.launchers.output_labels import LabelParser, add_label_options
 from ezpz.launch.output.startup_markers import StartupReport
 from ezpz.runtime.process import PIPE, end_tree, start
 from tests.waiting import DEADLINE
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.schedulers.base import JobSystem
 
-ALL = installed([])
+ALL = installed_launchers([])
 SYSTEMS: tuple[JobSystem | None, ...] = tuple(dict.fromkeys((None, *(step.system for step in installed_steps([])))))
 COMMAND = ("sh", "-c", "exit 3", "--", "-n", "7")
 AS_LABELED = {"srun": b"%d: ", "pals": b"n1.site %d: ", "hydra": b"<|%d@n1|>", "openmpi": b"[1,%d]<stdout>:"}
 """How each that can label does it."""
 SIGN_GROUPS = {"node", "nodes", "rank", "ranks", "index", "status", "signal"}
-SIGN_KINDS = {getattr(failure_signs, name) for name in ("NODE", "FAULT", "SIGNAL", "EXIT", "TIME", "WHERE")}
+SIGN_KINDS = {getattr(failure_lines, name) for name in ("NODE", "FAULT", "SIGNAL", "EXIT", "TIME", "WHERE")}
 
 every_launcher = pytest.mark.parametrize("launcher", ALL, ids=lambda each: f"{each.name}-{each.order}")
 every_labeler = pytest.mark.parametrize("launcher", [each for each in ALL if each.label], ids=lambda each: each.name)
@@ -59,11 +59,11 @@ VERSIONS = ("PALS 1", "HYDRA 4", "Open MPI 5", "something else", "")
 TOOLS = (FakeTools(), *(FakeTools((("srun", "slurm"), ("mpiexec", said), ("mpirun", said))) for said in VERSIONS))
 
 
-def job(*, local: bool = False, system: JobSystem | None = None) -> Job:
+def job(*, local: bool = False, system: JobSystem | None = None) -> LaunchSpec:
     names = ("n1",) if local else ("n1", "n2")
     nodes = tuple(Node(name, f"{name}-hsn0", f"{name}.site", is_local=local) for name in names)
     scheduler = system.name if system else "hosts"
-    return Job(COMMAND, Allocation(scheduler, None, nodes), 2 * len(names), 2, {}, ("--own", "x"), system=system)
+    return LaunchSpec(COMMAND, Allocation(scheduler, None, nodes), 2 * len(names), 2, {}, ("--own", "x"), system=system)
 
 
 def test_each_is_declared_under_its_own_name_and_asked_at_a_place_of_its_own() -> None:
@@ -86,15 +86,15 @@ def test_the_help_names_them() -> None:
 @pytest.mark.parametrize("system", SYSTEMS, ids=str)
 def test_a_verdict_has_a_reason(launcher: Launcher, tools: FakeTools, system: JobSystem | None) -> None:
     for local in (True, False):
-        verdict = launcher.judge(job(local=local, system=system), tools)
-        assert isinstance(verdict, Verdict)
-        assert verdict.why
+        availability = launcher.check_availability(job(local=local, system=system), tools)
+        assert isinstance(availability, Availability)
+        assert availability.why
 
 
 @every_launcher
 def test_without_programs_other_hosts_are_out_of_reach(launcher: Launcher) -> None:
     for system in SYSTEMS:
-        assert not launcher.judge(job(system=system), FakeTools()).able
+        assert not launcher.check_availability(job(system=system), FakeTools()).is_available
 
 
 @every_launcher
@@ -109,7 +109,7 @@ def test_a_command_line_is_words_that_end_with_the_command(launcher: Launcher) -
         assert (HOSTFILE in own) == bool(invocation.hostfile)
         if launcher.is_local:
             assert own == []
-            assert [each["RANK"] for each in invocation.ranks] == ["0", "1"]
+            assert [each["RANK"] for each in invocation.rank_environments] == ["0", "1"]
             continue
         assert own[0] in (launcher.name, wanted.program)
         assert own[own.index("--own") : own.index("--own") + 2] == ["--own", "x"]
@@ -117,14 +117,14 @@ def test_a_command_line_is_words_that_end_with_the_command(launcher: Launcher) -
         assert any("cores" in word for word in own)
         said = " ".join(own) + invocation.hostfile
         assert all(re.search(rf"{name}\b|n\[1-2\]", said) for name in ("n1", "n2"))
-        assert invocation.ranks == ({},)
+        assert invocation.rank_environments == ({},)
 
 
 @every_launcher
 def test_ranks_know_who_they_are(launcher: Launcher) -> None:
-    assert launcher.is_local == (launcher.ranks is None)
-    if launcher.ranks is not None:
-        assert launcher.ranks.rank
+    assert launcher.is_local == (launcher.rank_variables is None)
+    if launcher.rank_variables is not None:
+        assert launcher.rank_variables.rank
 
 
 def test_a_label_of_each_is_known_here() -> None:
@@ -154,8 +154,8 @@ def test_labels_are_asked_for_unless_the_user_does(launcher: Launcher) -> None:
     label = launcher.label_for(("--own",))
     assert label is not None
     argv = launcher.invocation(job()).argv
-    assert with_labels(label, argv) == (argv[0], *label.options, *argv[1:])
-    for word in label.users:
+    assert add_label_options(label, argv) == (argv[0], *label.options, *argv[1:])
+    for word in label.user_options:
         assert launcher.label_for(("--own", word)) is None
     assert launcher.label_for(label.options) is None
 
@@ -196,19 +196,19 @@ def test_a_status_that_hides_the_signal_is_told_as_a_shell_does(launcher: Launch
 @every_launcher
 def test_lines_of_failures_can_be_looked_for(launcher: Launcher) -> None:
     invocation = launcher.invocation(job(local=launcher.is_local))
-    report = StartupReport("ezpz-1a", invocation.exit_line, invocation.lost_line, 2)
-    report.note(b"\nhello\n")
-    assert (report.found, report.lost) == (None, None)
-    told = re.compile(invocation.exit_line).groupindex
+    report = StartupReport("ezpz-1a", invocation.exit_pattern, invocation.unreachable_pattern, 2)
+    report.add_output(b"\nhello\n")
+    assert (report.exit_match, report.unreachable_match) == (None, None)
+    told = re.compile(invocation.exit_pattern).groupindex
     assert launcher.rank_status(0, dict.fromkeys(told)) == 0
 
 
 @every_launcher
 def test_signs_say_what_is_known(launcher: Launcher) -> None:
-    for sign in launcher.signs:
+    for sign in launcher.failure_patterns:
         assert sign.kind in SIGN_KINDS
         assert sign.hint
-        pattern = re.compile(sign.pattern)
+        pattern = re.compile(sign.regex)
         assert set(pattern.groupindex) <= SIGN_GROUPS
         assert pattern.search("") is None
 
@@ -222,5 +222,5 @@ def test_nodes_are_asked_over_a_transport_that_exists(launcher: Launcher) -> Non
 
 @every_launcher
 def test_options_that_write_files_are_told_from_others(launcher: Launcher) -> None:
-    assert not launcher.writes_files(("-n", "2", "--label", "x"))
-    assert not launcher.writes_files(("", "="))
+    assert not launcher.writes_output_files(("-n", "2", "--label", "x"))
+    assert not launcher.writes_output_files(("", "="))

@@ -1,13 +1,13 @@
-"""The Python API: `plan` decides how to start a command on the nodes of the job, `run` starts it.
+"""Python API: `plan` decides how to start a command on the nodes of the job, and `run` starts it.
 
     from ezpz.launch.api import plan, run
 
     planned = plan(["python", "train.py"], ppn=4)
-    print(planned.line)             # what would be typed
-    status = run(planned)           # 0, the command's own status, or 128 + N for signal N
+    print(planned.line)             # the command line for a shell
+    status = run(planned)           # 0, the status of the command, or 128 + N for signal N
 
-Both raise `ezpz.errors.EzpzError`, with a message, a hint and an exit code. `run` belongs into the main thread, whose
-signals it hands on to the ranks.
+Both raise `ezpz.errors.EzpzError`, with a message, a hint, and an exit code. Call `run` in the main thread: it forwards
+signals to the ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.errors import UsageError
 from ezpz.launch.execute.run import GRACE, execute
-from ezpz.launch.plan.discover import PlacementOptions, decide
+from ezpz.launch.plan.discover import PlacementOptions, make_launch_plan
 from ezpz.launch.plan.plan import LaunchPlan, LaunchRequest
 from ezpz.launch.plan.topology import NodeCount, RankRequest
 
@@ -46,20 +46,40 @@ def plan(
     options: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> LaunchPlan:
-    """Decide how to start `command`: each argument is the option of `ezpz launch` of the same name.
+    """Decide how to start `command`. Each other argument is the option of `ezpz launch` with the same name.
 
-    nhosts: a number, or the least and the most. options: words for the launcher itself. environ: in place of this
-    process's environment. Nothing is started but what tells about this host (`mpiexec --version`, `nvidia-smi -L`).
-    Raises EzpzError, a UsageError for what is no command, and for numbers that cannot be.
+    Nothing is started except queries about this host (`mpiexec --version`, `nvidia-smi -L`).
+
+    Args:
+        command: The program and its arguments.
+        nproc: `--nproc`.
+        ppn: `--ppn`.
+        nhosts: `--nhosts`: a number, or the minimum and the maximum.
+        spares: `--spares`.
+        hosts: `--hosts`.
+        hostfile: `--hostfile`.
+        exclude: `--exclude`: nodesets.
+        hsn: `--hsn`.
+        cpu_bind: `--cpu-bind`.
+        gpus_per_rank: `--gpus-per-rank`.
+        env: `--env`.
+        site: `--site`.
+        launcher: `--launcher`.
+        options: Words for the launcher itself.
+        environ: The environment in place of that of this process.
+
+    Raises:
+        UsageError: The command is empty or text, or the numbers are not possible.
+        EzpzError: The nodes, the site, or a launcher do not exist.
     """
     if isinstance(command, str) or not command:
         raise UsageError(f"{command!r} is no command", hint="give a list: the program and its arguments")
-    least, most = nhosts if isinstance(nhosts, tuple) else (nhosts, nhosts)
-    count = None if least is None or most is None else NodeCount(least, most)
-    wish = RankRequest(nproc, ppn, count, spares, gpus_per_rank)
-    request = LaunchRequest(tuple(command), wish, cpu_bind, tuple(options), launcher)
-    question = PlacementOptions(hosts, hostfile, hsn, tuple(exclude), env, site=site)
-    return decide(request, question, os.environ if environ is None else environ)
+    minimum, maximum = nhosts if isinstance(nhosts, tuple) else (nhosts, nhosts)
+    count = None if minimum is None or maximum is None else NodeCount(minimum, maximum)
+    rank_request = RankRequest(nproc, ppn, count, spares, gpus_per_rank)
+    request = LaunchRequest(tuple(command), rank_request, cpu_bind, tuple(options), launcher)
+    placement = PlacementOptions(hosts, hostfile, hsn, tuple(exclude), env, site=site)
+    return make_launch_plan(request, placement, os.environ if environ is None else environ)
 
 
 def run(
@@ -69,9 +89,18 @@ def run(
     stdout: int | None = None,
     grace: float = GRACE,
 ) -> int:
-    """Run a plan to its end, on this process's terminal, and return the exit status (128 + N for signal N).
+    """Run a plan on the terminal of this process and return the exit status (128 + N for signal N).
 
-    stdout: a descriptor for what the ranks print there. grace: seconds that they have to end after a signal. Raises
-    CommandNotFound, LauncherMissing and LauncherFailed.
+    Args:
+        planned: The plan.
+        environ: The environment in place of that of this process.
+        stdout: A descriptor in place of stdout of the ranks.
+        grace: Seconds for the ranks to end after a signal.
+
+    Raises:
+        CommandNotFound: The command or its environment does not exist.
+        LauncherMissing: The launcher cannot be started.
+        LauncherFailed: The launcher ended before any rank ran.
+        NodeLost: A node is unreachable or lost.
     """
     return execute(planned, environ=os.environ if environ is None else environ, stdout=stdout, grace=grace)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ezpz.cluster.schedulers.base import System
 from ezpz.errors import ToolMissing
 from ezpz.launch.plan.accelerators import AcceleratorProbe
-from ezpz.launch.plan.discover import LaunchDependencies, PlacementOptions, decide
+from ezpz.launch.plan.discover import LaunchDependencies, PlacementOptions, make_launch_plan
 from ezpz.launch.plan.plan import LaunchPlan, LaunchRequest
 from tests.unit.launch.plan.test_plan import HYDRA, OPEN_MPI, PALS, FakeTools
 
@@ -61,10 +61,12 @@ def planned(where: str, environ: Mapping[str, str] | None = None, site: str | No
         resolve=lambda _: (),
         read=lambda _: "".join(f"{name}\n" for name in names.split()).encode(),
     )
-    sight = AcceleratorProbe(lambda: "", lambda: (), lambda: 4)
-    world = LaunchDependencies(tools, system, sight, random.Random(0), lambda _: False, lambda: host)
+    probe = AcceleratorProbe(lambda: "", lambda: (), lambda: 4)
+    world = LaunchDependencies(tools, system, probe, random.Random(0), lambda _: False, lambda: host)
     everything = {"HOME": "/nonexistent", "MASTER_PORT": "29500", **variables, **(environ or {})}
-    return decide(LaunchRequest(("python3", "train.py")), PlacementOptions(hsn="off", site=site), everything, world)
+    return make_launch_plan(
+        LaunchRequest(("python3", "train.py")), PlacementOptions(hsn="off", site=site), everything, world
+    )
 
 
 def test_the_line_of_every_site_is_as_recorded() -> None:

@@ -50,9 +50,12 @@ def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
         return False
 
 
-def open_own(path: bytes, dir_fd: Optional[int] = None) -> int:
-    """Open a regular file of this user, which is no link, for reading. Raises OSError for anything else."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+def open_own(path: bytes, dir_fd: Optional[int] = None, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file of this user that is not a link; a file that `flags` create is private.
+
+    Raises OSError for anything else, with EPERM for a file of another user.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
         return fd

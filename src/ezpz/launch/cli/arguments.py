@@ -1,4 +1,4 @@
-"""Pure: which words of a line are our options, which are the launcher's, and where COMMAND begins."""
+"""Split a command line into options of ezpz, options of the launcher, and COMMAND. Pure."""
 
 from __future__ import annotations
 
@@ -15,45 +15,52 @@ END = "--"
 
 @dataclass(frozen=True, slots=True)
 class CommandWords:
-    """A line taken apart: `ours` for click, `theirs` for the launcher in the order written, and the command."""
+    """A split command line: options for click, options for the launcher in their order, and the command."""
 
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
+    our_options: tuple[str, ...]
+    launcher_options: tuple[str, ...]
     command: tuple[str, ...]
 
 
-def split(words: Sequence[str], options: Mapping[str, int]) -> CommandWords:
-    """Take a line apart; `options` are ours by name, each with the number of values that follow it.
+def split_command_line(words: Sequence[str], options: Mapping[str, int]) -> CommandWords:
+    """Split a command line.
 
-    COMMAND begins behind `--`, or at the first word that is no option, if no option before it is unknown: behind an
-    unknown one, such a word may be its value. So unknown options need the `--`. Raises UsageError without it.
+    COMMAND starts after `--`, or at the first word that is not an option. A word after an unknown option can be its
+    value, so unknown options need the `--`.
+
+    Args:
+        words: The words of the line.
+        options: The names of the options of ezpz, each with its number of values.
+
+    Raises:
+        UsageError: There is an unknown option and no `--`.
     """
-    ours: list[str] = []
-    theirs: list[str] = []
-    at = 0
-    while at < len(words):
-        word = words[at]
+    our_options: list[str] = []
+    launcher_options: list[str] = []
+    index = 0
+    while index < len(words):
+        word = words[index]
         if word == END:
-            return CommandWords(tuple(ours), tuple(theirs), tuple(words[at + 1 :]))
-        values = _values(word, options)
+            return CommandWords(tuple(our_options), tuple(launcher_options), tuple(words[index + 1 :]))
+        values = _value_count(word, options)
         if values is not None:
-            ours += words[at : at + 1 + values]
-            at += 1 + values
-        elif theirs or (word.startswith("-") and word != "-"):
-            theirs.append(word)
-            at += 1
+            our_options += words[index : index + 1 + values]
+            index += 1 + values
+        elif launcher_options or (word.startswith("-") and word != "-"):
+            launcher_options.append(word)
+            index += 1
         else:
-            return CommandWords(tuple(ours), (), tuple(words[at:]))
-    if theirs:
+            return CommandWords(tuple(our_options), (), tuple(words[index:]))
+    if launcher_options:
         raise UsageError(
-            f"No such option: {theirs[0]}",
-            hint=f"to hand it to the launcher, write -- before COMMAND: ezpz launch {theirs[0]} -- COMMAND",
+            f"No such option: {launcher_options[0]}",
+            hint=f"to hand it to the launcher, write -- before COMMAND: ezpz launch {launcher_options[0]} -- COMMAND",
         )
-    return CommandWords(tuple(ours), (), ())
+    return CommandWords(tuple(our_options), (), ())
 
 
-def _values(word: str, options: Mapping[str, int]) -> int | None:
-    """How many words behind this one belong to it, or None if it is no option of ours."""
+def _value_count(word: str, options: Mapping[str, int]) -> int | None:
+    """Return the number of words after this option that belong to it; None if it is not an option of ezpz."""
     if word in options:
         return options[word]
     name, equals, _ = word.partition("=")

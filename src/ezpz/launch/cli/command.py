@@ -1,4 +1,4 @@
-"""`ezpz launch`: options -> LaunchRequest, Question and Care; everything else is elsewhere."""
+"""Command `ezpz launch`: converts options to a LaunchRequest, PlacementOptions, and SupervisionOptions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import click
 
 from ezpz.cli.options import node_options
 from ezpz.cli.output import Output, output_options
-from ezpz.launch.cli.options import PREFIX, LaunchCommand, option, place_options, theirs, topology_options
-from ezpz.launch.cli.supervision_options import care_of, watch_options
+from ezpz.launch.cli.options import PREFIX, LaunchCommand, launcher_options, option, place_options, topology_options
+from ezpz.launch.cli.supervision_options import make_supervision_options, supervision_options
 
 if TYPE_CHECKING:
     from ezpz.cli.preparation import Prepared
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @topology_options
 @node_options(PREFIX)
 @place_options
-@watch_options(PREFIX)
+@supervision_options(PREFIX)
 @option("--dry-run", is_flag=True, envvar=f"{PREFIX}_DRY_RUN", help="Show what would be run, and run nothing.")
 @output_options(PREFIX)
 @click.pass_context
@@ -40,8 +40,8 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
     """Run COMMAND on every node of the job, through srun, PALS, MPICH or Open MPI, or right here without a scheduler.
 
     Its exit status is COMMAND's. With --json the document comes when COMMAND has ended, and what COMMAND prints goes to
-    stderr. What stands after COMMAND is COMMAND's, also what looks like an option of ours. An option that ezpz does not
-    know goes to the launcher, if `--` stands before COMMAND.
+    stderr. What follows COMMAND is COMMAND's, also what looks like an option of ours. An option that ezpz does not
+    know goes to the launcher, if `--` precedes COMMAND.
 
     \b
     Examples:
@@ -51,55 +51,55 @@ def launch(ctx: click.Context, /, command: tuple[str, ...], *, output: Output, *
       ezpz launch --ppn 4 --no-vni --depth 8 -- ./a.out
       ezpz launch --dry-run python train.py      which line, and why
     """
-    yeeting = YeetHook(output, options) if options["yeet_first"] else None
-    outlook = _look(command, theirs(ctx), options, yeeting.planned() if yeeting else None)
-    planned = outlook.plan()
-    if yeeting and not options["dry_run"]:
-        prepared = yeeting.done(_fewest(planned), of=len(outlook.allocation.nodes))
+    hook = YeetHook(output, options) if options["yeet_first"] else None
+    context = _discover(command, launcher_options(ctx), options, hook.planned() if hook else None)
+    planned = context.plan()
+    if hook and not options["dry_run"]:
+        prepared = hook.run(_fewest(planned), of=len(context.allocation.nodes))
         if prepared.exit_code:
             output.note("nothing was launched")
             output.document(prepared.document or {})
             ctx.exit(prepared.exit_code)
-        outlook = _look(command, theirs(ctx), options, prepared)
-        planned = outlook.plan()
-    _tell(planned, output)
-    care = care_of(options, planned)
+        context = _discover(command, launcher_options(ctx), options, prepared)
+        planned = context.plan()
+    _report_plan(planned, output)
+    supervision = make_supervision_options(options, planned)
     if options["dry_run"]:
-        _show(planned.labelled() if care.watching.labels else planned, output, yeeting)
+        _show(planned.with_labels() if supervision.monitor.labels else planned, output, hook)
         return
-    ctx.exit(_run(outlook, planned, care, output))
+    ctx.exit(_run(context, planned, supervision, output))
 
 
-def _show(planned: LaunchPlan, output: Output, yeeting: YeetHook | None) -> None:
-    """What would be run; a yeet that comes first as the line that does it."""
-    for line in (*((f"first     {yeeting.line}",) if yeeting else ()), *planned.to_lines()):
+def _show(planned: LaunchPlan, output: Output, hook: YeetHook | None) -> None:
+    """Print the plan, after the command line of the `ezpz yeet` that precedes it."""
+    for line in (*((f"first     {hook.line}",) if hook else ()), *planned.to_lines()):
         output.line(line)
     output.document(planned.to_dict())
 
 
 def _fewest(planned: LaunchPlan) -> int:
-    """With how many nodes the run can do."""
-    nhosts = planned.request.wish.nhosts
-    return nhosts.least if nhosts else planned.topology.nodes
+    """Return the number of nodes that the run needs."""
+    nhosts = planned.request.rank_request.nhosts
+    return nhosts.minimum if nhosts else planned.topology.nodes
 
 
-def _run(outlook: LaunchContext, planned: LaunchPlan, care: SupervisionOptions, output: Output) -> int:
-    """Run it, watched if anything was asked for that needs it; the exit status."""
-    if not care.is_plain:
-        from ezpz.launch.execute.supervisor import supervise, surroundings
+def _run(context: LaunchContext, planned: LaunchPlan, supervision: SupervisionOptions, output: Output) -> int:
+    """Run the plan, supervised if an option needs it, and return the exit status."""
+    if not supervision.is_plain:
+        from ezpz.launch.execute.supervisor import supervise, supervised_environment
 
-        outlook = replace(outlook, environ=surroundings(care, outlook.environ))
-        return supervise(care, outlook.allocation, outlook.replan, outlook.plan(), output)
+        context = replace(context, environ=supervised_environment(supervision, context.environ))
+        return supervise(supervision, context.allocation, context.replan, context.plan(), output)
     from ezpz.launch.execute.run import execute
 
     stdout = sys.stderr.fileno() if output.json else None
-    status = execute(planned, environ=os.environ, stdout=stdout, grace=care.watching.grace)
+    status = execute(planned, environ=os.environ, stdout=stdout, grace=supervision.monitor.grace)
     output.document({**planned.to_dict(), "exit_code": status})
     return status
 
 
 class YeetHook:
-    """The yeet that comes first. Its nodes are those of the launch; all else is as the variables of `ezpz yeet` say."""
+    """The `ezpz yeet` before the launch, on the same nodes. Its other options come from its own variables."""
 
     def __init__(self, output: Output, options: dict[str, Any]) -> None:
         self.output = output
@@ -113,17 +113,19 @@ class YeetHook:
 
     @property
     def line(self) -> str:
-        """What would be typed."""
+        """The command line."""
         return shlex.join(("ezpz", "yeet", "env", *self.args))
 
     def planned(self) -> Prepared:
-        """Where to, and from where; nothing is moved."""
+        """Return the source and the destination. Nothing is copied."""
         return self._prepare(dry_run=True)
 
-    def done(self, fewest: int, *, of: int) -> Prepared:
-        """Yeet. The run can do with `fewest` nodes, so the yeet can as well, unless its own variables say more."""
-        if fewest < of and not any(os.environ.get(f"EZPZ_YEET_MIN_SUCCESS_{kind}") for kind in ("NODES", "FRACTION")):
-            self.args.append(f"--min-success-nodes={fewest}")
+    def run(self, min_nodes: int, *, of: int) -> Prepared:
+        """Run it. Like the launch, it needs `min_nodes` of the nodes, unless its own variables set another minimum."""
+        if min_nodes < of and not any(
+            os.environ.get(f"EZPZ_YEET_MIN_SUCCESS_{kind}") for kind in ("NODES", "FRACTION")
+        ):
+            self.args.append(f"--min-success-nodes={min_nodes}")
         return self._prepare(dry_run=False)
 
     def _prepare(self, *, dry_run: bool) -> Prepared:
@@ -133,27 +135,27 @@ class YeetHook:
 
 
 def _nodes(options: dict[str, Any]) -> tuple[Node, ...]:
-    """The nodes without those that are excluded."""
+    """Return the nodes without the excluded ones."""
     from ezpz.cluster.detect import detect
-    from ezpz.launch.plan.usable_nodes import choose
+    from ezpz.launch.plan.usable_nodes import choose_nodes
 
     allocation = detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn="off", environ=os.environ)
-    return choose(allocation, exclude=options["exclude"]).allocation.nodes
+    return choose_nodes(allocation, exclude=options["exclude"]).allocation.nodes
 
 
-def _look(
+def _discover(
     command: tuple[str, ...], launchers: tuple[str, ...], options: dict[str, Any], prepared: Prepared | None
 ) -> LaunchContext:
-    from ezpz.launch.plan.discover import PlacementOptions, look
+    from ezpz.launch.plan.discover import PlacementOptions, discover
     from ezpz.launch.plan.plan import LaunchRequest
     from ezpz.launch.plan.topology import RankRequest
 
     failed = prepared.failed if prepared else None
-    wish = RankRequest(*(options[name] for name in ("nproc", "ppn", "nhosts", "spares", "gpus_per_rank")))
-    if failed:  # they were spares
-        wish = replace(wish, spares=max(0, wish.spares - len(failed)))
-    request = LaunchRequest(command, wish, options["cpu_bind"], launchers, options["launcher"])
-    question = PlacementOptions(
+    rank_request = RankRequest(*(options[name] for name in ("nproc", "ppn", "nhosts", "spares", "gpus_per_rank")))
+    if failed:  # they would have been spares
+        rank_request = replace(rank_request, spares=max(0, rank_request.spares - len(failed)))
+    request = LaunchRequest(command, rank_request, options["cpu_bind"], launchers, options["launcher"])
+    placement = PlacementOptions(
         options["hosts"],
         options["hostfile"],
         options["hsn"],
@@ -163,11 +165,11 @@ def _look(
         failed=failed,
         site=options["site"],
     )
-    return look(request, question, os.environ)
+    return discover(request, placement, os.environ)
 
 
-def _tell(planned: LaunchPlan, output: Output) -> None:
-    for warning in (*planned.job.allocation.warnings, *planned.warnings):
+def _report_plan(planned: LaunchPlan, output: Output) -> None:
+    for warning in (*planned.spec.allocation.warnings, *planned.warnings):
         output.warn(warning)
-    for line in (*planned.job.allocation.evidence, *planned.evidence, f"{planned.launcher}: {planned.reason}"):
+    for line in (*planned.spec.allocation.evidence, *planned.evidence, f"{planned.launcher}: {planned.reason}"):
         output.detail(line)

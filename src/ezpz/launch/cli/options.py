@@ -1,4 +1,4 @@
-"""click: what `ezpz launch` takes, and how its line is taken apart."""
+"""Options of `ezpz launch`, and the command class that splits its command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ezpz.cli.complete import complete_hosts
-from ezpz.launch.cli.arguments import split
+from ezpz.launch.cli.arguments import split_command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from ezpz.launch.plan.topology import NodeCount
 
 PREFIX = "EZPZ_LAUNCH"
-AT_LEAST_ONE = click.IntRange(min=1)
-_THEIRS = "ezpz.launch.cli.options"
+POSITIVE = click.IntRange(min=1)
+_LAUNCHER_OPTIONS = "ezpz.launch.cli.options"
 
 F = TypeVar("F", bound="Callable[..., Any]")
 option = functools.partial(click.option, show_envvar=True)
 
 
 class LaunchCommand(click.Command):
-    """A command whose line may hold options of the launcher before `--`; see `theirs`."""
+    """A command that accepts options of the launcher before `--`; see `launcher_options`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        line = split(args, self._own(ctx))
-        ctx.meta[_THEIRS] = line.theirs
-        return super().parse_args(ctx, [*line.ours, *(("--", *line.command) if line.command else ())])
+        line = split_command_line(args, self._own(ctx))
+        ctx.meta[_LAUNCHER_OPTIONS] = line.launcher_options
+        return super().parse_args(ctx, [*line.our_options, *(("--", *line.command) if line.command else ())])
 
     def _own(self, ctx: click.Context) -> dict[str, int]:
-        """Our options by every name, with the number of values that follow it."""
+        """Return all names of the options of ezpz, each with its number of values."""
         found = {}
         for param in self.get_params(ctx):
             if isinstance(param, click.Option):
@@ -43,20 +43,20 @@ class LaunchCommand(click.Command):
         return found
 
 
-def theirs(ctx: click.Context) -> tuple[str, ...]:
-    """The words before `--` that are the launcher's, in the order written."""
-    words: tuple[str, ...] = ctx.meta.get(_THEIRS, ())
+def launcher_options(ctx: click.Context) -> tuple[str, ...]:
+    """Return the options of the launcher before `--` in their order."""
+    words: tuple[str, ...] = ctx.meta.get(_LAUNCHER_OPTIONS, ())
     return words
 
 
 def node_count(_ctx: click.Context, _param: click.Parameter, value: str | None) -> NodeCount | None:
-    """N or MIN:MAX as a NodeCount: a click callback. Raises click.BadParameter."""
+    """Convert N or MIN:MAX to a NodeCount, as a callback of click. Raise click.BadParameter."""
     from ezpz.launch.plan.topology import NodeCount
 
     if value is None:
         return None
-    least, colon, most = value.partition(":")
-    numbers = (least, most if colon else least)
+    minimum, colon, maximum = value.partition(":")
+    numbers = (minimum, maximum if colon else minimum)
     if not all(number.isascii() and number.isdigit() and int(number) > 0 for number in numbers):
         raise click.BadParameter(f"{value!r} is neither a number of nodes nor MIN:MAX")
     if int(numbers[0]) > int(numbers[1]):
@@ -65,7 +65,7 @@ def node_count(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 
 def topology_options(function: F) -> F:
-    """Give a command the options that say how many ranks go where: nproc, ppn, nhosts, spares, gpus_per_rank ..."""
+    """Add the options about the number of ranks: nproc, ppn, nhosts, spares, gpus_per_rank, cpu_bind."""
     decorated: Any = function
     for each in reversed(_TOPOLOGY):
         decorated = each(decorated)
@@ -80,7 +80,7 @@ _TOPOLOGY = (
         "-np",
         "--np",
         metavar="N",
-        type=AT_LEAST_ONE,
+        type=POSITIVE,
         envvar=f"{PREFIX}_NPROC",
         help="Ranks in all.  [default: nodes x ppn]",
     ),
@@ -90,7 +90,7 @@ _TOPOLOGY = (
         "--nproc_per_node",
         "--nproc-per-node",
         metavar="N",
-        type=AT_LEAST_ONE,
+        type=POSITIVE,
         envvar=f"{PREFIX}_PPN",
         help="Ranks a node.  [default: what -n makes of it, or one for each accelerator]",
     ),
@@ -114,7 +114,7 @@ _TOPOLOGY = (
     option(
         "--gpus-per-rank",
         metavar="N",
-        type=AT_LEAST_ONE,
+        type=POSITIVE,
         envvar=f"{PREFIX}_GPUS_PER_RANK",
         help="Accelerators that each rank gets for itself.",
     ),
@@ -128,7 +128,7 @@ _TOPOLOGY = (
 
 
 def place_options(function: F) -> F:
-    """Give a command the options that say which nodes and which environment: exclude, env, yeet, site."""
+    """Add the options about nodes, environment, site, and launcher."""
     decorated: Any = function
     for each in reversed(_PLACE):
         decorated = each(decorated)

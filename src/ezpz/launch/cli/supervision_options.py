@@ -1,4 +1,4 @@
-"""Options of `ezpz launch` about bad nodes and about watching: click to a `Care`, and nothing else."""
+"""Options of `ezpz launch` about failed nodes and about monitoring, converted to `SupervisionOptions`."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from ezpz.launch.plan.plan import LaunchPlan
 
 F = TypeVar("F", bound="Callable[..., Any]")
-_MOST_RESTARTS = 1000
-_LONGEST = 1e8  # seconds: three years
+_MAX_RESTARTS = 1000
+_MAX_SECONDS = 1e8  # seconds: three years
 
 
 class Seconds(click.FloatRange):
-    """A time that one can wait for: not for ever, and not `nan`."""
+    """A finite number of seconds, not `nan`."""
 
-    def __init__(self, *, even_none: bool = False) -> None:
-        super().__init__(min=0, min_open=not even_none, max=_LONGEST)
+    def __init__(self, *, allow_zero: bool = False) -> None:
+        super().__init__(min=0, min_open=not allow_zero, max=_MAX_SECONDS)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does it, which lets `nan` pass."""
+        """Convert a value as click does, and reject `nan`, which click accepts."""
         seconds = super().convert(value, param, ctx)
         if math.isnan(seconds):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)
         return seconds
 
 
-def regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-    """The pattern, or patterns, if they are regular expressions of bytes; the callback of an option."""
+def check_regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+    """Return the pattern or patterns if they are regular expressions for bytes, as a callback of an option."""
     pattern = ""
     try:
         for pattern in value if isinstance(value, tuple) else (value,):
@@ -49,15 +49,15 @@ def regex(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
     return value
 
 
-def not_empty(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The paths, if none is "" (a variable of the user's that is not set); the callback of an option."""
+def check_not_empty(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths if none is empty (such as an unset variable), as a callback of an option."""
     if "" in value:
         raise click.BadParameter("a path is empty.")
     return value
 
 
-def watch_options(prefix: str) -> Callable[[F], F]:
-    """Give a command these options; `care_of` takes what it gets."""
+def supervision_options(prefix: str) -> Callable[[F], F]:
+    """Return a decorator that adds these options. `make_supervision_options` takes their values."""
 
     def decorate(function: F) -> F:
         decorated: Any = function
@@ -77,16 +77,16 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
         variable = f"{prefix}_{names[-1].lstrip('-').upper().replace('-', '_')}"
         return click.option(*names, envvar=variable, show_envvar=True, **settings)
 
-    return (*_of_checks(option), *_of_restarts(option), *_of_watching(option))
+    return (*_check_options(option), *_restart_options(option), *_output_options(option))
 
 
-def _of_checks(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+def _check_options(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
     return (
         option("--check", is_flag=True, help="Look at every node first, and leave out those that fail."),
         option(
             "--check-path",
             metavar="PATH",
-            callback=not_empty,
+            callback=check_not_empty,
             multiple=True,
             help="What must exist on every node; implies --check.",
         ),
@@ -109,19 +109,19 @@ def _of_checks(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F
     )
 
 
-def _of_restarts(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+def _restart_options(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
     return (
         option(
             "--max-restarts",
             metavar="N",
-            type=NATURAL(max=_MOST_RESTARTS),
+            type=NATURAL(max=_MAX_RESTARTS),
             default=0,
             help="Start COMMAND again when it fails, at most N times, without the node that is to blame.",
         ),
         option(
             "--progress-regex",
             metavar="REGEX",
-            callback=regex,
+            callback=check_regex,
             default="step[=:]",
             show_default=True,
             help="What COMMAND prints when it gets on; two attempts without it are enough.",
@@ -129,13 +129,13 @@ def _of_restarts(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F],
     )
 
 
-def _of_watching(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
+def _output_options(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F], F], ...]:
     return (
         option("--idle-timeout", metavar="SECONDS", type=Seconds(), help="End COMMAND when it is silent for so long."),
         option(
             "--grace",
             metavar="SECONDS",
-            type=Seconds(even_none=True),
+            type=Seconds(allow_zero=True),
             default=10.0,
             show_default=True,
             help="How long COMMAND may take to end when it is asked to.",
@@ -144,7 +144,7 @@ def _of_watching(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F],
         option(
             "--filter",
             metavar="REGEX",
-            callback=regex,
+            callback=check_regex,
             multiple=True,
             help="Do not show what matches; logs have it.",
         ),
@@ -153,38 +153,41 @@ def _of_watching(option: Callable[..., Callable[[F], F]]) -> tuple[Callable[[F],
     )
 
 
-def care_of(options: dict[str, Any], planned: LaunchPlan) -> SupervisionOptions:
-    """What was asked for, and what the site of this plan adds. A terminal of ours is a local command's for itself."""
+def make_supervision_options(options: dict[str, Any], planned: LaunchPlan) -> SupervisionOptions:
+    """Return the supervision that the options and the site of the plan request.
+
+    The noise of the site is not hidden if a local command prints to a terminal, which it has for itself.
+    """
     from ezpz.launch.execute.options import MonitorOptions, SupervisionOptions
 
-    again = options["max_restarts"] > 0
+    restarts = options["max_restarts"] > 0
     local = planned.started_by.is_local and sys.stdout.isatty()
-    watching = MonitorOptions(
+    monitor = MonitorOptions(
         idle=options["idle_timeout"],
         grace=options["grace"],
         pty=options["pty"],
-        labels=again or options["log_dir"] is not None,
+        labels=restarts or options["log_dir"] is not None,
         noise=() if options["no_filter"] else (*(() if local else planned.site.noise), *options["filter"]),
         progress=options["progress_regex"],
-        failures=planned.site.failures if again else (),
-        end_when_lost=again,
+        failures=planned.site.failures if restarts else (),
+        end_when_lost=restarts,
     )
-    check = _wanted(options, planned) if options["check"] or options["check_path"] else None
-    return SupervisionOptions(watching, options["max_restarts"], check, options["log_dir"])
+    check = _make_check_request(options, planned) if options["check"] or options["check_path"] else None
+    return SupervisionOptions(monitor, options["max_restarts"], check, options["log_dir"])
 
 
-def _wanted(options: dict[str, Any], planned: LaunchPlan) -> CheckRequest:
-    from ezpz.launch.execute.node_checks import CheckRequest, absolute
+def _make_check_request(options: dict[str, Any], planned: LaunchPlan) -> CheckRequest:
+    from ezpz.launch.execute.node_checks import CheckRequest, absolute_paths
 
-    home, command = planned.facts.home, planned.request.command
-    program: str | None = (home.resolved(command, planned.facts.exists) if home else command)[0]
-    copy = home.prefix if home and home.is_copy else None
+    environment, command = planned.facts.environment, planned.request.command
+    program: str | None = (environment.resolve_command(command, planned.facts.exists) if environment else command)[0]
+    copy = environment.prefix if environment and environment.is_copy else None
     if not os.path.isabs(str(program)):
-        found = None if copy else shutil.which(str(program))  # what PATH is in a copy, only the nodes know
+        found = None if copy else shutil.which(str(program))  # PATH in a copy is known only on the nodes
         program = os.path.abspath(found) if found else None
     return CheckRequest(
-        programs=absolute((program,)),
-        paths=absolute([*map(os.path.abspath, options["check_path"]), copy]),
+        programs=absolute_paths((program,)),
+        paths=absolute_paths([*map(os.path.abspath, options["check_path"]), copy]),
         shared=(os.getcwd(),),
         room=options["check_room"] * 1_000_000,
         timeout=options["check_timeout"],

@@ -1,4 +1,4 @@
-"""What the user asked for beside the plan: how to watch the run, and what to do about bad nodes. Pure."""
+"""Options of a supervised launch: how to monitor the run, and what to do about failed nodes. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from ezpz.launch.execute.run import GRACE
 if TYPE_CHECKING:
     from ezpz.launch.execute.node_checks import CheckRequest
     from ezpz.launch.plan.plan import LaunchPlan
-    from ezpz.launch.sites.site import FailureLine
+    from ezpz.launch.sites.site import FailureRule
 
 PROGRESS = r"step[=:]"
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorOptions:
-    """How attempts are watched: see `ezpz launch --help`.
+    """How attempts are monitored: see `ezpz launch --help`.
 
-    noise: regular expressions of lines that are not shown; failures: those of the site that tell why a run failed
-    labels: have the launcher tell which rank says what
+    Attributes:
+        idle: Seconds of silence after which the run is ended, None for never.
+        labels: Whether the launcher labels output with the rank.
+        noise: Regular expressions of lines to hide.
+        progress: The regular expression of a progress marker.
+        failures: The failure patterns of the site.
+        end_when_lost: Whether to end a run that has lost a node.
     """
 
     idle: float | None = None
@@ -30,37 +35,38 @@ class MonitorOptions:
     labels: bool = False
     noise: tuple[str, ...] = ()
     progress: str = PROGRESS
-    failures: tuple[FailureLine, ...] = ()
+    failures: tuple[FailureRule, ...] = ()
     end_when_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisionOptions:
-    """What the user asked for beside the plan.
+    """What the user requested in addition to the plan.
 
-    restarts: at most so many; check: what every node must have, None for no checks
+    Attributes:
+        check: What every node must have, None for no checks.
     """
 
-    watching: MonitorOptions = field(default_factory=MonitorOptions)
-    restarts: int = 0
+    monitor: MonitorOptions = field(default_factory=MonitorOptions)
+    max_restarts: int = 0
     check: CheckRequest | None = None
     log_dir: str | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Nothing was asked for that needs us between the command and the terminal."""
-        usual = MonitorOptions(grace=self.watching.grace, progress=self.watching.progress)
-        return self.watching == usual and not self.restarts and self.check is None and self.log_dir is None
+        """Whether nothing was requested that has to read the output of the command."""
+        usual = MonitorOptions(grace=self.monitor.grace, progress=self.monitor.progress)
+        return self.monitor == usual and not self.max_restarts and self.check is None and self.log_dir is None
 
 
-def bounds(care: SupervisionOptions, planned: LaunchPlan) -> RestartPolicy:
-    """How many nodes an attempt may have: as many as the first plan uses, with --nhosts MIN:MAX no fewer than MIN."""
-    most = planned.topology.nodes
-    nhosts = planned.request.wish.nhosts
-    return RestartPolicy(min(nhosts.least, most) if nhosts else most, most, care.restarts)
+def make_restart_policy(supervision: SupervisionOptions, planned: LaunchPlan) -> RestartPolicy:
+    """Return how many nodes an attempt may have: as many as the first plan, or down to MIN of --nhosts MIN:MAX."""
+    maximum = planned.topology.nodes
+    nhosts = planned.request.rank_request.nhosts
+    return RestartPolicy(min(nhosts.minimum, maximum) if nhosts else maximum, maximum, supervision.max_restarts)
 
 
-def asked_for(planned: LaunchPlan) -> bool:
-    """Whether the user said how many nodes run ranks, by number or by what is left of them."""
-    wish = planned.request.wish
-    return wish.nhosts is not None or wish.spares > 0 or planned.topology.spares > 0
+def is_node_count_requested(planned: LaunchPlan) -> bool:
+    """Return whether the user set the number of nodes that run ranks, with --nhosts or with --spares."""
+    rank_request = planned.request.rank_request
+    return rank_request.nhosts is not None or rank_request.spares > 0 or planned.topology.spares > 0

@@ -1,8 +1,8 @@
-"""When to start again, on which nodes, and when to stop: a pure state machine. Events in, actions out; no clock.
+"""Rules for restarts: when, on which nodes, and when to stop. A pure state machine without a clock.
 
-state, action = begin(nodes, policy)
-while isinstance(action, Start):
-    state, action = ended(state, <what became of it>)
+state, action = first_attempt(nodes, policy)
+while isinstance(action, StartAttempt):
+    state, action = next_action(state, <how the attempt ended>)
 """
 
 from __future__ import annotations
@@ -11,31 +11,35 @@ import signal
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-BACK_OFF = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds before the first, second ... restart; the last one for all after it
-FRUITLESS = 2  # attempts in a row without a progress marker, after which another is not worth it
+BACKOFF = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds before each restart; the last one for all later ones
+MAX_WITHOUT_PROGRESS = 2  # attempts in a row without a progress marker
 
 SUCCESS, FAILED, INTERRUPTED, WALLTIME = "success", "failed", "interrupted", "walltime"
 NO_SPARES, NO_PROGRESS, EXHAUSTED = "no-spares", "no-progress", "restarts-exhausted"
 REASONS = (SUCCESS, FAILED, INTERRUPTED, WALLTIME, NO_SPARES, NO_PROGRESS, EXHAUSTED)
 
 _INTERRUPTS = frozenset((signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
-_WARNINGS = frozenset((signal.SIGUSR1, signal.SIGUSR2))  # whoever succeeds after one has succeeded
+_WARNINGS = frozenset((signal.SIGUSR1, signal.SIGUSR2))  # a command that succeeds after one of them has succeeded
 
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """fewest, most: how many nodes an attempt may have; restarts: how often it may start again."""
+    """How many nodes an attempt may have, and how often the command may start again."""
 
-    fewest: int
-    most: int
-    restarts: int = 0
+    min_nodes: int
+    max_nodes: int
+    max_restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RestartState:
-    """active: the nodes of the attempt; spares: the nodes that wait, the next one first; lost: those that are no good.
+    """The nodes and the history of a run.
 
-    fruitless: attempts in a row that made no progress
+    Attributes:
+        active: The nodes of the attempt.
+        spares: The nodes that can replace them, the next one first.
+        lost: The nodes that are not used any more.
+        without_progress: Attempts in a row without a progress marker.
     """
 
     policy: RestartPolicy
@@ -43,22 +47,26 @@ class RestartState:
     spares: tuple[str, ...]
     attempt: int = 1
     lost: tuple[str, ...] = ()
-    fruitless: int = 0
+    without_progress: int = 0
     had_spares: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """What became of an attempt.
+    """How an attempt ended.
 
-    status: as a shell tells it; progress: a progress marker was seen; signals: those that we got meanwhile
-    culprits: nodes on which something failed; lost: nodes that have gone, spares among them
-    time_over: the scheduler has ended the job
+    Attributes:
+        status: The exit status as a shell reports it.
+        progress: Whether a progress marker was printed.
+        failed_nodes: Nodes on which something failed.
+        lost: Nodes that do not answer, including spares.
+        signals: The signals that ezpz got meanwhile.
+        time_over: Whether the scheduler has ended the job.
     """
 
     status: int
     progress: bool = False
-    culprits: tuple[str, ...] = ()
+    failed_nodes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     signals: tuple[int, ...] = ()
     time_over: bool = False
@@ -66,7 +74,7 @@ class AttemptEnd:
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Start an attempt on these nodes, so many seconds from now; `why` tells what was changed."""
+    """Start an attempt on these nodes after so many seconds. `why` tells which nodes were replaced."""
 
     attempt: int
     nodes: tuple[str, ...]
@@ -76,7 +84,7 @@ class StartAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StopLaunch:
-    """Do not start again: one of REASONS, and in words; the signal, if one was the reason."""
+    """Do not start again, for one of REASONS; `signal` is the signal that was the reason, or 0."""
 
     reason: str
     why: str
@@ -86,67 +94,71 @@ class StopLaunch:
 Action: TypeAlias = "StartAttempt | StopLaunch"
 
 
-def begin(nodes: tuple[str, ...], policy: RestartPolicy) -> tuple[RestartState, StartAttempt]:
-    """The first attempt: as many nodes as it may have, the others are spares."""
-    active, spares = nodes[: policy.most], nodes[policy.most :]
+def first_attempt(nodes: tuple[str, ...], policy: RestartPolicy) -> tuple[RestartState, StartAttempt]:
+    """Return the first attempt. It has as many nodes as possible, and the others are spares."""
+    active, spares = nodes[: policy.max_nodes], nodes[policy.max_nodes :]
     return RestartState(policy, active, spares, had_spares=bool(spares)), StartAttempt(1, active)
 
 
-def ended(state: RestartState, event: AttemptEnd) -> tuple[RestartState, Action]:
-    """What to do after an attempt."""
-    fruitless = 0 if event.progress else state.fruitless + 1
-    state = replace(state, fruitless=fruitless)
-    stop = _final(state, event)
+def next_action(state: RestartState, event: AttemptEnd) -> tuple[RestartState, Action]:
+    """Return what to do after an attempt."""
+    without_progress = 0 if event.progress else state.without_progress + 1
+    state = replace(state, without_progress=without_progress)
+    stop = _stop_reason(state, event)
     if stop is not None:
         return state, stop
-    state, why = _replaced(state, event)
-    if len(state.active) < state.policy.fewest:
+    state, why = _replace_nodes(state, event)
+    if len(state.active) < state.policy.min_nodes:
         return state, StopLaunch(NO_SPARES, f"{why}, and no spare is left")
-    if state.had_spares and not event.culprits and not event.lost and not state.spares:
+    if state.had_spares and not event.failed_nodes and not event.lost and not state.spares:
         return state, StopLaunch(NO_SPARES, "no node is known to be the cause, and no spare is left to try")
-    after = BACK_OFF[min(state.attempt, len(BACK_OFF)) - 1]
+    after = BACKOFF[min(state.attempt, len(BACKOFF)) - 1]
     state = replace(state, attempt=state.attempt + 1)
     return state, StartAttempt(state.attempt, state.active, after, why)
 
 
-def interrupted(state: RestartState, number: int) -> tuple[RestartState, StopLaunch]:
-    """A signal came while no attempt ran."""
-    return state, _by_signal(number)
+def stop_for_signal(state: RestartState, number: int) -> tuple[RestartState, StopLaunch]:
+    """Return the end of a run that got a signal while no attempt ran."""
+    return state, _stopped_by(number)
 
 
-def _final(state: RestartState, event: AttemptEnd) -> StopLaunch | None:
-    """The stop rules that do not depend on nodes, the weightiest first."""
-    asked = [number for number in event.signals if number not in _WARNINGS]
-    if event.status == 0 and not asked:
+def _stop_reason(state: RestartState, event: AttemptEnd) -> StopLaunch | None:
+    """Return the end according to the rules that do not depend on nodes, the most important rule first."""
+    ending = [number for number in event.signals if number not in _WARNINGS]
+    if event.status == 0 and not ending:
         return StopLaunch(SUCCESS, "the command succeeded")
     if event.signals:
-        return _by_signal((asked or event.signals)[0])
+        return _stopped_by((ending or event.signals)[0])
     if event.time_over:
         return StopLaunch(WALLTIME, "the job's time is over")
-    if state.policy.restarts == 0:
+    if state.policy.max_restarts == 0:
         return StopLaunch(FAILED, "the command failed")
-    if state.attempt > state.policy.restarts:
-        return StopLaunch(EXHAUSTED, f"it failed {state.attempt} times, and --max-restarts is {state.policy.restarts}")
-    if state.fruitless >= FRUITLESS:
-        return StopLaunch(NO_PROGRESS, f"{FRUITLESS} attempts in a row made no progress")
+    limit = state.policy.max_restarts
+    if state.attempt > limit:
+        return StopLaunch(EXHAUSTED, f"it failed {state.attempt} times, and --max-restarts is {limit}")
+    if state.without_progress >= MAX_WITHOUT_PROGRESS:
+        return StopLaunch(NO_PROGRESS, f"{MAX_WITHOUT_PROGRESS} attempts in a row made no progress")
     return None
 
 
-def _by_signal(number: int) -> StopLaunch:
+def _stopped_by(number: int) -> StopLaunch:
     name = signal.Signals(number).name
     if number in _INTERRUPTS:
         return StopLaunch(INTERRUPTED, f"it was interrupted by {name}", number)
     return StopLaunch(WALLTIME, f"{name} came, which is how schedulers tell that the time is over", number)
 
 
-def _replaced(state: RestartState, event: AttemptEnd) -> tuple[RestartState, str]:
-    """Put spares in the places of culprits, so that the other ranks stay where they are; else rotate a suspect out."""
-    gone = (*event.lost, *(event.culprits if _can_do_without(state, event) else ()))
-    bad = tuple(dict.fromkeys(name for name in gone if name in (*state.active, *state.spares)))
+def _replace_nodes(state: RestartState, event: AttemptEnd) -> tuple[RestartState, str]:
+    """Replace failed nodes by spares in the same position, so that other ranks keep their nodes.
+
+    If no active node is known to have failed, replace a suspect.
+    """
+    dropped = (*event.lost, *(event.failed_nodes if _may_drop_nodes(state, event) else ()))
+    bad = tuple(dict.fromkeys(name for name in dropped if name in (*state.active, *state.spares)))
     spares = tuple(name for name in state.spares if name not in bad)
     if not any(name in bad for name in state.active):
         state = replace(state, spares=spares, lost=(*state.lost, *bad))
-        return _rotated(state)
+        return _rotate_suspect(state)
     active: list[str] = []
     words: list[str] = []
     for name in state.active:
@@ -161,17 +173,20 @@ def _replaced(state: RestartState, event: AttemptEnd) -> tuple[RestartState, str
     return replace(state, active=tuple(active), spares=spares, lost=(*state.lost, *bad)), "; ".join(words)
 
 
-def _can_do_without(state: RestartState, event: AttemptEnd) -> bool:
-    """Whether blamed nodes go: not if there never was a spare and too few would be left; only their loss does that."""
-    return state.had_spares or len(set(state.active) - {*event.culprits, *event.lost}) >= state.policy.fewest
+def _may_drop_nodes(state: RestartState, event: AttemptEnd) -> bool:
+    """Return whether failed nodes may be dropped.
+
+    If there never was a spare and too few nodes would be left, only lost nodes are dropped.
+    """
+    return state.had_spares or len(set(state.active) - {*event.failed_nodes, *event.lost}) >= state.policy.min_nodes
 
 
-def _rotated(state: RestartState) -> tuple[RestartState, str]:
-    """The next suspect goes to the end of the spares: each attempt suspects another place."""
+def _rotate_suspect(state: RestartState) -> tuple[RestartState, str]:
+    """Move the next suspect to the end of the spares. Each attempt suspects another position."""
     if not state.spares:
         return state, "on the same nodes"
-    place = (state.attempt - 1) % len(state.active)
-    suspect, spare = state.active[place], state.spares[0]
-    active = (*state.active[:place], spare, *state.active[place + 1 :])
+    position = (state.attempt - 1) % len(state.active)
+    suspect, spare = state.active[position], state.spares[0]
+    active = (*state.active[:position], spare, *state.active[position + 1 :])
     why = f"no node is known to be the cause: {spare} takes the place of {suspect}"
     return replace(state, active=active, spares=(*state.spares[1:], suspect)), why

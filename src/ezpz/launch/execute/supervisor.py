@@ -1,4 +1,4 @@
-"""Supervise: checks, attempts, restarts: the small loop that drives the decisions of `restarts.py`."""
+"""Supervisor of `ezpz launch`: checks, attempts, and restarts, as the rules in `restart_policy` decide."""
 
 from __future__ import annotations
 
@@ -9,27 +9,16 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ezpz import errors
 from ezpz.cluster.hostnames import fold
-from ezpz.errors import (
-    ChecksFailed,
-    CommandNotFound,
-    EzpzError,
-    IdleTimeout,
-    Interrupted,
-    NodeLost,
-    NotEnoughNodes,
-    ToolMissing,
-    UsageError,
-)
+from ezpz.errors import ChecksFailed, CommandNotFound, EzpzError, Interrupted, NotEnoughNodes, ToolMissing, UsageError
 from ezpz.launch.execute import restart_policy
-from ezpz.launch.execute.attempt import Attempt, Record
-from ezpz.launch.execute.node_checks import Findings, judge, table
-from ezpz.launch.execute.options import SupervisionOptions, asked_for, bounds
+from ezpz.launch.execute.attempt import Attempt
+from ezpz.launch.execute.node_checks import CheckResults, evaluate_replies, format_table
+from ezpz.launch.execute.options import SupervisionOptions, is_node_count_requested, make_restart_policy
+from ezpz.launch.execute.outcome import LaunchOutcome, make_outcome
 from ezpz.launch.execute.restart_policy import Action, RestartState, StartAttempt, StopLaunch
-from ezpz.launch.execute.run import SPARES
-from ezpz.launch.output.attempt_log import Journal
-from ezpz.launch.output.pty import with_colour
+from ezpz.launch.output.attempt_log import LogDirectory
+from ezpz.launch.output.pty import force_color
 from ezpz.remote.run_everywhere import run_on_nodes
 from ezpz.runtime.signals import NOTICED, collected_signals
 
@@ -37,285 +26,253 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ezpz.cluster.allocation import Allocation, Node
+    from ezpz.launch.execute.record import AttemptRecord
     from ezpz.launch.plan.plan import LaunchPlan
     from ezpz.remote.run_everywhere import ReplyOrError
+    from ezpz.runtime.signals import Collected
 
-LOOKING = 2.0  # seconds that a node may take, once it is reached, to say that it is there
-TABLE = "the table above says what each of the others failed"
-MARK = "EZPZ_LAUNCH_ID"  # in the environment of the ranks: what is left of a run can be told from everything else
-
-_ERRORS = {
-    restart_policy.NO_SPARES: errors.NoSpares,
-    restart_policy.NO_PROGRESS: errors.NoProgress,
-    restart_policy.EXHAUSTED: errors.RestartsExhausted,
-    restart_policy.WALLTIME: errors.Walltime,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchOutcome:
-    """How it all ended: one of `restarts.REASONS`, in words, the exit status, every attempt; `error` tells users."""
-
-    reason: str
-    why: str
-    status: int
-    attempts: tuple[Record, ...]
-    left_out: tuple[str, ...] = ()
-    error: EzpzError | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a part of a JSON document."""
-        return {
-            "outcome": {"reason": self.reason, "why": self.why},
-            "exit_code": self.error.exit_code if self.error else self.status,
-            "left_out": list(self.left_out),
-            "attempts": [attempt.to_dict() for attempt in self.attempts],
-        }
+SWEEP_TIMEOUT = 2.0  # seconds for a node that is reached to answer
+TABLE_HINT = "the table above says what each of the others failed"
+RUN_ID_VARIABLE = "EZPZ_LAUNCH_ID"
+"""A variable of the ranks. It identifies the processes of a run that are left on a node."""
 
 
 @dataclass(frozen=True)
 class SupervisorDependencies:
-    """The ports. `replan` plans the same command for other nodes; `tell` takes lines for the user."""
+    """The ports of a supervisor.
+
+    Attributes:
+        replan: Plans the same command for other nodes.
+        environ: The environment of the launcher.
+        tell: Takes lines for the user.
+        stdout: A descriptor in place of stdout.
+        consult: Sends a request to every node.
+        backoff: A factor for the time before a restart.
+    """
 
     replan: Callable[[Allocation], LaunchPlan]
     environ: Mapping[str, str]
     tell: Callable[[str], None]
     stdout: int | None = None
     consult: Callable[..., dict[str, ReplyOrError]] = run_on_nodes
-    back_off: float = 1.0  # a factor
+    backoff: float = 1.0
 
 
 class Supervisor:
-    """One run of `ezpz launch`, from the checks to its outcome."""
+    """A run of `ezpz launch`, from the checks to its outcome."""
 
     def __init__(
-        self, care: SupervisionOptions, allocation: Allocation, planned: LaunchPlan, world: SupervisorDependencies
+        self,
+        supervision: SupervisionOptions,
+        allocation: Allocation,
+        planned: LaunchPlan,
+        dependencies: SupervisorDependencies,
     ) -> None:
-        """Allocation: all nodes that may run ranks; `planned` is made for them."""
-        self.care = care
+        """Take all nodes that may run ranks, and the plan for them."""
+        self.supervision = supervision
         self.allocation = allocation
         self.planned = planned
-        self.world = world
-        self.records: list[Record] = []
+        self.dependencies = dependencies
+        self.transport = planned.started_by.transport(dependencies.environ)
+        self.records: list[AttemptRecord] = []
         self.left_out: tuple[str, ...] = ()
         self.nodes = {node.name: node for node in allocation.nodes}
 
     def run(self) -> LaunchOutcome:
-        """All of it, in the main thread. Raises ChecksFailed, Interrupted, and what planning and starting raise."""
-        with collected_signals(NOTICED) as self.between:  # those that come while no attempt runs, and nobody is asked
-            return self._run()
+        """Run the checks and the attempts. Call it in the main thread.
 
-    def _run(self) -> LaunchOutcome:
-        policy = bounds(self.care, self.planned)
-        self.transport = self.planned.started_by.transport(self.world.environ)
-        journal = Journal(self.care.log_dir) if self.care.log_dir is not None else None
-        whatever = not asked_for(self.planned)
-        fit = self._checked(1 if whatever else policy.fewest)
-        policy = replace(policy, fewest=len(fit), most=len(fit)) if whatever else policy
-        state, action = restart_policy.begin(fit, policy)
-        done: Action = action
-        while isinstance(done, StartAttempt):
-            state, done = self._attempt(state, done, journal)
-        outcome = self._outcome(done)
-        if journal:
-            journal.summarize([f"outcome: {outcome.reason}: {outcome.why}", ""])
-            if journal.complaint:
-                self.world.tell(journal.complaint)
+        Raises:
+            ChecksFailed: Too few nodes pass the checks.
+            Interrupted: A signal came during the checks.
+            EzpzError: The command cannot be planned or started.
+        """
+        policy = make_restart_policy(self.supervision, self.planned)
+        with collected_signals(NOTICED) as signals:  # that come while no attempt runs
+            logs = LogDirectory(self.supervision.log_dir) if self.supervision.log_dir is not None else None
+            any_count = not is_node_count_requested(self.planned)
+            nodes = self._check_nodes(1 if any_count else policy.min_nodes)
+            if any_count:
+                policy = replace(policy, min_nodes=len(nodes), max_nodes=len(nodes))
+            state, first = restart_policy.first_attempt(nodes, policy)
+            action: Action = first
+            while isinstance(action, StartAttempt):
+                state, action = self._attempt(state, action, logs, signals)
+            outcome = make_outcome(action, self.records, self.left_out, self.supervision)
+            if logs:
+                logs.append_summary([f"outcome: {outcome.reason}: {outcome.why}", ""])
+                if logs.write_error:
+                    self.dependencies.tell(logs.write_error)
         return outcome
 
     # Checks
 
-    def _checked(self, enough: int) -> tuple[str, ...]:
-        """The nodes that pass the checks, if checks were asked for. Raises ChecksFailed."""
+    def _check_nodes(self, min_nodes: int) -> tuple[str, ...]:
+        """Return the nodes that pass the checks, all of them if no check was requested. Raise ChecksFailed."""
         names = tuple(self.nodes)
-        if self.care.check is None:
+        if self.supervision.check is None:
             return names
-        wanted = self.care.check
-        heard = self.world.consult(
+        wanted = self.supervision.check
+        heard = self.dependencies.consult(
             self.allocation.nodes, wanted.to_request(), transport=self.transport, within=2 * wanted.timeout
         )
-        findings = judge(heard)
-        for line in (*table(findings, len(names)), *findings.remarks):
-            self.world.tell(line)
-        self.left_out = findings.bad
-        fit = tuple(name for name in names if name not in findings.bad)
-        if len(fit) < enough:
-            raise _too_few(findings, len(fit), enough)
-        if findings.bad:
-            self.world.tell(f"left out: {fold(findings.bad)}; {len(fit)} of {len(names)} nodes remain")
-        return fit
+        results = evaluate_replies(heard)
+        for line in (*format_table(results, len(names)), *results.remarks):
+            self.dependencies.tell(line)
+        self.left_out = results.failed_nodes
+        passed = tuple(name for name in names if name not in results.failed_nodes)
+        if len(passed) < min_nodes:
+            raise _too_few(results, len(passed), min_nodes)
+        if results.failed_nodes:
+            left_out = fold(results.failed_nodes)
+            self.dependencies.tell(f"left out: {left_out}; {len(passed)} of {len(names)} nodes remain")
+        return passed
 
     # Attempts
 
     def _attempt(
-        self, state: RestartState, start: StartAttempt, journal: Journal | None
+        self, state: RestartState, start: StartAttempt, logs: LogDirectory | None, signals: Collected
     ) -> tuple[RestartState, Action]:
-        """Wait, start, watch, find the cause, decide."""
+        """Wait, run the attempt, and decide what comes next."""
         if start.attempt > 1:
-            self.world.tell(f"attempt {start.attempt} in {start.after:g} s on {fold(start.nodes)}: {start.why}")
-        number = self._came(start.after * self.world.back_off)
+            self.dependencies.tell(f"attempt {start.attempt} in {start.after:g} s on {fold(start.nodes)}: {start.why}")
+        number = _wait_for_signal(signals, start.after * self.dependencies.backoff)
         if number:
-            return restart_policy.interrupted(state, number)
-        nodes = tuple(self.nodes[name] for name in start.nodes)
-        try:
-            planned = self._planned(replace(self.allocation, nodes=nodes))
-        except (NotEnoughNodes, UsageError) as e:
-            if start.attempt == 1 and not self.left_out:
-                raise
-            if start.attempt == 1:
-                raise ChecksFailed(
-                    f"{len(nodes)} of {len(self.nodes)} nodes passed the checks, which is not enough: {e.message}",
-                    hint=TABLE,
-                ) from e
-            return state, StopLaunch(restart_policy.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
-        number = self._came(0.0)  # planning may have taken a while
+            return restart_policy.stop_for_signal(state, number)
+        planned = self._plan_for(start)
+        if isinstance(planned, StopLaunch):
+            return state, planned
+        number = _wait_for_signal(signals, 0.0)  # planning can take a while
         if number:
-            return restart_policy.interrupted(state, number)
-        with journal.attempt() if journal else contextlib.nullcontext() as log:
-            attempt = Attempt(planned, self.care.watching, start.attempt, log)
-            record = attempt.run(environ=self._environ(start), stdout=self.world.stdout)
-        event = self._event(record, state)
-        self._keep(replace(record, lost=event.lost), journal)
-        if isinstance(record.fault, CommandNotFound) and set(record.lacking) in (set(), set(start.nodes)):
+            return restart_policy.stop_for_signal(state, number)
+        with logs.open_log() if logs else contextlib.nullcontext() as log:
+            attempt = Attempt(planned, self.supervision.monitor, start.attempt, log)
+            record = attempt.run(environ=self._environ(start), stdout=self.dependencies.stdout)
+        end = self._classify_attempt(record, state)
+        self._report_attempt(replace(record, lost=end.lost), logs)
+        if isinstance(record.failure, CommandNotFound) and set(record.without_command) in (set(), set(start.nodes)):
             return state, StopLaunch(restart_policy.FAILED, "no node is known to have the command")
-        return restart_policy.ended(state, event)
+        return restart_policy.next_action(state, end)
 
-    def _came(self, seconds: float) -> int:
-        """Wait so long; the number of a signal that came meanwhile, or before, else 0."""
-        until = time.monotonic() + seconds
-        while True:
-            left = until - time.monotonic()
-            for number in self.between.within(max(0.0, left)):
-                return number
-            if left <= 0:
-                return 0
-
-    def _planned(self, allocation: Allocation) -> LaunchPlan:
-        """The plan for these nodes: the one that was shown, if it is for them."""
-        shown = self.planned.job.allocation.nodes
-        return self.planned if allocation.nodes == shown else self.world.replan(allocation)
+    def _plan_for(self, start: StartAttempt) -> LaunchPlan | StopLaunch:
+        """Return the plan for an attempt, or StopLaunch if its nodes are too few. The plan that was shown is reused."""
+        nodes = tuple(self.nodes[name] for name in start.nodes)
+        if nodes == self.planned.spec.allocation.nodes:
+            return self.planned
+        try:
+            return self.dependencies.replan(replace(self.allocation, nodes=nodes))
+        except (NotEnoughNodes, UsageError) as e:
+            if start.attempt > 1:
+                return StopLaunch(restart_policy.NO_SPARES, f"{len(nodes)} nodes are too few: {e.message}")
+            if not self.left_out:
+                raise
+            raise ChecksFailed(
+                f"{len(nodes)} of {len(self.nodes)} nodes passed the checks, which is not enough: {e.message}",
+                hint=TABLE_HINT,
+            ) from e
 
     def _environ(self, start: StartAttempt) -> Mapping[str, str]:
-        """The environment of the launcher, which the scheduler may want to be told that an attempt failed before."""
-        system = self.planned.job.system
+        """Return the environment of the launcher. A scheduler can need a variable after a failed attempt."""
+        system = self.planned.spec.system
         again = system.again if system is not None and start.attempt > 1 else ()
-        return {**self.world.environ, **dict(again)}
+        return {**self.dependencies.environ, **dict(again)}
 
-    def _keep(self, record: Record, journal: Journal | None) -> None:
+    def _report_attempt(self, record: AttemptRecord, logs: LogDirectory | None) -> None:
         self.records.append(record)
-        if record.complaint:
-            self.world.tell(record.complaint)
-        if journal:
-            journal.summarize(record.to_lines())
-        if record.ended.status and record.why and (self.care.restarts or not record.fault):
-            self.world.tell(f"attempt {record.number}: {record.why}")
+        tell = self.dependencies.tell
+        if record.write_error:
+            tell(record.write_error)
+        if logs:
+            logs.append_summary(record.to_lines())
+        if record.end.status and record.why and (self.supervision.max_restarts or not record.failure):
+            tell(f"attempt {record.number}: {record.why}")
         if record.lost:
-            self.world.tell(f"attempt {record.number}: lost {fold(record.lost)}")
+            tell(f"attempt {record.number}: lost {fold(record.lost)}")
 
-    def _event(self, record: Record, state: RestartState) -> restart_policy.AttemptEnd:
-        """What the attempt means. After a failure the nodes are asked whether they are still there."""
+    def _classify_attempt(self, record: AttemptRecord, state: RestartState) -> restart_policy.AttemptEnd:
+        """Return what the attempt means for the restart policy. After a failure, check which nodes still answer."""
         finding = record.cause.finding
-        named = record.lacking or ((finding.node,) if finding and finding.node else ())
-        event = restart_policy.AttemptEnd(
-            record.ended.status,
-            record.progressed,
-            culprits=named,
-            lost=named if finding and finding.is_node and not record.lacking else (),
-            signals=record.ended.signals,
+        named = record.without_command or ((finding.node,) if finding and finding.node else ())
+        end = restart_policy.AttemptEnd(
+            record.end.status,
+            record.made_progress,
+            failed_nodes=named,
+            lost=named if finding and finding.is_node and not record.without_command else (),
+            signals=record.end.signals,
             time_over=record.cause.time_over,
         )
-        if event.status == 0 or event.signals or event.time_over:
-            return event
+        if end.status == 0 or end.signals or end.time_over:
+            return end
         try:
-            if state.policy.restarts and state.attempt <= state.policy.restarts:
-                lost = (*event.lost, *self._lost((*state.active, *state.spares)))
-                return replace(event, lost=tuple(dict.fromkeys(lost)))
-            if record.ended.idle or (finding and finding.is_node):
-                self._lost(state.active)  # ends what the launcher may have left there
+            if state.policy.max_restarts and state.attempt <= state.policy.max_restarts:
+                lost = (*end.lost, *self._find_lost_nodes((*state.active, *state.spares)))
+                return replace(end, lost=tuple(dict.fromkeys(lost)))
+            if record.end.idle or (finding and finding.is_node):
+                self._find_lost_nodes(state.active)  # ends processes that the launcher left there
         except Interrupted as e:
-            return replace(event, signals=(e.signal,))
-        return event
+            return replace(end, signals=(e.signal,))
+        return end
 
-    def _lost(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Which of these nodes do not answer; on those that do, whatever is left of the run is ended."""
+    def _find_lost_nodes(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return which of these nodes do not answer. On the others, end the processes that are left of the run."""
         nodes: tuple[Node, ...] = tuple(self.nodes[name] for name in names)
-        request = {"timeout": LOOKING, "sweep": f"{MARK}={self.world.environ[MARK]}"}
-        heard = self.world.consult(nodes, request, transport=self.transport, within=LOOKING)
+        request = {"timeout": SWEEP_TIMEOUT, "sweep": f"{RUN_ID_VARIABLE}={self.dependencies.environ[RUN_ID_VARIABLE]}"}
+        heard = self.dependencies.consult(nodes, request, transport=self.transport, within=SWEEP_TIMEOUT)
         return tuple(
             name for name, said in heard.items() if isinstance(said, EzpzError) and not isinstance(said, ToolMissing)
         )
 
-    # The end
 
-    def _outcome(self, stop: StopLaunch) -> LaunchOutcome:
-        last = self.records[-1] if self.records else None
-        status = last.ended.status if last else 1
-        return LaunchOutcome(stop.reason, stop.why, status, tuple(self.records), self.left_out, self._error(stop, last))
-
-    def _error(self, stop: StopLaunch, last: Record | None) -> EzpzError | None:
-        """What the last line says, if the status of the command does not say it all."""
-        again = self.care.restarts > 0
-        cause = f"; the last time, {last.why}" if last and last.why else ""
-        logs = f"; the logs are in {self.care.log_dir}" if self.care.log_dir else ""
-        if last and last.ended.idle and not again:
-            return IdleTimeout(f"nothing was said for {self.care.watching.idle:g} s{cause}{logs}")
-        if stop.reason in (restart_policy.FAILED, restart_policy.SUCCESS) or not again:
-            return _fault(last, logs) if last else None
-        if stop.reason == restart_policy.INTERRUPTED:
-            return Interrupted(f"{stop.why}{logs}", signal=stop.signal)
-        times = f"after {len(self.records)} attempt{'s' if len(self.records) != 1 else ''}"
-        return _ERRORS[stop.reason](f"{stop.why} ({times}){cause}{logs}")
+def _wait_for_signal(signals: Collected, seconds: float) -> int:
+    """Wait so long. Return the number of a signal that came before or meanwhile, else 0."""
+    until = time.monotonic() + seconds
+    while True:
+        left = until - time.monotonic()
+        for number in signals.within(max(0.0, left)):
+            return number
+        if left <= 0:
+            return 0
 
 
-def _fault(last: Record, logs: str) -> EzpzError | None:
-    """Why the last attempt failed, if its command is not to blame."""
-    finding = last.cause.finding
-    if finding and finding.is_node and last.ended.status and not last.ended.by_us:
-        return NodeLost(f"{finding}{logs}", hint=SPARES)
-    return last.fault
-
-
-def _too_few(findings: Findings, fit: int, enough: int) -> ChecksFailed:
+def _too_few(results: CheckResults, passed: int, min_nodes: int) -> ChecksFailed:
+    nodes = f"{passed or 'no'} node{'s' if passed != 1 else ''}"
     return ChecksFailed(
-        f"{fit or 'no'} node{'s' if fit != 1 else ''} passed the checks, {enough} needed; {fold(findings.bad)} did not",
-        hint=TABLE,
+        f"{nodes} passed the checks, {min_nodes} needed; {fold(results.failed_nodes)} did not", hint=TABLE_HINT
     )
 
 
-def surroundings(care: SupervisionOptions, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment that a plan is made with, if it is to be supervised."""
-    marked = {**environ, MARK: secrets.token_hex(8)}
-    return with_colour(marked) if care.watching.pty else marked
+def supervised_environment(supervision: SupervisionOptions, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for the plan of a supervised launch."""
+    marked = {**environ, RUN_ID_VARIABLE: secrets.token_hex(8)}
+    return force_color(marked) if supervision.monitor.pty else marked
 
 
 class OutputProtocol(Protocol):
-    """How the command speaks to its user."""
+    """The output of the command: messages and one JSON document."""
 
     json: bool
 
     def note(self, text: str) -> None:
-        """Tell what goes on."""
+        """Print a message about the progress."""
 
     def document(self, mapping: Mapping[str, Any]) -> None:
-        """The one JSON document."""
+        """Print the JSON document."""
 
 
 def supervise(
-    care: SupervisionOptions,
+    supervision: SupervisionOptions,
     allocation: Allocation,
     replan: Callable[[Allocation], LaunchPlan],
     planned: LaunchPlan,
     output: OutputProtocol,
 ) -> int:
-    """Do all of it for `ezpz launch`; return its exit status. Raises the EzpzError that says how it ended, if any."""
+    """Run a supervised `ezpz launch` and return its exit status. Raise the EzpzError of its outcome, if any."""
     stdout = sys.stderr.fileno() if output.json else None
-    outcome = Supervisor(
-        care, allocation, planned, SupervisorDependencies(replan, planned.job.environ, output.note, stdout)
-    ).run()
+    dependencies = SupervisorDependencies(replan, planned.spec.environ, output.note, stdout)
+    outcome = Supervisor(supervision, allocation, planned, dependencies).run()
     output.document({**planned.to_dict(), **outcome.to_dict()})
     if outcome.error is not None:
         raise outcome.error
-    if care.restarts or (outcome.status and care.log_dir):
+    if supervision.max_restarts or (outcome.status and supervision.log_dir):
         count = len(outcome.attempts)
         output.note(f"{outcome.reason} after {count} attempt{'s' if count != 1 else ''}: {outcome.why}")
     return outcome.status

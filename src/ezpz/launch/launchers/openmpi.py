@@ -1,60 +1,70 @@
-"""Open MPI's `mpiexec`."""
+"""The `mpiexec` of Open MPI."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.launch.launchers.base import HOSTFILE, Invocation, Launcher, RankNames, bound, told_by_version
-from ezpz.launch.launchers.failure_signs import EXIT, LOST_LINE, NODE, NODE_GROUP, SIGNAL, SSH_SIGNS, WHERE, Sign, sign
-from ezpz.launch.launchers.output_labels import Label
+from ezpz.launch.launchers.base import HOSTFILE, Invocation, Launcher, RankVariables, binding_words, check_version
+from ezpz.launch.launchers.failure_lines import (
+    EXIT,
+    LOST_NODE_PATTERN,
+    NODE,
+    NODE_GROUP,
+    SIGNAL,
+    SSH_FAILURES,
+    WHERE,
+    FailurePattern,
+)
+from ezpz.launch.launchers.output_labels import LabelFormat
 
 if TYPE_CHECKING:
-    from ezpz.launch.launchers.base import Job, Tools, Verdict
+    from ezpz.launch.launchers.base import Availability, LaunchSpec, Tools
 
 
-class OpenMpi(Launcher):
-    """The `mpiexec` of Open MPI; its hostfile counts the ranks of each node.
+class OpenMpiLauncher(Launcher):
+    """The `mpiexec` of Open MPI.
 
-    It hands nothing of our environment on to other nodes, so each variable is named.
+    Its hostfile has the number of ranks of each node. It does not forward the environment to other nodes, so each
+    variable is named on its command line.
     """
 
     name = "openmpi"
     order = 50
-    ranks: ClassVar[RankNames | None] = RankNames(
+    rank_variables: ClassVar[RankVariables | None] = RankVariables(
         "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
     )
-    label: ClassVar[Label | None] = Label(
+    label: ClassVar[LabelFormat | None] = LabelFormat(
         ("--tag-output",),
         re.compile(rb"\[[^\]\n]*,(?P<rank>\d+)\]<std(?:out|err)>: ?"),
         frozenset(("-tag-output", "--tag-output")),
     )
-    signs: ClassVar[tuple[Sign, ...]] = (
-        sign(
+    failure_patterns: ClassVar[tuple[FailurePattern, ...]] = (
+        FailurePattern(
             SIGNAL,
             "exited on signal",
             rf"process rank (?P<rank>\d+) with PID \d+ on node {NODE_GROUP} exited on signal (?P<signal>\d+)",
         ),
-        sign(NODE, "Remote daemon:", rf"Remote daemon: \[\S+\] on node {NODE_GROUP}"),
-        sign(WHERE, "Process name:", r"Process name: \[.*,(?P<rank>\d+)\]"),
-        sign(EXIT, "Exit code:", r"^ *Exit code: +(?P<status>\d+)"),
-        sign(EXIT, "MPI_ABORT was invoked", r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
-        *SSH_SIGNS,
+        FailurePattern(NODE, "Remote daemon:", rf"Remote daemon: \[\S+\] on node {NODE_GROUP}"),
+        FailurePattern(WHERE, "Process name:", r"Process name: \[.*,(?P<rank>\d+)\]"),
+        FailurePattern(EXIT, "Exit code:", r"^ *Exit code: +(?P<status>\d+)"),
+        FailurePattern(EXIT, "MPI_ABORT was invoked", r"MPI_ABORT was invoked on rank (?P<rank>\d+)"),
+        *SSH_FAILURES,
     )
-    files = r"--?output(-filename)?"
+    output_file_options = r"--?output(-filename)?"
 
-    def judge(self, _job: Job, tools: Tools, /) -> Verdict:
-        return told_by_version(tools, "Open MPI", "OpenRTE", "open-mpi")
+    def check_availability(self, _job: LaunchSpec, tools: Tools, /) -> Availability:
+        return check_version(tools, "Open MPI", "OpenRTE", "open-mpi")
 
-    def invocation(self, job: Job) -> Invocation:
-        argv = (job.program, "--hostfile", HOSTFILE, "-n", str(job.ranks), "--map-by", f"ppr:{job.ppn}:node")
-        bind = bound("--bind-to {}", job.cpu_bind)
-        remote = any(not node.is_local for node in job.allocation.nodes)
-        names = sorted(name for name in job.environ if _is_handed_on(name)) if remote else ()
-        handed = (word for name in names for word in ("-x", name))
-        lines = (f"{host} slots={job.ppn}\n" for host in job.hosts)
-        words = (*argv, *bind, *handed, *job.options, *job.command)
-        return Invocation(words, "".join(lines), exit_line=LOST_LINE)
+    def invocation(self, spec: LaunchSpec) -> Invocation:
+        argv = (spec.program, "--hostfile", HOSTFILE, "-n", str(spec.ranks), "--map-by", f"ppr:{spec.ppn}:node")
+        binding = binding_words("--bind-to {}", spec.cpu_bind)
+        remote = any(not node.is_local for node in spec.allocation.nodes)
+        names = sorted(name for name in spec.environ if _is_forwarded(name)) if remote else ()
+        forwarded = (word for name in names for word in ("-x", name))
+        lines = (f"{host} slots={spec.ppn}\n" for host in spec.hosts)
+        words = (*argv, *binding, *forwarded, *spec.options, *spec.command)
+        return Invocation(words, "".join(lines), exit_pattern=LOST_NODE_PATTERN)
 
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -64,9 +74,9 @@ _OF_THIS_HOST = re.compile(
 )
 
 
-def _is_handed_on(name: str) -> bool:
-    """Whether a variable means the same on another host."""
+def _is_forwarded(name: str) -> bool:
+    """Return whether a variable means the same on another host."""
     return _VARIABLE.fullmatch(name) is not None and _OF_THIS_HOST.fullmatch(name) is None
 
 
-CANDIDATES = (OpenMpi(),)
+CANDIDATES = (OpenMpiLauncher(),)

@@ -1,45 +1,46 @@
-"""Labels: how a launcher is asked to tell which rank says what, and how its output is taken apart again. Pure."""
+"""Labels in the output of a launcher: how to ask for them, and how to split the output by rank. Pure."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
 
-HOLD = 0.1  # seconds that the begin of a line may wait for its end, where its end decides what becomes of it
-LONGEST_LABEL = 300  # bytes
+HOLD_SECONDS = 0.1  # seconds that the start of a line waits for its end, if the end decides what is shown
+MAX_LABEL_BYTES = 300  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """One launcher's way to label output.
+class LabelFormat:
+    """The label format of one launcher.
 
-    options: what asks for it, right behind the launcher's name
-    pattern: a label; its group `rank` is the rank, `node`, if there is one, the node
-    users: words by which users ask for labels, which they want to see then
-    opens: what begins a label that can stand anywhere; b"" where labels stand at the begin of lines only
-    longest: bytes after which a longer line is broken, and goes on behind a further label; 0 if none is
+    Attributes:
+        options: The options that turn labels on. They follow the launcher's name.
+        pattern: A label. Its group `rank` is the rank; the group `node`, if it has one, is the node.
+        user_options: Options with which users ask for labels. Such labels are shown to them.
+        opening: The start of a label that can be anywhere; b"" if labels are only at the start of lines.
+        max_line: Bytes after which a line is broken and continued after another label; 0 if lines are not broken.
     """
 
     options: tuple[str, ...]
     pattern: re.Pattern[bytes]
-    users: frozenset[str]
-    opens: bytes = b""
-    longest: int = 0
+    user_options: frozenset[str]
+    opening: bytes = b""
+    max_line: int = 0
 
 
-def with_labels(label: Label | None, argv: Sequence[str]) -> tuple[str, ...]:
-    """The command line that makes the launcher label what the ranks say."""
+def add_label_options(label: LabelFormat | None, argv: Sequence[str]) -> tuple[str, ...]:
+    """Return the command line with the options that make the launcher label output."""
     return (argv[0], *label.options, *argv[1:]) if label else tuple(argv)
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledText:
-    """A part of the output without its label, and who said it: no rank where that is unknown or it is the launcher."""
+    """A part of the output without its label. `rank` is None for the launcher's own output and where it is unknown."""
 
     text: bytes
     rank: int | None = None
@@ -47,98 +48,98 @@ class LabeledText:
 
 
 class LabelParser:
-    """One stream of labelled output, taken apart. Without a label all of it is `rank`'s. `held` waits for its end."""
+    """Splits one stream of output by label.
 
-    def __init__(self, label: Label | None, rank: int | None = None) -> None:
+    Without a label format all output belongs to `rank`. `held` is incomplete output, `due` is when it must be flushed.
+    """
+
+    def __init__(self, label: LabelFormat | None, rank: int | None = None) -> None:
         self.label = label
         self.rank = rank
         self.due = math.inf
         self.held = b""
-        self._whose = LabeledText(b"", rank)
-        self._begun = False
+        self._source = LabeledText(b"", rank)
+        self._in_line = False
 
     def feed(self, data: bytes, now: float) -> list[LabeledText]:
-        """Take output; return what of it is complete enough to know whose it is."""
-        if self.label is None:
+        """Take output. Return the parts whose rank is known."""
+        label = self.label
+        if label is None:
             return [LabeledText(data, self.rank)] if data else []
         data, self.held, self.due = self.held + data, b"", math.inf
-        return self._anywhere(data, now) if self.label.opens else self._by_line(data, now)
+        return self._split_anywhere(label, data, now) if label.opening else self._split_lines(label, data, now)
 
     def flush(self, now: float) -> list[LabeledText]:
-        """What was held back, once it has waited long enough; all of it when `now` is infinite."""
-        if not self.held or now < self.due:
+        """Return the incomplete output if it has waited long enough. An infinite `now` returns all of it."""
+        if self.label is None or not self.held or now < self.due:
             return []
         held, self.held, self.due = self.held, b"", math.inf
-        self._begun = True
-        return [self._read(held)]
+        self._in_line = True
+        return [self._read(self.label, held)]
 
-    def _by_line(self, data: bytes, now: float) -> list[LabeledText]:
+    def _split_lines(self, label: LabelFormat, data: bytes, now: float) -> list[LabeledText]:
         pieces = []
         for line in _lines(data):
-            if self._begun or line.endswith(b"\n"):
-                pieces.append(
-                    LabeledText(line, self._whose.rank, self._whose.node) if self._begun else self._read(line)
-                )
-                self._begun = not line.endswith(b"\n")
+            if self._in_line or line.endswith(b"\n"):
+                pieces.append(replace(self._source, text=line) if self._in_line else self._read(label, line))
+                self._in_line = not line.endswith(b"\n")
             else:
                 self._hold(line, now)
         return pieces
 
-    def _read(self, line: bytes) -> LabeledText:
-        assert self.label is not None
-        match = self.label.pattern.match(line)
+    def _read(self, label: LabelFormat, line: bytes) -> LabeledText:
+        match = label.pattern.match(line)
         if match is None:
-            if not self.label.opens:
-                self._whose = LabeledText(b"", self.rank)
-            return LabeledText(line, self._whose.rank, self._whose.node)
-        self._whose = _whose(match)
+            if not label.opening:
+                self._source = LabeledText(b"", self.rank)
+            return replace(self._source, text=line)
+        self._source = _source_of(match)
         text = line[match.end() :]
-        if self.label.longest and len(text) == self.label.longest + 1:
+        if label.max_line and len(text) == label.max_line + 1:
             text = text.removesuffix(b"\n")
-        return LabeledText(text, self._whose.rank, self._whose.node)
+        return replace(self._source, text=text)
 
-    def _anywhere(self, data: bytes, now: float) -> list[LabeledText]:
-        assert self.label is not None
+    def _split_anywhere(self, label: LabelFormat, data: bytes, now: float) -> list[LabeledText]:
         pieces = []
-        place = 0
-        for match in self.label.pattern.finditer(data):
-            pieces += self._spoken(data[place : match.start()])
-            self._whose, place = _whose(match), match.end()
-        rest = data[place:]
-        cut = _begun_label(rest, self.label.opens)
+        start = 0
+        for match in label.pattern.finditer(data):
+            pieces += self._after_label(data[start : match.start()])
+            self._source, start = _source_of(match), match.end()
+        rest = data[start:]
+        cut = _incomplete_label(rest, label.opening)
         if cut < len(rest):
             self._hold(rest[cut:], now)
-        return [*pieces, *self._spoken(rest[:cut])]
+        return [*pieces, *self._after_label(rest[:cut])]
 
-    def _spoken(self, text: bytes) -> list[LabeledText]:
-        """What follows a label: the rank's to the end of the line; what comes then without a label is nobody's."""
+    def _after_label(self, text: bytes) -> list[LabeledText]:
+        """Return the text after a label. It belongs to the rank up to the end of the line; what follows has no rank."""
         line, end, more = text.partition(b"\n")
-        pieces = [LabeledText(line + end, self._whose.rank, self._whose.node)]
+        pieces = [replace(self._source, text=line + end)]
         if end:
-            self._whose = LabeledText(b"", self.rank)
+            self._source = LabeledText(b"", self.rank)
             pieces.append(LabeledText(more, self.rank))
         return [piece for piece in pieces if piece.text]
 
     def _hold(self, data: bytes, now: float) -> None:
         self.held = data
-        self.due = now + HOLD
+        self.due = now + HOLD_SECONDS
 
 
-def _whose(match: re.Match[bytes]) -> LabeledText:
+def _source_of(match: re.Match[bytes]) -> LabeledText:
     node = match.groupdict().get("node")
     return LabeledText(b"", int(match["rank"]) if match["rank"] else None, node.decode() if node else None)
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """The lines with their ends; a carriage return ends none."""
-    *whole, rest = data.split(b"\n")
-    return [line + b"\n" for line in whole] + ([rest] if rest else [])
+    """Return the lines with their ends. A carriage return does not end a line."""
+    *complete, rest = data.split(b"\n")
+    return [line + b"\n" for line in complete] + ([rest] if rest else [])
 
 
-def _begun_label(data: bytes, opens: bytes) -> int:
-    """Where a label begins that has not ended; the length of the data if none does."""
-    place = data.rfind(opens)
-    if place >= 0:
-        begun = len(data) - place < LONGEST_LABEL and b"|>" not in data[place:] and b"\n" not in data[place:]
-        return place if begun else len(data)
-    return len(data) - 1 if data.endswith(opens[:1]) else len(data)
+def _incomplete_label(data: bytes, opening: bytes) -> int:
+    """Return the index of an incomplete label at the end of the data; the length of the data if there is none."""
+    start = data.rfind(opening)
+    if start >= 0:
+        is_incomplete = len(data) - start < MAX_LABEL_BYTES and b"|>" not in data[start:] and b"\n" not in data[start:]
+        return start if is_incomplete else len(data)
+    return len(data) - 1 if data.endswith(opening[:1]) else len(data)

@@ -1,22 +1,22 @@
-"""What launchers, ssh and programs print when a rank or a node fails, and what it is worth. Pure.
+"""Every pattern for a failed rank or node: those of all launchers, and those of hardware and filesystems. Pure.
 
-What a launcher prints is in its own file. The signs of all launchers are looked for, whichever started the ranks: in a
-Slurm job Open MPI starts its daemons by srun.
+The patterns of a launcher are in its own file. The patterns of all launchers are searched, whichever one starts the
+ranks, because one can use another: in a Slurm job Open MPI starts its daemons with srun.
 """
 
 from __future__ import annotations
 
 import functools
 
-from ezpz.launch.launchers.base import installed
-from ezpz.launch.launchers.failure_signs import FAULT, TIME, Sign, sign
+from ezpz.launch.launchers.base import installed_launchers
+from ezpz.launch.launchers.failure_lines import FAULT, TIME, FailurePattern
 
-_GENERAL: tuple[Sign, ...] = (
-    sign(TIME, "=>> PBS: job killed: walltime"),
-    # what a rank says of the machine that it runs on
+_GENERAL: tuple[FailurePattern, ...] = (
+    FailurePattern(TIME, "=>> PBS: job killed: walltime"),
+    # a rank reports a fault of its node
     *(
-        sign(FAULT, said)
-        for said in (
+        FailurePattern(FAULT, text)
+        for text in (
             "uncorrectable ECC error",
             "CUDA-capable device(s) is/are busy or unavailable",
             "NVRM: Xid",
@@ -32,7 +32,7 @@ _GENERAL: tuple[Sign, ...] = (
     ),
 )
 
-VICTIMS: tuple[str, ...] = (
+VICTIM_LINES: tuple[str, ...] = (
     "Connection reset by peer",
     "Connection closed by peer",
     "Connection closed by remote peer",
@@ -42,21 +42,21 @@ VICTIMS: tuple[str, ...] = (
     "Broken pipe",
     "Socket Timeout",
 )
-"""What a rank says that only noticed the end of another."""
+"""Text of a rank that only noticed the end of another rank."""
 
 
 @functools.cache
-def signs() -> tuple[Sign, ...]:
-    """Return the signs of all launchers, then those that belong to no launcher."""
-    theirs = (each for launcher in installed([]) for each in launcher.signs)
-    return tuple(dict.fromkeys((*theirs, *_GENERAL)))
+def all_patterns() -> tuple[FailurePattern, ...]:
+    """Return the patterns of all launchers, then the general ones."""
+    of_launchers = (each for launcher in installed_launchers([]) for each in launcher.failure_patterns)
+    return tuple(dict.fromkeys((*of_launchers, *_GENERAL)))
 
 
 def hints() -> tuple[str, ...]:
-    """Return what is partly in whatever line tells something, but for the patterns of a site."""
-    return (*(each.hint for each in signs()), *VICTIMS)
+    """Return texts of which every relevant line contains one, except for the patterns of a site."""
+    return (*(each.hint for each in all_patterns()), *VICTIM_LINES)
 
 
-MEEK_SIGNALS = frozenset((1, 2, 3, 12, 13, 15))
-"""Signals by which launchers end the rest of a run, and that of a pipe whose reader has gone."""
-MEEK_STATUSES = frozenset(128 + number for number in MEEK_SIGNALS)
+CLEANUP_SIGNALS = frozenset((1, 2, 3, 12, 13, 15))
+"""Signals with which launchers end the rest of a run, and the signal for a pipe without a reader."""
+CLEANUP_STATUSES = frozenset(128 + number for number in CLEANUP_SIGNALS)

@@ -1,4 +1,4 @@
-"""The first error of each rank: what one wants to read first when a run has failed. Pure."""
+"""The first error of each rank, for the report about a failed run. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LONGEST = 60  # lines of one error
-WIDEST = 500  # characters of a line
-MOST_RANKS = 4096  # ranks whose error is kept
+MAX_LINES = 60  # lines of one error
+MAX_LINE_CHARS = 500  # characters of a line
+MAX_RANKS = 4096  # ranks whose error is kept
 TRACEBACK = "Traceback (most recent call last)"
 ERROR = re.compile(
     r"(?:^|[^\w])[\w.]*(?:Error|Exception|Interrupt|Exit)\b\s*:|\b(?:error|fatal|panic)\b\s*[:!]|\bFATAL\b|\bERROR\b"
@@ -18,52 +18,52 @@ ERROR = re.compile(
     r"|Assertion .*failed|command not found|No such file or directory|Permission denied",
     re.IGNORECASE,
 )
-WORDS = (
+KEYWORDS = (
     "error", "exception", "interrupt", "exit", "fatal", "panic", "fault", "illegal", "dumped", "terminate", "of memory",
     "abort", "assert", "not found", "no such", "denied", "traceback",
 )  # fmt: skip
-"""One of them is in whatever line begins an error; looking for them first costs less."""
+"""The first line of an error contains one of them. Searching for them first is cheaper."""
 
 
 class FirstErrors:
-    """Hears what every rank says; keeps the first error of each, a Python traceback as a whole."""
+    """Collects the first error of each rank, and the complete Python traceback if it is one."""
 
     def __init__(self) -> None:
         self._errors: dict[int | None, list[str]] = {}
-        self._open: set[int | None] = set()
+        self._collecting: set[int | None] = set()
 
-    def follows(self, rank: int | None) -> bool:
-        """Whether the next line of this rank belongs to its error, whatever it says."""
-        return rank in self._open
+    def is_collecting(self, rank: int | None) -> bool:
+        """Return whether the next line of this rank belongs to its error."""
+        return rank in self._collecting
 
-    def hear(self, line: str, rank: int | None) -> None:
-        """A line, without its end, and who said it (None: nobody knows, or the launcher)."""
-        if rank in self._open:
-            self._go_on(line.rstrip()[:WIDEST], rank)
-        elif rank not in self._errors and len(self._errors) < MOST_RANKS and self._begins(line[:WIDEST]):
-            traceback = line.find(TRACEBACK)  # a progress bar may stand before it
-            self._errors[rank] = [line[max(0, traceback) :].rstrip()[:WIDEST]]
+    def feed(self, line: str, rank: int | None) -> None:
+        """Take a line without its end. `rank` is None for the launcher and where the rank is unknown."""
+        if rank in self._collecting:
+            self._continue(line.rstrip()[:MAX_LINE_CHARS], rank)
+        elif rank not in self._errors and len(self._errors) < MAX_RANKS and self._starts_error(line[:MAX_LINE_CHARS]):
+            traceback = line.find(TRACEBACK)  # a progress bar can precede it
+            self._errors[rank] = [line[max(0, traceback) :].rstrip()[:MAX_LINE_CHARS]]
             if traceback >= 0:
-                self._open.add(rank)
+                self._collecting.add(rank)
 
-    def _begins(self, line: str) -> bool:
+    def _starts_error(self, line: str) -> bool:
         if TRACEBACK in line:
             return True
         small = line.lower()
-        return any(word in small for word in WORDS) and ERROR.search(line) is not None
+        return any(word in small for word in KEYWORDS) and ERROR.search(line) is not None
 
-    def _go_on(self, line: str, rank: int | None) -> None:
+    def _continue(self, line: str, rank: int | None) -> None:
         kept = self._errors[rank]
         ends = bool(line) and not line[0].isspace()
-        if len(kept) < LONGEST or ends:
+        if len(kept) < MAX_LINES or ends:
             kept.append(line)
         if ends:
-            self._open.discard(rank)
+            self._collecting.discard(rank)
 
     def first_of(self, failed: Iterable[int | None]) -> tuple[int | None, tuple[str, ...]] | None:
-        """The rank and the lines of the error that matters: of the first of `failed` that said one, else of any rank.
+        """Return the rank and the lines of the error to show: of the first of `failed` that has one, else of any rank.
 
-        What the launcher says comes last: it also complains of what it does at the end.
+        The launcher's own errors are last, because it also reports what it does at the end of a run.
         """
         for rank in (*failed, *(rank for rank in self._errors if rank is not None), None):
             if rank in self._errors:

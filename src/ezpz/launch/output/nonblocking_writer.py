@@ -1,4 +1,4 @@
-"""A descriptor of ours that output goes to: never waits for a reader that is slow, so that signals are still heard."""
+"""Writer to stdout or stderr that never waits for a slow reader, so that signals are still handled."""
 
 from __future__ import annotations
 
@@ -8,52 +8,57 @@ from collections import deque
 
 from ezpz.errors import EzpzError
 
-AT_ONCE = 4096  # bytes that a pipe which is writable takes without waiting (PIPE_BUF)
-FULL = 1 << 20  # bytes in hand from which on nothing more is read
+PIPE_BUF = 4096  # bytes that a writable pipe accepts without blocking, see pipe(7)
+MAX_PENDING = 1 << 20  # bytes; with more, nothing is read from the ranks
 
 
 class NonblockingWriter:
-    """Where one stream of output goes. Raises BrokenPipeError once nobody reads it, and EzpzError on a full disk."""
+    """Writes one stream of output to a descriptor.
+
+    Raises:
+        BrokenPipeError: The reader has closed its end.
+        EzpzError: The output cannot be written, for instance because the disk is full.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._waiting: deque[memoryview] = deque()
+        self._pending: deque[memoryview] = deque()
         self._bytes = 0
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
 
     @property
     def is_full(self) -> bool:
-        """So much waits that the ranks have to wait too."""
-        return self._bytes >= FULL
+        """Whether so much is pending that the ranks have to wait."""
+        return self._bytes >= MAX_PENDING
 
     @property
     def is_empty(self) -> bool:
-        """Everything has been written."""
-        return not self._waiting
+        """Whether everything has been written."""
+        return not self._pending
 
-    def put(self, data: bytes) -> None:
-        """Write what can be written now, and keep the rest."""
+    def write(self, data: bytes) -> None:
+        """Write as much as possible without blocking, and keep the rest."""
         if data:
-            self._waiting.append(memoryview(data))
+            self._pending.append(memoryview(data))
             self._bytes += len(data)
         self.drain()
 
     def drain(self) -> None:
-        """Write as much of what waits as goes without waiting."""
-        while self._waiting and self._poll.poll(0):
-            data = self._waiting.popleft()
-            written = self._write(data[:AT_ONCE])
+        """Write as much of the pending output as possible without blocking."""
+        while self._pending and self._poll.poll(0):
+            data = self._pending.popleft()
+            written = self._write(data[:PIPE_BUF])
             self._bytes -= written
             if written < len(data):
-                self._waiting.appendleft(data[written:])
+                self._pending.appendleft(data[written:])
             if not written:
                 break
 
     def _write(self, data: memoryview) -> int:
         try:
             return os.write(self.descriptor, data)
-        except BlockingIOError:  # another program has told the terminal that both share not to wait
+        except BlockingIOError:  # another program has set O_NONBLOCK on the shared terminal
             return 0
         except BrokenPipeError:
             raise

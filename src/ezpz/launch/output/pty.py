@@ -1,4 +1,4 @@
-"""Terminals for commands whose output we read: with one they colour their output and draw progress bars."""
+"""Pseudo-terminals for commands whose output is read: on one, programs print colors and progress bars."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 def open_terminal() -> tuple[int, int]:
-    """Our end and the command's end of a new terminal, which changes nothing that goes through, as large as ours."""
-    ours, theirs = os.openpty()
-    tty.setraw(theirs)
-    follow_size(ours)
-    return ours, theirs
+    """Return the two ends of a new raw terminal of the size of ours: the controlling end and that of the command."""
+    controller, terminal = os.openpty()
+    tty.setraw(terminal)
+    copy_window_size(controller)
+    return controller, terminal
 
 
-def follow_size(ours: int) -> None:
-    """Give a terminal that we made the size of the one that we run on, if we do."""
+def copy_window_size(controller: int) -> None:
+    """Set the size of a terminal to that of the terminal that ezpz runs on, if there is one."""
     for stream in (sys.__stdout__, sys.__stderr__, sys.__stdin__):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 columns, lines = os.get_terminal_size(stream.fileno())
-                fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+                fcntl.ioctl(controller, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
                 return
 
 
-def with_colour(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment that makes ranks on other nodes colour their output, which no terminal of ours reaches."""
+def force_color(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which ranks on other nodes, which have no terminal, print colors."""
     return {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", **environ} if "NO_COLOR" not in environ else dict(environ)

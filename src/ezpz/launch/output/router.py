@@ -1,186 +1,211 @@
-"""Transcript: the ear of an attempt: takes its output apart by rank, shows it, logs it, and has it looked at."""
+"""Router for the output of an attempt: splits it by rank, shows it, logs it, and searches it for failures."""
 
 from __future__ import annotations
 
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ezpz.launch.launchers.output_labels import LabelParser
 from ezpz.launch.output.failure_patterns import hints
 from ezpz.launch.output.filter import LineSplitter, NoiseFilter
-from ezpz.launch.output.first_errors import WORDS, FirstErrors
+from ezpz.launch.output.first_errors import KEYWORDS, FirstErrors
 from ezpz.launch.output.startup_markers import MarkerFilter
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Sequence
 
-    from ezpz.launch.launchers.output_labels import Label, LabeledText
+    from ezpz.launch.launchers.output_labels import LabeledText, LabelFormat
     from ezpz.launch.output.failure_analysis import FailureAnalyzer
     from ezpz.launch.output.startup_markers import StartupReport
 
-Stream: TypeAlias = "tuple[int, str]"
-Voice: TypeAlias = "tuple[int, str, int | None]"
-Log: TypeAlias = "Callable[[Sequence[tuple[int | None, bytes]]], None]"
+StreamKey: TypeAlias = "tuple[int, str]"
+"""The copy of the command, and "stdout" or "stderr"."""
+SourceKey: TypeAlias = "tuple[int, str, int | None]"
+"""The same with the rank."""
+LogWriter: TypeAlias = "Callable[[Sequence[tuple[int | None, bytes]]], None]"
 
-LOST_GRACE = 15.0  # seconds that a run may go on after a node was lost, before it is ended: MPICH may wait forever
+T = TypeVar("T")
+LOST_GRACE = 15.0  # seconds from the loss of a node until the run is ended, because MPICH can wait forever
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
     """How output is read and shown.
 
-    label: the launcher's, if it was asked to label; ours: the copies of the command are the ranks themselves
-    noise: what is not shown; progress: what tells that the command gets on
-    end_when_lost: a run that has lost a node is not waited for
-    report: takes what ranks report as they start, which is neither shown nor kept; None if they do not
-    merged: stderr comes on stdout
+    Attributes:
+        label: The label format, if the launcher was asked to label its output.
+        is_local: Whether the copies of the command are the ranks themselves.
+        noise: Patterns of lines to hide.
+        progress: The pattern of a progress marker of the command.
+        end_when_lost: Whether to end a run that has lost a node.
+        report: Takes the startup markers of ranks, which are neither shown nor logged. None if ranks print none.
+        is_merged: Whether stderr arrives on stdout.
     """
 
-    label: Label | None = None
-    ours: bool = False
+    label: LabelFormat | None = None
+    is_local: bool = False
     noise: tuple[re.Pattern[bytes], ...] = ()
     progress: re.Pattern[bytes] | None = None
     end_when_lost: bool = False
     report: StartupReport | None = None
-    merged: bool = False
+    is_merged: bool = False
 
 
 class OutputRouter:
-    """An `Ear`. `log` takes every line with its rank (None: the launcher, or nobody knows), many at once."""
+    """The `OutputListener` of an attempt.
 
-    def __init__(self, manner: OutputFormat, witness: FailureAnalyzer, log: Log = lambda _: None) -> None:
-        self.manner = manner
-        self.witness = witness
+    `log` takes lines, many at once, each with its rank: None for the launcher and where the rank is unknown.
+    """
+
+    def __init__(self, output_format: OutputFormat, analyzer: FailureAnalyzer, log: LogWriter = lambda _: None) -> None:
+        self.output_format = output_format
+        self.analyzer = analyzer
         self.log = log
-        self.complaints = FirstErrors()
-        self.progressed = False
-        self._apart: dict[Stream, LabelParser] = {}
-        self._voices: dict[Voice, tuple[NoiseFilter, LineSplitter]] = {}
-        self._sieves: dict[Voice, MarkerFilter] = {}
-        self._waiting: set[Stream | Voice] = set()
+        self.first_errors = FirstErrors()
+        self.made_progress = False
+        self._parsers: dict[StreamKey, LabelParser] = {}
+        self._sources: dict[SourceKey, tuple[NoiseFilter, LineSplitter]] = {}
+        self._marker_filters: dict[SourceKey, MarkerFilter] = {}
+        self._waiting_streams: set[StreamKey] = set()
+        self._waiting_sources: set[SourceKey] = set()
         self._lost_at = math.inf
-        self._said: list[tuple[int | None, bytes]] = []
-        self._telling = True
+        self._log_lines: list[tuple[int | None, bytes]] = []
+        self._may_matter = True
 
     @property
     def due(self) -> float:
-        """When something that is held back has waited long enough, or a run that lost a node has."""
-        return min((self._due(each) for each in self._waiting), default=math.inf)
-
-    def _due(self, each: Stream | Voice) -> float:
-        return self._apart[each].due if len(each) == 2 else self._voices[each][0].due
+        """When held output must be flushed."""
+        streams = (self._parsers[stream].due for stream in self._waiting_streams)
+        return min((*streams, *(self._sources[source][0].due for source in self._waiting_sources)), default=math.inf)
 
     @property
-    def left_out(self) -> int:
-        """How many lines were not shown."""
-        return sum(screen.left_out for screen, _ in self._voices.values())
+    def hidden_lines(self) -> int:
+        """The number of lines that were not shown."""
+        return sum(noise.hidden_lines for noise, _ in self._sources.values())
 
-    def hear(self, which: int, name: str, data: bytes, now: float) -> bytes:
-        """Output of one copy's stream; what of it is shown."""
-        apart = self._apart.get((which, name))
-        if apart is None:
-            apart = self._apart[which, name] = LabelParser(self.manner.label, which if self.manner.ours else None)
-        self._telling = self._tells(apart.held + data)
-        shown = b"".join(self._say(which, name, piece, now) for piece in apart.feed(data, now))
-        self._wait((which, name), apart.due)
-        self._write_down()
+    def feed(self, which: int, name: str, data: bytes, now: float) -> bytes:
+        """Take output of one stream of one copy. Return what to show."""
+        stream = (which, name)
+        if stream not in self._parsers:
+            is_local, label = self.output_format.is_local, self.output_format.label
+            self._parsers[stream] = LabelParser(label, which if is_local else None)
+        parser = self._parsers[stream]
+        self._may_matter = self._contains_keyword(parser.held + data)
+        shown = b"".join(self._route(stream, piece, now) for piece in parser.feed(data, now))
+        _set_waiting(self._waiting_streams, stream, parser.due)
+        self._write_log()
         return shown
 
-    def _tells(self, data: bytes) -> bool:
-        """Whether a line of some output may tell something: much cheaper to find out than for each line by itself."""
-        small = data.decode("latin-1").lower()
-        return any(word in small for word in _telling()) or self.witness.may_tell(data.decode(errors="replace"))
+    def _contains_keyword(self, data: bytes) -> bool:
+        """Return whether a line of this output can be relevant. That is much cheaper than a search in each line."""
+        lower = data.decode("latin-1").lower()
+        return any(word in lower for word in _keywords()) or self.analyzer.may_match(data.decode(errors="replace"))
 
-    def _write_down(self) -> None:
-        if self._said:
-            self.log(self._said)
-            self._said = []
+    def _write_log(self) -> None:
+        if self._log_lines:
+            self.log(self._log_lines)
+            self._log_lines = []
 
-    def _say(self, which: int, name: str, piece: LabeledText, now: float) -> bytes:
-        voice = (which, name, piece.rank)
-        if voice not in self._voices:
-            self._voices[voice] = (NoiseFilter(self.manner.noise, shared=self.manner.label is not None), LineSplitter())
-        screen, lines = self._voices[voice]
-        text = self._sifted(voice, piece.text)
-        shown = screen.feed(text, now)
-        self._wait(voice, screen.due)
-        begun = lines.has_begun
-        self._lines(lines.feed(text), piece.rank, piece.node, now, begun=begun)
+    def _route(self, stream: StreamKey, piece: LabeledText, now: float) -> bytes:
+        """Log and search a part of the output. Return what to show of it."""
+        source = (*stream, piece.rank)
+        if source not in self._sources:
+            is_shared = self.output_format.label is not None
+            self._sources[source] = (NoiseFilter(self.output_format.noise, shared=is_shared), LineSplitter())
+        noise, splitter = self._sources[source]
+        text = self._remove_markers(source, piece.text)
+        shown = noise.feed(text, now)
+        _set_waiting(self._waiting_sources, source, noise.due)
+        continued = splitter.has_partial
+        self._handle_lines(splitter.feed(text), piece.rank, piece.node, now, continued=continued)
         return shown
 
-    def _sifted(self, voice: Voice, text: bytes | None) -> bytes:
-        """Some more of a voice, None for its end, without what is a report."""
-        report = self.manner.report
+    def _remove_markers(self, source: SourceKey, text: bytes | None) -> bytes:
+        """Return the text of a source without startup markers. None is the end of the source."""
+        report = self.output_format.report
         if report is None:
             return text or b""
-        if voice not in self._sieves:
-            self._sieves[voice] = MarkerFilter(report)
-        left = self._sieves[voice].flush() if text is None else self._sieves[voice].feed(text)
-        if voice[2] is None and (voice[1] == "stderr" or self.manner.merged):
-            report.note(left)
-        return left
+        if source not in self._marker_filters:
+            self._marker_filters[source] = MarkerFilter(report)
+        markers = self._marker_filters[source]
+        rest = markers.flush() if text is None else markers.feed(text)
+        _, name, rank = source
+        if rank is None and (name == "stderr" or self.output_format.is_merged):
+            report.add_output(rest)
+        return rest
 
-    def _wait(self, each: Stream | Voice, due: float) -> None:
-        if due < math.inf:
-            self._waiting.add(each)
-        else:
-            self._waiting.discard(each)
-
-    def _lines(
-        self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float, *, begun: bool = True
+    def _handle_lines(
+        self, lines: Iterable[bytes], rank: int | None, node: str | None, now: float, *, continued: bool = True
     ) -> None:
-        """Log lines, and have looked at those that may tell something; begun: the first has begun earlier."""
+        """Log lines, and search those that can be relevant.
+
+        Args:
+            lines: The lines without their ends.
+            rank: The rank that printed them, None for the launcher.
+            node: The node of the rank, if its label has it.
+            now: The time.
+            continued: Whether the first line started in an earlier piece.
+        """
+        progress = self.output_format.progress
         for line in lines:
-            self._said.append((rank, line))
-            if self.manner.progress is not None and not self.progressed:
-                self.progressed = self.manner.progress.search(line) is not None
-            if begun or self._telling or self.complaints.follows(rank):
+            self._log_lines.append((rank, line))
+            if progress is not None and not self.made_progress:
+                self.made_progress = progress.search(line) is not None
+            if continued or self._may_matter or self.first_errors.is_collecting(rank):
                 text = line.decode(errors="replace")
-                self.witness.hear(text, rank, node)
-                self.complaints.hear(text, rank)
-            begun = False
-        if self.witness.node_lost and self._lost_at == math.inf:
+                self.analyzer.feed(text, rank, node)
+                self.first_errors.feed(text, rank)
+            continued = False
+        if self.analyzer.node_lost and self._lost_at == math.inf:
             self._lost_at = now
 
-    def settle(self, now: float) -> Sequence[tuple[str, bytes]]:
-        """What was held back and is shown now, each with its stream; all of it when `now` is infinite."""
+    def flush(self, now: float) -> Sequence[tuple[str, bytes]]:
+        """Return held output to show now, each part with its stream. An infinite `now` returns all of it."""
         shown: list[tuple[str, bytes]] = []
-        self._telling = True
-        for stream, apart in self._apart.items() if now == math.inf else self._streams(now):
-            which, name = stream
-            shown += [(name, self._say(which, name, piece, now)) for piece in apart.flush(now)]
-            self._wait(stream, apart.due)
-        voices = list(self._voices) if now == math.inf else [each for each in self._waiting if len(each) == 3]
-        for voice in voices:
-            screen, lines = self._voices[voice]
-            if now == math.inf:
-                rest = self._sifted(voice, None)
-                shown.append((voice[1], screen.feed(rest, now)))
-                self._lines(lines.feed(rest), voice[2], None, now)
-            shown.append((voice[1], screen.flush(now)))
-            self._wait(voice, screen.due)
-            if now == math.inf:
-                self._lines(lines.flush(), voice[2], None, now)
-        self._write_down()
+        self._may_matter = True
+        is_end = now == math.inf
+        for stream in list(self._parsers) if is_end else self._due_streams(now):
+            parser = self._parsers[stream]
+            shown += [(stream[1], self._route(stream, piece, now)) for piece in parser.flush(now)]
+            _set_waiting(self._waiting_streams, stream, parser.due)
+        for source in list(self._sources if is_end else self._waiting_sources):
+            noise, splitter = self._sources[source]
+            _, name, rank = source
+            if is_end:
+                rest = self._remove_markers(source, None)
+                shown.append((name, noise.feed(rest, now)))
+                self._handle_lines(splitter.feed(rest), rank, None, now)
+            shown.append((name, noise.flush(now)))
+            _set_waiting(self._waiting_sources, source, noise.due)
+            if is_end:
+                self._handle_lines(splitter.flush(), rank, None, now)
+        self._write_log()
         return [(name, data) for name, data in shown if data]
 
-    def _streams(self, now: float) -> list[tuple[Stream, LabelParser]]:
-        return [(each, self._apart[each]) for each in self._waiting if len(each) == 2 and self._apart[each].due <= now]
+    def _due_streams(self, now: float) -> list[StreamKey]:
+        return [stream for stream in self._waiting_streams if self._parsers[stream].due <= now]
 
-    def doomed(self, now: float) -> bool:
-        """Whether a node was lost some time ago, and the launcher still waits for it."""
-        return self.manner.end_when_lost and now - self._lost_at >= LOST_GRACE
+    def should_end(self, now: float) -> bool:
+        """Return whether a node was lost some time ago and the launcher still waits for it."""
+        return self.output_format.end_when_lost and now - self._lost_at >= LOST_GRACE
 
-    def asked(self) -> None:
-        """Whoever ends from here on is no culprit."""
-        self.witness.is_over = True
+    def end_requested(self) -> None:
+        """Ignore failures from now on: the run is asked to end."""
+        self.analyzer.end_requested = True
+
+
+def _set_waiting(waiting: set[T], key: T, due: float) -> None:
+    if due < math.inf:
+        waiting.add(key)
+    else:
+        waiting.discard(key)
 
 
 @functools.cache
-def _telling() -> tuple[str, ...]:
-    """Return the words of which at least one is in whatever line tells something."""
+def _keywords() -> tuple[str, ...]:
+    """Return words of which each relevant line contains at least one."""
     more = (hint.lower() for hint in hints())
-    return tuple(dict.fromkeys((*WORDS, *(hint for hint in more if not any(word in hint for word in WORDS)))))
+    return tuple(dict.fromkeys((*KEYWORDS, *(hint for hint in more if not any(word in hint for word in KEYWORDS)))))

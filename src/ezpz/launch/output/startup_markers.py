@@ -1,70 +1,100 @@
-"""What ranks and their launcher report on stderr as a run starts and ends. Pure: output in, output without it out."""
+"""What ranks and their launcher report on stderr when a run starts, removed from the output. Pure."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from ezpz.launch.plan.rank_wrapper import Mark, find_marks
+from ezpz.launch.launchers.startup_protocol import INCOMPLETE_MARKER, MARKER
 
-KEPT = 4096  # bytes of the end, for a message
+TAIL_BYTES = 4096  # of the output of the launcher, for an error message
 
-_BEGUN = re.compile(rb"(?:\[?\d[\d,]*\]?(?:<stderr>)?:? ?)?\x1e[^\x1e\n]{0,512}\x1e?\Z")
-"""The beginning of a mark, perhaps with a label before it, at the end of some output."""
+
+@dataclass(frozen=True, slots=True)
+class StartupMarker:
+    """The report of one rank.
+
+    Attributes:
+        what: STARTED; NO_COMMAND or NO_ENVIRONMENT, if the host does not have it; or UNTRUSTED, if another user owns
+            the environment or can change it.
+    """
+
+    what: str
+    rank: int
+    host: str
+
+
+def find_markers(chunk: bytes, name: str) -> tuple[bytes, tuple[StartupMarker, ...]]:
+    """Return some output without the markers of the run `name`, and these markers."""
+    found: list[StartupMarker] = []
+
+    def take(match: re.Match[bytes]) -> bytes:
+        if match["name"] != name.encode():
+            return match[0]
+        host = match["host"].decode(errors="replace")
+        found.append(StartupMarker(match["what"].decode(), int(match["rank"]), host))
+        return b""
+
+    return MARKER.sub(take, chunk), tuple(found)
 
 
 class StartupReport:
-    """What has come so far of the run `name`, whose marks are taken out by any number of sieves.
+    """What is known about the start of the run `name`. Any number of `MarkerFilter`s add to it.
 
-    marks: what ranks have reported; last: the end of what else the launcher has said
-    pattern, found: what to look for in that, "" for nothing, and its first match
-    lost_line, lost: the same of a node that cannot be reached, looked for until all `ranks` have reported
-    given_up: the run was ended because of it
+    Attributes:
+        markers: The reports of ranks.
+        tail: The end of the other output on stderr.
+        exit_pattern: A regular expression to search in that output; `exit_match` is its first match.
+        unreachable_pattern: A regular expression for a line about an unreachable node. It is searched until all `ranks`
+            have reported; `unreachable_match` is its first match.
+        given_up: Whether the run was ended because of the unreachable node.
     """
 
-    def __init__(self, name: str, pattern: str = "", lost_line: str = "", ranks: int = 0) -> None:
+    def __init__(self, name: str, exit_pattern: str = "", unreachable_pattern: str = "", ranks: int = 0) -> None:
         self.name = name
         self.ranks = ranks
-        self.pattern = re.compile(pattern.encode()) if pattern else None
-        self.lost_line = re.compile(rf"^(?:{lost_line})$".encode(), re.MULTILINE) if lost_line else None
-        self.lost: re.Match[bytes] | None = None
+        line = f"^(?:{unreachable_pattern})$" if unreachable_pattern else ""
+        self.exit_pattern = re.compile(exit_pattern.encode()) if exit_pattern else None
+        self.unreachable_pattern = re.compile(line.encode(), re.MULTILINE) if line else None
+        self.unreachable_match: re.Match[bytes] | None = None
         self.given_up = False
-        self.found: re.Match[bytes] | None = None
-        self.marks: list[Mark] = []
-        self.last = b""
+        self.exit_match: re.Match[bytes] | None = None
+        self.markers: list[StartupMarker] = []
+        self.tail = b""
 
     @property
     def is_starting(self) -> bool:
-        """Whether there are ranks that have reported nothing yet."""
-        return len(self.marks) < self.ranks
+        """Whether some ranks have not reported yet."""
+        return len(self.markers) < self.ranks
 
-    def note(self, text: bytes) -> None:
-        """The launcher, or nobody knows who, has said this on stderr."""
-        said = self.last + text
-        if self.pattern is not None and self.found is None:
-            self.found = self.pattern.search(said)
-        if self.lost_line is not None and self.lost is None and self.is_starting:
-            self.lost = self.lost_line.search(said[: said.rfind(b"\n") + 1])
-        self.last = said[-KEPT:]
+    def add_output(self, text: bytes) -> None:
+        """Take output on stderr of the launcher, or of an unknown rank."""
+        recent = self.tail + text
+        if self.exit_pattern is not None and self.exit_match is None:
+            self.exit_match = self.exit_pattern.search(recent)
+        if self.unreachable_pattern is not None and self.unreachable_match is None and self.is_starting:
+            self.unreachable_match = self.unreachable_pattern.search(recent[: recent.rfind(b"\n") + 1])
+        self.tail = recent[-TAIL_BYTES:]
 
 
 class MarkerFilter:
-    """Takes the marks out of one stream."""
+    """Removes the markers from one stream."""
 
     def __init__(self, report: StartupReport) -> None:
         self.report = report
-        self._rest = b""
+        self._incomplete = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Some more of the output, without marks; the beginning of a mark waits for its end."""
-        if not self._rest and b"\x1e" not in chunk:
+        """Return the output without markers. An incomplete marker is kept until its end arrives."""
+        if not self._incomplete and b"\x1e" not in chunk:
             return chunk
-        text, marks = find_marks(self._rest + chunk, self.report.name)
-        self.report.marks += marks
-        begun = _BEGUN.search(text)
-        self._rest = begun[0] if begun else b""
-        return text[: begun.start()] if begun else text
+        text, markers = find_markers(self._incomplete + chunk, self.report.name)
+        self.report.markers += markers
+        start = INCOMPLETE_MARKER.search(text)
+        self._incomplete = start[0] if start else b""
+        return text[: start.start()] if start else text
 
     def flush(self) -> bytes:
-        """Nothing comes any more: what looked like the beginning of a mark was none."""
-        rest, self._rest = self._rest, b""
+        """Return what looked like the start of a marker when the stream ended."""
+        rest, self._incomplete = self._incomplete, b""
         return rest

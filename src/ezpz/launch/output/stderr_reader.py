@@ -1,7 +1,8 @@
-"""What a launcher and its ranks say on stderr: handed on as it comes, without the marks, which are kept."""
+"""Forwards the stderr of a launcher and its ranks, without the startup markers."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -11,58 +12,59 @@ from ezpz.launch.output.startup_markers import MarkerFilter
 from ezpz.runtime.threads import BackgroundThread
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
 
     from ezpz.launch.output.startup_markers import StartupReport
 
-CHUNK = 1 << 16
-LATE = 5.0  # seconds that ranks on other nodes may take to start when one node has said no
-PATIENCE = 1.0  # seconds to wait for what is still on its way; a process that outlives the run may hold the pipe
+CHUNK_BYTES = 1 << 16
+START_TIMEOUT = 5.0  # seconds for ranks on other nodes to start after one node was found unreachable
+DRAIN_TIMEOUT = 1.0  # seconds for the last output; a process that outlives the run can keep the pipe open
 
 
 class StderrReader:
-    """A context that gives a descriptor to write to, and hands all that comes on to `target`, without the marks."""
+    """Forwards output to the descriptor `target`, without the markers that go to `report`."""
 
     def __init__(self, report: StartupReport, target: int) -> None:
         self.report, self.target = report, target
-        self._sieve = MarkerFilter(report)
-        self._since = math.inf
+        self._filter = MarkerFilter(report)
+        self._unreachable_since = math.inf
 
-    def __enter__(self) -> int:
-        self._ours, self.descriptor = os.pipe()
-        self._worker = BackgroundThread(self._listen, lambda _: None)
-        return self.descriptor
+    @contextlib.contextmanager
+    def open_pipe(self) -> Iterator[int]:
+        """Yield a descriptor to write to. A thread forwards what is written."""
+        source, descriptor = os.pipe()
+        thread = BackgroundThread(lambda: self._forward_all(source), lambda _: None)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+            thread.join(DRAIN_TIMEOUT)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self.descriptor)
-        self._worker.join(PATIENCE)
+    def _forward_all(self, source: int) -> None:
+        with open(source, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(CHUNK_BYTES):
+                self.feed(chunk)
+            self.finish()
 
-    def _listen(self) -> None:
-        with open(self._ours, "rb", buffering=0) as pipe:
-            while chunk := pipe.read(CHUNK):
-                self.hear(chunk)
-            self.end()
+    def feed(self, chunk: bytes) -> None:
+        """Forward some output."""
+        self._forward(self._filter.feed(chunk))
 
-    def hear(self, chunk: bytes) -> None:
-        """Take some more of the output."""
-        self._hand_on(self._sieve.feed(chunk))
+    def finish(self) -> None:
+        """Forward the rest at the end of the output."""
+        self._forward(self._filter.flush())
 
-    def end(self) -> None:
-        """Nothing comes any more."""
-        self._hand_on(self._sieve.flush())
-
-    def hopeless(self) -> bool:
-        """Whether a node cannot be reached, and the ranks that are missing have not come for a while."""
-        if self.report.lost is None or not self.report.is_starting:
-            self._since = math.inf
+    def is_hopeless(self) -> bool:
+        """Return whether a node is unreachable and the missing ranks have not started for a while."""
+        if self.report.unreachable_match is None or not self.report.is_starting:
+            self._unreachable_since = math.inf
             return False
-        self._since = min(self._since, time.monotonic())
-        self.report.given_up = time.monotonic() - self._since > LATE
+        now = time.monotonic()
+        self._unreachable_since = min(self._unreachable_since, now)
+        self.report.given_up = now - self._unreachable_since > START_TIMEOUT
         return self.report.given_up
 
-    def _hand_on(self, text: bytes) -> None:
-        self.report.note(text)
+    def _forward(self, text: bytes) -> None:
+        self.report.add_output(text)
         while text:
             text = text[os.write(self.target, text) :]

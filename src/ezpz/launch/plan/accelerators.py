@@ -1,4 +1,4 @@
-"""How many ranks a node takes when nobody says: what the job was given, what the site has, what this host shows."""
+"""Default number of ranks per node: from the job, from the site, or from the devices and cores of this host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.launch.plan.topology import PerNode
+from ezpz.launch.plan.topology import NodeCapacity
 from ezpz.runtime import process
 
 if TYPE_CHECKING:
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Allocation
     from ezpz.cluster.schedulers.base import JobSystem
 
-PATIENCE = 10.0  # seconds; nvidia-smi wakes the GPUs up
-SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+NVIDIA_SMI_TIMEOUT = 10.0  # seconds; nvidia-smi initializes idle GPUs
+SIBLINGS_FILE = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 _RENDER = re.compile(r"renderD\d+", re.ASCII)
 _NVIDIA = re.compile(r"^GPU \d+:", re.MULTILINE)
 _NUMBER = re.compile(r"\d+", re.ASCII)
 
 
-def ask_nvidia() -> str:
-    """What `nvidia-smi -L` prints, or "" without it."""
+def list_nvidia() -> str:
+    """Return what `nvidia-smi -L` prints, or "" without it."""
     try:
-        return process.run(("nvidia-smi", "-L"), timeout=PATIENCE).out
+        return process.run(("nvidia-smi", "-L"), timeout=NVIDIA_SMI_TIMEOUT).out
     except (ToolMissing, TimedOut):
         return ""
 
 
 def list_dri() -> tuple[str, ...]:
-    """The names in /dev/dri, () without it."""
+    """Return the names in /dev/dri, () without it."""
     try:
         return tuple(os.listdir("/dev/dri"))
     except OSError:
@@ -42,14 +42,14 @@ def list_dri() -> tuple[str, ...]:
 
 
 def count_cores() -> int:
-    """The cores that this process may use, each once whatever its hardware threads."""
+    """Return the number of cores that this process may use. Hardware threads of a core are not counted."""
     return len({_siblings(number) for number in os.sched_getaffinity(0)})
 
 
 def _siblings(thread: int) -> str:
-    """Which hardware threads share the core of this one."""
+    """Return the hardware threads that share the core of this one."""
     try:
-        with open(SIBLINGS.format(thread), encoding="ascii") as file:
+        with open(SIBLINGS_FILE.format(thread), encoding="ascii") as file:
             return file.read().strip()
     except OSError:
         return str(thread)
@@ -57,77 +57,84 @@ def _siblings(thread: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AcceleratorProbe:
-    """The ports through which this host's devices are seen; the defaults are the real ones."""
+    """The ports to the devices of this host. The defaults are the real ones."""
 
-    nvidia: Callable[[], str] = ask_nvidia
+    nvidia: Callable[[], str] = list_nvidia
     dri: Callable[[], Sequence[str]] = list_dri
     cores: Callable[[], int] = count_cores
 
 
-REAL = AcceleratorProbe()
+REAL_PROBE = AcceleratorProbe()
 
 
-def per_node(
+def find_capacity(
     site: tuple[str, int],
     allocation: Allocation,
     system: JobSystem | None,
     environ: Mapping[str, str],
-    sight: AcceleratorProbe = REAL,
-) -> PerNode:
-    """How many ranks a node takes: one for each accelerator; in a job without any, one for each core; else one.
+    probe: AcceleratorProbe = REAL_PROBE,
+) -> NodeCapacity:
+    """Return how many ranks run on a node: one per accelerator, in a job without any one per core, else one.
 
-    site: its name and how many accelerators its nodes have, 0 for unknown. What the job was given counts before what
-    the machine has. This host is asked only if it is one of the nodes: a login node is no measure of the others.
+    The resources of the job have priority over those of the machine. The devices of this host count only if it is one
+    of the nodes, because a login node can have others.
+
+    Args:
+        site: The name of the site and the accelerators of its nodes, 0 if their number is unknown.
+        allocation: The nodes.
+        system: The scheduler of the job, None outside of a job.
+        environ: The environment.
+        probe: The devices of this host.
     """
     evidence: list[str] = []
-    for found, accelerators, why in _answers(site, allocation, system, environ, sight):
+    for found, accelerators, why in _candidates(site, allocation, system, environ, probe):
         if found:
-            return PerNode(found, accelerators, why, tuple(evidence))
+            return NodeCapacity(found, accelerators, why, tuple(evidence))
         evidence.append(f"ranks a node: {why}")
-    return PerNode(1, 0, "no accelerator is known of", tuple(evidence))
+    return NodeCapacity(1, 0, "no accelerator is known of", tuple(evidence))
 
 
-def _answers(
+def _candidates(
     site: tuple[str, int],
     allocation: Allocation,
     system: JobSystem | None,
     environ: Mapping[str, str],
-    sight: AcceleratorProbe,
+    probe: AcceleratorProbe,
 ) -> Iterator[tuple[int, int, str]]:
-    """Ranks, accelerators and why, from one place after another; 0 ranks where there is no answer."""
+    """Yield ranks, accelerators, and why, from one source after another; 0 ranks without an answer."""
     if system is not None:
-        asked, gpus = _variable(environ, system.ranks), _variable(environ, system.accelerators)
+        asked, gpus = _first_number(environ, system.ranks), _first_number(environ, system.accelerators)
         if asked:
             yield asked, gpus or site[1], f"{system.ranks} is {asked}, which the job asked for"
         if system.accelerators:
             yield gpus, gpus, f"{system.accelerators} is {gpus or 'not set'}"
     yield site[1], site[1], f"site {site[0]} has {site[1] or 'no known number of'} accelerators a node"
     if allocation.local is not None:
-        cards = len(_NVIDIA.findall(sight.nvidia()))
+        cards = len(_NVIDIA.findall(probe.nvidia()))
         yield cards, cards, f"nvidia-smi lists {cards} here"
-        cards = sum(_RENDER.fullmatch(name) is not None for name in sight.dri())
+        cards = sum(_RENDER.fullmatch(name) is not None for name in probe.dri())
         yield cards, cards, f"/dev/dri has {cards} render nodes here"
     else:
         yield 0, 0, "this host is none of the nodes, so it is not asked for its devices"
-    yield _cores(allocation, system, environ, sight)
+    yield _job_cores(allocation, system, environ, probe)
 
 
-def _cores(
-    allocation: Allocation, system: JobSystem | None, environ: Mapping[str, str], sight: AcceleratorProbe
+def _job_cores(
+    allocation: Allocation, system: JobSystem | None, environ: Mapping[str, str], probe: AcceleratorProbe
 ) -> tuple[int, int, str]:
-    """The cores of a node of this job. Outside of a job nobody has said that all cores of these hosts are ours."""
+    """Return the cores of a node of the job. Outside of a job, other users can need the cores of a host."""
     if system is None:
         return 0, 0, "no accelerators, and outside of a job cores are not counted"
-    given = _variable(environ, system.cores)
+    given = _first_number(environ, system.cores)
     if given:
         return given, 0, f"no accelerators, and the job has {given} CPUs a node ({system.cores})"
     if allocation.local is None:
         return 0, 0, "this host is none of the nodes, so its cores are not counted"
-    cores = sight.cores()
+    cores = probe.cores()
     return cores, 0, f"no accelerators, and {cores} cores here"
 
 
-def _variable(environ: Mapping[str, str], name: str) -> int:
-    """The first number in a variable ("8", "64(x4)", "gpu:8"), 0 for none."""
+def _first_number(environ: Mapping[str, str], name: str) -> int:
+    """Return the first number in a variable ("8", "64(x4)", "gpu:8"), 0 for none."""
     found = _NUMBER.search(environ.get(name, ""))
     return int(found[0]) if found and len(found[0]) < 7 else 0

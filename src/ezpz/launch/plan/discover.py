@@ -1,4 +1,4 @@
-"""Look at all that a plan depends on - nodes, site, accelerators, environment, a free port - and make it."""
+"""Discovery of everything that a plan depends on: nodes, site, accelerators, environment, and a free port."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ezpz.cluster.schedulers.hostfile import is_named
 from ezpz.errors import SchedulerError
 from ezpz.launch.launchers.base import PathTools, Tools
 from ezpz.launch.plan import accelerators, usable_nodes
-from ezpz.launch.plan.environment import find_home
-from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, plan
-from ezpz.launch.plan.rendezvous import rendezvous
-from ezpz.launch.plan.topology import NodeCount, PerNode
+from ezpz.launch.plan.environment import find_environment
+from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, make_plan
+from ezpz.launch.plan.rendezvous import choose_rendezvous
+from ezpz.launch.plan.topology import NodeCapacity, NodeCount
 from ezpz.launch.sites import site
 
 if TYPE_CHECKING:
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlacementOptions:
-    """What the user said about where to run; None and () where nothing was said.
+    """What the user requested about where to run; None and () for what was not requested.
 
-    env: the place of a copy on the nodes; original: what it was made from
-    failed: nodes that a yeet just now did not reach, None to read the list that the last one left
+    Attributes:
+        env: The path of a copy on the nodes.
+        original: The source of the copy.
+        failed: The nodes that a recent `ezpz yeet` did not reach; None to read its list.
     """
 
     hosts: str | None = None
@@ -50,141 +52,163 @@ class PlacementOptions:
 
 @dataclass(frozen=True, slots=True)
 class LaunchDependencies:
-    """The ports through which the world is seen; the defaults are the real ones."""
+    """The ports to this host and to the scheduler. The defaults are the real ones."""
 
     tools: Tools = field(default_factory=PathTools)
     system: System = REAL
-    sight: accelerators.AcceleratorProbe = accelerators.REAL
-    chance: random.Random = field(default_factory=random.Random)
+    probe: accelerators.AcceleratorProbe = accelerators.REAL_PROBE
+    rng: random.Random = field(default_factory=random.Random)
     exists: Callable[[str], bool] = os.path.exists
     hostname: Callable[[], str] = socket.gethostname
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
-    """What was seen once, for any number of plans: the nodes that may run ranks, and the facts about them.
+    """The facts for any number of plans, discovered once.
 
-    hsn: as in the question, for the name of whatever node is the first one
+    Attributes:
+        allocation: The nodes that may run ranks.
+        hsn: The high-speed network, for the address of the first node of a plan.
     """
 
     request: LaunchRequest
     allocation: Allocation
     environ: Mapping[str, str]
     facts: Facts
-    world: LaunchDependencies
+    dependencies: LaunchDependencies
     hsn: str = addresses.AUTO
 
     def plan(self) -> LaunchPlan:
-        """The plan for all the nodes. Raises an EzpzError for whatever does not fit."""
+        """Return the plan for all nodes. Raise an EzpzError if the request does not fit."""
         return self._plan(self.request, self.allocation, self.environ)
 
     def replan(self, allocation: Allocation) -> LaunchPlan:
-        """The same command for these nodes and no spares: what was said of numbers of nodes is about the job.
+        """Return a plan of the same command for these nodes, without spares.
 
-        A MASTER_ADDR of the environment was about the job's first node.
+        The requested numbers of nodes are about the whole job. A MASTER_ADDR of the environment is about its first
+        node, and is ignored if that node is not used.
         """
-        nodes = _placed(allocation.nodes, self.allocation, job_system_of(self.allocation, self.environ))
+        nodes = _order_nodes(allocation.nodes, self.allocation, job_system_of(self.allocation, self.environ))
         allocation = replace(allocation, nodes=nodes)
-        wish = self.request.wish
+        rank_request = self.request.rank_request
         count = len(nodes)
-        nhosts = NodeCount(min(wish.nhosts.least, count), count) if wish.nhosts else None
-        request = replace(self.request, wish=replace(wish, nhosts=nhosts, spares=0))
+        nhosts = NodeCount(min(rank_request.nhosts.minimum, count), count) if rank_request.nhosts else None
+        request = replace(self.request, rank_request=replace(rank_request, nhosts=nhosts, spares=0))
         moved = nodes[0] != self.allocation.nodes[0]
         return self._plan(request, allocation, {**self.environ, "MASTER_ADDR": ""} if moved else self.environ)
 
     def _plan(self, request: LaunchRequest, allocation: Allocation, where: Mapping[str, str]) -> LaunchPlan:
-        meeting = rendezvous(allocation.nodes, where, self.world.chance, hsn=self.hsn)
+        meeting = choose_rendezvous(allocation.nodes, where, self.dependencies.rng, hsn=self.hsn)
         facts = replace(self.facts, rendezvous=meeting)
-        return plan(request, allocation, self.world.tools, environ=self.environ, facts=facts)
+        return make_plan(request, allocation, self.dependencies.tools, environ=self.environ, facts=facts)
 
 
-def look(
+def discover(
     request: LaunchRequest,
-    question: PlacementOptions,
+    placement: PlacementOptions,
     environ: Mapping[str, str],
-    world: LaunchDependencies | None = None,
+    dependencies: LaunchDependencies | None = None,
 ) -> LaunchContext:
-    """Look at what there is. Raises an EzpzError when there are no such nodes, or no such site."""
-    world = world or LaunchDependencies()
-    home = find_home(environ, question.env, world.exists, original=question.original)
-    found = find_nodes(question, environ, home, world)
+    """Discover what a plan depends on. Raise an EzpzError if the nodes or the site do not exist."""
+    dependencies = dependencies or LaunchDependencies()
+    environment = find_environment(environ, placement.env, dependencies.exists, original=placement.original)
+    found = find_nodes(placement, environ, environment, dependencies)
     allocation = found.allocation
-    names = tuple(dict.fromkeys((world.hostname(), *(node.given for node in allocation.nodes[:1]))))
-    chosen = site.choose(names, environ, wanted=question.site)
+    names = tuple(dict.fromkeys((dependencies.hostname(), *(node.given for node in allocation.nodes[:1]))))
+    chosen = site.choose_site(names, environ, wanted=placement.site)
     facts = Facts(
         chosen,
-        _per_node(request.wish, chosen, allocation, environ, world),
-        home=home,
+        _node_capacity(request.rank_request, chosen, allocation, environ, dependencies),
+        environment=environment,
         left_out=found.left_out,
         evidence=(f"site {chosen.name}: {chosen.why}", *found.evidence),
-        exists=world.exists,
+        exists=dependencies.exists,
     )
-    return LaunchContext(_with_binding(request, environ), allocation, environ, facts, world, question.hsn)
+    return LaunchContext(_apply_cpu_bind(request, environ), allocation, environ, facts, dependencies, placement.hsn)
 
 
-def decide(
+def make_launch_plan(
     request: LaunchRequest,
-    question: PlacementOptions,
+    placement: PlacementOptions,
     environ: Mapping[str, str],
-    world: LaunchDependencies | None = None,
+    dependencies: LaunchDependencies | None = None,
 ) -> LaunchPlan:
-    """Look at what there is, and decide. Raises an EzpzError for whatever does not fit."""
-    return look(request, question, environ, world).plan()
+    """Discover and plan. Raise an EzpzError if the request does not fit."""
+    return discover(request, placement, environ, dependencies).plan()
 
 
 def find_nodes(
-    question: PlacementOptions, environ: Mapping[str, str], home: RankEnvironment | None, world: LaunchDependencies
+    placement: PlacementOptions,
+    environ: Mapping[str, str],
+    environment: RankEnvironment | None,
+    dependencies: LaunchDependencies,
 ) -> usable_nodes.UsableNodes:
-    """The nodes that may run ranks. Raises NodesOutside when the user names some that are not the job's."""
+    """Return the nodes that may run ranks. Raise NodesOutside if the user names some outside of the job."""
     allocation = detect(
-        hosts=question.hosts, hostfile=question.hostfile, hsn=question.hsn, environ=environ, system=world.system
+        hosts=placement.hosts,
+        hostfile=placement.hostfile,
+        hsn=placement.hsn,
+        environ=environ,
+        system=dependencies.system,
     )
     if is_named(allocation):
-        allocation = _of_job(allocation, question, environ, world)
-    failed = question.failed
+        allocation = _nodes_of_job(allocation, placement, environ, dependencies)
+    failed = placement.failed
     if failed is None:
-        failed = _failed(home, allocation, environ, world) if home else ()
-    return usable_nodes.choose(allocation, exclude=question.exclude, failed=failed, place=home.prefix if home else "")
+        failed = _failed_nodes(environment, allocation, environ, dependencies) if environment else ()
+    return usable_nodes.choose_nodes(
+        allocation, exclude=placement.exclude, failed=failed, place=environment.prefix if environment else ""
+    )
 
 
-def _failed(
-    home: RankEnvironment, allocation: Allocation, environ: Mapping[str, str], world: LaunchDependencies
+def _failed_nodes(
+    environment: RankEnvironment, allocation: Allocation, environ: Mapping[str, str], dependencies: LaunchDependencies
 ) -> tuple[str, ...]:
-    """The nodes that the last yeet to this place did not reach, wherever it has left its list."""
-    if allocation.local is not None or not home.is_copy:
-        return usable_nodes.read_failed(home.prefix)
-    return usable_nodes.ask_failed(home.prefix, allocation.nodes, world.system.run, srun="SLURM_JOB_ID" in environ)
+    """Return the nodes that the last `ezpz yeet` to this environment did not reach."""
+    if allocation.local is not None or not environment.is_copy:
+        return usable_nodes.read_failed_nodes(environment.prefix)
+    return usable_nodes.query_failed_nodes(
+        environment.prefix, allocation.nodes, dependencies.system.run, srun="SLURM_JOB_ID" in environ
+    )
 
 
-def _of_job(
-    allocation: Allocation, question: PlacementOptions, environ: Mapping[str, str], world: LaunchDependencies
+def _nodes_of_job(
+    allocation: Allocation, placement: PlacementOptions, environ: Mapping[str, str], dependencies: LaunchDependencies
 ) -> Allocation:
-    """The nodes that the user names, as the job that we are in has them; as they are where there is no job."""
+    """Return the nodes that the user names with the names of the current job, unchanged outside of a job."""
     steps = [step for step in installed_steps([]) if step.in_job]
     try:
-        job = detect(hsn=addresses.OFF, environ=environ, system=world.system, steps=steps)
+        job = detect(hsn=addresses.OFF, environ=environ, system=dependencies.system, steps=steps)
     except SchedulerError:
         return allocation
-    named = "--hosts" if question.hosts is not None else f"the hostfile {question.hostfile or environ.get('HOSTFILE')}"
-    nodes = usable_nodes.inside(allocation.nodes, job, named)
-    return replace(allocation, nodes=_placed(nodes, job, job_system_of(job, environ)))
+    named = (
+        "--hosts" if placement.hosts is not None else f"the hostfile {placement.hostfile or environ.get('HOSTFILE')}"
+    )
+    nodes = usable_nodes.rename_to_job(allocation.nodes, job, named)
+    return replace(allocation, nodes=_order_nodes(nodes, job, job_system_of(job, environ)))
 
 
-def _placed(nodes: tuple[Node, ...], job: Allocation, system: JobSystem | None) -> tuple[Node, ...]:
-    """The nodes in the order in which ranks fill them: srun has one of its own, the others take ours."""
-    return usable_nodes.in_order(nodes, job.nodes) if system is not None and system.keeps_order else nodes
+def _order_nodes(nodes: tuple[Node, ...], job: Allocation, system: JobSystem | None) -> tuple[Node, ...]:
+    """Return the nodes in the order in which ranks fill them. srun has an order of its own."""
+    return usable_nodes.sort_like_job(nodes, job.nodes) if system is not None and system.keeps_order else nodes
 
 
-def _per_node(
-    wish: RankRequest, chosen: site.Site, allocation: Allocation, environ: Mapping[str, str], world: LaunchDependencies
-) -> PerNode:
-    """How many ranks a node takes; not looked for when the user's numbers say it all."""
-    if wish.gpus_per_rank is None and (wish.ppn is not None or wish.nproc is not None):
-        return PerNode()
+def _node_capacity(
+    rank_request: RankRequest,
+    chosen: site.Site,
+    allocation: Allocation,
+    environ: Mapping[str, str],
+    dependencies: LaunchDependencies,
+) -> NodeCapacity:
+    """Return the default number of ranks per node. It is not determined if the user's numbers are sufficient."""
+    if rank_request.gpus_per_rank is None and (rank_request.ppn is not None or rank_request.nproc is not None):
+        return NodeCapacity()
     system = job_system_of(allocation, environ)
-    return accelerators.per_node((chosen.name, chosen.accelerators), allocation, system, environ, world.sight)
+    return accelerators.find_capacity(
+        (chosen.name, chosen.accelerators), allocation, system, environ, dependencies.probe
+    )
 
 
-def _with_binding(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchRequest:
-    """The request with CPU_BIND in place of --cpu-bind, as scripts on many machines set it."""
+def _apply_cpu_bind(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchRequest:
+    """Return the request with the variable CPU_BIND, which scripts on many machines set, as --cpu-bind."""
     return request if request.cpu_bind is not None else replace(request, cpu_bind=environ.get("CPU_BIND") or None)

@@ -1,4 +1,4 @@
-"""Request + Allocation + the facts about this host -> LaunchPlan: decided here, shown by --dry-run, done in run.py."""
+"""Launch plan: made from a request, an allocation, and facts; shown by --dry-run; run by `execute`. Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ezpz.cluster.hostnames import fold
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch.launchers.base import (
     LAUNCHERS,
+    Availability,
     Invocation,
-    Job,
     Launcher,
-    RankNames,
+    LaunchSpec,
+    RankVariables,
     Tools,
-    Verdict,
-    binding,
-    installed,
+    installed_launchers,
+    parse_binding,
 )
-from ezpz.launch.launchers.output_labels import Label, with_labels
+from ezpz.launch.launchers.output_labels import LabelFormat, add_label_options
 from ezpz.launch.plan import rank_wrapper
 from ezpz.launch.plan.rendezvous import Rendezvous
-from ezpz.launch.plan.secrets import mask_environment, mask_words, pasteable
-from ezpz.launch.plan.topology import PerNode, RankRequest, Topology, spread
+from ezpz.launch.plan.secrets import mask_environment, mask_words, shell_line
+from ezpz.launch.plan.topology import NodeCapacity, RankRequest, Topology, compute_topology
 from ezpz.launch.sites.site import Site
 
 if TYPE_CHECKING:
@@ -35,20 +35,21 @@ if TYPE_CHECKING:
     from ezpz.launch.plan.environment import RankEnvironment
 
 SCHEMA = "ezpz/launch/2"
-OURSELVES = RankNames("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
-"""How ranks that this host starts itself know who they are: they were told by the very names."""
+LOCAL_VARIABLES = RankVariables("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
+"""The variables of ranks that this host starts itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """What the user asked for; None where nothing was said.
+    """What the user requested; None for what was not requested.
 
-    options: words for the launcher itself, in order
-    launcher: its name; any that can
+    Attributes:
+        options: Words for the launcher itself, in order.
+        launcher: The name of the launcher; None for the first that is available.
     """
 
     command: tuple[str, ...]
-    wish: RankRequest = field(default_factory=RankRequest)
+    rank_request: RankRequest = field(default_factory=RankRequest)
     cpu_bind: str | None = None
     options: tuple[str, ...] = ()
     launcher: str | None = None
@@ -56,17 +57,18 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a plan depends on besides the request and the nodes: looked up once, in `look.py`.
+    """What a plan depends on in addition to the request and the nodes; see `discover`.
 
-    home: the environment that the command runs in, None for whatever the shell of a rank finds
-    left_out: one line for each reason for which nodes of the job get no ranks
-    exists: whether a path exists on this host
+    Attributes:
+        environment: The environment that the command runs in, None for that of the rank's shell.
+        left_out: One line for each reason to leave out nodes of the job.
+        exists: Whether a path exists on this host.
     """
 
     site: Site = field(default_factory=Site)
-    per_node: PerNode = field(default_factory=PerNode)
+    capacity: NodeCapacity = field(default_factory=NodeCapacity)
     rendezvous: Rendezvous = field(default_factory=Rendezvous)
-    home: RankEnvironment | None = None
+    environment: RankEnvironment | None = None
     left_out: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     exists: Callable[[str], bool] = os.path.exists
@@ -74,19 +76,21 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """What will be run: how many ranks where, by which launcher and why, as which command line.
+    """How many ranks run where, started by which launcher and why, with which command line.
 
-    job: what the launcher was given; its command is the wrapped one
-    variables: what every rank gets, beside what tells it who it is
-    spares: the nodes that are left; with --max-restarts, they take the place of those that fail
-    evidence: one line for each number that was inferred and each launcher that was passed over
+    Attributes:
+        reason: Why this launcher is used.
+        evidence: One line for each inferred number and each launcher that is not available.
+        spec: The argument of the launcher. Its command is the wrapped one.
+        variables: The variables of every rank, without those that identify the rank.
+        spares: The remaining nodes. With --max-restarts, they replace nodes that fail.
     """
 
     started_by: Launcher
     reason: str
     evidence: tuple[str, ...]
     invocation: Invocation
-    job: Job
+    spec: LaunchSpec
     request: LaunchRequest
     topology: Topology
     facts: Facts = field(repr=False)
@@ -100,45 +104,45 @@ class LaunchPlan:
         return self.started_by.name
 
     @property
-    def label(self) -> Label | None:
-        """How the launcher can tell which rank says what; None if it cannot, or does already."""
-        return self.started_by.label_for(self.job.options)
+    def label(self) -> LabelFormat | None:
+        """How the launcher can label output with the rank; None if it cannot, or already does."""
+        return self.started_by.label_for(self.spec.options)
 
     @property
     def site(self) -> Site:
-        """What is special about this machine; its noise and failures are for whoever reads the output."""
+        """The site. Its noise and failure patterns are for the code that reads the output."""
         return self.facts.site
 
     @property
     def line(self) -> str:
-        """A line for a shell that does what this plan does, its hostfile included, without secrets."""
-        return pasteable(self.invocation, self.job.environ)
+        """A line for a shell that does the same as this plan, including its hostfile, without secrets."""
+        return shell_line(self.invocation, self.spec.environ)
 
-    def labelled(self) -> LaunchPlan:
-        """The same run, the launcher asked to tell which rank says what."""
-        argv = with_labels(self.label, self.invocation.argv)
+    def with_labels(self) -> LaunchPlan:
+        """Return the same plan with labels in the output."""
+        argv = add_label_options(self.label, self.invocation.argv)
         return replace(self, invocation=replace(self.invocation, argv=argv))
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as a JSON document, without secrets."""
-        allocation = self.job.allocation
+        """Return the plan as a JSON document without secrets."""
+        allocation = self.spec.allocation
         return {
             "schema": SCHEMA,
             "launcher": self.launcher,
             "reason": self.reason,
-            "command": list(mask_words(self.request.command, self.job.environ)),
-            "argv": list(mask_words(self.invocation.argv, self.job.environ)),
+            "command": list(mask_words(self.request.command, self.spec.environ)),
+            "argv": list(mask_words(self.invocation.argv, self.spec.environ)),
             "line": self.line,
             "hostfile": self.invocation.hostfile.splitlines(),
             "ranks": self.topology.ranks,
             "ppn": self.topology.ppn,
-            "gpus_per_rank": self.job.gpus_per_rank,
-            "cpu_bind": self.job.cpu_bind,
+            "gpus_per_rank": self.spec.gpus_per_rank,
+            "cpu_bind": self.spec.cpu_bind,
             "nodes": [node.name for node in allocation.nodes],
             "spares": [node.name for node in self.spares],
             "site": self.site.name,
             "environment": mask_environment(self.variables),
-            "home": self.facts.home.prefix if self.facts.home else None,
+            "home": self.facts.environment.prefix if self.facts.environment else None,
             "scheduler": allocation.scheduler,
             "job_id": allocation.job_id,
             "evidence": [*allocation.evidence, *self.evidence],
@@ -146,21 +150,25 @@ class LaunchPlan:
         }
 
     def to_lines(self) -> tuple[str, ...]:
-        """The plan for people; the last line can be pasted into a shell."""
-        nodes = self.job.allocation.nodes
+        """Return the plan as lines of text. The last one can be pasted into a shell."""
+        nodes = self.spec.allocation.nodes
         spares = f", spare: {fold(node.name for node in self.spares)}" if self.spares else ""
-        home = self.facts.home
+        environment = self.facts.environment
         return (
             f"nodes     {fold(node.name for node in nodes)} ({len(nodes)}){spares}",
             f"ranks     {self.topology.ranks}, {self.topology.ppn} a node",
             f"site      {self.site.name}: {self.site.why or self.site.description}",
-            *((f"python    {home.prefix}{' on every node' if home.is_copy else ''}",) if home else ()),
+            *(_python_lines(environment) if environment else ()),
             f"launcher  {self.launcher}: {self.reason}",
             f"command   {self.line}",
         )
 
 
-def plan(
+def _python_lines(environment: RankEnvironment) -> tuple[str]:
+    return (f"python    {environment.prefix}{' on every node' if environment.is_copy else ''}",)
+
+
+def make_plan(
     request: LaunchRequest,
     allocation: Allocation,
     tools: Tools,
@@ -171,35 +179,46 @@ def plan(
 ) -> LaunchPlan:
     """Decide how to start the command.
 
-    launchers: in place of those that are installed
-    Raises UsageError for numbers that do not fit and an unknown launcher, NotEnoughNodes and LauncherMissing.
+    Args:
+        request: What the user requested.
+        allocation: The nodes that may run ranks.
+        tools: The programs on PATH.
+        environ: The environment of the launcher.
+        facts: What else the plan depends on.
+        launchers: The launchers in place of the installed ones.
+
+    Raises:
+        UsageError: The numbers do not fit, or the launcher is unknown.
+        NotEnoughNodes: More nodes are requested than available.
+        LauncherMissing: No launcher is available.
     """
     facts = facts or Facts()
     if request.command[0].startswith("-"):
         raise UsageError(
             f"the command {request.command[0]!r} looks like an option", hint="give its path: ./-name, or /dir/-name"
         )
-    topology = spread(request.wish, len(allocation.nodes), facts.per_node)
+    topology = compute_topology(request.rank_request, len(allocation.nodes), facts.capacity)
     used = replace(allocation, nodes=allocation.nodes[: topology.nodes])
     spares = allocation.nodes[topology.nodes : topology.nodes + topology.spares]
     numbers = (topology.ranks, topology.ppn)
-    gpus, chosen = request.wish.gpus_per_rank, request.launcher is not None
+    gpus, chosen = request.rank_request.gpus_per_rank, request.launcher is not None
     system = job_system_of(used, environ)
-    bare = Job(request.command, used, *numbers, environ, gpus_per_rank=gpus, chosen=chosen, system=system)
-    launcher, verdict, passed = _first_able(launchers, bare, tools, request.launcher)
+    bare = LaunchSpec(request.command, used, *numbers, environ, gpus_per_rank=gpus, chosen=chosen, system=system)
+    launcher, availability, rejected = _select_launcher(launchers, bare, tools, request.launcher)
     variables = {"MASTER_ADDR": facts.rendezvous.address, "MASTER_PORT": str(facts.rendezvous.port)}
-    job, warnings = _complete(replace(bare, program=verdict.program), launcher, request, facts, topology, variables)
-    invocation = launcher.invocation(job)
-    if launcher.ranks is None:
-        invocation = replace(
-            invocation, ranks=tuple(_own_variables(own, variables, request, facts) for own in invocation.ranks)
-        )
+    spec, warnings = _complete_spec(
+        replace(bare, program=availability.program), launcher, request, facts, topology, variables
+    )
+    invocation = launcher.invocation(spec)
+    if launcher.rank_variables is None:
+        own = (_local_rank_variables(each, variables, request, facts) for each in invocation.rank_environments)
+        invocation = replace(invocation, rank_environments=tuple(own))
     return LaunchPlan(
         launcher,
-        verdict.why,
-        (*facts.evidence, *facts.per_node.evidence, *topology.evidence, *facts.rendezvous.evidence, *passed),
+        availability.why,
+        (*facts.evidence, *facts.capacity.evidence, *topology.evidence, *facts.rendezvous.evidence, *rejected),
         invocation,
-        job,
+        spec,
         request,
         topology,
         facts,
@@ -209,84 +228,86 @@ def plan(
     )
 
 
-def _named(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher]:
+def _launchers_named(launchers: Sequence[Launcher], name: str | None) -> Sequence[Launcher]:
     wanted = [launcher for launcher in launchers if name in (None, launcher.name)]
     if not wanted and name in LAUNCHERS.names():
-        LAUNCHERS.load(str(name))  # raises: it is declared, and was not among those that can be loaded
+        LAUNCHERS.load(str(name))  # raises PluginError: it is declared and cannot be loaded
     if not wanted:
         names = dict.fromkeys(launcher.name for launcher in launchers)
         raise UsageError(f"--launcher '{name}': there is no such launcher", hint=f"choose one of: {', '.join(names)}")
     return wanted
 
 
-def _first_able(
-    launchers: Sequence[Launcher] | None, job: Job, tools: Tools, wanted: str | None
-) -> tuple[Launcher, Verdict, tuple[str, ...]]:
-    """The first launcher that can, of those that are `wanted`, its verdict, and why those before it cannot."""
-    passed: list[str] = []
-    for launcher in _named(installed(passed) if launchers is None else launchers, wanted):
-        verdict = launcher.judge(job, tools)
-        if verdict.able:
-            return launcher, verdict, tuple(passed)
-        passed.append(f"{launcher.name}: {verdict.why}")
+def _select_launcher(
+    launchers: Sequence[Launcher] | None, spec: LaunchSpec, tools: Tools, wanted: str | None
+) -> tuple[Launcher, Availability, tuple[str, ...]]:
+    """Return the first available launcher, why it is available, and why those before it are not."""
+    rejected: list[str] = []
+    for launcher in _launchers_named(installed_launchers(rejected) if launchers is None else launchers, wanted):
+        availability = launcher.check_availability(spec, tools)
+        if availability.is_available:
+            return launcher, availability, tuple(rejected)
+        rejected.append(f"{launcher.name}: {availability.why}")
     raise LauncherMissing(
-        f"nothing here can start ranks on {fold(node.name for node in job.allocation.nodes)}: {'; '.join(passed)}",
+        f"nothing here can start ranks on {fold(node.name for node in spec.allocation.nodes)}: {'; '.join(rejected)}",
         hint="leave out --launcher" if wanted else "load the module that has srun or mpiexec, or install MPICH",
     )
 
 
-def _complete(
-    job: Job,
+def _complete_spec(
+    spec: LaunchSpec,
     launcher: Launcher,
     request: LaunchRequest,
     facts: Facts,
     topology: Topology,
     variables: Mapping[str, str],
-) -> tuple[Job, tuple[str, ...]]:
-    """The job as this launcher is given it: its command wrapped, the options of site and user; and warnings."""
-    command = facts.home.resolved(request.command, facts.exists) if facts.home else request.command
-    names = launcher.ranks
+) -> tuple[LaunchSpec, tuple[str, ...]]:
+    """Return the argument for this launcher, with the wrapped command and all options, and warnings."""
+    command = facts.environment.resolve_command(request.command, facts.exists) if facts.environment else request.command
+    names = launcher.rank_variables
     if names is None:
-        return _here(job, command, request, facts, topology)
-    gpus = request.wish.gpus_per_rank if not names.has_devices else None
+        return _complete_local_spec(spec, command, request, facts, topology)
+    gpus = request.rank_request.gpus_per_rank if not names.assigns_devices else None
     devices = (facts.site.visible_devices, gpus) if gpus else None
-    variables = {**variables, **(facts.site.with_devices if gpus else {})}
-    wrapped = rank_wrapper.wrap(command, names, topology, variables, home=facts.home, devices=devices)
+    variables = {**variables, **(facts.site.device_variables if gpus else {})}
+    wrapped = rank_wrapper.wrap_command(
+        command, names, topology, variables, environment=facts.environment, devices=devices
+    )
     options = (*facts.site.options.get(launcher.name, ()), *request.options)
     if request.cpu_bind is not None:
-        bind = binding(request.cpu_bind, "--cpu-bind, or CPU_BIND")
+        bind = parse_binding(request.cpu_bind, "--cpu-bind, or CPU_BIND")
     else:
-        bind = "" if _binds(request.options) else facts.site.binding(launcher.name, topology.ppn)
-    return replace(job, command=wrapped, options=options, cpu_bind=bind), ()
+        bind = "" if _binds_ranks(request.options) else facts.site.binding(launcher.name, topology.ppn)
+    return replace(spec, command=wrapped, options=options, cpu_bind=bind), ()
 
 
-def _here(
-    job: Job, command: tuple[str, ...], request: LaunchRequest, facts: Facts, topology: Topology
-) -> tuple[Job, tuple[str, ...]]:
-    """The job for ranks that this host starts itself; only a copy of an environment needs the wrapper then."""
+def _complete_local_spec(
+    spec: LaunchSpec, command: tuple[str, ...], request: LaunchRequest, facts: Facts, topology: Topology
+) -> tuple[LaunchSpec, tuple[str, ...]]:
+    """Return the argument for ranks that this host starts itself. Only a copy of an environment needs the wrapper."""
     if request.options:
         raise UsageError(
             f"{request.options[0]} is no option of ours, and no launcher is needed that could take it",
             hint="see `ezpz launch --help`; write -- before COMMAND only",
         )
-    if facts.home is not None and facts.home.is_copy:
-        command = rank_wrapper.wrap(command, OURSELVES, topology, {}, home=facts.home)
+    if facts.environment is not None and facts.environment.is_copy:
+        command = rank_wrapper.wrap_command(command, LOCAL_VARIABLES, topology, {}, environment=facts.environment)
     ignored = ("--cpu-bind is ignored: no launcher is needed that could bind",) if request.cpu_bind else ()
-    return replace(job, command=command), ignored
+    return replace(spec, command=command), ignored
 
 
-def _own_variables(
+def _local_rank_variables(
     own: Mapping[str, str], shared: Mapping[str, str], request: LaunchRequest, facts: Facts
 ) -> Mapping[str, str]:
-    """What a rank gets that this host starts itself."""
-    gpus = request.wish.gpus_per_rank
+    """Return the variables of a rank that this host starts itself."""
+    gpus = request.rank_request.gpus_per_rank
     first = int(own.get("LOCAL_RANK", "0")) * (gpus or 0)
     if not gpus:
         return {**own, **shared}
     devices = ",".join(map(str, range(first, first + gpus)))
-    return {**own, **shared, **facts.site.with_devices, facts.site.visible_devices: devices}
+    return {**own, **shared, **facts.site.device_variables, facts.site.visible_devices: devices}
 
 
-def _binds(options: Sequence[str]) -> bool:
-    """Whether the user's own words for the launcher bind ranks already."""
+def _binds_ranks(options: Sequence[str]) -> bool:
+    """Return whether the user's own options for the launcher already bind ranks."""
     return any(re.match(r"--?(cpu[-_])?bind", word) for word in options)

@@ -1,4 +1,4 @@
-"""Pure: what may be shown of a command line and an environment; secrets may not."""
+"""Command lines and environments without secrets, for messages and documents. Pure."""
 
 from __future__ import annotations
 
@@ -16,51 +16,55 @@ if TYPE_CHECKING:
     from ezpz.launch.launchers.base import Invocation
 
 MASK = "***"
-SHORTEST = 8  # characters; a shorter value of a secret variable ("true", "1") may stand in a line for other reasons
+MIN_SECRET_LENGTH = 8  # characters; a shorter value ("true", "1") can be in a line for other reasons
 
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS(W|PHRASE|$)|CREDENTIAL|(?<![A-Z])(PAT|AUTH)$", re.IGNORECASE)
 _WORDS = "token|key|apikey|secret|pass|password|passwd|passphrase|credentials?"
 _SECRET_OPTION = re.compile(rf"-.*(?<![a-z])({_WORDS})", re.IGNORECASE)
 _SECRET_NAME = re.compile(rf"(?<![a-z])({_WORDS}|pat|auth)(?![a-z])", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"(?:.*?[=,])?(?P<name>--?[\w-]+|[A-Za-z_]\w*)=(?P<value>.+)", re.DOTALL)
-_OF_RANKS = re.compile(r"-g?env")  # -genv NAME VALUE, -env NAME VALUE
+_ENV_OPTION = re.compile(r"-g?env")  # -genv NAME VALUE, -env NAME VALUE
 
 
 def is_secret(name: str) -> bool:
-    """Whether the value of a variable of this name must not be shown."""
+    """Return whether the value of a variable with this name must not be shown."""
     return _SECRET.search(name) is not None
 
 
 def mask_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The same variables, the values of secret ones replaced by ***."""
+    """Return the variables with *** in place of secret values."""
     return {name: MASK if value and is_secret(name) else value for name, value in environ.items()}
 
 
 def mask_words(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The words of a line with *** for every secret: values of secret variables of `environ`, and NAME=VALUE,
-    --some-token VALUE and -genv NAME VALUE whose name says that they are one.
+    """Return the words of a line with *** in place of secrets.
+
+    Secrets are the values of secret variables of `environ`, and the values of NAME=VALUE, --some-token VALUE, and
+    -genv NAME VALUE with a secret name.
     """
-    return tuple("".join(text if literal else MASK for literal, text in parts) for parts in _parts(words, environ))
-
-
-def shell_line(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    """The words as a line for a shell, that runs when pasted: secrets that stand in `environ` become "$NAME" there.
-
-    A secret that stands nowhere but in the line itself becomes ***, and has to be typed again.
-    """
-    return " ".join(_quoted(parts) for parts in _parts(words, environ))
-
-
-def _quoted(parts: Sequence[tuple[bool, str]]) -> str:
-    if all(literal and not text for literal, text in parts):
-        return "''"
-    return "".join(
-        _literal(text) if literal else f'"${{{text}}}"' if text else shlex.quote(MASK) for literal, text in parts
+    return tuple(
+        "".join(text if literal else MASK for literal, text in parts) for parts in _split_secrets(words, environ)
     )
 
 
-def _literal(text: str) -> str:
-    """A part of a word for a shell; what a terminal does not show, or a shell does not take from it, is printf's."""
+def quote_words(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return the words as a line for a shell. A secret value of a variable in `environ` becomes "$NAME".
+
+    Any other secret becomes ***, and has to be typed again.
+    """
+    return " ".join(_quote_parts(parts) for parts in _split_secrets(words, environ))
+
+
+def _quote_parts(parts: Sequence[tuple[bool, str]]) -> str:
+    if all(literal and not text for literal, text in parts):
+        return "''"
+    return "".join(
+        _quote_literal(text) if literal else f'"${{{text}}}"' if text else shlex.quote(MASK) for literal, text in parts
+    )
+
+
+def _quote_literal(text: str) -> str:
+    """Return a part of a word, quoted for a shell. Characters that are not printable are printed by printf."""
     runs = ((shown, "".join(run)) for shown, run in itertools.groupby(text, lambda c: c.isprintable() or c == "\n"))
     return "".join(shlex.quote(run) if shown else f"\"$(printf '{_octal(run)}')\"" for shown, run in runs)
 
@@ -69,21 +73,21 @@ def _octal(text: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in os.fsencode(text))
 
 
-def _parts(words: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[tuple[bool, str], ...]]:
-    """Each word as parts: literal text, or the name of the variable that holds a secret ("" for none)."""
-    secrets = {value: name for name, value in environ.items() if len(value) >= SHORTEST and is_secret(name)}
+def _split_secrets(words: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[tuple[bool, str], ...]]:
+    """Yield each word as parts: literal text, or the name of the variable with the secret ("" for none)."""
+    secrets = {value: name for name, value in environ.items() if len(value) >= MIN_SECRET_LENGTH and is_secret(name)}
     before = two_before = ""
     for word in words:
-        parts = _split(word, secrets)
+        parts = _split_values(word, secrets)
         if all(literal for literal, _ in parts):
-            named = _OF_RANKS.fullmatch(two_before) and is_secret(before)
-            parts = ((False, ""),) if word and (named or _SECRET_OPTION.fullmatch(before)) else _assigned(word)
+            named = _ENV_OPTION.fullmatch(two_before) and is_secret(before)
+            parts = ((False, ""),) if word and (named or _SECRET_OPTION.fullmatch(before)) else _split_assignment(word)
         yield parts
         two_before, before = before, word
 
 
-def _assigned(word: str) -> tuple[tuple[bool, str], ...]:
-    """NAME=VALUE, also behind an option (--env=NAME=VALUE) or another one (--export=ALL,NAME=VALUE)."""
+def _split_assignment(word: str) -> tuple[tuple[bool, str], ...]:
+    """Return the parts of NAME=VALUE, also after an option (--env=NAME=VALUE) or a value (--export=ALL,NAME=VALUE)."""
     start = 0
     while found := _ASSIGNMENT.match(word, start):
         if _names_secret(found["name"]):
@@ -96,35 +100,28 @@ def _names_secret(name: str) -> bool:
     return (_SECRET_OPTION.fullmatch if name.startswith("-") else _SECRET_NAME.search)(name) is not None
 
 
-def _split(word: str, secrets: Mapping[str, str]) -> tuple[tuple[bool, str], ...]:
+def _split_values(word: str, secrets: Mapping[str, str]) -> tuple[tuple[bool, str], ...]:
     if not secrets:
         return ((True, word),)
     pattern = "|".join(re.escape(value) for value in sorted(secrets, key=len, reverse=True))
     pieces = re.split(f"({pattern})", word)
-    return tuple(
-        (not odd, secrets[piece] if odd else piece) for piece, odd in zip(pieces, _alternating(), strict=False)
-    )
+    return tuple((i % 2 == 0, secrets[piece] if i % 2 else piece) for i, piece in enumerate(pieces))
 
 
-def _alternating() -> Iterator[bool]:
-    while True:
-        yield False
-        yield True
+def shell_line(invocation: Invocation, environ: Mapping[str, str]) -> str:
+    """Return a line for a shell that does the same as the invocation, with secrets of `environ` by name.
 
-
-def pasteable(invocation: Invocation, environ: Mapping[str, str]) -> str:
-    """The line that does what the invocation does, without secrets: those of `environ` stand there by their names.
-
-    It writes the hostfile first, if there is one; ranks that this host starts itself are started side by side.
+    It writes the hostfile first, if there is one. It starts ranks in parallel that this host starts itself.
     """
     if invocation.hostfile:
-        at = invocation.argv.index(HOSTFILE)
-        before, after = invocation.argv[:at], invocation.argv[at + 1 :]
+        index = invocation.argv.index(HOSTFILE)
+        before, after = invocation.argv[:index], invocation.argv[index + 1 :]
         hosts = shlex.join(invocation.hostfile.splitlines())
-        line = " ".join((shell_line(before, environ), '"$hosts"', shell_line(after, environ)))
+        line = " ".join((quote_words(before, environ), '"$hosts"', quote_words(after, environ)))
         return f"hosts=$(mktemp) && printf '%s\\n' {hosts} > \"$hosts\" && {line}"
-    line = shell_line(invocation.argv, environ)
+    line = quote_words(invocation.argv, environ)
     ranks = [
-        " ".join((*(f"{name}={shlex.quote(value)}" for name, value in own.items()), line)) for own in invocation.ranks
+        " ".join((*(f"{name}={shlex.quote(value)}" for name, value in own.items()), line))
+        for own in invocation.rank_environments
     ]
     return ranks[0] if len(ranks) == 1 else f"{{ {' & '.join(ranks)} & wait; }}"

@@ -1,28 +1,29 @@
-"""Pure: how many ranks on how many nodes, from what was asked for, what there is, and what fits on a node."""
+"""Number of ranks and nodes of a run, from the request, the allocation, and the capacity of a node. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ezpz.errors import NotEnoughNodes, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCount:
-    """--nhosts: how many nodes run ranks, as many as there are up to `most`. What is left of the nodes are spares."""
+    """The number of nodes of --nhosts: as many as available, up to `maximum`. The remaining nodes are spares."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
     def __str__(self) -> str:
-        return str(self.least) if self.least == self.most else f"{self.least}:{self.most}"
+        return str(self.minimum) if self.minimum == self.maximum else f"{self.minimum}:{self.maximum}"
 
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """The numbers that the user gave; None where nothing was said.
+    """The numbers that the user set; None for those that are not set.
 
-    spares: how many nodes to keep idle, in case one that runs fails; not together with `nhosts`
+    Attributes:
+        spares: How many nodes to keep idle to replace failed ones; excludes `nhosts`.
     """
 
     nproc: int | None = None
@@ -33,11 +34,12 @@ class RankRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class PerNode:
-    """How many ranks a node takes when nobody says, and why.
+class NodeCapacity:
+    """How many ranks run on a node by default, and why.
 
-    accelerators: 0 when there are none, or nobody knows
-    evidence: one line for each place that was looked at before
+    Attributes:
+        accelerators: The number per node, 0 if there are none or it is unknown.
+        evidence: One line for each source of information that had no answer.
     """
 
     ranks: int = 1
@@ -48,9 +50,11 @@ class PerNode:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The numbers of a run: the first `nodes` nodes are filled one after another with `ppn` ranks, the rest are spares.
+    """The numbers of a run: the first `nodes` nodes are filled one after another with `ppn` ranks each.
 
-    evidence: one line for each number that nobody gave
+    Attributes:
+        spares: The number of remaining nodes.
+        evidence: One line for each number that the user did not set.
     """
 
     nodes: int
@@ -60,91 +64,105 @@ class Topology:
     evidence: tuple[str, ...] = ()
 
     def ranks_on(self, node: int) -> int:
-        """How many ranks the node of this number gets: `ppn`, and the last one what is left."""
+        """Return the number of ranks on the node with this index: `ppn`, or fewer on the last one."""
         return min(self.ppn, self.ranks - node * self.ppn)
 
 
-def spread(wish: RankRequest, available: int, per_node: PerNode = PerNode()) -> Topology:
-    """How many ranks, on how many of the `available` nodes, and how many of them a node.
+def compute_topology(request: RankRequest, available: int, capacity: NodeCapacity = NodeCapacity()) -> Topology:
+    """Return how many ranks run, on how many of the `available` nodes. With --nproc alone, each node has as many.
 
-    With --nproc alone every node gets as many as every other. Raises UsageError for numbers that contradict each other,
-    with the sum, and NotEnoughNodes.
+    Raises:
+        UsageError: The numbers contradict each other.
+        NotEnoughNodes: More nodes are requested than available.
     """
-    _check_sane(wish)
-    hosts = _hosts(wish, available)
-    ppn = wish.ppn
-    evidence: tuple[str, ...] = ()
-    if ppn is None and wish.nproc is None:
-        ppn, why = _inferred(wish, per_node)
-        evidence = (f"--ppn {ppn}: {why}",)
-    topology = _filled(wish, hosts, ppn)
-    _check_gpus(wish, topology.ppn, per_node)
-    spares = available - topology.nodes
-    return Topology(topology.nodes, topology.ranks, topology.ppn, spares, (*evidence, *topology.evidence))
+    _check_minimums(request)
+    hosts = _node_count(request, available)
+    if request.nproc is None:
+        topology = _fill_nodes(request, hosts, capacity)
+    else:
+        topology = _place_ranks(request, request.nproc, hosts)
+    _check_gpus(request, topology.ppn, capacity)
+    return replace(topology, spares=available - topology.nodes)
 
 
-def _check_sane(wish: RankRequest) -> None:
-    """What the command line cannot say, but a program can."""
-    least, most = (wish.nhosts.least, wish.nhosts.most) if wish.nhosts else (1, 1)
-    several = {"nproc": wish.nproc, "ppn": wish.ppn, "gpus_per_rank": wish.gpus_per_rank, "nhosts": least}
-    numbers = [(name, number, 1) for name, number in several.items()]
-    for name, number, lowest in (*numbers, ("the most of nhosts", most, least), ("spares", wish.spares, 0)):
+def _check_minimums(request: RankRequest) -> None:
+    """Raise UsageError for numbers that are too small. The command line checks them itself, the Python API does not."""
+    minimum, maximum = (request.nhosts.minimum, request.nhosts.maximum) if request.nhosts else (1, 1)
+    for name, number, lowest in (
+        ("nproc", request.nproc, 1),
+        ("ppn", request.ppn, 1),
+        ("gpus_per_rank", request.gpus_per_rank, 1),
+        ("nhosts", minimum, 1),
+        ("the most of nhosts", maximum, minimum),
+        ("spares", request.spares, 0),
+    ):
         if number is not None and number < lowest:
             raise UsageError(f"{name} is {number}, and must be at least {lowest}")
 
 
-def _hosts(wish: RankRequest, available: int) -> int:
-    """How many nodes run ranks, as far as their number was asked for."""
-    if wish.nhosts is not None and wish.spares:
+def _node_count(request: RankRequest, available: int) -> int:
+    """Return how many nodes can run ranks: the maximum of --nhosts, or all but the spares."""
+    nhosts = request.nhosts
+    if nhosts is not None and request.spares:
         raise UsageError(
             "--nhosts and --spares exclude each other", hint="what --nhosts leaves are the spares; leave out --spares"
         )
-    asked = f"--nhosts {wish.nhosts}" if wish.nhosts is not None else f"--spares {wish.spares}"
-    needed = wish.nhosts.least if wish.nhosts is not None else wish.spares + 1
+    asked = f"--nhosts {nhosts}" if nhosts is not None else f"--spares {request.spares}"
+    needed = nhosts.minimum if nhosts is not None else request.spares + 1
     if needed > available:
         raise NotEnoughNodes(
-            f"{asked} needs {_count(needed, 'node')}, and there {'is' if available == 1 else 'are'} {available}",
+            f"{asked} needs {_with_noun(needed, 'node')}, and there {'is' if available == 1 else 'are'} {available}",
             hint="ask for fewer, or for a larger job",
         )
-    return available - wish.spares if wish.nhosts is None else _fitting(wish, min(wish.nhosts.most, available))
+    if nhosts is None:
+        return available - request.spares
+    return _largest_fitting(request, nhosts.minimum, min(nhosts.maximum, available))
 
 
-def _fitting(wish: RankRequest, most: int) -> int:
-    """Of MIN:MAX, the highest number of nodes that a fixed number of ranks fits on."""
-    assert wish.nhosts is not None
-    if wish.nproc is None:
-        return most
-    each = reversed(range(wish.nhosts.least, most + 1))
-    if wish.ppn is not None:
-        return next((hosts for hosts in each if hosts * wish.ppn == wish.nproc), most)
-    return next((hosts for hosts in each if wish.nproc % hosts == 0), most)
+def _largest_fitting(request: RankRequest, minimum: int, maximum: int) -> int:
+    """Return the largest number of nodes between the limits that a fixed number of ranks fits on."""
+    if request.nproc is None:
+        return maximum
+    counts = reversed(range(minimum, maximum + 1))
+    if request.ppn is not None:
+        return next((hosts for hosts in counts if hosts * request.ppn == request.nproc), maximum)
+    return next((hosts for hosts in counts if request.nproc % hosts == 0), maximum)
 
 
-def _filled(wish: RankRequest, hosts: int, ppn: int | None) -> Topology:
-    ranks = wish.nproc
-    if ranks is None:
-        assert ppn is not None
-        return Topology(hosts, hosts * ppn, ppn, evidence=(f"-n {hosts * ppn}: {_count(hosts, 'node')} x {ppn}",))
+def _fill_nodes(request: RankRequest, hosts: int, capacity: NodeCapacity) -> Topology:
+    """Return a topology of full nodes."""
+    evidence: tuple[str, ...] = ()
+    ppn = request.ppn
     if ppn is None:
-        ppn = _even(wish, ranks, hosts)
+        ppn, why = _infer_ppn(request, capacity)
+        evidence = (f"--ppn {ppn}: {why}",)
+    ranks = hosts * ppn
+    return Topology(hosts, ranks, ppn, evidence=(*evidence, f"-n {ranks}: {_with_noun(hosts, 'node')} x {ppn}"))
+
+
+def _place_ranks(request: RankRequest, ranks: int, hosts: int) -> Topology:
+    """Return a topology for a fixed number of ranks. Raise UsageError if they do not fit."""
+    ppn = request.ppn
+    if ppn is None:
+        ppn = _even_ppn(request, ranks, hosts)
         used = -(-ranks // ppn)
-        return Topology(used, ranks, ppn, evidence=(f"--ppn {ppn}: {ranks} ranks on {_count(used, 'node')}",))
-    if wish.nhosts is not None and ranks != hosts * ppn:
+        return Topology(used, ranks, ppn, evidence=(f"--ppn {ppn}: {ranks} ranks on {_with_noun(used, 'node')}",))
+    if request.nhosts is not None and ranks != hosts * ppn:
         raise UsageError(
             f"{ranks} ranks != {hosts} hosts x {ppn} ranks a host = {hosts * ppn}",
-            hint=f"leave out one of -n {ranks}, --nhosts {wish.nhosts} and --ppn {ppn}",
+            hint=f"leave out one of -n {ranks}, --nhosts {request.nhosts} and --ppn {ppn}",
         )
     if ranks > hosts * ppn:
         raise UsageError(
-            f"-n {ranks} does not fit with --ppn {ppn}: {_count(hosts, 'node')} x {ppn} = {hosts * ppn} < {ranks}",
+            f"-n {ranks} does not fit with --ppn {ppn}: {_with_noun(hosts, 'node')} x {ppn} = {hosts * ppn} < {ranks}",
             hint=f"raise --ppn to {-(-ranks // hosts)}, or leave it out",
         )
     return Topology(-(-ranks // ppn), ranks, ppn)
 
 
-def _even(wish: RankRequest, ranks: int, hosts: int) -> int:
-    """How many ranks a node when all get as many; fewer ranks than nodes are one a node."""
-    if ranks < hosts and wish.nhosts is not None:
+def _even_ppn(request: RankRequest, ranks: int, hosts: int) -> int:
+    """Return the number of ranks per node if all have as many. Fewer ranks than nodes are one per node."""
+    if ranks < hosts and request.nhosts is not None:
         raise UsageError(f"{ranks} ranks < {hosts} hosts: some would have none", hint=f"--nhosts {ranks}")
     if ranks > hosts and ranks % hosts:
         low = ranks // hosts
@@ -156,25 +174,25 @@ def _even(wish: RankRequest, ranks: int, hosts: int) -> int:
     return max(1, ranks // hosts)
 
 
-def _inferred(wish: RankRequest, per_node: PerNode) -> tuple[int, str]:
-    gpus = wish.gpus_per_rank
-    if gpus is None or not per_node.accelerators:
-        return per_node.ranks, per_node.why
-    if gpus > per_node.accelerators:
+def _infer_ppn(request: RankRequest, capacity: NodeCapacity) -> tuple[int, str]:
+    gpus = request.gpus_per_rank
+    if gpus is None or not capacity.accelerators:
+        return capacity.ranks, capacity.why
+    if gpus > capacity.accelerators:
         raise UsageError(
-            f"--gpus-per-rank {gpus}: a node has {per_node.accelerators} ({per_node.why})", hint="ask for fewer"
+            f"--gpus-per-rank {gpus}: a node has {capacity.accelerators} ({capacity.why})", hint="ask for fewer"
         )
-    return per_node.accelerators // gpus, f"{per_node.accelerators} / {gpus} a rank ({per_node.why})"
+    return capacity.accelerators // gpus, f"{capacity.accelerators} / {gpus} a rank ({capacity.why})"
 
 
-def _check_gpus(wish: RankRequest, ppn: int, per_node: PerNode) -> None:
-    gpus, there = wish.gpus_per_rank, per_node.accelerators
-    if gpus is not None and there and ppn * gpus > there:
+def _check_gpus(request: RankRequest, ppn: int, capacity: NodeCapacity) -> None:
+    gpus, available = request.gpus_per_rank, capacity.accelerators
+    if gpus is not None and available and ppn * gpus > available:
         raise UsageError(
-            f"{ppn} ranks a node x {gpus} accelerators a rank = {ppn * gpus} > {there} ({per_node.why})",
-            hint=f"--ppn {there // gpus}" if gpus <= there else "ask for fewer a rank",
+            f"{ppn} ranks a node x {gpus} accelerators a rank = {ppn * gpus} > {available} ({capacity.why})",
+            hint=f"--ppn {available // gpus}" if gpus <= available else "ask for fewer a rank",
         )
 
 
-def _count(number: int, noun: str) -> str:
+def _with_noun(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"

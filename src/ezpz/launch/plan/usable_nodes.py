@@ -1,4 +1,4 @@
-"""Which nodes of an allocation may run ranks: without those that were excluded, and those that a yeet did not reach."""
+"""Nodes of an allocation that may run ranks: not excluded, and not missed by the last `ezpz yeet`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ezpz.agent.health_check import read_own
+from ezpz.agent.common.layout import FAILED_NODES
+from ezpz.agent.common.receipt import open_in_own
 from ezpz.cluster.hostnames import expand, fold, short
 from ezpz.cluster.ssh import srun_argv, ssh_argv
 from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, ToolMissing
-from ezpz.launch.plan.environment import FAILED_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Allocation, Node
     from ezpz.cluster.schedulers.base import Run
 
-ASKED = 3  # nodes
-PATIENCE = 10.0  # seconds for one of them
-LIST_LIMIT = 1 << 20  # bytes
-_LIST = "EZPZ-FAILED "
+MAX_QUERIED = 3  # nodes
+QUERY_TIMEOUT = 10.0  # seconds for each
+MAX_LIST_BYTES = 1 << 20
+_LIST_MARK = "EZPZ-FAILED "
 
 
 @dataclass(frozen=True, slots=True)
 class UsableNodes:
-    """The nodes that may run ranks, in order, and one line for each reason for which others may not.
+    """The nodes that may run ranks, in order, and one line for each reason to leave out others.
 
-    left_out: what the user should see; evidence: what only -v tells
+    Attributes:
+        left_out: The lines for the user.
+        evidence: The lines for -v.
     """
 
     allocation: Allocation
@@ -38,12 +40,19 @@ class UsableNodes:
     evidence: tuple[str, ...] = ()
 
 
-def choose(
+def choose_nodes(
     allocation: Allocation, *, exclude: Iterable[str] = (), failed: Iterable[str] = (), place: str = ""
 ) -> UsableNodes:
-    """The allocation without the nodes of the `exclude` nodesets and without the `failed` ones of the yeet to `place`.
+    """Return the allocation without the nodes of the `exclude` nodesets and those that failed.
 
-    Raises NotEnoughNodes when nobody is left.
+    Args:
+        allocation: The nodes.
+        exclude: Nodesets.
+        failed: The nodes that the last `ezpz yeet` to `place` did not reach.
+        place: The destination, for the message.
+
+    Raises:
+        NotEnoughNodes: No node is left.
     """
     unwanted = {short(name) for nodeset in exclude for name in expand(nodeset, "--exclude")}
     broken = {short(name) for name in failed}
@@ -65,51 +74,54 @@ def choose(
     return UsableNodes(replace(allocation, nodes=left), tuple(left_out), tuple(evidence))
 
 
-def read_failed(prefix: str) -> tuple[str, ...]:
-    """Return the nodes that the last yeet to `prefix` did not reach, as its list on this host says; () without one.
+def read_failed_nodes(prefix: str) -> tuple[str, ...]:
+    """Return the nodes that the last `ezpz yeet` to `prefix` did not reach, from its list on this host.
 
-    A list counts if it and the directory that it lies in are this user's, and no links.
+    The list counts only if it and its directory belong to this user and are not links.
     """
     try:
-        text = read_own(prefix, FAILED_NODES, LIST_LIMIT).decode(errors="replace")
+        with open(open_in_own(os.fsencode(prefix), FAILED_NODES), "rb") as file:
+            text = file.read(MAX_LIST_BYTES).decode(errors="replace")
     except OSError:
         return ()
     return tuple(name for line in text.splitlines() if (name := line.strip()))
 
 
-def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
-    """The same, of a yeet that came from outside of its nodes: it leaves its list on the first node that it reached.
+def query_failed_nodes(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
+    """Return the nodes that the last `ezpz yeet` to `prefix` did not reach, from its list on one of the nodes.
 
-    Of the first few nodes, the newest list counts: one that the last yeet did not reach may have an older one.
+    An `ezpz yeet` from outside of its nodes writes the list on the first node that it reaches. The newest list of the
+    first few nodes counts, because a node that was not reached can have an older one.
     """
-    place, path = shlex.quote(prefix), shlex.quote(os.path.join(prefix, FAILED_NODES))
+    place, path = shlex.quote(prefix), shlex.quote(os.path.join(prefix, os.fsdecode(FAILED_NODES)))
     script = (
         f"[ -h {place} ]||[ -h {path} ]||{{ [ -O {place} ]&&[ -O {path} ]&&[ -f {path} ]&&"
-        f"echo {_LIST}$(stat -c %Y {path})&&head -c {LIST_LIMIT} {path}; }}"
+        f"echo {_LIST_MARK}$(stat -c %Y {path})&&head -c {MAX_LIST_BYTES} {path}; }}"
     )
-    by_login_shell = f"exec /bin/sh -c {shlex.quote(script)}"  # it may be csh
+    by_login_shell = f"exec /bin/sh -c {shlex.quote(script)}"  # the login shell can be csh
     found: list[tuple[int, tuple[str, ...]]] = [(0, ())]
-    for node in nodes[:ASKED]:
+    for node in nodes[:MAX_QUERIED]:
         argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, by_login_shell)
         with contextlib.suppress(ToolMissing, TimedOut):
-            found.append(_list_in(run(argv, timeout=PATIENCE).out))
+            found.append(_parse_list(run(argv, timeout=QUERY_TIMEOUT).out))
     return max(found)[1]
 
 
-def _list_in(said: str) -> tuple[int, tuple[str, ...]]:
-    """How old a list is, and the names in it; login scripts may have said something before."""
-    when, _, names = said.partition(_LIST)[2].partition("\n")
+def _parse_list(output: str) -> tuple[int, tuple[str, ...]]:
+    """Return the time of a list and the names in it. Output of login scripts can precede it."""
+    when, _, names = output.partition(_LIST_MARK)[2].partition("\n")
     return (int(when), tuple(names.split())) if when.isdigit() else (0, ())
 
 
-def inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node, ...]:
-    """The chosen nodes under the names that the scheduler has for them. Raises NodesOutside unless all are the job's.
+def rename_to_job(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node, ...]:
+    """Return the chosen nodes with the names that the scheduler has for them. This host can have another name there.
 
-    This host may be called differently in both.
+    Raises:
+        NodesOutside: A node does not belong to the job.
     """
     mine = {node.name: node for node in job.nodes}
     found = [(node, mine.get(node.name) or (job.local if node.is_local else None)) for node in chosen]
-    outside = [node.name for node, there in found if there is None]
+    outside = [node.name for node, member in found if member is None]
     if outside:
         of = f"job {job.job_id}" if job.job_id else "the job"
         raise NodesOutside(
@@ -118,11 +130,13 @@ def inside(chosen: tuple[Node, ...], job: Allocation, where: str) -> tuple[Node,
             hint="name nodes of the job, or run it outside of the job",
         )
     return tuple(
-        there if there.is_local else replace(there, address=node.address) for node, there in found if there is not None
+        member if member.is_local else replace(member, address=node.address)
+        for node, member in found
+        if member is not None
     )
 
 
-def in_order(nodes: Sequence[Node], job: Sequence[Node]) -> tuple[Node, ...]:
-    """The nodes in the order of the job, which is the only one that srun knows: rank 0 is on the first of them."""
+def sort_like_job(nodes: Sequence[Node], job: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the nodes in the order of the job. srun has no other order, and rank 0 is on the first node."""
     place = {node.name: number for number, node in enumerate(job)}
     return tuple(sorted(nodes, key=lambda node: place.get(node.name, len(place))))

@@ -1,4 +1,4 @@
-"""What is special about a machine: one data file a site, ours or the user's, chosen by host name."""
+"""Sites: the description of a machine in a data file, included in ezpz or of the user, chosen by host name."""
 
 from __future__ import annotations
 
@@ -17,124 +17,139 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 SUFFIX = ".toml"
-ADDED_UP = ("noise", "failure")
+APPENDED_KEYS = ("noise", "failure")
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """One way to know a site: a host's name matches a pattern of `hosts`, and each variable its own."""
+class SiteMatch:
+    """A rule that identifies a site: a host name matches a pattern of `hosts`, and each variable its pattern."""
 
     hosts: tuple[str, ...]
     variables: tuple[tuple[str, str], ...] = ()
 
-    def by(self, names: Sequence[str], environ: Mapping[str, str]) -> str:
-        """The first name that matches, if the variables do as well, else ""."""
+    def matching_name(self, names: Sequence[str], environ: Mapping[str, str]) -> str:
+        """Return the first name that matches if the variables match, too, else ""."""
         if not all(fnmatchcase(environ.get(name, ""), pattern) for name, pattern in self.variables):
             return ""
         return next((name for name in names for pattern in self.hosts if fnmatchcase(name.lower(), pattern)), "")
 
 
 @dataclass(frozen=True, slots=True)
-class FailureLine:
-    """A line of output that tells why a run failed: a pattern, whose groups may be `host` and `rank`; and a cause.
+class FailureRule:
+    """A pattern for a line of output that tells why a run failed, and the cause. It can have groups `host` and `rank`.
 
-    culprit: whether the node of the host or rank is to blame, and not a victim of another
+    Attributes:
+        is_cause: Whether the node of the host or rank is the cause; otherwise it is a victim of another node.
     """
 
     pattern: str
     cause: str
-    culprit: bool = True
+    is_cause: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What is special about a machine.
+    """The description of a machine.
 
-    accelerators: a node, 0 for unknown
-    visible_devices: the variable that tells a rank which accelerators are its own
-    with_devices: what else it then needs
-    options: what each launcher's line gets besides
-    cpu_bind: for each launcher, --cpu-bind by ranks a node ("12"), or "default"
-    noise: patterns of lines that say nothing; failures: patterns of lines that say why
-    why: how it was chosen; files: what it was read from
+    Attributes:
+        accelerators: The number per node, 0 if it is unknown.
+        visible_devices: The variable that names the accelerators of a rank.
+        device_variables: Variables to set if `visible_devices` is set.
+        match: The rules that identify the site.
+        options: Additional options of each launcher.
+        cpu_bind: For each launcher, --cpu-bind for each number of ranks per node ("12"), or "default".
+        noise: Patterns of lines to hide.
+        failures: Patterns of lines that tell why a run failed.
+        why: Why this site was chosen.
+        files: The files that it was read from.
     """
 
     name: str = DEFAULT
     description: str = ""
     accelerators: int = 0
     visible_devices: str = "CUDA_VISIBLE_DEVICES"
-    with_devices: Mapping[str, str] = field(default_factory=dict)
-    match: tuple[Match, ...] = ()
+    device_variables: Mapping[str, str] = field(default_factory=dict)
+    match: tuple[SiteMatch, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cpu_bind: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     noise: tuple[str, ...] = ()
-    failures: tuple[FailureLine, ...] = ()
+    failures: tuple[FailureRule, ...] = ()
     why: str = ""
     files: tuple[str, ...] = ()
 
     def binding(self, launcher: str, ppn: int) -> str:
-        """The --cpu-bind for so many ranks a node, or ""."""
+        """Return the --cpu-bind for so many ranks per node, or ""."""
         table = self.cpu_bind.get(launcher, {})
         return table.get(str(ppn), table.get(DEFAULT, ""))
 
 
-def choose(
-    names: Sequence[str], environ: Mapping[str, str], *, wanted: str | None = None, folder: str | None = None
+def choose_site(
+    names: Sequence[str], environ: Mapping[str, str], *, wanted: str | None = None, directory: str | None = None
 ) -> Site:
-    """The site that `wanted` names, else the one that the host `names` match most narrowly, else "default".
+    """Return the site that `wanted` names, else the most specific one that matches, else "default".
 
-    folder: the user's files (default: `user_folder`), each laid over ours of the same name. All files are read, so that
-    a broken one is known at once. Raises UsageError for an unknown site and SiteFileError with file and line.
+    All files are read, so that an invalid one is reported at once. A user's file is merged with the included file of
+    the same name.
+
+    Args:
+        names: Host names.
+        environ: The environment.
+        wanted: The name of a site.
+        directory: The directory with the user's files; by default `user_directory`.
+
+    Raises:
+        UsageError: The site does not exist.
+        SiteFileError: A file is invalid.
     """
-    folder = user_folder(environ) if folder is None else folder
-    ours, theirs = _packaged(), _users(folder)
-    sites = {name: _site(name, ours, theirs) for name in sorted({*ours, *theirs})}
+    directory = user_directory(environ) if directory is None else directory
+    packaged, users = _packaged_files(), _user_files(directory)
+    sites = {name: _merge_layers(name, packaged, users) for name in sorted({*packaged, *users})}
     if wanted is not None:
         if wanted not in sites:
             raise UsageError(f"--site '{wanted}': there is no such site", hint=f"choose one of: {', '.join(sites)}")
-        return _chosen(sites[wanted], "it was asked for")
+        return replace(sites[wanted], why="it was asked for")
     fitting = [
-        (name in theirs, len(match.variables), name, hit)
+        (name in users, len(match.variables), name, hit)
         for name, site in sites.items()
         for match in site.match
-        if (hit := match.by(_spellings(names), environ))
+        if (hit := match.matching_name(_spellings(names), environ))
     ]
     if not fitting:
-        return _chosen(sites[DEFAULT], f"no site has a host named {' or '.join(names)}")
+        return replace(sites[DEFAULT], why=f"no site has a host named {' or '.join(names)}")
     *_, name, hit = max(fitting)
-    return _chosen(sites[name], f"the host name {hit}")
+    return replace(sites[name], why=f"the host name {hit}")
 
 
-def user_folder(environ: Mapping[str, str]) -> str:
-    """Where users keep their files: $XDG_CONFIG_HOME/ezpz/sites, by default in ~/.config."""
+def user_directory(environ: Mapping[str, str]) -> str:
+    """Return the directory with the files of the user: $XDG_CONFIG_HOME/ezpz/sites, by default in ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(base):  # as the XDG Base Directory Specification has it
+    if not os.path.isabs(base):  # the XDG Base Directory Specification requires an absolute path
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
     return os.path.join(base, "ezpz", "sites")
 
 
 def _spellings(names: Sequence[str]) -> tuple[str, ...]:
-    """Each name as it is and short, for patterns of either kind."""
+    """Return each name as it is and in short form, for both kinds of patterns."""
     return tuple(dict.fromkeys(spelling for name in names for spelling in (name, short(name))))
 
 
-def _packaged() -> dict[str, site_file.Parsed]:
+def _packaged_files() -> dict[str, site_file.ParsedSiteFile]:
     from importlib.resources import files
 
-    folder = files("ezpz.launch") / "sites"
-    found = (each for each in folder.iterdir() if each.name.endswith(SUFFIX))
+    directory = files("ezpz.launch") / "sites"
+    found = (each for each in directory.iterdir() if each.name.endswith(SUFFIX))
     return {each.name.removesuffix(SUFFIX): site_file.parse(each.read_text("utf-8"), each.name) for each in found}
 
 
-def _users(folder: str) -> dict[str, site_file.Parsed]:
+def _user_files(directory: str) -> dict[str, site_file.ParsedSiteFile]:
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
+        names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
     except OSError:
         return {}
-    return {name.removesuffix(SUFFIX): _read(os.path.join(folder, name)) for name in names}
+    return {name.removesuffix(SUFFIX): _read(os.path.join(directory, name)) for name in names}
 
 
-def _read(path: str) -> site_file.Parsed:
+def _read(path: str) -> site_file.ParsedSiteFile:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -144,13 +159,15 @@ def _read(path: str) -> site_file.Parsed:
     return site_file.parse(text, path)
 
 
-def _site(name: str, ours: Mapping[str, site_file.Parsed], theirs: Mapping[str, site_file.Parsed]) -> Site:
-    """A site from all files that have a say, the later the stronger: the defaults, ours and theirs, then its own."""
-    layers = [files[key] for key in dict.fromkeys((DEFAULT, name)) for files in (ours, theirs) if key in files]
+def _merge_layers(
+    name: str, packaged: Mapping[str, site_file.ParsedSiteFile], users: Mapping[str, site_file.ParsedSiteFile]
+) -> Site:
+    """Return a site from all files about it. Later files have priority: the two defaults, then its own two."""
+    layers = [files[key] for key in dict.fromkeys((DEFAULT, name)) for files in (packaged, users) if key in files]
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.values.items():
-            merged[key] = _laid_over(key, merged.get(key), value)
+            merged[key] = _merge_value(key, merged.get(key), value)
     return Site(
         name,
         merged.get("description", ""),
@@ -162,24 +179,20 @@ def _site(name: str, ours: Mapping[str, site_file.Parsed], theirs: Mapping[str, 
         merged.get("cpu-bind", {}),
         tuple(merged.get("noise", ())),
         tuple(
-            FailureLine(each["pattern"], each["cause"], each.get("culprit", True)) for each in merged.get("failure", ())
+            FailureRule(each["pattern"], each["cause"], each.get("culprit", True)) for each in merged.get("failure", ())
         ),
         files=tuple(layer.path for layer in layers),
     )
 
 
-def _laid_over(key: str, below: Any, above: Any) -> Any:
-    """Tables are laid over one another key by key, what says something about output adds up, the rest is replaced."""
+def _merge_value(key: str, below: Any, above: Any) -> Any:
+    """Return the value of a key from two layers: tables are merged, patterns are appended, the rest is replaced."""
     if below is None:
         return above
-    if key in ADDED_UP:
+    if key in APPENDED_KEYS:
         return [*below, *above]
     return {**below, **above} if isinstance(above, dict) else above
 
 
-def _match(table: Mapping[str, Any]) -> Match:
-    return Match(tuple(pattern.lower() for pattern in table["hosts"]), tuple(table.get("variables", {}).items()))
-
-
-def _chosen(site: Site, why: str) -> Site:
-    return replace(site, why=why)
+def _match(table: Mapping[str, Any]) -> SiteMatch:
+    return SiteMatch(tuple(pattern.lower() for pattern in table["hosts"]), tuple(table.get("variables", {}).items()))

@@ -1,4 +1,4 @@
-"""A site's file: TOML text to checked values, and for whatever is wrong, the line."""
+"""The file of a site: TOML text to validated values, and for each error its line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ezpz.errors import SiteFileError, UsageError
-from ezpz.launch.launchers.base import binding, installed
+from ezpz.launch.launchers.base import installed_launchers, parse_binding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,15 +24,15 @@ _HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
-    """The values of one file, by key, and where it lies."""
+class ParsedSiteFile:
+    """The values of a file by key, and its path."""
 
     path: str
     values: Mapping[str, Any]
 
 
-def parse(text: str, path: str) -> Parsed:
-    """The checked values of a file. Raises SiteFileError that begins with the file and the line."""
+def parse(text: str, path: str) -> ParsedSiteFile:
+    """Return the validated values of a file. Raise SiteFileError, which starts with the file and the line."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -44,22 +44,22 @@ def parse(text: str, path: str) -> Parsed:
         found = _LINE.search(str(e))
         line = int(found[1]) if found else text.rstrip("\n").count("\n") + 1
         raise SiteFileError(f"{path}:{line}: this is no TOML: {e}", hint="mend the file, or remove it") from e
-    _Check(text, path).all(values)
-    return Parsed(path, values)
+    _Validator(text, path).all(values)
+    return ParsedSiteFile(path, values)
 
 
 @dataclass(frozen=True, slots=True)
-class _Check:
-    """Looks at the values of one file, and complains with its lines."""
+class _Validator:
+    """Validates the values of a file. Its errors have the line."""
 
     text: str
     path: str
 
     def all(self, values: Mapping[str, Any]) -> None:
         checks: dict[str, Callable[[str, Any], None]] = {
-            "description": self.text_of,
+            "description": self.check_text,
             "accelerators": self.number,
-            "visible-devices": self.text_of,
+            "visible-devices": self.check_text,
             "with-devices": self.variables,
             "noise": self.patterns,
             "match": self.matches,
@@ -69,20 +69,20 @@ class _Check:
         }
         for key, value in values.items():
             if key not in checks:
-                self.complain(key, f"nobody knows the key {key!r}", f"the keys are {', '.join(KEYS)}")
+                self.fail(key, f"nobody knows the key {key!r}", f"the keys are {', '.join(KEYS)}")
             checks[key](key, value)
 
-    def text_of(self, key: str, value: Any) -> None:
+    def check_text(self, key: str, value: Any) -> None:
         if not isinstance(value, str):
-            self.complain(key, f"{_last(key)} must be text, not {value!r}")
+            self.fail(key, f"{_last_part(key)} must be text, not {value!r}")
 
     def number(self, key: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            self.complain(key, f"{_last(key)} must be a whole number, not {value!r}")
+            self.fail(key, f"{_last_part(key)} must be a whole number, not {value!r}")
 
     def words(self, key: str, value: Any) -> None:
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            self.complain(key, f"{_last(key)} must be a list of texts, not {value!r}")
+            self.fail(key, f"{_last_part(key)} must be a list of texts, not {value!r}")
 
     def patterns(self, key: str, value: Any) -> None:
         self.words(key, value)
@@ -90,28 +90,28 @@ class _Check:
             self.pattern(key, pattern)
 
     def pattern(self, key: str, value: Any) -> None:
-        self.text_of(key, value)
+        self.check_text(key, value)
         try:
             re.compile(value)
-            re.compile(value.encode())  # output need not be text
+            re.compile(value.encode())  # output can be other bytes
         except (re.error, ValueError, OverflowError) as e:
-            self.complain(key, f"{value!r} is no regular expression: {e}", within=value)
+            self.fail(key, f"{value!r} is no regular expression: {e}", within=value)
 
     def table(self, key: str, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, dict):
-            self.complain(key, f"{_last(key)} must be a table, not {value!r}")
+            self.fail(key, f"{_last_part(key)} must be a table, not {value!r}")
         return value
 
     def tables(self, key: str, value: Any, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            self.complain(key, f"{key} must be a list of tables: [[{key}]]")
+            self.fail(key, f"{key} must be a list of tables: [[{key}]]")
         for each in value:
             for name in needed:
                 if name not in each:
-                    self.complain(key, f"a [[{key}]] has no {name}")
+                    self.fail(key, f"a [[{key}]] has no {name}")
             for name in each:
                 if name not in allowed:
-                    self.complain(f"{key}.{name}", f"nobody knows the key {name!r}", f"it may be {', '.join(allowed)}")
+                    self.fail(f"{key}.{name}", f"nobody knows the key {name!r}", f"it may be {', '.join(allowed)}")
 
     def matches(self, key: str, value: Any) -> None:
         self.tables(key, value, ("hosts",), ("hosts", "variables"))
@@ -120,11 +120,11 @@ class _Check:
             self.variables(f"{key}.variables", each.get("variables", {}))
 
     def by_launcher(self, key: str, value: Any) -> Iterator[tuple[str, Any]]:
-        """The entries of a table whose keys are launchers, each with its dotted key."""
+        """Yield the entries of a table whose keys are launchers, each with its dotted key."""
         for launcher, entry in self.table(key, value).items():
             where = f"{key}.{launcher}"
-            if launcher not in _names():
-                self.complain(where, f"there is no launcher {launcher!r}", f"it may be {', '.join(_names())}")
+            if launcher not in _launcher_names():
+                self.fail(where, f"there is no launcher {launcher!r}", f"it may be {', '.join(_launcher_names())}")
             yield where, entry
 
     def options(self, key: str, value: Any) -> None:
@@ -136,43 +136,43 @@ class _Check:
             for ppn, text in self.table(table, entries).items():
                 where = f"{table}.{ppn}"
                 if ppn != "default" and not ppn.isdigit():
-                    self.complain(where, f"{ppn!r} is neither a number of ranks a node nor 'default'")
-                self.text_of(where, text)
+                    self.fail(where, f"{ppn!r} is neither a number of ranks a node nor 'default'")
+                self.check_text(where, text)
                 try:
-                    binding(text, where)
+                    parse_binding(text, where)
                 except UsageError as e:
-                    self.complain(where, e.message)
+                    self.fail(where, e.message)
 
     def variables(self, key: str, value: Any) -> None:
         for name, text in self.table(key, value).items():
-            self.text_of(f"{key}.{name}", text)
+            self.check_text(f"{key}.{name}", text)
 
     def failures(self, key: str, value: Any) -> None:
         self.tables(key, value, ("pattern", "cause"), ("pattern", "cause", "culprit"))
         for each in value:
             self.pattern(f"{key}.pattern", each["pattern"])
             for group in set(re.compile(each["pattern"]).groupindex) - {"host", "rank"}:
-                self.complain(f"{key}.pattern", f"the group {group!r} is neither 'host' nor 'rank'")
-            self.text_of(f"{key}.cause", each["cause"])
+                self.fail(f"{key}.pattern", f"the group {group!r} is neither 'host' nor 'rank'")
+            self.check_text(f"{key}.cause", each["cause"])
             if not isinstance(each.get("culprit", True), bool):
-                self.complain(f"{key}.culprit", f"culprit must be true or false, not {each['culprit']!r}")
+                self.fail(f"{key}.culprit", f"culprit must be true or false, not {each['culprit']!r}")
 
-    def complain(self, key: str, what: str, hint: str = "mend the file, or remove it", *, within: str = "") -> NoReturn:
-        raise SiteFileError(f"{self.path}:{line_of(self.text, key, within)}: {what}", hint=hint)
+    def fail(self, key: str, what: str, hint: str = "mend the file, or remove it", *, within: str = "") -> NoReturn:
+        raise SiteFileError(f"{self.path}:{find_line(self.text, key, within)}: {what}", hint=hint)
 
 
 @functools.cache
-def _names() -> tuple[str, ...]:
+def _launcher_names() -> tuple[str, ...]:
     """Return the names of the launchers that take options."""
-    return tuple(dict.fromkeys(launcher.name for launcher in installed([]) if launcher.ranks))
+    return tuple(dict.fromkeys(launcher.name for launcher in installed_launchers([]) if launcher.rank_variables))
 
 
-def _last(key: str) -> str:
+def _last_part(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def line_of(text: str, key: str, within: str = "") -> int:
-    """The line on which a dotted key stands, or `within`, a part of its value; else that of its table, else 1."""
+def find_line(text: str, key: str, within: str = "") -> int:
+    """Return the line of a dotted key or of `within`, a part of its value; else the line of its table, else 1."""
     table, best, depth = "", 1, 0
     wanted = key.split(".")
     for number, line in enumerate(text.splitlines(), 1):

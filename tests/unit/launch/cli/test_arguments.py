@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import UsageError
-from ezpz.launch.cli.arguments import CommandWords, split
+from ezpz.launch.cli.arguments import CommandWords, split_command_line
 
 OPTIONS = {"-n": 1, "-np": 1, "--nproc": 1, "-ppn": 1, "-v": 0, "-q": 0, "--dry-run": 0}
 
 
 @pytest.mark.parametrize(
-    ("line", "ours", "theirs", "command"),
+    ("line", "our_options", "launcher_options", "command"),
     [
         ("echo -n --json -- x", "", "", "echo -n --json -- x"),
         ("-n 4 -vq --dry-run echo", "-n 4 -vq --dry-run", "", "echo"),
@@ -28,15 +28,15 @@ OPTIONS = {"-n": 1, "-np": 1, "--nproc": 1, "-ppn": 1, "-v": 0, "-q": 0, "--dry-
         ("- x", "", "", "- x"),
     ],
 )
-def test_a_line_is_taken_apart(line: str, ours: str, theirs: str, command: str) -> None:
-    assert split(line.split(), OPTIONS) == CommandWords(
-        tuple(ours.split()), tuple(theirs.split()), tuple(command.split())
+def test_a_line_is_taken_apart(line: str, our_options: str, launcher_options: str, command: str) -> None:
+    assert split_command_line(line.split(), OPTIONS) == CommandWords(
+        tuple(our_options.split()), tuple(launcher_options.split()), tuple(command.split())
     )
 
 
 def test_an_unknown_option_needs_the_dashes() -> None:
     with pytest.raises(UsageError, match="No such option: --depth") as caught:
-        split(["--depth", "8", "echo"], OPTIONS)
+        split_command_line(["--depth", "8", "echo"], OPTIONS)
     assert "write -- before COMMAND" in caught.value.hint
 
 
@@ -44,7 +44,7 @@ def test_an_unknown_option_needs_the_dashes() -> None:
 def test_behind_the_dashes_all_is_the_commands_and_before_them_nothing_is_lost(
     before: list[str], after: list[str]
 ) -> None:
-    found = split(["--foo", *before, "-v", "--", *after], OPTIONS)
+    found = split_command_line(["--foo", *before, "-v", "--", *after], OPTIONS)
     assert found.command[-len(after) :] == tuple(after) or not after
-    taken = [*found.ours, *found.theirs]
-    assert sorted(taken) == sorted(["--foo", *before, "-v", *(["--"] if "--" in found.ours else [])])
+    taken = [*found.our_options, *found.launcher_options]
+    assert sorted(taken) == sorted(["--foo", *before, "-v", *(["--"] if "--" in found.our_options else [])])

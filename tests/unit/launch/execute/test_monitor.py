@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import ToolMissing
-from ezpz.launch.execute.monitor import IDLE_STATUS, MonitorRules, ProcessEnd, watch
+from ezpz.launch.execute.monitor import IDLE_STATUS, MonitorRules, ProcessEnd, run_monitored
 from tests.unit.processes import alive, nothing_leaks
 from tests.waiting import DEADLINE, act_when, wait_until
 
@@ -41,27 +41,27 @@ class Everything:
         self.is_doomed = False
         self.was_asked: int | None = None
 
-    def hear(self, which: int, name: str, data: bytes, now: float) -> bytes:
+    def feed(self, which: int, name: str, data: bytes, now: float) -> bytes:
         self.heard += data
         if self.word and self.word in self.heard:
             self.word = b""
             self.act()
         return data
 
-    def settle(self, now: float) -> Sequence[tuple[str, bytes]]:
+    def flush(self, now: float) -> Sequence[tuple[str, bytes]]:
         return ()
 
-    def doomed(self, now: float) -> bool:
+    def should_end(self, now: float) -> bool:
         return self.is_doomed
 
-    def asked(self) -> None:
+    def end_requested(self) -> None:
         self.was_asked = len(self.heard)
 
 
-def run(script: str, ear: Everything | None = None, rules: MonitorRules = PLAIN, *, copies: int = 1) -> ProcessEnd:
+def run(script: str, listener: Everything | None = None, rules: MonitorRules = PLAIN, *, copies: int = 1) -> ProcessEnd:
     environ = dict(os.environ)
     envs = [{**environ, "RANK": str(number)} for number in range(copies)]
-    return watch(["sh", "-c", script], envs=envs, ear=ear or Everything(), rules=rules)
+    return run_monitored(["sh", "-c", script], envs=envs, listener=listener or Everything(), rules=rules)
 
 
 def me(number: int) -> Callable[[], object]:
@@ -84,59 +84,63 @@ def test_the_first_copy_that_fails_ends_the_others() -> None:
 
 
 def test_silence_ends_the_whole_tree(tmp_path: Path) -> None:
-    ear = Everything()
-    ended = run(f"echo begun; sleep 60 & echo $! > {tmp_path}/pid; wait", ear, MonitorRules(grace=DEADLINE, idle=2.0))
-    assert ended == ProcessEnd(IDLE_STATUS, idle=True)
-    assert ear.heard == b"begun\n"
+    listener = Everything()
+    end = run(
+        f"echo begun; sleep 60 & echo $! > {tmp_path}/pid; wait", listener, MonitorRules(grace=DEADLINE, idle=2.0)
+    )
+    assert end == ProcessEnd(IDLE_STATUS, idle=True)
+    assert listener.heard == b"begun\n"
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 
 def test_one_that_is_deaf_to_sigterm_is_killed_after_the_grace() -> None:
-    ended = run("trap '' TERM; sleep 600; sleep 600; exit 8", rules=MonitorRules(grace=0.3, idle=0.2))
-    assert ended.status == IDLE_STATUS
+    end = run("trap '' TERM; sleep 600; sleep 600; exit 8", rules=MonitorRules(grace=0.3, idle=0.2))
+    assert end.status == IDLE_STATUS
 
 
 def test_whoever_speaks_is_not_idle() -> None:
-    ended = run("for i in 1 2 3 4 5 6 7 8; do printf .; sleep 0.5; done", rules=MonitorRules(grace=5, idle=3.0))
-    assert ended == ProcessEnd(0)
+    end = run("for i in 1 2 3 4 5 6 7 8; do printf .; sleep 0.5; done", rules=MonitorRules(grace=5, idle=3.0))
+    assert end == ProcessEnd(0)
 
 
 def test_the_grace_is_time_for_a_checkpoint() -> None:
     script = "trap 'sleep 0.1; echo saved; exit 3' TERM; echo ready; sleep 60 & wait"
-    ear = Everything(b"ready", me(signal.SIGTERM))
-    assert run(script, ear) == ProcessEnd(3, signals=(signal.SIGTERM,))
-    assert ear.heard.endswith(b"saved\n")
-    assert ear.was_asked == len(b"ready\n")
+    listener = Everything(b"ready", me(signal.SIGTERM))
+    assert run(script, listener) == ProcessEnd(3, signals=(signal.SIGTERM,))
+    assert listener.heard.endswith(b"saved\n")
+    assert listener.was_asked == len(b"ready\n")
 
 
 def test_a_signal_reaches_every_copy() -> None:
-    ear = Everything(b"ready\nready\n", me(signal.SIGUSR1))
-    assert run("trap 'echo got; exit 4' USR1; echo ready; sleep 60 & wait", ear, copies=2).status == 4
-    assert b"got" in ear.heard
+    listener = Everything(b"ready\nready\n", me(signal.SIGUSR1))
+    assert run("trap 'echo got; exit 4' USR1; echo ready; sleep 60 & wait", listener, copies=2).status == 4
+    assert b"got" in listener.heard
 
 
 def test_an_interrupted_run_is_no_success() -> None:
-    ear = Everything(b"ready", me(signal.SIGINT))
-    assert run("trap 'exit 0' INT; echo ready; sleep 60 & wait", ear).status == 130
+    listener = Everything(b"ready", me(signal.SIGINT))
+    assert run("trap 'exit 0' INT; echo ready; sleep 60 & wait", listener).status == 130
 
 
 def test_the_second_signal_has_no_grace() -> None:
-    ear = Everything(b"ready", me(signal.SIGINT))
-    second = act_when(lambda: ear.was_asked is not None, me(signal.SIGINT))
-    assert run("trap '' INT TERM; echo ready; sleep 600; sleep 600", ear).status == 137
+    listener = Everything(b"ready", me(signal.SIGINT))
+    second = act_when(lambda: listener.was_asked is not None, me(signal.SIGINT))
+    assert run("trap '' INT TERM; echo ready; sleep 600; sleep 600", listener).status == 137
     second.join()
 
 
 def test_one_that_is_doomed_is_ended() -> None:
-    ear = Everything(b"ready", lambda: setattr(ear, "is_doomed", True))
-    assert run("echo ready; exec sleep 60", ear).status == 143
+    listener = Everything(b"ready", lambda: setattr(listener, "is_doomed", True))
+    assert run("echo ready; exec sleep 60", listener).status == 143
 
 
 def test_a_terminal_for_the_command() -> None:
-    ear = Everything()
+    listener = Everything()
     code = "import os, sys; print(sys.stdout.isatty(), sys.stderr.isatty(), end='\\r\\n', flush=True); print('x')"
-    ended = watch([sys.executable, "-c", code], envs=[dict(os.environ)], ear=ear, rules=MonitorRules(grace=5, pty=True))
-    assert (ended.status, ear.heard) == (0, b"True True\r\nx\n")
+    end = run_monitored(
+        [sys.executable, "-c", code], envs=[dict(os.environ)], listener=listener, rules=MonitorRules(grace=5, pty=True)
+    )
+    assert (end.status, listener.heard) == (0, b"True True\r\nx\n")
 
 
 def test_what_a_process_leaves_behind_does_not_hold_us_up(tmp_path: Path) -> None:
@@ -148,18 +152,18 @@ def test_what_a_process_leaves_behind_does_not_hold_us_up(tmp_path: Path) -> Non
 
 def test_a_program_that_does_not_exist() -> None:
     with pytest.raises(ToolMissing):
-        watch(["no-such-program"], envs=[{}], ear=Everything(), rules=PLAIN)
+        run_monitored(["no-such-program"], envs=[{}], listener=Everything(), rules=PLAIN)
     with pytest.raises(ToolMissing):
-        watch(["no-such-program"], envs=[{}], ear=Everything(), rules=MonitorRules(grace=1, pty=True))
+        run_monitored(["no-such-program"], envs=[{}], listener=Everything(), rules=MonitorRules(grace=1, pty=True))
 
 
 CHILD = """
 import os, sys
-from ezpz.launch.execute.monitor import MonitorRules, watch
+from ezpz.launch.execute.monitor import MonitorRules, run_monitored
 from tests.unit.launch.execute.test_monitor import Everything
 rules = MonitorRules(grace=1, idle=1.5)
-ended = watch(["sh", "-c", sys.argv[1]], envs=[dict(os.environ)], ear=Everything(), rules=rules)
-sys.exit(ended.status)
+end = run_monitored(["sh", "-c", sys.argv[1]], envs=[dict(os.environ)], listener=Everything(), rules=rules)
+sys.exit(end.status)
 """
 
 

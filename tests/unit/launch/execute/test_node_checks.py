@@ -17,7 +17,14 @@ import pytest
 from ezpz.agent import health_check
 from ezpz.cluster.allocation import Node
 from ezpz.errors import Interrupted, NodeLost, ToolMissing
-from ezpz.launch.execute.node_checks import SKEW, CheckRequest, Fault, absolute, judge, table
+from ezpz.launch.execute.node_checks import (
+    MAX_CLOCK_SKEW,
+    CheckRequest,
+    NodeFault,
+    absolute_paths,
+    evaluate_replies,
+    format_table,
+)
 from ezpz.remote.bootstrap import BOOTSTRAP, bundle
 from ezpz.remote.run_everywhere import Reply, ReplyOrError, run_on_nodes
 from tests.contract.support import NOBODY, needs_root
@@ -41,12 +48,14 @@ def answer_in(stdout: bytes) -> dict[str, Any]:
 
 
 def faults(**heard: ReplyOrError) -> list[tuple[str, str, str]]:
-    return [(fault.node, fault.check, fault.why) for fault in judge(heard).faults]
+    return [(fault.node, fault.check, fault.why) for fault in evaluate_replies(heard).faults]
 
 
 def test_who_does_not_answer_is_out_and_who_has_no_python_is_not() -> None:
-    findings = judge({"n1": NodeLost("n1: gone"), "n2": ToolMissing("n2: python3 is not installed"), "n3": said()})
-    assert findings.faults == (Fault("n1", "reached", "n1: gone"),)
+    findings = evaluate_replies(
+        {"n1": NodeLost("n1: gone"), "n2": ToolMissing("n2: python3 is not installed"), "n3": said()}
+    )
+    assert findings.faults == (NodeFault("n1", "reached", "n1: gone"),)
     assert findings.remarks == ("n2 is not checked: n2: python3 is not installed",)
 
 
@@ -58,7 +67,14 @@ def test_a_check_that_fails_says_what_and_where() -> None:
 
 @pytest.mark.parametrize(
     ("clock", "why"),
-    [(0.5, None), (SKEW, None), (-SKEW, None), (-SKEW - 1, "6 s slow"), (SKEW + 2, "6 s fast"), (3600, "3599 s fast")],
+    [
+        (0.5, None),
+        (MAX_CLOCK_SKEW, None),
+        (-MAX_CLOCK_SKEW, None),
+        (-MAX_CLOCK_SKEW - 1, "6 s slow"),
+        (MAX_CLOCK_SKEW + 2, "6 s fast"),
+        (3600, "3599 s fast"),
+    ],
 )
 def test_a_clock_is_off_only_if_no_delay_explains_it(clock: float, why: str | None) -> None:
     assert [fault[2] for fault in faults(n1=said(clock))] == ([why] if why else [])
@@ -87,10 +103,10 @@ def test_a_version_unlike_the_others() -> None:
 
 
 def test_the_table() -> None:
-    findings = judge({"n1": NodeLost("gone"), "n002": said(tmp={"ok": False, "why": "full"})})
-    assert table(findings, 2) == ("node  check    why", "n1    reached  gone", "n002  tmp      full")
-    assert table(judge({"n1": said()}), 1) == ("the node passed the checks",)
-    assert absolute(["a", None, "/b", "/b"]) == ("/b",)
+    findings = evaluate_replies({"n1": NodeLost("gone"), "n002": said(tmp={"ok": False, "why": "full"})})
+    assert format_table(findings, 2) == ("node  check    why", "n1    reached  gone", "n002  tmp      full")
+    assert format_table(evaluate_replies({"n1": said()}), 1) == ("the node passed the checks",)
+    assert absolute_paths(["a", None, "/b", "/b"]) == ("/b",)
 
 
 @pytest.mark.processes
@@ -115,7 +131,7 @@ def test_all_looks_on_this_host(tmp_path: Path) -> None:
     }  # fmt: skip
     assert checks[f"path {tmp_path}/blocks"]["why"] == "no answer within 1.5 s"
     assert checks[f"version {tmp_path}/tree/bin/run"] == {"ok": True, "dst": f"{tmp_path}/tree", "version": "abc"}
-    assert not [fault for fault in judge({"here": heard}).faults if fault.check != "path"]
+    assert not [fault for fault in evaluate_replies({"here": heard}).faults if fault.check != "path"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blocks", "tree"]
 
 

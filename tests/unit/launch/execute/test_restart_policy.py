@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.launch.execute.restart_policy import (
-    BACK_OFF,
+    BACKOFF,
     REASONS,
     Action,
     AttemptEnd,
@@ -17,9 +17,9 @@ from ezpz.launch.execute.restart_policy import (
     RestartState,
     StartAttempt,
     StopLaunch,
-    begin,
-    ended,
-    interrupted,
+    first_attempt,
+    next_action,
+    stop_for_signal,
 )
 
 NODES = tuple(f"n{number}" for number in range(6))
@@ -29,11 +29,11 @@ FAILED = AttemptEnd(1, progress=True)
 def play(
     policy: RestartPolicy, *events: AttemptEnd, nodes: tuple[str, ...] = NODES
 ) -> tuple[RestartState, Action, list[StartAttempt]]:
-    state, action = begin(nodes, policy)
+    state, action = first_attempt(nodes, policy)
     starts = [action]
     last: Action = action
     for event in events:
-        state, last = ended(state, event)
+        state, last = next_action(state, event)
         if isinstance(last, StopLaunch):
             break
         starts.append(last)
@@ -46,7 +46,7 @@ def reason(policy: RestartPolicy, *events: AttemptEnd, nodes: tuple[str, ...] = 
     return action.reason
 
 
-TWO_SPARES = RestartPolicy(4, 4, restarts=10)
+TWO_SPARES = RestartPolicy(4, 4, max_restarts=10)
 
 
 @pytest.mark.parametrize(
@@ -63,15 +63,19 @@ TWO_SPARES = RestartPolicy(4, 4, restarts=10)
         (TWO_SPARES, [AttemptEnd(1, time_over=True)], "walltime"),
         (TWO_SPARES, [AttemptEnd(1), AttemptEnd(1)], "no-progress"),
         (TWO_SPARES, [AttemptEnd(1), FAILED, AttemptEnd(1), AttemptEnd(1)], "no-progress"),
-        (RestartPolicy(4, 4, restarts=2), [FAILED, FAILED, FAILED], "restarts-exhausted"),
+        (RestartPolicy(4, 4, max_restarts=2), [FAILED, FAILED, FAILED], "restarts-exhausted"),
         (
             TWO_SPARES,
-            [AttemptEnd(1, progress=True, culprits=(name,)) for name in ("n0", "n4", "n5")],
+            [AttemptEnd(1, progress=True, failed_nodes=(name,)) for name in ("n0", "n4", "n5")],
             "no-spares",
         ),
         (TWO_SPARES, [AttemptEnd(1, progress=True, lost=("n0", "n1", "n2"))], "no-spares"),
-        (RestartPolicy(6, 6, restarts=3), [AttemptEnd(1, progress=True, lost=("n0",))], "no-spares"),
-        (RestartPolicy(5, 6, restarts=3), [AttemptEnd(1, progress=True, lost=(name,)) for name in NODES], "no-spares"),
+        (RestartPolicy(6, 6, max_restarts=3), [AttemptEnd(1, progress=True, lost=("n0",))], "no-spares"),
+        (
+            RestartPolicy(5, 6, max_restarts=3),
+            [AttemptEnd(1, progress=True, lost=(name,)) for name in NODES],
+            "no-spares",
+        ),
     ],
 )
 def test_stop_rules(policy: RestartPolicy, events: list[AttemptEnd], expected: str) -> None:
@@ -79,18 +83,18 @@ def test_stop_rules(policy: RestartPolicy, events: list[AttemptEnd], expected: s
 
 
 def test_back_off() -> None:
-    _, _, starts = play(RestartPolicy(6, 6, restarts=10), *[FAILED] * 7)
+    _, _, starts = play(RestartPolicy(6, 6, max_restarts=10), *[FAILED] * 7)
     assert [start.after for start in starts] == [0, 5, 10, 20, 40, 60, 60, 60]
 
 
 def test_a_spare_takes_the_place_of_the_culprit() -> None:
-    _, _, starts = play(TWO_SPARES, AttemptEnd(1, culprits=("n1",)))
+    _, _, starts = play(TWO_SPARES, AttemptEnd(1, failed_nodes=("n1",)))
     assert starts[-1].nodes == ("n0", "n4", "n2", "n3")
     assert starts[-1].why == "n4 takes the place of n1"
 
 
 def test_a_spare_that_died_meanwhile_is_passed_over() -> None:
-    state, _, starts = play(TWO_SPARES, AttemptEnd(1, culprits=("n1",), lost=("n4",)))
+    state, _, starts = play(TWO_SPARES, AttemptEnd(1, failed_nodes=("n1",), lost=("n4",)))
     assert starts[-1].nodes == ("n0", "n5", "n2", "n3")
     assert state.spares == ()
 
@@ -106,19 +110,19 @@ def test_without_a_culprit_another_suspect_is_rotated_each_time() -> None:
 
 
 def test_without_spares_it_goes_on_with_fewer_down_to_the_fewest() -> None:
-    _, _, starts = play(RestartPolicy(4, 6, restarts=9), AttemptEnd(1, progress=True, lost=("n1", "n3")))
+    _, _, starts = play(RestartPolicy(4, 6, max_restarts=9), AttemptEnd(1, progress=True, lost=("n1", "n3")))
     assert starts[-1].nodes == ("n0", "n2", "n4", "n5")
 
 
 def test_a_node_that_is_blamed_but_alive_stays_where_there_never_was_a_spare() -> None:
-    _, _, starts = play(RestartPolicy(6, 6, restarts=3), AttemptEnd(1, progress=True, culprits=("n1",)))
+    _, _, starts = play(RestartPolicy(6, 6, max_restarts=3), AttemptEnd(1, progress=True, failed_nodes=("n1",)))
     assert starts[-1].nodes == NODES
 
 
 def test_a_signal_between_attempts() -> None:
     state, _, _ = play(TWO_SPARES, FAILED)
-    assert interrupted(state, signal.SIGINT)[1].reason == "interrupted"
-    assert interrupted(state, signal.SIGTERM)[1].reason == "walltime"
+    assert stop_for_signal(state, signal.SIGINT)[1].reason == "interrupted"
+    assert stop_for_signal(state, signal.SIGTERM)[1].reason == "walltime"
 
 
 some_nodes = st.lists(st.sampled_from(NODES), max_size=3).map(tuple)
@@ -126,7 +130,7 @@ events = st.builds(
     AttemptEnd,
     status=st.integers(0, 255),
     progress=st.booleans(),
-    culprits=some_nodes,
+    failed_nodes=some_nodes,
     lost=some_nodes,
     signals=st.sampled_from([(), (), (), (signal.SIGINT,), (signal.SIGTERM,)]),
     time_over=st.sampled_from([False, False, False, True]),
@@ -135,22 +139,22 @@ events = st.builds(
 
 @given(
     count=st.integers(1, 6),
-    fewest=st.integers(1, 6),
+    min_nodes=st.integers(1, 6),
     more=st.integers(0, 3),
-    restarts=st.integers(0, 8),
+    max_restarts=st.integers(0, 8),
     happens=st.lists(events, min_size=1, max_size=12),
 )
-def test_whatever_happens(count: int, fewest: int, more: int, restarts: int, happens: list[AttemptEnd]) -> None:
-    fewest = min(fewest, count)
-    policy = RestartPolicy(fewest, min(count, fewest + more), restarts)
-    state, action = begin(NODES[:count], policy)
-    assert action.nodes == NODES[: policy.most]
+def test_whatever_happens(count: int, min_nodes: int, more: int, max_restarts: int, happens: list[AttemptEnd]) -> None:
+    min_nodes = min(min_nodes, count)
+    policy = RestartPolicy(min_nodes, min(count, min_nodes + more), max_restarts)
+    state, action = first_attempt(NODES[:count], policy)
+    assert action.nodes == NODES[: policy.max_nodes]
     dead: set[str] = set()
     last: Action = action
     for number, event in enumerate(happens, 1):
         dead |= set(event.lost) & {*state.active, *state.spares}
         before = state
-        state, last = ended(state, event)
+        state, last = next_action(state, event)
         everybody = [*state.active, *state.spares]
         assert len(set(everybody)) == len(everybody)
         assert set(everybody) <= {*before.active, *before.spares}
@@ -158,12 +162,12 @@ def test_whatever_happens(count: int, fewest: int, more: int, restarts: int, hap
             assert last.reason in REASONS
             assert (last.reason == "success") == (event.status == 0 and not event.signals)
             return
-        assert last.attempt == number + 1 <= restarts + 1
-        assert last.after in BACK_OFF
+        assert last.attempt == number + 1 <= max_restarts + 1
+        assert last.after in BACKOFF
         assert last.nodes == state.active
-        assert fewest <= len(last.nodes) <= policy.most
+        assert min_nodes <= len(last.nodes) <= policy.max_nodes
         assert not dead & set(last.nodes)
-    assert len(happens) <= restarts
+    assert len(happens) <= max_restarts
 
 
 @given(happens=st.lists(events, max_size=12))

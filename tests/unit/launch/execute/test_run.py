@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import CommandNotFound, LauncherFailed, NodeLost
-from ezpz.launch.execute.run import Ending, judged, verdict
-from ezpz.launch.launchers.base import installed
-from ezpz.launch.launchers.hydra import SSH_LOST
-from ezpz.launch.launchers.srun import SRUN_EXIT
+from ezpz.launch.execute.run import CommandResult, find_failure, interpret_exit
+from ezpz.launch.launchers.base import installed_launchers
+from ezpz.launch.launchers.hydra import UNREACHABLE_PATTERN
+from ezpz.launch.launchers.srun import EXIT_PATTERN
+from ezpz.launch.launchers.startup_protocol import NO_COMMAND, NO_ENVIRONMENT, STARTED, UNTRUSTED
 from ezpz.launch.output import stderr_reader
-from ezpz.launch.output.startup_markers import StartupReport
+from ezpz.launch.output.startup_markers import StartupMarker, StartupReport
 from ezpz.launch.output.stderr_reader import StderrReader
 from ezpz.launch.plan.environment import RankEnvironment
 from ezpz.launch.plan.plan import Facts, LaunchPlan
-from ezpz.launch.plan.rank_wrapper import ABSENT, FOREIGN, HOMELESS, STARTED, Mark
 from tests.unit.launch.plan.test_plan import HYDRA, OPEN_MPI, FakeTools, decide
 
 SAID = "[mpiexec@n000] bad option\nssh: connect to host n001 port 22: No route to host\n\n"
@@ -33,16 +33,17 @@ def hydra(**facts: object) -> LaunchPlan:
 
 
 def test_a_launcher_that_fails_before_any_rank_runs_is_to_blame_with_its_last_line() -> None:
-    error = verdict(hydra(), 255, (), SAID)
+    error = find_failure(hydra(), 255, (), SAID)
     assert isinstance(error, LauncherFailed)
     assert error.message.startswith("mpiexec failed with status 255 before any rank ran: ssh: connect to host n001")
 
 
 @pytest.mark.parametrize(
-    ("status", "marks"), [(0, ()), (7, (Mark(STARTED, 3, "n001"),)), (130, ()), (143, ()), (0, (Mark(STARTED, 0, ""),))]
+    ("status", "markers"),
+    [(0, ()), (7, (StartupMarker(STARTED, 3, "n001"),)), (130, ()), (143, ()), (0, (StartupMarker(STARTED, 0, ""),))],
 )
-def test_otherwise_the_status_is_the_commands(status: int, marks: tuple[Mark, ...]) -> None:
-    assert verdict(hydra(), status, marks, SAID) is None
+def test_otherwise_the_status_is_the_commands(status: int, markers: tuple[StartupMarker, ...]) -> None:
+    assert find_failure(hydra(), status, markers, SAID) is None
 
 
 @pytest.mark.parametrize(
@@ -58,20 +59,29 @@ def test_otherwise_the_status_is_the_commands(status: int, marks: tuple[Mark, ..
     ],
 )
 def test_the_status_of_a_launcher_that_was_asked_to_end(status: int, signals: list[int], meant: int) -> None:
-    for launcher in installed([]):
+    for launcher in installed_launchers([]):
         assert launcher.exit_status(status, signals) == (status if launcher.is_local else meant)
 
 
 def test_what_a_node_lacks_is_told_with_the_node() -> None:
-    marks = (Mark(STARTED, 0, "n000"), Mark(ABSENT, 2, "n002"), Mark(ABSENT, 1, "n001"))
-    error = verdict(hydra(), 51, marks, "")
+    markers = (
+        StartupMarker(STARTED, 0, "n000"),
+        StartupMarker(NO_COMMAND, 2, "n002"),
+        StartupMarker(NO_COMMAND, 1, "n001"),
+    )
+    error = find_failure(hydra(), 51, markers, "")
     assert isinstance(error, CommandNotFound)
     assert error.message == "'app' is not on n[001-002], or is no program there"
-    error = verdict(hydra(home=RankEnvironment("/tmp/env")), 51, (Mark(HOMELESS, 0, "n003"),), "")
+    error = find_failure(
+        hydra(environment=RankEnvironment("/tmp/env")), 51, (StartupMarker(NO_ENVIRONMENT, 0, "n003"),), ""
+    )
     assert isinstance(error, CommandNotFound)
     assert error.message == "there is no environment at /tmp/env on n003"
-    error = verdict(
-        hydra(home=RankEnvironment("/tmp/env")), 51, (Mark(FOREIGN, 0, "n003"), Mark(HOMELESS, 1, "n004")), ""
+    error = find_failure(
+        hydra(environment=RankEnvironment("/tmp/env")),
+        51,
+        (StartupMarker(UNTRUSTED, 0, "n003"), StartupMarker(NO_ENVIRONMENT, 1, "n004")),
+        "",
     )
     assert isinstance(error, CommandNotFound)
     assert error.message == "the environment at /tmp/env on n003 was not used: another user owns it, or can change it"
@@ -89,11 +99,11 @@ PRTE has lost communication with a remote daemon.
 @pytest.mark.parametrize(("status", "ending"), [(0, 36), (1, 1), (143, 143)])
 def test_open_mpi_loses_a_node_and_ends_with_0(status: int, ending: int) -> None:
     planned = decide("hosts", FakeTools({"mpiexec": OPEN_MPI}))
-    report = StartupReport("ezpz-1a", planned.invocation.exit_line)
-    report.marks.append(Mark(STARTED, 0, "n000"))
-    assert judged(planned, 0, report) == Ending(0)
-    report.note(LOST.encode())
-    found = judged(planned, status, report)
+    report = StartupReport("ezpz-1a", planned.invocation.exit_pattern)
+    report.markers.append(StartupMarker(STARTED, 0, "n000"))
+    assert interpret_exit(planned, 0, report) == CommandResult(0)
+    report.add_output(LOST.encode())
+    found = interpret_exit(planned, status, report)
     assert found.status == ending
     assert (found.error is None) == (status == 143)
     if found.error is not None:
@@ -110,37 +120,37 @@ def test_open_mpi_loses_a_node_and_ends_with_0(status: int, ending: int) -> None
 )
 def test_mpich_loses_a_node(said: str, *, lost: bool) -> None:
     planned = hydra()
-    report = StartupReport("ezpz-1a", planned.invocation.exit_line)
-    report.marks.append(Mark(STARTED, 0, "n000"))
-    report.note(said.encode())
-    found = judged(planned, 255, report)
+    report = StartupReport("ezpz-1a", planned.invocation.exit_pattern)
+    report.markers.append(StartupMarker(STARTED, 0, "n000"))
+    report.add_output(said.encode())
+    found = interpret_exit(planned, 255, report)
     assert (found.status, isinstance(found.error, NodeLost)) == (255, lost)
 
 
-def heard(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:
+def heard(chunks: list[bytes]) -> tuple[bytes, tuple[StartupMarker, ...]]:
     """What Ears hand on of these chunks, to the end, and the marks."""
     ours, theirs = os.pipe()
     report = StartupReport("ezpz-1a")
-    ears = StderrReader(report, theirs)
-    with ears as descriptor:
+    reader = StderrReader(report, theirs)
+    with reader.open_pipe() as descriptor:
         for chunk in chunks:
             os.write(descriptor, chunk)
     os.close(theirs)
     with open(ours, "rb") as pipe:
-        return pipe.read(), tuple(report.marks)
+        return pipe.read(), tuple(report.markers)
 
 
-def fed(chunks: list[bytes]) -> tuple[bytes, tuple[Mark, ...]]:
+def fed(chunks: list[bytes]) -> tuple[bytes, tuple[StartupMarker, ...]]:
     """The same, of chunks that come exactly so."""
     ours, theirs = os.pipe()
     report = StartupReport("ezpz-1a")
-    ears = StderrReader(report, theirs)
+    reader = StderrReader(report, theirs)
     for chunk in chunks:
-        ears.hear(chunk)
-    ears.end()
+        reader.feed(chunk)
+    reader.finish()
     os.close(theirs)
     with open(ours, "rb") as pipe:
-        return pipe.read(), tuple(report.marks)
+        return pipe.read(), tuple(report.markers)
 
 
 TEXT = (
@@ -153,46 +163,50 @@ TEXT = (
 def test_marks_are_found_wherever_the_output_is_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(TEXT)]
     chunks = [TEXT[begin:end] for begin, end in itertools.pairwise(edges) if begin < end]
-    text, marks = fed(chunks)
+    text, markers = fed(chunks)
     if any(TEXT[:edge].endswith((b"\n3", b"\n3:", b"\n3: ")) for edge in edges):
         text = text.replace(b"3: \x1b", b"\x1b")  # a label that came alone is handed on
     assert text == b"one\ntwo\n\x1eezpz-2b started 0 n\x1e\n\x1b[0mthree \x1e"
-    assert marks == (Mark(STARTED, 12, "n001"), Mark(STARTED, 3, "n"), Mark(STARTED, 4, "n"))
+    assert markers == (
+        StartupMarker(STARTED, 12, "n001"),
+        StartupMarker(STARTED, 3, "n"),
+        StartupMarker(STARTED, 4, "n"),
+    )
 
 
 def test_the_first_rank_that_srun_names_gives_the_status() -> None:
-    report = StartupReport("ezpz-1a", SRUN_EXIT)
-    ears = StderrReader(report, os.open(os.devnull, os.O_WRONLY))
+    report = StartupReport("ezpz-1a", EXIT_PATTERN)
+    reader = StderrReader(report, os.open(os.devnull, os.O_WRONLY))
     for chunk in (
         b"srun: error: n001: tas",
         b"ks 1-2: Exited with exit code 7\n",
         b"srun: error: n000: task 0: Terminated\n",
     ):
-        ears.hear(chunk)
-    os.close(ears.target)
-    assert report.found is not None
-    assert report.found["code"] == b"7"
+        reader.feed(chunk)
+    os.close(reader.target)
+    assert report.exit_match is not None
+    assert report.exit_match["code"] == b"7"
 
 
 UNREACHED = b"ssh: connect to host n002 port 22: Connection refused\r\n"
 
 
 def test_ranks_that_do_not_come_after_a_node_said_no_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = StartupReport("ezpz-1a", "", SSH_LOST, 2)
-    ears = StderrReader(report, os.open(os.devnull, os.O_WRONLY))
-    monkeypatch.setattr(stderr_reader, "LATE", 0.0)
-    ears.hear(b"\x1eezpz-1a started 0 n001\x1e\nssh: connect to ")
-    assert not ears.hopeless()
-    ears.hear(UNREACHED.removeprefix(b"ssh: connect to "))
-    ears.hopeless()
-    assert ears.hopeless()
-    error = judged(hydra(), 143, report).error
+    report = StartupReport("ezpz-1a", "", UNREACHABLE_PATTERN, 2)
+    reader = StderrReader(report, os.open(os.devnull, os.O_WRONLY))
+    monkeypatch.setattr(stderr_reader, "START_TIMEOUT", 0.0)
+    reader.feed(b"\x1eezpz-1a started 0 n001\x1e\nssh: connect to ")
+    assert not reader.is_hopeless()
+    reader.feed(UNREACHED.removeprefix(b"ssh: connect to "))
+    reader.is_hopeless()
+    assert reader.is_hopeless()
+    error = interpret_exit(hydra(), 143, report).error
     assert isinstance(error, NodeLost)
     assert error.message == "mpiexec cannot reach all nodes: ssh: connect to host n002 port 22: Connection refused"
-    ears.hear(b"\x1eezpz-1a started 1 n002\x1e\n")
-    assert not ears.hopeless()
-    assert judged(hydra(), 7, report).error is None
-    os.close(ears.target)
+    reader.feed(b"\x1eezpz-1a started 1 n002\x1e\n")
+    assert not reader.is_hopeless()
+    assert interpret_exit(hydra(), 7, report).error is None
+    os.close(reader.target)
 
 
 @pytest.mark.parametrize(
@@ -206,16 +220,16 @@ def test_ranks_that_do_not_come_after_a_node_said_no_are_not_waited_for(monkeypa
     ],
 )
 def test_what_ssh_says_of_a_node_that_it_cannot_reach(line: str) -> None:
-    assert re.fullmatch(SSH_LOST, line)
-    assert not re.fullmatch(SSH_LOST, f"app: {line}") or "Permission" in line
+    assert re.fullmatch(UNREACHABLE_PATTERN, line)
+    assert not re.fullmatch(UNREACHABLE_PATTERN, f"app: {line}") or "Permission" in line
 
 
 def test_what_a_program_says_of_ssh_once_all_ranks_run_is_its_own_business() -> None:
-    report = StartupReport("ezpz-1a", "", SSH_LOST, 1)
-    ears = StderrReader(report, os.open(os.devnull, os.O_WRONLY))
-    ears.hear(b"\x1eezpz-1a started 0 n001\x1e\n" + UNREACHED)
-    os.close(ears.target)
-    assert report.lost is None
+    report = StartupReport("ezpz-1a", "", UNREACHABLE_PATTERN, 1)
+    reader = StderrReader(report, os.open(os.devnull, os.O_WRONLY))
+    reader.feed(b"\x1eezpz-1a started 0 n001\x1e\n" + UNREACHED)
+    os.close(reader.target)
+    assert report.unreachable_match is None
 
 
 def test_much_output_is_handed_on_whole() -> None:

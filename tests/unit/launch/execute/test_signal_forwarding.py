@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ezpz.launch.launchers.srun import step_of
+from ezpz.launch.launchers.srun import find_step
 
 STEPS = """\
 StepId=1.0 UserId=0 StartTime=2026-11-29T02:35:19 TimeLimit=UNLIMITED
@@ -20,7 +20,7 @@ StepId=1.extern UserId=0 StartTime=2026-11-29T02:35:18 TimeLimit=UNLIMITED
 
 
 def test_the_step_of_an_srun() -> None:
-    assert step_of(STEPS, 1845) == "1.0"
-    assert step_of(STEPS, 18451) == "1.1"
-    assert step_of(STEPS, 845) == ""
-    assert step_of("", 1) == ""
+    assert find_step(STEPS, 1845) == "1.0"
+    assert find_step(STEPS, 18451) == "1.1"
+    assert find_step(STEPS, 845) == ""
+    assert find_step("", 1) == ""

@@ -14,12 +14,12 @@ from ezpz.cluster.schedulers.pbs import PBS
 from ezpz.cluster.schedulers.slurm import SLURM
 from ezpz.errors import ChecksFailed, Interrupted, NodeLost, UsageError
 from ezpz.launch.execute.node_checks import CheckRequest
-from ezpz.launch.execute.options import MonitorOptions, SupervisionOptions, bounds
+from ezpz.launch.execute.options import MonitorOptions, SupervisionOptions, make_restart_policy
 from ezpz.launch.execute.restart_policy import RestartPolicy
-from ezpz.launch.execute.supervisor import MARK, LaunchOutcome, Supervisor, SupervisorDependencies
-from ezpz.launch.launchers.base import Invocation, Job, Launcher, Tools, Verdict
+from ezpz.launch.execute.supervisor import RUN_ID_VARIABLE, Supervisor, SupervisorDependencies
+from ezpz.launch.launchers.base import Availability, Invocation, Launcher, LaunchSpec, Tools
 from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest
-from ezpz.launch.plan.topology import NodeCount, RankRequest, Topology, spread
+from ezpz.launch.plan.topology import NodeCount, RankRequest, Topology, compute_topology
 from ezpz.remote.run_everywhere import Reply, ReplyOrError
 from tests.waiting import DEADLINE, act_when
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ezpz.cluster.schedulers.base import JobSystem
+    from ezpz.launch.execute.outcome import LaunchOutcome
 
 NAMES = ("n0", "n1", "n2", "n3")
-ENVIRON = {**os.environ, MARK: "1a2b"}
+ENVIRON = {**os.environ, RUN_ID_VARIABLE: "1a2b"}
 ALLOCATION = Allocation("hosts", None, tuple(Node(name, name, name) for name in NAMES))
 
 
@@ -40,10 +41,10 @@ class FakeLauncher(Launcher):
     name = "fake"
     order = 1
 
-    def judge(self, job: Job, tools: Tools, /) -> Verdict:
-        return Verdict(able=True, why="because")
+    def check_availability(self, job: LaunchSpec, tools: Tools, /) -> Availability:
+        return Availability(is_available=True, why="because")
 
-    def invocation(self, job: Job) -> Invocation:
+    def invocation(self, job: LaunchSpec) -> Invocation:
         return Invocation(job.command)
 
 
@@ -55,20 +56,20 @@ class Fake:
     dead: set[str] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
     asked: list[tuple[tuple[str, ...], dict[str, Any]]] = field(default_factory=list)
-    fewest: int = 1
+    min_nodes: int = 1
     system: JobSystem | None = None
 
-    def plan(self, wish: RankRequest = ALL) -> LaunchPlan:
-        topology = spread(wish, len(ALLOCATION.nodes))
+    def plan(self, rank_request: RankRequest = ALL) -> LaunchPlan:
+        topology = compute_topology(rank_request, len(ALLOCATION.nodes))
         used = replace(ALLOCATION, nodes=ALLOCATION.nodes[: topology.nodes])
-        return replace(self.replan(used), request=LaunchRequest(("app",), wish), topology=topology)
+        return replace(self.replan(used), request=LaunchRequest(("app",), rank_request), topology=topology)
 
     def replan(self, allocation: Allocation) -> LaunchPlan:
         count = len(allocation.nodes)
-        if count < self.fewest:
+        if count < self.min_nodes:
             raise UsageError("-n does not fit")
         argv = ("sh", "-c", self.script, "fake", *(node.name for node in allocation.nodes))
-        job = Job(("app",), allocation, count, 1, ENVIRON, system=self.system)
+        job = LaunchSpec(("app",), allocation, count, 1, ENVIRON, system=self.system)
         request, topology = LaunchRequest(("app",)), Topology(count, count, 1)
         return LaunchPlan(FakeLauncher(), "because", (), Invocation(argv), job, request, topology, Facts())
 
@@ -79,19 +80,23 @@ class Fake:
             for node in nodes
         }
 
-    def run(self, care: SupervisionOptions, wish: RankRequest = ALL, *, back_off: float = 0.0) -> LaunchOutcome:
-        world = SupervisorDependencies(self.replan, ENVIRON, self.told.append, consult=self.consult, back_off=back_off)
-        return Supervisor(care, ALLOCATION, self.plan(wish), world).run()
+    def run(
+        self, supervision: SupervisionOptions, rank_request: RankRequest = ALL, *, backoff: float = 0.0
+    ) -> LaunchOutcome:
+        dependencies = SupervisorDependencies(
+            self.replan, ENVIRON, self.told.append, consult=self.consult, backoff=backoff
+        )
+        return Supervisor(supervision, ALLOCATION, self.plan(rank_request), dependencies).run()
 
 
-def care(**settings: Any) -> SupervisionOptions:
+def supervision(**settings: Any) -> SupervisionOptions:
     return SupervisionOptions(MonitorOptions(end_when_lost=True, labels=True), **settings)
 
 
 @pytest.mark.processes
 def test_a_culprit_is_replaced_until_it_works() -> None:
     fake = Fake('echo step: 1; case "$*" in *n1*) echo "x: rank 1 died from signal 9"; exit 1;; esac')
-    outcome = fake.run(care(restarts=3), RankRequest(spares=1))
+    outcome = fake.run(supervision(max_restarts=3), RankRequest(spares=1))
     assert (outcome.reason, outcome.status, outcome.error) == ("success", 0, None)
     assert [record.nodes for record in outcome.attempts] == [("n0", "n1", "n2"), ("n0", "n3", "n2")]
     assert fake.told[1] == "attempt 2 in 5 s on n[0,2-3]: n3 takes the place of n1"
@@ -100,7 +105,7 @@ def test_a_culprit_is_replaced_until_it_works() -> None:
 @pytest.mark.processes
 def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
     fake = Fake('case "$*" in *n2*) exit 255;; esac', dead={"n2"})
-    outcome = fake.run(care(restarts=3), RankRequest(spares=1))
+    outcome = fake.run(supervision(max_restarts=3), RankRequest(spares=1))
     assert [record.nodes for record in outcome.attempts] == [("n0", "n1", "n2"), ("n0", "n1", "n3")]
     assert fake.asked[0][0] == NAMES
     assert fake.asked[0][1]["sweep"] == "EZPZ_LAUNCH_ID=1a2b"
@@ -110,15 +115,15 @@ def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
 @pytest.mark.parametrize(
     ("script", "settings", "dead", "reason", "code"),
     [
-        ("exit 3", {"restarts": 5}, (), "no-progress", 62),
-        ("echo step=1; exit 3", {"restarts": 2}, (), "restarts-exhausted", 63),
-        ("echo step=1; exit 3", {"restarts": 2}, ("n1",), "no-spares", 61),
-        ("echo CANCELLED AT x DUE TO TIME LIMIT; exit 3", {"restarts": 2}, (), "walltime", 64),
+        ("exit 3", {"max_restarts": 5}, (), "no-progress", 62),
+        ("echo step=1; exit 3", {"max_restarts": 2}, (), "restarts-exhausted", 63),
+        ("echo step=1; exit 3", {"max_restarts": 2}, ("n1",), "no-spares", 61),
+        ("echo CANCELLED AT x DUE TO TIME LIMIT; exit 3", {"max_restarts": 2}, (), "walltime", 64),
     ],
 )
 def test_why_it_stops(script: str, settings: dict[str, Any], dead: tuple[str, ...], reason: str, code: int) -> None:
     fake = Fake(script, set(dead))
-    outcome = fake.run(care(**settings))
+    outcome = fake.run(supervision(**settings))
     assert outcome.reason == reason
     assert bool(fake.asked) == (reason != "walltime")  # the nodes are the job's no more
     assert outcome.error is not None
@@ -155,14 +160,16 @@ def test_slurm_is_told_to_overlap_the_step_that_lost_a_node(tmp_path: Path) -> N
     said = tmp_path / "said"
     for system, expected in ((SLURM, "-\n1\n"), (PBS, "-\n-\n")):
         fake = Fake(f'echo "${{SLURM_OVERLAP:--}}" >> {said}; echo step=1; exit 1', system=system)
-        fake.run(care(restarts=1))
+        fake.run(supervision(max_restarts=1))
         assert said.read_text() == expected
         said.unlink()
 
 
 @pytest.mark.processes
 def test_what_remains_is_too_little_for_the_command() -> None:
-    outcome = Fake("echo step=1; exit 1", {"n3"}, fewest=4).run(care(restarts=2), RankRequest(nhosts=NodeCount(2, 4)))
+    outcome = Fake("echo step=1; exit 1", {"n3"}, min_nodes=4).run(
+        supervision(max_restarts=2), RankRequest(nhosts=NodeCount(2, 4))
+    )
     assert outcome.reason == "no-spares"
     assert "-n does not fit" in outcome.why
 
@@ -186,7 +193,7 @@ def test_spares_fill_up_what_the_checks_take() -> None:
 
 def test_what_passes_the_checks_is_too_little_for_the_command() -> None:
     with pytest.raises(ChecksFailed, match="3 of 4 nodes passed the checks, which is not enough: -n does not fit"):
-        Fake("exit 0", {"n1"}, fewest=4).run(SupervisionOptions(check=CheckRequest()), RankRequest(nproc=4))
+        Fake("exit 0", {"n1"}, min_nodes=4).run(SupervisionOptions(check=CheckRequest()), RankRequest(nproc=4))
 
 
 @pytest.mark.processes
@@ -200,16 +207,16 @@ def test_a_warning_of_the_scheduler_is_none_for_whoever_succeeds(tmp_path: Path,
 
     sender = act_when(begun.exists, warn)
     script = f"trap '' USR1; touch {begun}; until test -e {warned}; do sleep 0.05; done; exit {status}"
-    outcome = Fake(script).run(care(restarts=3))
+    outcome = Fake(script).run(supervision(max_restarts=3))
     sender.join()
-    assert (outcome.reason, outcome.attempts[0].ended.signals) == (reason, (signal.SIGUSR1,))
+    assert (outcome.reason, outcome.attempts[0].end.signals) == (reason, (signal.SIGUSR1,))
 
 
 @pytest.mark.processes
 def test_logs_that_vanish_cost_nothing_but_themselves(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     fake = Fake(f"echo step: 1; rm -rf {logs}; exit 3")
-    outcome = fake.run(care(restarts=1, log_dir=str(logs)))
+    outcome = fake.run(supervision(max_restarts=1, log_dir=str(logs)))
     assert (outcome.reason, len(outcome.attempts)) == ("restarts-exhausted", 2)
     assert f"'{logs}/attempt-2.log' cannot be written: No such file or directory" in fake.told
     assert fake.told[-1] == f"'{logs}/summary.txt' cannot be written: No such file or directory"
@@ -222,14 +229,14 @@ def test_a_signal_while_nodes_are_asked_ends_it() -> None:
 
     fake = Fake("echo step=1; exit 1")
     fake.consult = consult  # type: ignore[method-assign]
-    assert fake.run(care(restarts=3)).reason == "walltime"
+    assert fake.run(supervision(max_restarts=3)).reason == "walltime"
 
 
 @pytest.mark.processes
 def test_a_signal_between_attempts_ends_it() -> None:
     fake = Fake("echo step=1; exit 1")
     sender = act_when(lambda: fake.told, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    outcome = fake.run(care(restarts=3), back_off=DEADLINE)
+    outcome = fake.run(supervision(max_restarts=3), backoff=DEADLINE)
     sender.join()
     assert outcome.reason == "walltime"
 
@@ -237,7 +244,7 @@ def test_a_signal_between_attempts_ends_it() -> None:
 @pytest.mark.processes
 def test_logs_and_summary(tmp_path: Path) -> None:
     fake = Fake("echo step: 1; echo 'rank 2 exited with code 7'; echo 'ValueError: no' >&2; exit 7")
-    outcome = fake.run(care(restarts=1, log_dir=str(tmp_path)), RankRequest(spares=1))
+    outcome = fake.run(supervision(max_restarts=1, log_dir=str(tmp_path)), RankRequest(spares=1))
     assert outcome.error is not None
     assert outcome.error.message.endswith(f"; the logs are in {tmp_path}")
     assert not outcome.error.hint  # the last line says why it stopped
@@ -250,7 +257,7 @@ def test_logs_and_summary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "fewest", "most"),
+    ("rank_request", "min_nodes", "maximum"),
     [
         (RankRequest(), 4, 4),
         (RankRequest(2), 2, 2),  # -n needs only two: the others are spares
@@ -259,11 +266,13 @@ def test_logs_and_summary(tmp_path: Path) -> None:
         (RankRequest(nhosts=NodeCount(2, 9)), 2, 4),
     ],
 )
-def test_bounds(wish: RankRequest, fewest: int, most: int) -> None:
-    assert bounds(SupervisionOptions(restarts=2), Fake("").plan(wish)) == RestartPolicy(fewest, most, 2)
+def test_bounds(rank_request: RankRequest, min_nodes: int, maximum: int) -> None:
+    assert make_restart_policy(SupervisionOptions(max_restarts=2), Fake("").plan(rank_request)) == RestartPolicy(
+        min_nodes, maximum, 2
+    )
 
 
 def test_what_needs_nobody_in_between() -> None:
     assert SupervisionOptions(MonitorOptions(grace=3, progress="x")).is_plain
     assert not SupervisionOptions(MonitorOptions(idle=3)).is_plain
-    assert not SupervisionOptions(restarts=1).is_plain
+    assert not SupervisionOptions(max_restarts=1).is_plain

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from ezpz.cluster.allocation import Node
-from ezpz.launch.output.failure_analysis import Cause, FailureAnalyzer, Placement
-from ezpz.launch.sites.site import FailureLine, choose
+from ezpz.launch.output.failure_analysis import FailureAnalyzer, FailureCause, RankPlacement
+from ezpz.launch.sites.site import FailureRule, choose_site
 
 NODES = tuple(Node(f"n00{number}", f"n00{number}-hsn0", f"n00{number}.lab") for number in range(4))
 X = tuple(Node(name, f"{name}.hsn.cm.aurora", name) for name in ("x4117c0s6b0n0", "x4115c5s4b0n0", "x4406c6s7b0n0"))
@@ -177,23 +177,23 @@ CASES = {
 }
 
 
-def heard(case: Case, *failures: FailureLine) -> Cause:
-    witness = FailureAnalyzer(Placement(case.nodes, case.ppn), case.ppn * len(case.nodes), failures)
+def heard(case: Case, *failures: FailureRule) -> FailureCause:
+    analyzer = FailureAnalyzer(RankPlacement(case.nodes, case.ppn), case.ppn * len(case.nodes), failures)
     for line in case.said.splitlines():
         rank, bar, text = line.partition("| ")
         if bar and rank.isdigit():
-            witness.hear(text, int(rank))
+            analyzer.feed(text, int(rank))
         else:
-            witness.hear(line)
-    return witness.cause()
+            analyzer.feed(line)
+    return analyzer.cause()
 
 
-SITES = {name: choose((), {}, wanted=name, folder="").failures for name in ("default", "aurora", "polaris")}
+SITES = {name: choose_site((), {}, wanted=name, directory="").failures for name in ("default", "aurora", "polaris")}
 
 
 @pytest.mark.parametrize("failures", [(), *SITES.values()], ids=["alone", *SITES])
 @pytest.mark.parametrize("name", CASES)
-def test_who_is_to_blame_whatever_the_site_adds(name: str, failures: tuple[FailureLine, ...]) -> None:
+def test_who_is_to_blame_whatever_the_site_adds(name: str, failures: tuple[FailureRule, ...]) -> None:
     case = CASES[name]
     cause = heard(case, *failures)
     assert (cause.finding.node if cause.finding else None) == case.node
@@ -218,13 +218,13 @@ def test_the_time_is_over(said: str) -> None:
 
 def test_whoever_ends_because_the_run_was_asked_to_is_no_culprit() -> None:
     """As MPICH tells of a rank that our SIGTERM has ended, on a node that is as good as any."""
-    witness = FailureAnalyzer(Placement(NODES, 1), 4)
-    witness.is_over = True
+    analyzer = FailureAnalyzer(RankPlacement(NODES, 1), 4)
+    analyzer.end_requested = True
     for line in HYDRA_BLOCK.splitlines():
-        witness.hear(line)
-    assert witness.cause() == Cause()
-    witness.hear("slurmstepd: error: *** STEP 3.0 ON n000 CANCELLED AT 2026-11-29T01:55:36 DUE TO TIME LIMIT ***")
-    assert witness.cause() == Cause(time_over=True)
+        analyzer.feed(line)
+    assert analyzer.cause() == FailureCause()
+    analyzer.feed("slurmstepd: error: *** STEP 3.0 ON n000 CANCELLED AT 2026-11-29T01:55:36 DUE TO TIME LIMIT ***")
+    assert analyzer.cause() == FailureCause(time_over=True)
 
 
 def test_a_site_has_signs_of_its_own() -> None:
@@ -232,8 +232,8 @@ def test_a_site_has_signs_of_its_own() -> None:
         "NODEFAIL host=n002 op=gpu\n1| peer has left\nsrun: error: n001: task 1: Exited with exit code 1\n", None
     )
     signs = (
-        FailureLine(r"NODEFAIL host=(?P<host>\S+)", "a GPU fell off"),
-        FailureLine("peer has left", "", culprit=False),
+        FailureRule(r"NODEFAIL host=(?P<host>\S+)", "a GPU fell off"),
+        FailureRule("peer has left", "", is_cause=False),
     )
     cause = heard(case, *signs)
     assert cause.finding is not None
@@ -245,7 +245,7 @@ def test_a_site_has_signs_of_its_own() -> None:
     ("said", "node"), [("bad card at rank 3", "n003"), ("bad card at rank x", None), ("1| bad card at rank x", "n001")]
 )
 def test_a_sites_sign_may_name_a_rank(said: str, node: str | None) -> None:
-    finding = heard(Case(said, None), FailureLine(r"bad card at rank (?P<rank>\w+)", "bad card")).finding
+    finding = heard(Case(said, None), FailureRule(r"bad card at rank (?P<rank>\w+)", "bad card")).finding
     assert (finding.node if finding else None) == node
 
 
@@ -258,13 +258,13 @@ def test_a_sites_sign_may_name_a_rank(said: str, node: str | None) -> None:
     ],
 )
 def test_only_the_launcher_knows_that_a_node_of_the_run_is_lost(said: str, rank: int | None, *, lost: bool) -> None:
-    witness = FailureAnalyzer(Placement(NODES, 1), 4)
-    witness.hear(said, rank)
-    assert witness.node_lost is lost
+    analyzer = FailureAnalyzer(RankPlacement(NODES, 1), 4)
+    analyzer.feed(said, rank)
+    assert analyzer.node_lost is lost
 
 
 def test_a_flood_costs_little() -> None:
-    witness = FailureAnalyzer(Placement(NODES, 1), 4)
+    analyzer = FailureAnalyzer(RankPlacement(NODES, 1), 4)
     for _ in range(5000):
-        witness.hear("srun: error: n003: task 3: Exited with exit code 1")
-    assert witness.cause().finding is not None
+        analyzer.feed("srun: error: n003: task 3: Exited with exit code 1")
+    assert analyzer.cause().finding is not None

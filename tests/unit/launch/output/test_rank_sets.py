@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.launch.output.rank_sets import fold, runs, shown, unfold
+from ezpz.launch.output.rank_sets import describe, fold, parse, runs
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from ezpz.launch.output.rank_sets import fold, runs, shown, unfold
     ],
 )
 def test_shown(ranks: tuple[int, ...], text: str) -> None:
-    assert shown(ranks) == text
+    assert describe(ranks) == text
 
 
 @given(st.frozensets(st.integers(0, 300)))
 def test_folding_loses_nothing_and_unfolding_adds_nothing(ranks: frozenset[int]) -> None:
-    assert unfold(fold(ranks), below=301) == ranks
+    assert parse(fold(ranks), below=301) == ranks
     assert [rank for first, last in runs(ranks) for rank in range(first, last + 1)] == sorted(ranks)
     assert all(last + 1 < first for (_, last), (first, _) in zip(runs(ranks), runs(ranks)[1:], strict=False))
 
@@ -47,4 +47,4 @@ def test_it_is_never_longer_than_the_list(ranks: frozenset[int]) -> None:
     ],
 )
 def test_what_a_program_prints_costs_nothing(text: str, ranks: set[int]) -> None:
-    assert unfold(text, below=4) == ranks
+    assert parse(text, below=4) == ranks

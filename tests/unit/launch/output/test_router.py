@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 
 from ezpz.cluster.allocation import Node
 from ezpz.errors import UsageError
-from ezpz.launch.launchers.base import installed
-from ezpz.launch.launchers.output_labels import HOLD, LabeledText, LabelParser, with_labels
-from ezpz.launch.output.attempt_log import AttemptLog, Journal
-from ezpz.launch.output.failure_analysis import FailureAnalyzer, Placement
-from ezpz.launch.output.filter import LONGEST, LineSplitter, NoiseFilter
+from ezpz.launch.launchers.base import installed_launchers
+from ezpz.launch.launchers.output_labels import HOLD_SECONDS, LabeledText, LabelParser, add_label_options
+from ezpz.launch.launchers.startup_protocol import STARTED
+from ezpz.launch.output.attempt_log import AttemptLog, LogDirectory
+from ezpz.launch.output.failure_analysis import FailureAnalyzer, RankPlacement
+from ezpz.launch.output.filter import MAX_LINE_BYTES, LineSplitter, NoiseFilter
 from ezpz.launch.output.first_errors import FirstErrors
 from ezpz.launch.output.router import LOST_GRACE, OutputFormat, OutputRouter
-from ezpz.launch.output.startup_markers import StartupReport
-from ezpz.launch.plan.rank_wrapper import STARTED, Mark
-from ezpz.launch.sites.site import FailureLine
+from ezpz.launch.output.startup_markers import StartupMarker, StartupReport
+from ezpz.launch.sites.site import FailureRule
 from tests.contract.support import NOBODY, needs_root
 
-LAUNCHERS = {each.name: each for each in installed([])}
+LAUNCHERS = {each.name: each for each in installed_launchers([])}
 LABELS = {name: each.label for name, each in LAUNCHERS.items() if each.label}
 NOISE = (re.compile(rb"^noise"),)
 NODES = tuple(Node(f"n00{number}", f"n00{number}", f"n00{number}") for number in range(4))
@@ -41,10 +41,10 @@ def cuts(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def taken_apart(name: str | None, pieces: list[bytes]) -> tuple[dict[int | None, bytes], bytes]:
-    apart = LabelParser(LABELS[name] if name else None)
+    parser = LabelParser(LABELS[name] if name else None)
     said: dict[int | None, bytes] = {}
     everything = b""
-    found = [piece for data in pieces for piece in apart.feed(data, 0.0)] + apart.flush(math.inf)
+    found = [piece for data in pieces for piece in parser.feed(data, 0.0)] + parser.flush(math.inf)
     for piece in found:
         said[piece.rank] = said.get(piece.rank, b"") + piece.text
         everything += piece.text
@@ -103,8 +103,8 @@ def test_cuts_change_nothing(data: str, places: list[int]) -> None:
 
 def test_labels_are_asked_for_right_behind_the_launcher() -> None:
     label = LAUNCHERS["srun"].label_for(("-n", "2"))
-    assert with_labels(label, ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
-    assert with_labels(LAUNCHERS["local"].label_for(()), ("a",)) == ("a",)
+    assert add_label_options(label, ("srun", "-n", "2", "--", "a")) == ("srun", "--label", "-n", "2", "--", "a")
+    assert add_label_options(LAUNCHERS["local"].label_for(()), ("a",)) == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -120,27 +120,27 @@ def test_labels_that_the_user_asks_for_are_left_to_him(launcher: str, word: str)
     places=st.lists(st.integers(0, 1000)),
 )
 def test_noise_is_left_out_wherever_the_output_is_cut(lines: list[bytes], places: list[int]) -> None:
-    screen = NoiseFilter(NOISE)
-    shown = b"".join(screen.feed(piece, 0.0) for piece in cuts(b"".join(lines), places)) + screen.flush(math.inf)
+    noise = NoiseFilter(NOISE)
+    shown = b"".join(noise.feed(piece, 0.0) for piece in cuts(b"".join(lines), places)) + noise.flush(math.inf)
     assert shown == b"".join(line for line in lines if not line.startswith(b"noise"))
-    assert screen.left_out == sum(line.startswith(b"noise") for line in lines)
+    assert noise.hidden_lines == sum(line.startswith(b"noise") for line in lines)
 
 
 def test_a_progress_bar_comes_through_at_once() -> None:
     assert NoiseFilter().feed(b"10%", 0.0) == b"10%"
-    screen = NoiseFilter(NOISE)
-    assert screen.feed(b"10%\r", 5.0) == b""
-    assert screen.due == 5.0 + HOLD
-    assert screen.flush(5.0) == b""
-    assert screen.flush(5.0 + HOLD) == b"10%\r"
-    assert screen.feed(b"20%\r", 6.0) == b"20%\r"
-    assert screen.feed(b"done\nnoi", 6.0) == b"done\n"
-    assert screen.feed(b"se\nx\n", 6.0) == b"x\n"
+    noise = NoiseFilter(NOISE)
+    assert noise.feed(b"10%\r", 5.0) == b""
+    assert noise.due == 5.0 + HOLD_SECONDS
+    assert noise.flush(5.0) == b""
+    assert noise.flush(5.0 + HOLD_SECONDS) == b"10%\r"
+    assert noise.feed(b"20%\r", 6.0) == b"20%\r"
+    assert noise.feed(b"done\nnoi", 6.0) == b"done\n"
+    assert noise.feed(b"se\nx\n", 6.0) == b"x\n"
 
 
 def test_a_line_that_does_not_end_is_cut() -> None:
     lines = LineSplitter()
-    assert [len(line) for line in lines.feed(b"x" * (LONGEST + 10))] == [LONGEST]
+    assert [len(line) for line in lines.feed(b"x" * (MAX_LINE_BYTES + 10))] == [MAX_LINE_BYTES]
     assert lines.flush() == [b"x" * 10]
     assert lines.flush() == []
 
@@ -167,37 +167,37 @@ def test_a_progress_bar_is_in_the_log_as_it_is_drawn() -> None:
     assert lines.flush() == [b"Traceback"]
 
 
-def transcript(manner: OutputFormat, logged: list[tuple[int | None, bytes]]) -> OutputRouter:
-    witness = FailureAnalyzer(Placement(NODES, 1), 4)
-    return OutputRouter(manner, witness, logged.extend)
+def transcript(output_format: OutputFormat, logged: list[tuple[int | None, bytes]]) -> OutputRouter:
+    analyzer = FailureAnalyzer(RankPlacement(NODES, 1), 4)
+    return OutputRouter(output_format, analyzer, logged.extend)
 
 
 def test_a_transcript_shows_without_labels_and_logs_with_ranks_and_noise() -> None:
     logged: list[tuple[int | None, bytes]] = []
     heard = transcript(OutputFormat(LABELS["hydra"], noise=NOISE, progress=re.compile(rb"step[=:]")), logged)
-    shown = heard.hear(0, "stdout", b"<|0@n000|>a\n<|1@n001|>noise\n<|1@n001|>half", 0.0)
+    shown = heard.feed(0, "stdout", b"<|0@n000|>a\n<|1@n001|>noise\n<|1@n001|>half", 0.0)
     assert shown == b"a\n"
-    assert not heard.progressed
-    assert heard.settle(1.0) == [("stdout", b"half")]
-    assert heard.hear(0, "stdout", b"<|1@n001|> a line\n<|2@n002|>step: 4", 1.0) == b" a line\n"
-    assert heard.settle(math.inf) == [("stdout", b"step: 4")]
+    assert not heard.made_progress
+    assert heard.flush(1.0) == [("stdout", b"half")]
+    assert heard.feed(0, "stdout", b"<|1@n001|> a line\n<|2@n002|>step: 4", 1.0) == b" a line\n"
+    assert heard.flush(math.inf) == [("stdout", b"step: 4")]
     assert logged == [(0, b"a"), (1, b"noise"), (1, b"half a line"), (2, b"step: 4")]
-    assert heard.progressed
-    assert heard.left_out == 1
+    assert heard.made_progress
+    assert heard.hidden_lines == 1
     assert heard.due == math.inf
 
 
 def test_no_rank_breaks_into_a_line_that_another_has_begun() -> None:
     """MPICH's hydra writes the end of a line by itself, when another rank may have spoken already."""
     heard = transcript(OutputFormat(LABELS["hydra"]), [])
-    assert heard.hear(0, "stdout", b"<|0@n000|>ready", 0.0) == b""
-    assert heard.hear(0, "stdout", b"<|1@n001|>ready\n", 0.0) == b"ready\n"
-    assert heard.hear(0, "stdout", b"<|0@n000|>\n<|1@n001|>10%", 0.0) == b"ready\n"
-    assert heard.settle(HOLD) == [("stdout", b"10%")]
-    assert heard.hear(0, "stdout", b"<|1@n001|>\r20%", 1.0) == b"\r20%"
+    assert heard.feed(0, "stdout", b"<|0@n000|>ready", 0.0) == b""
+    assert heard.feed(0, "stdout", b"<|1@n001|>ready\n", 0.0) == b"ready\n"
+    assert heard.feed(0, "stdout", b"<|0@n000|>\n<|1@n001|>10%", 0.0) == b"ready\n"
+    assert heard.flush(HOLD_SECONDS) == [("stdout", b"10%")]
+    assert heard.feed(0, "stdout", b"<|1@n001|>\r20%", 1.0) == b"\r20%"
 
 
-ANCHORED = (FailureLine("^no such line$", "because of it every line is looked at"),)
+ANCHORED = (FailureRule("^no such line$", "because of it every line is looked at"),)
 SAYINGS = (
     b"step: 1 loss 2\n", b"\r 10%", b"srun: error: n001: task 1: Killed\n", b"Traceback (most recent call last):\n",
     b"  File x\n", b"ValueError: no\n", b"CUDA: uncorrectable ECC error\n", b"nothing ", b"No space left on device",
@@ -216,15 +216,15 @@ def test_nothing_that_tells_something_is_missed_by_looking_at_much_at_once(
     data = b"".join((label % rank if name else b"") + text for text, rank in said)
     heard = transcript(OutputFormat(LABELS[name] if name else None), [])
     careful = OutputRouter(
-        OutputFormat(LABELS[name] if name else None), FailureAnalyzer(Placement(NODES, 1), 4, ANCHORED)
+        OutputFormat(LABELS[name] if name else None), FailureAnalyzer(RankPlacement(NODES, 1), 4, ANCHORED)
     )
     for piece in cuts(data, places):
-        heard.hear(0, "stdout", piece, 0.0)
-    careful.hear(0, "stdout", data, 0.0)
-    heard.settle(math.inf)
-    careful.settle(math.inf)
-    assert heard.witness.cause() == careful.witness.cause()
-    assert heard.complaints.first_of(range(4)) == careful.complaints.first_of(range(4))
+        heard.feed(0, "stdout", piece, 0.0)
+    careful.feed(0, "stdout", data, 0.0)
+    heard.flush(math.inf)
+    careful.flush(math.inf)
+    assert heard.analyzer.cause() == careful.analyzer.cause()
+    assert heard.first_errors.first_of(range(4)) == careful.first_errors.first_of(range(4))
 
 
 REPORTED = {
@@ -243,38 +243,38 @@ def test_reports_are_neither_shown_nor_logged(launcher: str, piece: int) -> None
     report = StartupReport("ezpz-1a", "oops")
     heard = transcript(OutputFormat(LABELS.get(launcher), report=report, noise=NOISE), logged)
     said = REPORTED[launcher]
-    shown = [heard.hear(0, "stderr", said[at : at + piece], 0.0) for at in range(0, len(said), piece)]
-    shown += [data for _, data in heard.settle(math.inf)]
+    shown = [heard.feed(0, "stderr", said[node_at : node_at + piece], 0.0) for node_at in range(0, len(said), piece)]
+    shown += [data for _, data in heard.flush(math.inf)]
     assert sorted(b"".join(shown).splitlines()) == [b"hello", b"srun: error: oops"]
     rank = None if launcher == "nobody" else 1
     assert set(logged) == {(rank, b"hello"), (None, b"srun: error: oops")}
-    assert report.marks == [Mark(STARTED, 1, "n001")]
-    assert report.found is not None
+    assert report.markers == [StartupMarker(STARTED, 1, "n001")]
+    assert report.exit_match is not None
 
 
 def test_what_only_begins_like_a_report_is_shown() -> None:
     logged: list[tuple[int | None, bytes]] = []
     heard = transcript(OutputFormat(report=StartupReport("ezpz-1a")), logged)
-    assert heard.hear(0, "stderr", b"x\x1eezpz", 0.0) == b"x"
-    assert heard.settle(math.inf) == [("stderr", b"\x1eezpz")]
+    assert heard.feed(0, "stderr", b"x\x1eezpz", 0.0) == b"x"
+    assert heard.flush(math.inf) == [("stderr", b"\x1eezpz")]
     assert logged == [(None, b"x\x1eezpz")]
 
 
 def test_ranks_that_we_start_ourselves_need_no_label() -> None:
     logged: list[tuple[int | None, bytes]] = []
-    heard = transcript(OutputFormat(ours=True), logged)
-    assert heard.hear(3, "stderr", b"x\n", 0.0) == b"x\n"
+    heard = transcript(OutputFormat(is_local=True), logged)
+    assert heard.feed(3, "stderr", b"x\n", 0.0) == b"x\n"
     assert logged == [(3, b"x")]
 
 
 def test_a_launcher_that_waits_for_a_lost_node_is_not_waited_for() -> None:
     heard = transcript(OutputFormat(end_when_lost=True), [])
-    heard.hear(0, "stderr", b"ssh: connect to host n003 port 22: Connection refused\n", 5.0)
-    assert not heard.doomed(5.0)
-    assert heard.doomed(5.0 + LOST_GRACE)
+    heard.feed(0, "stderr", b"ssh: connect to host n003 port 22: Connection refused\n", 5.0)
+    assert not heard.should_end(5.0)
+    assert heard.should_end(5.0 + LOST_GRACE)
     patient = transcript(OutputFormat(), [])
-    patient.hear(0, "stderr", b"ssh: connect to host n003 port 22: Connection refused\n", 5.0)
-    assert not patient.doomed(1e9)
+    patient.feed(0, "stderr", b"ssh: connect to host n003 port 22: Connection refused\n", 5.0)
+    assert not patient.should_end(1e9)
 
 
 TRACEBACK = """\
@@ -289,8 +289,8 @@ done with it
 def test_the_first_error_of_a_rank_is_its_whole_traceback() -> None:
     heard = FirstErrors()
     for line in ("all is well", *TRACEBACK.splitlines()):
-        heard.hear(line, 2)
-        heard.hear(f"RuntimeError: {line}", 1)
+        heard.feed(line, 2)
+        heard.feed(f"RuntimeError: {line}", 1)
     assert heard.first_of((2,)) == (2, tuple(TRACEBACK.splitlines()[:4]))
     assert heard.first_of(()) == (1, ("RuntimeError: all is well",))
     assert FirstErrors().first_of((1,)) is None
@@ -298,39 +298,39 @@ def test_the_first_error_of_a_rank_is_its_whole_traceback() -> None:
 
 def test_what_the_launcher_says_at_the_end_is_the_last_resort() -> None:
     heard = FirstErrors()
-    heard.hear("[mpiexec@n000] write error: Bad file descriptor", None)
+    heard.feed("[mpiexec@n000] write error: Bad file descriptor", None)
     assert heard.first_of(()) == (None, ("[mpiexec@n000] write error: Bad file descriptor",))
-    heard.hear("ValueError: no", 3)
-    heard.hear("RuntimeError: peer has gone", 2)
+    heard.feed("ValueError: no", 3)
+    heard.feed("RuntimeError: peer has gone", 2)
     assert heard.first_of(()) == (3, ("ValueError: no",))
     assert heard.first_of((2, 3)) == (2, ("RuntimeError: peer has gone",))
 
 
 def test_the_error_of_a_rank_that_draws_a_progress_bar_is_found() -> None:
     logged: list[tuple[int | None, bytes]] = []
-    heard = transcript(OutputFormat(ours=True), logged)
+    heard = transcript(OutputFormat(is_local=True), logged)
     bar = b"".join(b"\r%3d%% %s" % (percent, b"#" * percent) for percent in range(100))
-    heard.hear(1, "stderr", bar + TRACEBACK.encode(), 0.0)
-    assert heard.complaints.first_of((1,)) == (1, tuple(TRACEBACK.splitlines()[:4]))
+    heard.feed(1, "stderr", bar + TRACEBACK.encode(), 0.0)
+    assert heard.first_errors.first_of((1,)) == (1, tuple(TRACEBACK.splitlines()[:4]))
     assert len(logged) == 99 + 5
 
 
 def test_a_journal_overwrites_nothing(tmp_path: Path) -> None:
     for _ in range(2):
-        journal = Journal(str(tmp_path / "new" / "logs"))
-        with journal.attempt() as log:
+        journal = LogDirectory(str(tmp_path / "new" / "logs"))
+        with journal.open_log() as log:
             log.write([(3, b"hello"), (None, b"mpiexec says")])
-        journal.summarize(["it went well"])
-    folder = tmp_path / "new" / "logs"
-    assert sorted(path.name for path in folder.iterdir()) == ["attempt-1.log", "attempt-2.log", "summary.txt"]
-    assert (folder / "attempt-2.log").read_bytes() == b"3: hello\nlauncher: mpiexec says\n"
-    assert (folder / "summary.txt").read_text() == "it went well\n" * 2
+        journal.append_summary(["it went well"])
+    directory = tmp_path / "new" / "logs"
+    assert sorted(path.name for path in directory.iterdir()) == ["attempt-1.log", "attempt-2.log", "summary.txt"]
+    assert (directory / "attempt-2.log").read_bytes() == b"3: hello\nlauncher: mpiexec says\n"
+    assert (directory / "summary.txt").read_text() == "it went well\n" * 2
 
 
 def test_a_journal_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--log-dir"):
-        Journal(str(tmp_path / "file"))
+        LogDirectory(str(tmp_path / "file"))
 
 
 def another_users(summary: Path) -> None:
@@ -353,39 +353,39 @@ def test_a_summary_that_somebody_has_planted_is_not_written_to(tmp_path: Path, p
     logs.mkdir(mode=0o777)
     plant(logs / "summary.txt")
     with pytest.raises(UsageError, match=f"summary.txt' cannot be written: {why}"):
-        Journal(str(logs))
+        LogDirectory(str(logs))
     (logs / "summary.txt").unlink()
-    journal = Journal(str(logs))
+    journal = LogDirectory(str(logs))
     (logs / "summary.txt").unlink()
     plant(logs / "summary.txt")
-    journal.summarize(["error: $(touch x)"])
-    assert why in journal.complaint
+    journal.append_summary(["error: $(touch x)"])
+    assert why in journal.write_error
     assert (tmp_path / "profile").read_text() == "mine\n"
 
 
 def test_a_log_that_somebody_has_planted_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    journal = Journal(str(tmp_path / "logs"))
+    journal = LogDirectory(str(tmp_path / "logs"))
     (tmp_path / "logs" / "attempt-1.log").symlink_to(tmp_path / "profile")
-    with journal.attempt() as log:
+    with journal.open_log() as log:
         log.write([(0, b"x")])
     assert os.path.basename(log.path) == "attempt-2.log"
     assert not (tmp_path / "profile").exists()
 
 
 def test_logs_are_for_the_user_alone(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path / "logs"))
-    with journal.attempt() as log:
+    journal = LogDirectory(str(tmp_path / "logs"))
+    with journal.open_log() as log:
         log.write([(0, b"x")])
     modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "logs", Path(log.path), tmp_path / "logs/summary.txt")]
     assert modes == [0o700, 0o600, 0o600]
 
 
 def test_two_runs_share_a_directory_and_neither_is_in_the_way_of_the_other(tmp_path: Path) -> None:
-    one, other = Journal(str(tmp_path)), Journal(str(tmp_path))
+    one, other = LogDirectory(str(tmp_path)), LogDirectory(str(tmp_path))
     paths = []
     for journal in (one, other, one):
-        with journal.attempt() as log:
+        with journal.open_log() as log:
             log.write([(0, b"x")])
         paths.append(log.path)
     assert [os.path.basename(path) for path in paths] == ["attempt-1.log", "attempt-2.log", "attempt-3.log"]
@@ -394,19 +394,19 @@ def test_two_runs_share_a_directory_and_neither_is_in_the_way_of_the_other(tmp_p
 def test_a_full_disk_costs_the_log_and_not_the_run() -> None:
     with AttemptLog("/dev/full", open("/dev/full", "wb")) as log:
         log.write([(1, b"x")])
-        assert "No space left" in log.complaint
+        assert "No space left" in log.write_error
         log.write([(1, b"x")])
 
 
 def test_a_directory_that_vanishes_costs_the_logs_and_not_the_run(tmp_path: Path) -> None:
-    folder = tmp_path / "logs"
-    journal = Journal(str(folder))
-    shutil.rmtree(folder)
-    with journal.attempt() as log:
+    directory = tmp_path / "logs"
+    journal = LogDirectory(str(directory))
+    shutil.rmtree(directory)
+    with journal.open_log() as log:
         log.write([(1, b"x")])
-    assert log.complaint == f"'{folder}/attempt-1.log' cannot be written: No such file or directory"
-    journal.summarize(["it went well"])
-    assert journal.complaint == f"'{folder}/summary.txt' cannot be written: No such file or directory"
+    assert log.write_error == f"'{directory}/attempt-1.log' cannot be written: No such file or directory"
+    journal.append_summary(["it went well"])
+    assert journal.write_error == f"'{directory}/summary.txt' cannot be written: No such file or directory"
 
 
 def test_pieces_know_their_node() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ezpz.cluster.schedulers.base import System
 from ezpz.launch.plan.accelerators import AcceleratorProbe
-from ezpz.launch.plan.discover import LaunchContext, LaunchDependencies, PlacementOptions, look
+from ezpz.launch.plan.discover import LaunchContext, LaunchDependencies, PlacementOptions, discover
 from ezpz.launch.plan.plan import LaunchPlan, LaunchRequest
 from tests.unit.launch.plan.test_plan import HYDRA, FakeTools
 from tests.unit.launch.test_golden import missing
@@ -32,7 +32,7 @@ def outlook(environ: Mapping[str, str], *, local: str = "n9", hosts: str | None 
         read=lambda _: b"n1.site\nn2.site\nn3.site\nn4.site\n",
     )
     tools = FakeTools({"srun": ""} if "SLURM_JOB_ID" in environ else {"mpiexec": HYDRA})
-    world = LaunchDependencies(
+    dependencies = LaunchDependencies(
         tools,
         system,
         AcceleratorProbe(lambda: "", lambda: (), lambda: 1),
@@ -41,12 +41,12 @@ def outlook(environ: Mapping[str, str], *, local: str = "n9", hosts: str | None 
         lambda: local,
     )
     everything = {"HOME": "/nonexistent", "MASTER_PORT": "29500", **environ}
-    return look(LaunchRequest(("app",)), PlacementOptions(hosts, hsn="off"), everything, world)
+    return discover(LaunchRequest(("app",)), PlacementOptions(hosts, hsn="off"), everything, dependencies)
 
 
 def shown(plan: LaunchPlan) -> tuple[str, list[str]]:
     """Where ranks meet, and the nodes in the order of the ranks."""
-    return plan.variables["MASTER_ADDR"], [node.name for node in plan.job.allocation.nodes]
+    return plan.variables["MASTER_ADDR"], [node.name for node in plan.spec.allocation.nodes]
 
 
 def test_srun_fills_nodes_in_the_order_of_the_job_whatever_the_user_says() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from ezpz.cluster.allocation import Allocation, Node
 from ezpz.errors import LauncherMissing, UsageError
-from ezpz.launch.launchers.base import HOSTFILE, Invocation, Job, Launcher, Tools, Verdict
+from ezpz.launch.launchers.base import HOSTFILE, Availability, Invocation, Launcher, LaunchSpec, Tools
 from ezpz.launch.plan.environment import RankEnvironment
-from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, plan
+from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, make_plan
 from ezpz.launch.plan.rendezvous import Rendezvous
 from ezpz.launch.plan.topology import NodeCount, RankRequest
 from ezpz.launch.sites.site import Site
@@ -59,11 +59,11 @@ def decide(
     options: tuple[str, ...] = (),
     cpu_bind: str | None = None,
     facts: Facts | None = None,
-    **wish: Any,
+    **rank_request: Any,
 ) -> LaunchPlan:
     allocation = Allocation(scheduler, job_id, nodes(count, local=local))
-    request = LaunchRequest(command, RankRequest(**wish), cpu_bind, options)
-    return plan(request, allocation, tools, environ=environ or {}, facts=facts)
+    request = LaunchRequest(command, RankRequest(**rank_request), cpu_bind, options)
+    return make_plan(request, allocation, tools, environ=environ or {}, facts=facts)
 
 
 def bare(planned: LaunchPlan) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def test_hosts_chosen_among_those_of_a_slurm_job_go_through_srun() -> None:
 def test_only_the_nodes_that_get_ranks_are_named() -> None:
     planned = decide("slurm", SRUN, job_id="7", environ=IN_JOB, nproc=2)
     assert "n[000-001].site" in planned.invocation.argv
-    assert len(planned.job.allocation.nodes) == 2
+    assert len(planned.spec.allocation.nodes) == 2
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,9 @@ def test_this_host_alone_needs_no_launcher(scheduler: str) -> None:
     planned = decide(scheduler, FakeTools({"mpiexec": HYDRA}), count=1, local=1, nproc=2)
     assert planned.launcher == "local"
     assert planned.invocation.argv == ("app", "-x")
-    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in planned.invocation.ranks] == [
+    assert [
+        (rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in planned.invocation.rank_environments
+    ] == [
         ("0", "0", "2"),
         ("1", "1", "2"),
     ]
@@ -196,14 +198,14 @@ def test_a_launcher_of_ones_own() -> None:
         name = "aprun"
         order = 1
 
-        def judge(self, job: Job, tools: Tools, /) -> Verdict:
-            return Verdict(able=True, why="because")
+        def check_availability(self, job: LaunchSpec, tools: Tools, /) -> Availability:
+            return Availability(is_available=True, why="because")
 
-        def invocation(self, job: Job) -> Invocation:
+        def invocation(self, job: LaunchSpec) -> Invocation:
             return Invocation(("aprun", *job.command))
 
     allocation = Allocation("pbs", "1", nodes(2))
-    planned = plan(LaunchRequest(("app",)), allocation, FakeTools(), environ={}, launchers=[Aprun()])
+    planned = make_plan(LaunchRequest(("app",)), allocation, FakeTools(), environ={}, launchers=[Aprun()])
     assert planned.invocation.argv == ("aprun", "app")
 
 
@@ -274,13 +276,15 @@ def test_an_open_quote_in_a_binding_is_an_error_of_the_user() -> None:
 
 def test_a_launcher_can_be_chosen() -> None:
     both = FakeTools({"srun": "", "mpiexec": HYDRA})
-    planned = plan(LaunchRequest(("app",), launcher="hydra"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
+    planned = make_plan(
+        LaunchRequest(("app",), launcher="hydra"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB
+    )
     assert planned.launcher == "hydra"
     with pytest.raises(UsageError, match="--launcher 'jsrun': there is no such launcher") as caught:
-        plan(LaunchRequest(("app",), launcher="jsrun"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
+        make_plan(LaunchRequest(("app",), launcher="jsrun"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
     assert caught.value.hint == "choose one of: srun, local, pals, hydra, openmpi"
     with pytest.raises(LauncherMissing, match="openmpi: /usr/bin/mpiexec --version says 'HYDRA"):
-        plan(LaunchRequest(("app",), launcher="openmpi"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
+        make_plan(LaunchRequest(("app",), launcher="openmpi"), Allocation("slurm", "7", nodes(2)), both, environ=IN_JOB)
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
@@ -293,7 +297,7 @@ def test_a_job_of_this_host_alone_needs_no_launcher(scheduler: str) -> None:
     with pytest.raises(LauncherMissing, match="local: there is mpiexec, and --launcher does not say local"):
         decide(scheduler, strange, count=1, local=1)
     alone = Allocation(scheduler, "7", nodes(1, local=1))
-    assert plan(LaunchRequest(("app",), launcher="local"), alone, strange, environ={}).launcher == "local"
+    assert make_plan(LaunchRequest(("app",), launcher="local"), alone, strange, environ={}).launcher == "local"
 
 
 def test_a_lone_colon_is_the_commands_and_no_launcher_sees_it() -> None:
@@ -305,10 +309,10 @@ def test_a_lone_colon_is_the_commands_and_no_launcher_sees_it() -> None:
 
 
 def test_the_line_that_is_shown_labels_if_the_run_does() -> None:
-    planned = decide("slurm", SRUN, job_id="7", environ=IN_JOB).labelled()
+    planned = decide("slurm", SRUN, job_id="7", environ=IN_JOB).with_labels()
     assert planned.invocation.argv[:2] == ("srun", "--label")
     assert planned.line.startswith("srun --label ")
-    assert decide("localhost", FakeTools(), count=1, local=1).labelled().invocation.argv == ("app", "-x")
+    assert decide("localhost", FakeTools(), count=1, local=1).with_labels().invocation.argv == ("app", "-x")
 
 
 def test_accelerators_are_slurms_to_give_or_ours() -> None:
@@ -318,17 +322,19 @@ def test_accelerators_are_slurms_to_give_or_ours() -> None:
     pals = decide("pbs", FakeTools({"mpiexec": PALS}), ppn=2, gpus_per_rank=2)
     assert "CUDA_VISIBLE_DEVICES=$((LOCAL_RANK*2)),$((LOCAL_RANK*2+1))" in " ".join(pals.invocation.argv)
     local = decide("localhost", FakeTools(), count=1, local=1, nproc=2, gpus_per_rank=2)
-    assert [own["CUDA_VISIBLE_DEVICES"] for own in local.invocation.ranks] == ["0,1", "2,3"]
+    assert [own["CUDA_VISIBLE_DEVICES"] for own in local.invocation.rank_environments] == ["0,1", "2,3"]
 
 
 def test_what_accelerators_need_besides_comes_with_them() -> None:
-    facts = Facts(Site("s", visible_devices="ZE_AFFINITY_MASK", with_devices={"ZE_FLAT_DEVICE_HIERARCHY": "FLAT"}))
+    facts = Facts(Site("s", visible_devices="ZE_AFFINITY_MASK", device_variables={"ZE_FLAT_DEVICE_HIERARCHY": "FLAT"}))
     pals = FakeTools({"mpiexec": PALS})
     line = " ".join(decide("pbs", pals, gpus_per_rank=1, facts=facts).invocation.argv)
     assert "export ZE_FLAT_DEVICE_HIERARCHY=FLAT; " in line
     assert "ZE_AFFINITY_MASK=$((LOCAL_RANK*1))" in line
     assert "ZE_" not in " ".join(decide("pbs", pals, facts=facts).invocation.argv)
-    (own,) = decide("localhost", FakeTools(), count=1, local=1, gpus_per_rank=1, facts=facts).invocation.ranks
+    (own,) = decide(
+        "localhost", FakeTools(), count=1, local=1, gpus_per_rank=1, facts=facts
+    ).invocation.rank_environments
     assert (own["ZE_FLAT_DEVICE_HIERARCHY"], own["ZE_AFFINITY_MASK"]) == ("FLAT", "0")
 
 
@@ -345,22 +351,24 @@ def test_where_ranks_meet_is_told_to_all() -> None:
     assert "export MASTER_ADDR=n000-hsn0; export MASTER_PORT=23456" in " ".join(planned.invocation.argv)
     assert planned.to_dict()["environment"] == {"MASTER_ADDR": "n000-hsn0", "MASTER_PORT": "23456"}
     local = decide("localhost", FakeTools(), count=1, local=1, facts=facts)
-    assert local.invocation.ranks[0]["MASTER_PORT"] == "23456"
+    assert local.invocation.rank_environments[0]["MASTER_PORT"] == "23456"
 
 
 def test_python_is_the_environments() -> None:
-    active = Facts(home=RankEnvironment("/lus/env", "VIRTUAL_ENV"), exists=lambda path: path == "/lus/env/bin/python3")
+    active = Facts(
+        environment=RankEnvironment("/lus/env", "VIRTUAL_ENV"), exists=lambda path: path == "/lus/env/bin/python3"
+    )
     planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), command=("python3", "-m", "x"), facts=active)
     assert bare(planned)[-3:] == ("/lus/env/bin/python3", "-m", "x")
     assert "export VIRTUAL_ENV=/lus/env PATH=/lus/env/bin:" in " ".join(planned.invocation.argv)
-    copy = Facts(home=RankEnvironment("/tmp/env", original="/lus/env"), exists=lambda _: False)
+    copy = Facts(environment=RankEnvironment("/tmp/env", original="/lus/env"), exists=lambda _: False)
     planned = decide("hosts", FakeTools({"mpiexec": HYDRA}), command=("/lus/env/bin/tool",), facts=copy)
     assert bare(planned)[-1] == "/tmp/env/bin/tool"
     assert ". /tmp/env/env.sh" in " ".join(planned.invocation.argv)
 
 
 def test_ranks_of_this_host_are_wrapped_only_in_a_copy() -> None:
-    facts = Facts(home=RankEnvironment("/tmp/env"))
+    facts = Facts(environment=RankEnvironment("/tmp/env"))
     planned = decide("localhost", FakeTools(), count=1, local=1, command=("python",), facts=facts)
     assert bare(planned) == ("/tmp/env/bin/python",)
     with pytest.raises(UsageError, match="--foo is no option of ours"):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.agent.common import filesystem
-from ezpz.launch.launchers.base import RankNames
-from ezpz.launch.launchers.hydra import Hydra
-from ezpz.launch.launchers.openmpi import OpenMpi
-from ezpz.launch.launchers.pals import Pals
-from ezpz.launch.launchers.srun import Srun
-from ezpz.launch.plan.environment import SHARED_FILESYSTEMS, RankEnvironment, find_home
-from ezpz.launch.plan.rank_wrapper import Mark, find_marks, wrap
+from ezpz.launch.launchers.base import RankVariables
+from ezpz.launch.launchers.hydra import HydraLauncher
+from ezpz.launch.launchers.openmpi import OpenMpiLauncher
+from ezpz.launch.launchers.pals import PalsLauncher
+from ezpz.launch.launchers.srun import SrunLauncher
+from ezpz.launch.output.startup_markers import StartupMarker, find_markers
+from ezpz.launch.plan.environment import RankEnvironment, find_environment
+from ezpz.launch.plan.rank_wrapper import wrap_command
 from ezpz.launch.plan.topology import Topology
 from tests.contract.support import NOBODY, needs_root
 from tests.waiting import DEADLINE
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox", "ksh", "mksh") if shutil.which(shell)]
-PLAIN = RankNames("R", "S")
+PLAIN = RankVariables("R", "S")
 
 
 def run(
@@ -42,11 +42,11 @@ def run(
     return subprocess.run(argv, capture_output=True, text=True, env=env, timeout=DEADLINE)
 
 
-def who(names: RankNames | None, topology: Topology, shell: str = "dash", **variables: str) -> str:
+def who(names: RankVariables | None, topology: Topology, shell: str = "dash", **variables: str) -> str:
     """What a rank is told: rank/size local/local size node."""
     assert names is not None
     show = "echo $RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $NODE_RANK"
-    done = run(wrap(("sh", "-c", show), names, topology, {}), shell, **variables)
+    done = run(wrap_command(("sh", "-c", show), names, topology, {}), shell, **variables)
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout.strip()
 
@@ -61,21 +61,25 @@ SEVEN = Topology(4, 7, 2)
     [
         (PLAIN, {"R": "6"}, "6/7 0/1 3"),
         (PLAIN, {"R": "3", "S": "8"}, "3/8 1/2 1"),
-        (RankNames("R", ""), {"R": "3"}, "3/7 1/2 1"),
-        (Hydra.ranks, {"PMI_RANK": "3", "PMI_SIZE": "7", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, "3/7 1/2 1"),
+        (RankVariables("R", ""), {"R": "3"}, "3/7 1/2 1"),
         (
-            OpenMpi.ranks,
+            HydraLauncher.rank_variables,
+            {"PMI_RANK": "3", "PMI_SIZE": "7", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"},
+            "3/7 1/2 1",
+        ),
+        (
+            OpenMpiLauncher.rank_variables,
             {"OMPI_COMM_WORLD_RANK": "6", "OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_NODE_RANK": "5"},
             "6/7 0/1 3",
         ),
         (
-            Pals.ranks,
+            PalsLauncher.rank_variables,
             {"PALS_RANKID": "5", "PMI_SIZE": "7", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "2", "PALS_NODEID": "2"},
             "5/7 1/2 2",
         ),
         *(
             (
-                Srun.ranks,
+                SrunLauncher.rank_variables,
                 {
                     "SLURM_PROCID": "4",
                     "SLURM_NTASKS": "7",
@@ -89,14 +93,14 @@ SEVEN = Topology(4, 7, 2)
         ),
     ],
 )
-def test_a_rank_knows_who_it_is(shell: str, names: RankNames | None, variables: dict[str, str], told: str) -> None:
+def test_a_rank_knows_who_it_is(shell: str, names: RankVariables | None, variables: dict[str, str], told: str) -> None:
     assert who(names, SEVEN, shell, **variables) == told
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_variables_and_devices_are_set_and_odd_values_kept(shell: str) -> None:
-    words = wrap(("env",), PLAIN, SEVEN, {"ODD": "a 'b' $c"}, devices=("DEVICES", 2))
+    words = wrap_command(("env",), PLAIN, SEVEN, {"ODD": "a 'b' $c"}, devices=("DEVICES", 2))
     shown = run(words, shell, R="3").stdout.splitlines()
     assert "ODD=a 'b' $c" in shown
     assert "DEVICES=2,3" in shown
@@ -105,12 +109,12 @@ def test_variables_and_devices_are_set_and_odd_values_kept(shell: str) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_command_that_is_missing_is_told_to_whoever_listens(shell: str) -> None:
-    words = wrap(("no-such-program", "x"), PLAIN, SEVEN, {})
+    words = wrap_command(("no-such-program", "x"), PLAIN, SEVEN, {})
     pasted = run(words, shell)
     assert pasted.returncode == 51
     assert pasted.stderr.endswith(": command not found: no-such-program\n")
     heard = run(words, shell, "ezpz-0a", R="4")
-    rest, (mark,) = find_marks(heard.stderr.encode(), "ezpz-0a")
+    rest, (mark,) = find_markers(heard.stderr.encode(), "ezpz-0a")
     assert (rest, mark.what, mark.rank, heard.returncode) == (b"", "absent", 4, 51)
 
 
@@ -119,49 +123,49 @@ def test_a_command_that_is_missing_is_told_to_whoever_listens(shell: str) -> Non
 def test_what_is_no_program_is_told_apart_from_one_that_fails(shell: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("#!/bin/sh\n")
     for path in (tmp_path, tmp_path / "text", tmp_path / "none"):
-        assert run(wrap((str(path),), PLAIN, SEVEN, {}), shell).returncode == 51
+        assert run(wrap_command((str(path),), PLAIN, SEVEN, {}), shell).returncode == 51
     (tmp_path / "text").chmod(0o755)
-    assert run(wrap((str(tmp_path / "text"),), PLAIN, SEVEN, {}), shell).returncode == 0
+    assert run(wrap_command((str(tmp_path / "text"),), PLAIN, SEVEN, {}), shell).returncode == 0
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_colon_arrives(shell: str) -> None:
-    done = run(wrap(("printf", "%s|", ":", "a b", "it's"), PLAIN, SEVEN, {}), shell)
+    done = run(wrap_command(("printf", "%s|", ":", "a b", "it's"), PLAIN, SEVEN, {}), shell)
     assert done.stdout == ":|a b|it's|"
 
 
 @pytest.mark.processes
 def test_a_rank_that_starts_reports_once_and_its_arguments_are_as_given() -> None:
     odd = ("printf", "%s|", "a b", "$HOME", "", "*", "'", '"', "é\n")
-    done = run(wrap(odd, PLAIN, SEVEN, {}), name="ezpz-0a", R="2")
+    done = run(wrap_command(odd, PLAIN, SEVEN, {}), name="ezpz-0a", R="2")
     assert done.stdout == "a b|$HOME||*|'|\"|é\n|"
-    rest, marks = find_marks(done.stderr.encode(), "ezpz-0a")
+    rest, markers = find_markers(done.stderr.encode(), "ezpz-0a")
     assert rest == b""
-    assert [(mark.what, mark.rank) for mark in marks] == [("started", 2)]
+    assert [(mark.what, mark.rank) for mark in markers] == [("started", 2)]
 
 
 def test_only_the_marks_of_this_run_are_taken_out() -> None:
     text = b"a\x1eezpz-1 started 0 n1\x1e\nb\x1eezpz-2 started 1 n2\x1e\n"
-    assert find_marks(text, "ezpz-1") == (b"ab\x1eezpz-2 started 1 n2\x1e\n", (Mark("started", 0, "n1"),))
+    assert find_markers(text, "ezpz-1") == (b"ab\x1eezpz-2 started 1 n2\x1e\n", (StartupMarker("started", 0, "n1"),))
 
 
 def environment(root: Path, *, script: bool, conda: bool = False) -> RankEnvironment:
     """Something that looks like an environment."""
-    place = root / "it's $x"
-    (place / "bin").mkdir(parents=True)
+    find_wrapper_name = root / "it's $x"
+    (find_wrapper_name / "bin").mkdir(parents=True)
     if conda:
-        (place / "conda-meta").mkdir()
+        (find_wrapper_name / "conda-meta").mkdir()
     if script:
-        (place / "env.sh").write_text("export CACHES=moved\n")
-    return RankEnvironment(str(place))
+        (find_wrapper_name / "env.sh").write_text("export CACHES=moved\n")
+    return RankEnvironment(str(find_wrapper_name))
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_copy_is_activated_by_its_own_script_or_by_hand(shell: str, tmp_path: Path) -> None:
-    def shown(home: RankEnvironment) -> list[str]:
-        return run(wrap(("env",), PLAIN, SEVEN, {}, home=home), shell).stdout.splitlines()
+    def shown(environment: RankEnvironment) -> list[str]:
+        return run(wrap_command(("env",), PLAIN, SEVEN, {}, environment=environment), shell).stdout.splitlines()
 
     assert "CACHES=moved" in shown(environment(tmp_path / "a", script=True))
     venv = environment(tmp_path / "b", script=False)
@@ -175,7 +179,7 @@ def test_a_copy_is_activated_by_its_own_script_or_by_hand(shell: str, tmp_path: 
 
 @pytest.mark.processes
 def test_a_copy_that_is_missing_is_an_error() -> None:
-    words: Any = wrap(("env",), PLAIN, SEVEN, {}, home=RankEnvironment("/no/it's there"))
+    words: Any = wrap_command(("env",), PLAIN, SEVEN, {}, environment=RankEnvironment("/no/it's there"))
     done = run(words)
     assert done.returncode == 51
     assert done.stderr.endswith("there is no environment at /no/it's there\n")
@@ -204,8 +208,10 @@ def give_away(path: Path) -> None:
     os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
-def started(home: RankEnvironment, shell: str, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return run(wrap(command or ("echo", "ran"), PLAIN, SEVEN, {}, home=home), shell, **variables)
+def started(
+    environment: RankEnvironment, shell: str, *command: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return run(wrap_command(command or ("echo", "ran"), PLAIN, SEVEN, {}, environment=environment), shell, **variables)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], copy: Path) -> None:
@@ -311,26 +317,22 @@ def test_an_environment_of_a_colleague_is_used_on_a_filesystem_that_the_nodes_sh
         assert_refused(done, copy)
 
 
-def test_the_shared_filesystems_are_those_of_the_agent() -> None:
-    assert SHARED_FILESYSTEMS == filesystem.SHARED_FILESYSTEMS
-
-
 @pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_an_active_environment_in_a_place_for_everybody_is_looked_at_too(shell: str, everybodys: Path) -> None:
     venv = copy_in(everybodys)
-    home = find_home({"VIRTUAL_ENV": str(venv)}, None, lambda _: False)
-    assert home is not None
-    assert started(home, shell).stdout == "ran\n"
+    environment = find_environment({"VIRTUAL_ENV": str(venv)}, None, lambda _: False)
+    assert environment is not None
+    assert started(environment, shell).stdout == "ran\n"
     give_away(venv)
-    assert_refused(started(home, shell), venv)
+    assert_refused(started(environment, shell), venv)
     shutil.rmtree(venv)
-    assert started(home, shell).stdout == "ran\n"
+    assert started(environment, shell).stdout == "ran\n"
 
 
 def test_an_active_environment_elsewhere_needs_no_look() -> None:
-    assert find_home({"VIRTUAL_ENV": "/usr"}, None, lambda _: False) == RankEnvironment("/usr", "VIRTUAL_ENV")
+    assert find_environment({"VIRTUAL_ENV": "/usr"}, None, lambda _: False) == RankEnvironment("/usr", "VIRTUAL_ENV")
 
 
 @pytest.mark.processes

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ezpz.launch.plan.secrets import mask_environment, mask_words, shell_line
+from ezpz.launch.plan.secrets import mask_environment, mask_words, quote_words
 
 ENVIRON = {
     "HF_TOKEN": "hf_0123456789",
@@ -34,7 +34,7 @@ def test_values_of_secret_variables_are_masked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "masked", "pasteable"),
+    ("line", "masked", "shell_line"),
     [
         ("app --auth hf_0123456789", "app --auth ***", 'app --auth "${HF_TOKEN}"'),
         ("app --auth=Bearer:hf_0123456789!", "app --auth=Bearer:***!", "app --auth=Bearer:\"${HF_TOKEN}\"'!'"),
@@ -54,9 +54,9 @@ def test_values_of_secret_variables_are_masked() -> None:
         ("app tokenizer=bert monkey=1 x.y=z", "app tokenizer=bert monkey=1 x.y=z", "app tokenizer=bert monkey=1 x.y=z"),
     ],
 )
-def test_words_of_a_line(line: str, masked: str, pasteable: str) -> None:
+def test_words_of_a_line(line: str, masked: str, shell_line: str) -> None:
     assert " ".join(mask_words(line.split(), ENVIRON)) == masked
-    assert shell_line(line.split(), ENVIRON) == pasteable
+    assert quote_words(line.split(), ENVIRON) == shell_line
 
 
 words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=4)
@@ -68,7 +68,7 @@ words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categori
 @settings(max_examples=min(30, settings().max_examples))
 def test_what_holds_no_secret_is_what_a_shell_makes_of_it(found: list[str]) -> None:
     plain = [word for word in found if "=" not in word and not word.startswith("-")]
-    line = shell_line(["printf", "%s\\0", *plain], {})
+    line = quote_words(["printf", "%s\\0", *plain], {})
     assert all(character.isprintable() or character == "\n" for character in line)
     done = subprocess.run(["sh", "-c", line], capture_output=True, env={"PATH": "/usr/bin:/bin"})
     assert done.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in plain or [""]]
@@ -76,7 +76,7 @@ def test_what_holds_no_secret_is_what_a_shell_makes_of_it(found: list[str]) -> N
 
 @pytest.mark.processes
 def test_a_shell_puts_the_secret_back() -> None:
-    line = shell_line(["printf", "%s|", "", "x hf_0123456789 y", "$A"], ENVIRON)
+    line = quote_words(["printf", "%s|", "", "x hf_0123456789 y", "$A"], ENVIRON)
     assert "hf_" not in line
     done = subprocess.run(["sh", "-c", line], env=ENVIRON, capture_output=True, text=True)
     assert done.stdout == "|x hf_0123456789 y|$A|"

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.errors import NotEnoughNodes, UsageError
-from ezpz.launch.plan.topology import NodeCount, PerNode, RankRequest, Topology, spread
+from ezpz.launch.plan.topology import NodeCapacity, NodeCount, RankRequest, Topology, compute_topology
 
-GPUS = PerNode(4, 4, "site x has 4 accelerators a node")
+GPUS = NodeCapacity(4, 4, "site x has 4 accelerators a node")
 
 
 @pytest.mark.parametrize(
@@ -25,19 +25,19 @@ GPUS = PerNode(4, 4, "site x has 4 accelerators a node")
     ],
 )
 def test_spread(count: int, nproc: int | None, ppn: int | None, spreads: tuple[int, int, int]) -> None:
-    found = spread(RankRequest(nproc, ppn), count)
+    found = compute_topology(RankRequest(nproc, ppn), count)
     assert (found.nodes, found.ranks, found.ppn) == spreads
 
 
 def test_what_is_left_out_is_inferred_with_its_reason() -> None:
-    found = spread(RankRequest(), 2, GPUS)
+    found = compute_topology(RankRequest(), 2, GPUS)
     assert (found.ranks, found.ppn) == (8, 4)
     assert found.evidence == ("--ppn 4: site x has 4 accelerators a node", "-n 8: 2 nodes x 4")
-    assert spread(RankRequest(gpus_per_rank=2), 2, GPUS).ppn == 2
+    assert compute_topology(RankRequest(gpus_per_rank=2), 2, GPUS).ppn == 2
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("numbers", "message"),
     [
         (RankRequest(12, 4, NodeCount(2, 2)), "12 ranks != 2 hosts x 4 ranks a host = 8"),
         (RankRequest(10, 2), "-n 10 does not fit with --ppn 2: 4 nodes x 2 = 8 < 10"),
@@ -47,27 +47,29 @@ def test_what_is_left_out_is_inferred_with_its_reason() -> None:
         (RankRequest(gpus_per_rank=5), "--gpus-per-rank 5: a node has 4"),
     ],
 )
-def test_numbers_that_do_not_fit_are_shown_as_a_sum(wish: RankRequest, message: str) -> None:
+def test_numbers_that_do_not_fit_are_shown_as_a_sum(numbers: RankRequest, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        spread(wish, 4, GPUS)
+        compute_topology(numbers, 4, GPUS)
     assert message in caught.value.message
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("wish", [RankRequest(nhosts=NodeCount(5, 6)), RankRequest(spares=4)])
-def test_more_nodes_than_there_are(wish: RankRequest) -> None:
+@pytest.mark.parametrize("numbers", [RankRequest(nhosts=NodeCount(5, 6)), RankRequest(spares=4)])
+def test_more_nodes_than_there_are(numbers: RankRequest) -> None:
     with pytest.raises(NotEnoughNodes, match="needs 5 nodes, and there are 4"):
-        spread(wish, 4)
+        compute_topology(numbers, 4)
 
 
 def test_spares_are_all_behind_the_nodes_that_run() -> None:
-    assert spread(RankRequest(nhosts=NodeCount(2, 2)), 3) == Topology(2, 2, 1, 1, spread(RankRequest(), 2).evidence)
-    assert spread(RankRequest(spares=1), 4).nodes == 3
-    assert spread(RankRequest(2, spares=1), 4).spares == 2
+    assert compute_topology(RankRequest(nhosts=NodeCount(2, 2)), 3) == Topology(
+        2, 2, 1, 1, compute_topology(RankRequest(), 2).evidence
+    )
+    assert compute_topology(RankRequest(spares=1), 4).nodes == 3
+    assert compute_topology(RankRequest(2, spares=1), 4).spares == 2
 
 
 @pytest.mark.parametrize(
-    ("wish", "nodes"),
+    ("numbers", "nodes"),
     [
         (RankRequest(nhosts=NodeCount(2, 3)), 3),
         (RankRequest(nhosts=NodeCount(2, 9)), 4),
@@ -75,17 +77,17 @@ def test_spares_are_all_behind_the_nodes_that_run() -> None:
         (RankRequest(4, 2, NodeCount(2, 4)), 2),
     ],
 )
-def test_a_range_takes_as_many_nodes_as_there_are_and_the_ranks_fit_on(wish: RankRequest, nodes: int) -> None:
-    assert spread(wish, 4).nodes == nodes
+def test_a_range_takes_as_many_nodes_as_there_are_and_the_ranks_fit_on(numbers: RankRequest, nodes: int) -> None:
+    assert compute_topology(numbers, 4).nodes == nodes
 
 
 def test_there_is_one_way_to_ask_for_spares() -> None:
     with pytest.raises(UsageError, match="exclude each other"):
-        spread(RankRequest(nhosts=NodeCount(2, 2), spares=1), 4)
+        compute_topology(RankRequest(nhosts=NodeCount(2, 2), spares=1), 4)
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "numbers",
     [
         RankRequest(0),
         RankRequest(ppn=-1),
@@ -95,9 +97,9 @@ def test_there_is_one_way_to_ask_for_spares() -> None:
         RankRequest(nhosts=NodeCount(3, 2)),
     ],
 )
-def test_numbers_that_cannot_be(wish: RankRequest) -> None:
+def test_numbers_that_cannot_be(numbers: RankRequest) -> None:
     with pytest.raises(UsageError, match="must be at least"):
-        spread(wish, 4)
+        compute_topology(numbers, 4)
 
 
 counts = st.integers(1, 5000)
@@ -106,62 +108,62 @@ few = st.integers(1, 128)
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> RankRequest:
+def rank_requests(draw: st.DrawFn) -> RankRequest:
     """Any numbers, many of which contradict each other."""
-    least = draw(st.none() | st.integers(1, 64))
-    nhosts = None if least is None else NodeCount(least, least + draw(st.integers(0, 8)))
+    minimum = draw(st.none() | st.integers(1, 64))
+    nhosts = None if minimum is None else NodeCount(minimum, minimum + draw(st.integers(0, 8)))
     return RankRequest(
         draw(maybe), draw(st.none() | few), nhosts, draw(st.integers(0, 4)), draw(st.none() | st.integers(1, 16))
     )
 
 
-@given(wish=wishes(), count=counts, per_node=st.builds(PerNode, few, st.integers(0, 16)))
-def test_what_is_spread_always_fits(wish: RankRequest, count: int, per_node: PerNode) -> None:
+@given(numbers=rank_requests(), count=counts, capacity=st.builds(NodeCapacity, few, st.integers(0, 16)))
+def test_what_is_spread_always_fits(numbers: RankRequest, count: int, capacity: NodeCapacity) -> None:
     try:
-        found = spread(wish, count, per_node)
+        found = compute_topology(numbers, count, capacity)
     except (UsageError, NotEnoughNodes):
         return
-    assert wish.nproc in (None, found.ranks)
-    assert wish.ppn in (None, found.ppn)
+    assert numbers.nproc in (None, found.ranks)
+    assert numbers.ppn in (None, found.ppn)
     assert found.nodes + found.spares == count
     assert all(1 <= found.ranks_on(node) <= found.ppn for node in range(found.nodes))
     assert sum(found.ranks_on(node) for node in range(found.nodes)) == found.ranks
-    if wish.nhosts is not None:
-        assert found.nodes <= wish.nhosts.most
-        assert wish.nhosts.least <= found.nodes
-    if wish.gpus_per_rank and per_node.accelerators:
-        assert found.ppn * wish.gpus_per_rank <= per_node.accelerators
+    if numbers.nhosts is not None:
+        assert found.nodes <= numbers.nhosts.maximum
+        assert numbers.nhosts.minimum <= found.nodes
+    if numbers.gpus_per_rank and capacity.accelerators:
+        assert found.ppn * numbers.gpus_per_rank <= capacity.accelerators
 
 
 @given(count=counts, ppn=few)
 def test_numbers_that_agree_are_taken_in_any_combination(count: int, ppn: int) -> None:
     nhosts = NodeCount(count, count)
     full = (count, count * ppn, ppn)
-    for wish in (
+    for numbers in (
         RankRequest(count * ppn, ppn, nhosts),
         RankRequest(count * ppn, None, nhosts),
         RankRequest(None, ppn, nhosts),
     ):
-        found = spread(wish, count)
+        found = compute_topology(numbers, count)
         assert (found.nodes, found.ranks, found.ppn) == full
 
 
 @given(
     nproc=st.integers(1, 40),
     ppn=st.none() | st.integers(1, 8),
-    least=st.integers(1, 8),
+    minimum=st.integers(1, 8),
     more=st.integers(0, 4),
     count=st.integers(1, 10),
 )
 def test_numbers_are_refused_only_if_nothing_fits(
-    nproc: int, ppn: int | None, least: int, more: int, count: int
+    nproc: int, ppn: int | None, minimum: int, more: int, count: int
 ) -> None:
     """Against all there is to try. Without ppn, every node gets as many ranks as every other."""
-    tried = range(least, min(least + more, count) + 1)
+    tried = range(minimum, min(minimum + more, count) + 1)
     fits = [hosts for hosts in tried if (nproc == hosts * ppn if ppn else nproc % hosts == 0)]
-    wish = RankRequest(nproc, ppn, NodeCount(least, least + more))
+    numbers = RankRequest(nproc, ppn, NodeCount(minimum, minimum + more))
     if fits:
-        assert spread(wish, count).nodes == max(fits)
+        assert compute_topology(numbers, count).nodes == max(fits)
     else:
         with pytest.raises((UsageError, NotEnoughNodes)):
-            spread(wish, count)
+            compute_topology(numbers, count)

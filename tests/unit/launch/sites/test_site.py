@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.errors import SiteFileError, UsageError
-from ezpz.launch.sites.site import FailureLine, choose, user_folder
-from ezpz.launch.sites.site_file import line_of, parse
+from ezpz.launch.sites.site import FailureRule, choose_site, user_directory
+from ezpz.launch.sites.site_file import find_line, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 def test_a_site_is_known_by_its_host_names(
     names: tuple[str, ...], environ: Mapping[str, str], site: str, tmp_path: Path
 ) -> None:
-    assert choose(names, environ, folder=str(tmp_path)).name == site
+    assert choose_site(names, environ, directory=str(tmp_path)).name == site
 
 
 def test_every_packaged_site_is_sound(tmp_path: Path) -> None:
     for name in ("aurora", "sunspot", "polaris", "sirius", "sophia", "frontier", "perlmutter", "default"):
-        site = choose((), {}, wanted=name, folder=str(tmp_path))
+        site = choose_site((), {}, wanted=name, directory=str(tmp_path))
         assert site.description
         assert all(re.compile(pattern) for pattern in (*site.noise, *(each.pattern for each in site.failures)))
         assert (site.accelerators > 0) == (name not in ("default", "sirius"))
@@ -54,13 +54,13 @@ def test_every_packaged_site_is_sound(tmp_path: Path) -> None:
 
 def test_an_unknown_site_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such site") as caught:
-        choose((), {}, wanted="mars", folder=str(tmp_path))
+        choose_site((), {}, wanted="mars", directory=str(tmp_path))
     assert "aurora" in caught.value.hint
 
 
 def test_a_new_machine_needs_no_code(tmp_path: Path) -> None:
     (tmp_path / "mars.toml").write_text('accelerators = 3\n[[match]]\nhosts = ["Olympus*"]\n[options]\npals = ["-x"]\n')
-    site = choose(("olympus7",), {}, folder=str(tmp_path))
+    site = choose_site(("olympus7",), {}, directory=str(tmp_path))
     assert (site.name, site.accelerators, site.why) == ("mars", 3, "the host name olympus7")
     assert site.options == {"pals": ("-x",), "srun": ("--kill-on-bad-exit=1",)}
     assert site.files[-1] == str(tmp_path / "mars.toml")
@@ -69,26 +69,26 @@ def test_a_new_machine_needs_no_code(tmp_path: Path) -> None:
 def test_a_users_file_is_laid_over_ours_and_wins_over_a_site_that_matches_as_well(tmp_path: Path) -> None:
     (tmp_path / "aurora.toml").write_text('noise = ["mine"]\n[cpu-bind.pals]\n6 = "depth"\n')
     (tmp_path / "other.toml").write_text('[[match]]\nhosts = ["x3*"]\n')
-    site = choose(("x4310c3s2b0n0",), {}, folder=str(tmp_path))
+    site = choose_site(("x4310c3s2b0n0",), {}, directory=str(tmp_path))
     assert site.noise[-1] == "mine"
     assert len(site.noise) > 1
     assert site.cpu_bind["pals"] == {"6": "depth"}
     assert site.accelerators == 12
-    assert choose(("x3001c0s1b0n0",), {}, folder=str(tmp_path)).name == "other"
+    assert choose_site(("x3001c0s1b0n0",), {}, directory=str(tmp_path)).name == "other"
 
 
 def test_bindings_are_by_ranks_a_node(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text('[cpu-bind.srun]\ndefault = "none"\n4 = "cores"\n')
-    site = choose((), {}, wanted="m", folder=str(tmp_path))
+    site = choose_site((), {}, wanted="m", directory=str(tmp_path))
     assert [site.binding("srun", ppn) for ppn in (4, 5)] == ["cores", "none"]
     assert site.binding("pals", 4) == ""
 
 
 def test_where_the_users_files_lie() -> None:
-    assert user_folder({"HOME": "/h"}) == "/h/.config/ezpz/sites"
-    assert user_folder({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}) == "/x/ezpz/sites"
+    assert user_directory({"HOME": "/h"}) == "/h/.config/ezpz/sites"
+    assert user_directory({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}) == "/x/ezpz/sites"
     for ignored in ("", "x", "./x"):
-        assert user_folder({"HOME": "/h", "XDG_CONFIG_HOME": ignored}) == "/h/.config/ezpz/sites"
+        assert user_directory({"HOME": "/h", "XDG_CONFIG_HOME": ignored}) == "/h/.config/ezpz/sites"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_is_wrong_has_its_line(text: str, line: int, what: str, tmp_path: P
     path = tmp_path / "broken.toml"
     path.write_text(text)
     with pytest.raises(SiteFileError) as caught:
-        choose(("anything",), {}, folder=str(tmp_path))
+        choose_site(("anything",), {}, directory=str(tmp_path))
     assert caught.value.message.startswith(f"{path}:{line}: ")
     assert what in caught.value.message
     assert caught.value.hint
@@ -128,17 +128,17 @@ def test_what_is_wrong_has_its_line(text: str, line: int, what: str, tmp_path: P
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_bytes(b"description = '\xff'")
     with pytest.raises(SiteFileError, match=r"b\.toml:1: it cannot be read: it is not UTF-8"):
-        choose((), {}, folder=str(tmp_path))
+        choose_site((), {}, directory=str(tmp_path))
 
 
 def test_failures_add_up(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text("[[failure]]\npattern = 'x'\ncause = 'c'\nculprit = false\n")
     (tmp_path / "default.toml").write_text("[[failure]]\npattern = 'y'\ncause = 'd'\n")
-    failures = choose((), {}, wanted="m", folder=str(tmp_path)).failures
-    assert failures == (FailureLine("y", "d"), FailureLine("x", "c", culprit=False))
+    failures = choose_site((), {}, wanted="m", directory=str(tmp_path)).failures
+    assert failures == (FailureRule("y", "d"), FailureRule("x", "c", is_cause=False))
 
 
 def test_a_line_is_found_below_its_table() -> None:
-    assert line_of("a = 1\n[t]\na = 2\n", "t.a") == 3
-    assert line_of("x = 1\n", "nothing") == 1
+    assert find_line("a = 1\n[t]\na = 2\n", "t.a") == 3
+    assert find_line("x = 1\n", "nothing") == 1
     assert parse("", "p").values == {}
