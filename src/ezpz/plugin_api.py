@@ -87,16 +87,11 @@ if TYPE_CHECKING:
     from ezpz.launch.launchers.base import (
         HOSTFILE,
         Invocation,
-        Job,
         Launcher,
-        RankNames,
         Tools,
-        Verdict,
-        bound,
-        told_by_version,
     )
-    from ezpz.launch.launchers.failure_signs import LOST_LINE, NODE_GROUP, SSH_SIGNS, Sign, sign
-    from ezpz.launch.launchers.output_labels import Label
+    from ezpz.launch.launchers.failure_lines import NODE_GROUP
+    from ezpz.launch.launchers.failure_signs import sign
     from ezpz.remote.session import AgentSession
     from ezpz.runtime.process import Completed, Running
     from ezpz.runtime.process import run as run_process
