@@ -86,12 +86,17 @@ if TYPE_CHECKING:
     from ezpz.cluster.schedulers.slurm import SLURM
     from ezpz.launch.launchers.base import (
         HOSTFILE,
+        Availability,
         Invocation,
         Launcher,
+        LaunchSpec,
+        RankVariables,
         Tools,
+        binding_words,
+        check_version,
     )
-    from ezpz.launch.launchers.failure_lines import NODE_GROUP
-    from ezpz.launch.launchers.failure_signs import sign
+    from ezpz.launch.launchers.failure_lines import LOST_NODE_PATTERN, NODE_GROUP, SSH_FAILURES, FailurePattern
+    from ezpz.launch.launchers.output_labels import LabelFormat
     from ezpz.remote.session import AgentSession
     from ezpz.runtime.process import Completed, Running
     from ezpz.runtime.process import run as run_process
@@ -120,17 +125,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HOSTFILE",
-    "LOST_LINE",
+    "LOST_NODE_PATTERN",
     "NODE_GROUP",
     "PBS",
     "SLURM",
-    "SSH_SIGNS",
+    "SSH_FAILURES",
     "AgentEngine",
     "AgentSession",
     "Allocation",
     "Answer",
     "ArchiveCorrupt",
     "ArchiveUnsafe",
+    "Availability",
     "BadHostName",
     "CancelToken",
     "Cancelled",
@@ -155,6 +161,7 @@ __all__ = [
     "Event",
     "EzpzError",
     "Failure",
+    "FailurePattern",
     "HostKeyUnknown",
     "HostUnknown",
     "HostfileError",
@@ -162,10 +169,10 @@ __all__ = [
     "InterpreterBroken",
     "Interrupted",
     "Invocation",
-    "Job",
     "JobCandidate",
     "JobSystem",
-    "Label",
+    "LabelFormat",
+    "LaunchSpec",
     "Launcher",
     "LauncherFailed",
     "LauncherMissing",
@@ -197,14 +204,13 @@ __all__ = [
     "PluginError",
     "PrefixTooLong",
     "PrefixUnknown",
-    "RankNames",
+    "RankVariables",
     "RemoteFile",
     "RemoteFiles",
     "RestartsExhausted",
     "Running",
     "Scan",
     "SchedulerError",
-    "Sign",
     "SiteFileError",
     "SmokeFailed",
     "SourceChanged",
@@ -221,12 +227,12 @@ __all__ = [
     "TransferSpec",
     "TreeCopier",
     "UsageError",
-    "Verdict",
     "VerifyFailed",
     "Walltime",
     "WarningRaised",
-    "bound",
+    "binding_words",
     "check_exit",
+    "check_version",
     "detect",
     "expand_nodeset",
     "fold_nodeset",
@@ -239,8 +245,6 @@ __all__ = [
     "run_process",
     "run_query",
     "select_job",
-    "sign",
-    "told_by_version",
 ]
 
 _LOCATIONS = {
@@ -311,19 +315,18 @@ _LOCATIONS = {
     # Launchers
     "HOSTFILE": "ezpz.launch.launchers.base:HOSTFILE",
     "Invocation": "ezpz.launch.launchers.base:Invocation",
-    "Job": "ezpz.launch.launchers.base:Job",
-    "LOST_LINE": "ezpz.launch.launchers.failure_signs:LOST_LINE",
-    "Label": "ezpz.launch.launchers.output_labels:Label",
+    "LaunchSpec": "ezpz.launch.launchers.base:LaunchSpec",
+    "LOST_NODE_PATTERN": "ezpz.launch.launchers.failure_lines:LOST_NODE_PATTERN",
+    "LabelFormat": "ezpz.launch.launchers.output_labels:LabelFormat",
     "Launcher": "ezpz.launch.launchers.base:Launcher",
-    "NODE_GROUP": "ezpz.launch.launchers.failure_signs:NODE_GROUP",
-    "RankNames": "ezpz.launch.launchers.base:RankNames",
-    "SSH_SIGNS": "ezpz.launch.launchers.failure_signs:SSH_SIGNS",
-    "Sign": "ezpz.launch.launchers.failure_signs:Sign",
+    "NODE_GROUP": "ezpz.launch.launchers.failure_lines:NODE_GROUP",
+    "RankVariables": "ezpz.launch.launchers.base:RankVariables",
+    "SSH_FAILURES": "ezpz.launch.launchers.failure_lines:SSH_FAILURES",
+    "FailurePattern": "ezpz.launch.launchers.failure_lines:FailurePattern",
     "Tools": "ezpz.launch.launchers.base:Tools",
-    "Verdict": "ezpz.launch.launchers.base:Verdict",
-    "bound": "ezpz.launch.launchers.base:bound",
-    "sign": "ezpz.launch.launchers.failure_signs:sign",
-    "told_by_version": "ezpz.launch.launchers.base:told_by_version",
+    "Availability": "ezpz.launch.launchers.base:Availability",
+    "binding_words": "ezpz.launch.launchers.base:binding_words",
+    "check_version": "ezpz.launch.launchers.base:check_version",
 }
 
 

@@ -43,7 +43,7 @@ class Completed:
 
     @property
     def out(self) -> str:
-        """stdout as text; what is not UTF-8 is replaced."""
+        """Stdout as text; what is not UTF-8 is replaced."""
         return self.stdout.decode(errors="replace")
 
     @property
