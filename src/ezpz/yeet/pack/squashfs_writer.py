@@ -12,10 +12,10 @@ from ezpz.runtime.streamed_process import FedProcess
 from ezpz.yeet.archive.squashfs import MAKER, MIN_MAKER_VERSION, require_version
 from ezpz.yeet.pack.archive_manifest import manifest_member
 from ezpz.yeet.pack.tar_builder import TarBuilder
-from ezpz.yeet.source.archive_formats import ArchiveFormat
 from ezpz.yeet.source.errors import check_exit, local_failure
 
 if TYPE_CHECKING:
+    from ezpz.yeet.source.archive_formats import ArchiveFormat
     from collections.abc import Callable, Iterator, Sequence
 
     from ezpz.agent.common.cancel import CancelToken
