@@ -157,11 +157,11 @@ def test_a_run_that_was_killed_leaves_a_partial_one(job: Job, data: Path) -> Non
 
 @pytest.mark.parametrize("shell", ["/bin/csh", "/usr/bin/fish", "/bin/dash"])
 def test_every_login_shell_starts_what_answers(job: Job, shell: str) -> None:
-    from ezpz.remote.bootstrap import query_command
+    from ezpz.remote.bootstrap import bootstrap_command
 
     if not os.path.exists(shell):
         pytest.skip(f"no {shell} here")
-    done = subprocess.run([shell, "-c", query_command()], input=b"0\n", capture_output=True)
+    done = subprocess.run([shell, "-c", bootstrap_command()], input=b"\n0\n", capture_output=True)
     assert b"python3: not found" in done.stderr  # as no python can run an empty program
 
 

@@ -90,17 +90,6 @@ def bootstrap_command(pythons: tuple[str, ...] = ()) -> str:
     return f"exec /bin/sh -c 'IFS= read -r first; eval \"$first\"; {tries}; echo {MISSING} >&2; exit 127'"
 
 
-def query_command() -> str:
-    """The remote command that starts the attendant: no python is started only to see whether it can be.
-
-    A python that cannot run it fails before it has read anything, so the next one is tried; and the same text serves
-    sh, csh and fish as login shells.
-    """
-    each = f'command -v $p >/dev/null 2>&1 && $p -IS -c "{BOOTSTRAP}" && exit 0'
-    pythons = " ".join((PYTHONS, *shared_pythons()))
-    return f"exec /bin/sh -c 'for p in {pythons}; do {each}; done; echo {MISSING} >&2; exit 127'"
-
-
 def shared_pythons() -> tuple[str, ...]:
     """Pythons that a node without one of its own may have: the one that runs this, if it is on a disk of all nodes."""
     return tuple(

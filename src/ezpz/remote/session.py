@@ -49,12 +49,14 @@ class AgentSession:
         line: Channel,
         happened: Callable[[dict[str, Any]], None] = lambda _: None,
         gone: Callable[[EzpzError], None] = lambda _: None,
+        ready_within: float = READY_WITHIN,
     ) -> None:
         self.node = node
         self.line = line
         self.address = node.address
         self.happened = happened
         self.gone = gone
+        self.ready_within = ready_within
         self.host: dict[str, Any] = {}
         self.seen: dict[str, Any] | None = None
         self._starting = asyncio.Lock()
@@ -64,22 +66,30 @@ class AgentSession:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def open(cls, node: Node, pythons: tuple[str, ...] = (), destination: str = "") -> AgentSession:
+    async def open(
+        cls,
+        node: Node,
+        pythons: tuple[str, ...] = (),
+        destination: str = "",
+        ready_within: float = READY_WITHIN,
+    ) -> AgentSession:
         """Reach a node by its address, and by its plain name if that fails. Raises EzpzError.
 
         destination: what may stand there untouched, and be `seen`; only then no agent is started yet
         """
         try:
-            return await cls._open(node, node.address, pythons, destination)
+            return await cls._open(node, node.address, pythons, destination, ready_within)
         except EzpzError:
             if node.address == node.given:
                 raise
-            return await cls._open(node, node.given, pythons, destination)
+            return await cls._open(node, node.given, pythons, destination, ready_within)
 
     @classmethod
-    async def _open(cls, node: Node, address: str, pythons: tuple[str, ...], destination: str) -> AgentSession:
+    async def _open(
+        cls, node: Node, address: str, pythons: tuple[str, ...], destination: str, ready_within: float
+    ) -> AgentSession:
         child = await AsyncProcess.start(ssh_argv(address, bootstrap_command(pythons)))
-        session = cls(node, ProcessChannel(child, node))
+        session = cls(node, ProcessChannel(child, node), ready_within=ready_within)
         session.address = address
         asked = probe_command(destination)
         child.writer.write(asked + b"\n")
@@ -108,11 +118,11 @@ class AgentSession:
     async def _in_time(self, hearing: Coroutine[Any, Any, T]) -> T:
         """What is heard first; if it is nothing, this session ends. Raises EzpzError."""
         try:
-            return await asyncio.wait_for(hearing, READY_WITHIN)
+            return await asyncio.wait_for(hearing, self.ready_within)
         except asyncio.TimeoutError:
             await self.line.end(GRACE)
             raise NodeLost(
-                f"{self.node.given}: no answer within {READY_WITHIN:g} s of connecting",
+                f"{self.node.given}: no answer within {self.ready_within:g} s of connecting",
                 hint="is the node overloaded or hung?",
             ) from None
         except (EzpzError, OSError, asyncio.CancelledError):

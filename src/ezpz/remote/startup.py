@@ -28,11 +28,20 @@ FAN = 64  # agents that one host starts: one level up to here, two up to 4,160 n
 class ListenRequest:
     """What an agent is told that is not started from here: the secret, and where it should listen."""
 
-    def __init__(self, secret: bytes, me: str, stall: float, pythons: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        me: str,
+        stall: float,
+        pythons: tuple[str, ...] = (),
+        *,
+        ready_within: float = READY_WITHIN,
+    ) -> None:
         self.secret = secret
         self.me = me
         self.stall = stall
         self.pythons = pythons
+        self.ready_within = ready_within
 
     def to(self, node: Node) -> str:
         """For one node, as a line of its stdin."""
@@ -48,7 +57,7 @@ class ListenRequest:
     async def accept(self, node: Node, where: dict[str, Any]) -> AgentSession:
         """A session to an agent that listens there. Raises EzpzError."""
         line = await TcpChannel.dial(node, where["address"], where["port"], self.secret, self.me)
-        return await AgentSession(node, line).started()
+        return await AgentSession(node, line, ready_within=self.ready_within).started()
 
 
 class AgentStarter(Protocol):
@@ -107,7 +116,9 @@ class SshStartup:
 
     async def _by_ssh(self, node: Node) -> AgentSession:
         async with self.handshakes:
-            session = await AgentSession.open(node, self.invitation.pythons, self._destination)
+            session = await AgentSession.open(
+                node, self.invitation.pythons, self._destination, self.invitation.ready_within
+            )
         session.happened = self._happened
         return session
 
@@ -115,6 +126,7 @@ class SshStartup:
         """Have the agent on another node start this one. Raises EzpzError."""
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._started[node.given] = answer
+        within = self.invitation.ready_within
         feed = self.invitation.to(node)
         agent = {
             "name": node.given,
@@ -123,9 +135,9 @@ class SshStartup:
         }
         await starter.ask("start", agents=[agent])
         try:
-            said = await asyncio.wait_for(answer, READY_WITHIN)
+            said = await asyncio.wait_for(answer, within)
         except asyncio.TimeoutError:
-            raise NodeLost(f"{node.given}: no answer within {READY_WITHIN:g} s of connecting") from None
+            raise NodeLost(f"{node.given}: no answer within {within:g} s of connecting") from None
         if "where" not in said:
             raise classify_failure(said["stderr"], said["status"], node.given)
         session = await self.invitation.accept(node, said["where"])
@@ -176,12 +188,16 @@ class SrunStartup:
                 self.where[node] = where
                 opening[node] = asyncio.ensure_future(self._accept(node, where))
 
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._listen(child, heard, lambda: len(opening) == len(nodes)), READY_WITHIN)
-        if len(opening) < len(nodes):
-            await child.end(0.5)  # so that all that it has to say is there
+        within = self.invitation.ready_within
+        try:
+            await asyncio.wait_for(self._listen(child, heard, lambda: len(opening) == len(nodes)), within)
+            is_useless = len(opening) < len(nodes)
+        except asyncio.TimeoutError:
+            is_useless = not opening  # the end of srun would be the end of the agents that listen
+        if is_useless:
+            await child.end(0.5)  # its stderr is complete then
         found = dict(zip(opening, await asyncio.gather(*opening.values()), strict=True))
-        return {node: found.get(node) or _missing(node, child) for node in nodes}
+        return {node: found.get(node) or _missing(node, child, within) for node in nodes}
 
     async def _listen(
         self, child: AsyncProcess, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
@@ -215,11 +231,11 @@ class _Unlaunched(NodeLost):
     """Slurm says that it cannot start anything on this node."""
 
 
-def _missing(node: Node, child: AsyncProcess) -> EzpzError:
+def _missing(node: Node, child: AsyncProcess, within: float) -> EzpzError:
     """Why srun has started no agent on a node."""
     lines = child.err.splitlines()
     said = [line for line in lines if re.search(rf"\b{re.escape(node.given)}\b", line)] or lines[-2:]
-    why = "; ".join(said) or f"no answer within {READY_WITHIN:g} s"
+    why = "; ".join(said) or f"no answer within {within:g} s"
     kind = _Unlaunched if any("launch" in line and "failed" in line for line in said) else NodeLost
     return kind(f"{node.given}: srun started no agent there: {why}", hint="is the node up? try --transport ssh")
 

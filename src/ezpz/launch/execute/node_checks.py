@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz.errors import EzpzError, ToolMissing
-from ezpz.remote.run_everywhere import Reply
+from ezpz.remote.health_check import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ezpz.remote.run_everywhere import ReplyOrError
+    from ezpz.remote.health_check import ReplyOrError
 
 SKEW = 5.0  # seconds that a clock may differ
 TIMEOUT = 5.0  # seconds that one check may take
@@ -37,7 +37,7 @@ class CheckRequest:
     def to_request(self) -> dict[str, Any]:
         """As the program on a node takes it."""
         lists = {"programs": list(self.programs), "paths": list(self.paths), "shared": list(self.shared)}
-        return {**lists, "tmp": self.tmp, "room": self.room, "timeout": self.timeout, "links": True, "devices": True}
+        return {**lists, "tmp": self.tmp, "room": self.room, "seconds": self.timeout, "links": True, "devices": True}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from ezpz.launch.execute.restart_policy import Action, RestartState, StartAttemp
 from ezpz.launch.execute.run import SPARES
 from ezpz.launch.output.attempt_log import Journal
 from ezpz.launch.output.pty import with_colour
-from ezpz.remote.run_everywhere import run_on_nodes
+from ezpz.remote.health_check import check_health
 from ezpz.runtime.signals import NOTICED, collected_signals
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Allocation, Node
     from ezpz.launch.plan.plan import LaunchPlan
-    from ezpz.remote.run_everywhere import ReplyOrError
+    from ezpz.remote.health_check import ReplyOrError
 
 LOOKING = 2.0  # seconds that a node may take, once it is reached, to say that it is there
 TABLE = "the table above says what each of the others failed"
@@ -81,7 +81,7 @@ class SupervisorDependencies:
     environ: Mapping[str, str]
     tell: Callable[[str], None]
     stdout: int | None = None
-    consult: Callable[..., dict[str, ReplyOrError]] = run_on_nodes
+    consult: Callable[..., dict[str, ReplyOrError]] = check_health
     back_off: float = 1.0  # a factor
 
 
@@ -239,7 +239,7 @@ class Supervisor:
     def _lost(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Which of these nodes do not answer; on those that do, whatever is left of the run is ended."""
         nodes: tuple[Node, ...] = tuple(self.nodes[name] for name in names)
-        request = {"timeout": LOOKING, "sweep": f"{MARK}={self.world.environ[MARK]}"}
+        request = {"seconds": LOOKING, "sweep": f"{MARK}={self.world.environ[MARK]}"}
         heard = self.world.consult(nodes, request, transport=self.transport, within=LOOKING)
         return tuple(
             name for name, said in heard.items() if isinstance(said, EzpzError) and not isinstance(said, ToolMissing)

@@ -20,7 +20,7 @@ from ezpz.launch.execute.supervisor import MARK, LaunchOutcome, Supervisor, Supe
 from ezpz.launch.launchers.base import Invocation, Job, Launcher, Tools, Verdict
 from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.plan.topology import NodeCount, RankRequest, Topology, spread
-from ezpz.remote.run_everywhere import Reply, ReplyOrError
+from ezpz.remote.health_check import Reply, ReplyOrError
 from tests.waiting import DEADLINE, act_when
 
 if TYPE_CHECKING:
