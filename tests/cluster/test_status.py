@@ -162,7 +162,7 @@ def test_every_login_shell_starts_what_answers(job: Job, shell: str) -> None:
     if not os.path.exists(shell):
         pytest.skip(f"no {shell} here")
     done = subprocess.run([shell, "-c", bootstrap_command()], input=b"\n0\n", capture_output=True)
-    assert b"python3: not found" in done.stderr  # as no python can run an empty program
+    assert b"no python3 (3.6 or newer) was found" in done.stderr  # as no python can run an empty program
 
 
 def test_a_node_without_python_is_answered_by_ours_or_says_so(job: Job, data: Path) -> None:

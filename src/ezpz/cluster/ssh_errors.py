@@ -121,6 +121,13 @@ ERROR_PATTERNS: tuple[ErrorPattern, ...] = (
     ),
     # the shell at the far end
     ErrorPattern(
+        r"no python3 \(3\.6 or newer\) was found",
+        errors.ToolMissing,
+        "{host}: no python3 (3.6 or newer) was found there",
+        "`ssh {host} python3 --version` must work: load a module in .bashrc; or leave the node out with --hosts or "
+        "--hostfile",
+    ),
+    ErrorPattern(
         r"is your shell clean|protocol version mismatch|unexpected tag \d+",
         errors.ChattyShell,
         "{host}: its login scripts print something, which breaks the protocol",

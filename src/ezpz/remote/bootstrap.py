@@ -13,7 +13,7 @@ import ezpz.agent
 PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
 BOOTSTRAP = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
 PLAIN = re.compile(r"/[A-Za-z0-9_./+-]+")
-MISSING = "python3: not found"
+MISSING = "no python3 (3.6 or newer) was found"
 NO_START = 1  # the status of a python that could not begin, because it is too old or lacks zlib
 AGENT = "ezpz.agent"
 _IMPORT = re.compile(r"^\s*from (ezpz\.agent[\w.]*) import (?:\(([^)]*)\)|([\w, ]+))", re.MULTILINE)
@@ -87,7 +87,7 @@ def bootstrap_command(pythons: tuple[str, ...] = ()) -> str:
     there = "command -v $p >/dev/null 2>&1 || continue"
     run = f'$p -IS -c "{BOOTSTRAP}"; s=$?; [ $s = {NO_START} ] || exit $s'
     tries = f"for p in {candidates}; do {there}; {run}; done"
-    return f"exec /bin/sh -c 'IFS= read -r first; eval \"$first\"; {tries}; echo {MISSING} >&2; exit 127'"
+    return f'exec /bin/sh -c \'IFS= read -r first; eval "$first"; {tries}; echo "{MISSING}" >&2; exit 127\''
 
 
 def shared_pythons() -> tuple[str, ...]:

@@ -41,8 +41,6 @@ class AgentSession:
     happened: takes what the agent says without having been asked; gone: is told once when the line ends by itself
     """
 
-    is_agent = True
-
     def __init__(
         self,
         node: Node,

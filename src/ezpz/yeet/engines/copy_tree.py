@@ -103,10 +103,6 @@ class CopyTree(Generic[S]):
         self._waiting.append(node)
         return True
 
-    def only_from_origin(self, node: S) -> None:
-        """No other source is any use to a node."""
-        self._origin_only.add(node)
-
     def has(self, node: S) -> None:
         """A node turns out to have the data already."""
         self._waiting.remove(node)

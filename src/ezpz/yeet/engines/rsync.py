@@ -39,8 +39,6 @@ OPTIONS = (
     f"--timeout={STALLED}",
     *(f"--exclude=/{os.fsdecode(name)}" for name in OWN_FILES),
 )
-ALIKE = ("source", "ezpz", "kind", "relocation")
-"""What versions in a receipt have in common that were made of the same source by the same rules."""
 CLOSED_DOORS = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
 """Why one node may be unable to log in to another, although this host can reach both."""
 
@@ -87,9 +85,6 @@ class _Delivery:
         self.expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
 
     async def run(self) -> None:
-        for node in self.nodes:
-            if not self.engine.sessions[node].is_agent:
-                self.tree.only_from_origin(node)
         if self.tree.is_waiting:
             self.pace = await self._weigh()
             self.tree.max_per_source = self.pace.per_source
@@ -135,15 +130,13 @@ class _Delivery:
             self._failed(node, source, e, number)
         else:
             self.tree.done(node, source)
-            via = source.given if self.engine.sessions[node].is_agent else f"{source.given}, by rsync"
-            result = NodeResult(node, Outcome.OK, number, via, seconds=self._elapsed(), **published, **moved)
+            result = NodeResult(node, Outcome.OK, number, source.given, seconds=self._elapsed(), **published, **moved)
             self.engine.emit(NodeDone(result))
 
     async def _adopt(self, node: Node) -> None:
         """Have a node take what it has already into staging, where rsync finds it. Raises EzpzError."""
-        session = self.engine.sessions[node]
-        if session.is_agent:
-            await session.ask("adopt", attached=self.shipment.manifest, timeout=self.engine.limits.timeout or None)
+        timeout = self.engine.limits.timeout or None
+        await self.engine.sessions[node].ask("adopt", attached=self.shipment.manifest, timeout=timeout)
 
     def _failed(self, node: Node, source: Node, error: EzpzError, attempt: int) -> None:
         if isinstance(error, PeerUnreachable):
@@ -166,7 +159,7 @@ class _Delivery:
     async def _pull(self, node: Node, source: Node) -> dict[str, Any]:
         serving = self.engine.sessions[source]
         staging = self.engine.prepared[node]["staging"]
-        argv = self._argv(node, f"{_host(serving.address)}:{self.shipment.destination}/", staging + "/")
+        argv = self._argv(f"{_host(serving.address)}:{self.shipment.destination}/", staging + "/")
         timeout = self.engine.limits.timeout
         session = self.engine.sessions[node]
         moved = await session.ask(
@@ -183,7 +176,7 @@ class _Delivery:
     async def _push(self, node: Node) -> dict[str, Any]:
         session = self.engine.sessions[node]
         staging = self.engine.prepared[node]["staging"]
-        argv = self._argv(node, self.shipment.path + "/", f"{_host(session.address)}:{staging}/")
+        argv = self._argv(self.shipment.path + "/", f"{_host(session.address)}:{staging}/")
         child = await AsyncProcess.start(argv, env=dict(os.environ, LC_ALL="C"))
         timeout = self.engine.limits.timeout or None
         try:
@@ -218,14 +211,8 @@ class _Delivery:
             trial=self.shipment.trial, timeout=self.engine.limits.timeout or None,
         )  # fmt: skip
 
-    def _argv(self, node: Node, source: str, target: str) -> list[str]:
-        argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
-        standing = self.engine.prepared[node].get("receipt") or {}
-        rules = ((name, self.shipment.receipt[name]) for name in ALIKE)
-        if not self.engine.sessions[node].is_agent and all(standing.get(name) == value for name, value in rules):
-            # there is no manifest; only then do equal size and time mean equal content
-            argv.append(f"--link-dest={self.shipment.destination}")
-        return [*argv, "--", source, target]
+    def _argv(self, source: str, target: str) -> list[str]:
+        return ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line(), "--", source, target]
 
     def _elapsed(self) -> float:
         return self.engine.elapsed()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.cluster.transports import TRANSPORTS
 from ezpz.errors import EzpzError, Interrupted, StaleList
+from ezpz.remote.bootstrap import shared_pythons
 from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
 from ezpz.runtime.process import find
 from ezpz.runtime.signals import Received, cancel_task_on_signal
@@ -75,7 +76,8 @@ class _Run:
         self.environ = environ
         self.emit = emit
         own = () if sight.source.is_archive else (os.path.join(sight.source.real, "bin", "python3"),)
-        limits = EngineOptions(request.retries, request.timeout, sight.transport.name, request.encrypt, own)
+        pythons = (*own, *shared_pythons())
+        limits = EngineOptions(request.retries, request.timeout, sight.transport.name, request.encrypt, pythons)
         self.engine = engine_type(limits, self._hear, rng)
         self.cancel = CancelToken()
         self.leaking = LeakCount(self.engine, environ, self.cancel.raise_if_cancelled)
@@ -234,11 +236,7 @@ class _Run:
             return
         with self._phase("stream", self.plan.totals.bytes):
             shipment = await run_in_thread(lambda: here.read(intake, self.stock.known))
-            if intake.needs_tree:  # where it stands after it was published here
-                await self._publish(shipment)
-                await self._deliver(self.shipment or shipment)
-            else:
-                await gather_or_cancel((self._publish(shipment), self._deliver(shipment)))
+            await gather_or_cancel((self._publish(shipment), self._deliver(shipment)))
 
     async def _read(self) -> None:
         here, intake = self.here, self.intake

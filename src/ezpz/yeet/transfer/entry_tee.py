@@ -56,7 +56,7 @@ class EntryTee:
     @property
     def needs_tree(self) -> bool:
         """Whether somebody sends the whole tree from this host afterwards."""
-        return not self.feeds or any(feed.needs_tree for feed in self.feeds)
+        return not self.feeds
 
     def may_have(self, size: int) -> bool:
         """Whether some nodes have a file of this size, and its digest is worth knowing before it is sent."""

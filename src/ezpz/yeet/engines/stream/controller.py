@@ -47,14 +47,11 @@ SMALL_CHUNK = 512 << 10  # bytes of content in a chunk on a slow wire, where eac
 class StreamController:
     """One stream to some nodes: carries out what the course says, and tells it what happens."""
 
-    def __init__(
-        self, engine: Stream, nodes: tuple[Node, ...], start: TransferSpec, base: RemoteFiles, *, needs_tree: bool
-    ) -> None:
+    def __init__(self, engine: Stream, nodes: tuple[Node, ...], start: TransferSpec, base: RemoteFiles) -> None:
         self.engine = engine
         self.nodes = nodes
         self.start = start
         self.base = base
-        self.needs_tree = needs_tree
         self.loop = asyncio.get_running_loop()
         self.serial = 0
         self.servings: dict[int, tuple[Node, Node]] = {}
@@ -85,7 +82,7 @@ class StreamController:
         engine.emit(DetailLogged(f"the network carries {rate / 1e6:.0f} MB/s: {shape.reason}"))
         self.feed = StreamSender(
             engine.secret, codec, kind, self.start.read, SMALL_CHUNK if slow else CONTENT_LIMIT,
-            needs_tree=self.needs_tree, base=self.base,
+            base=self.base,
         )  # fmt: skip
         self.course: TreeScheduler[Node] = TreeScheduler(ROOT, self.nodes, shape.width, engine.rng, wire=rate)
         await self._join_all()

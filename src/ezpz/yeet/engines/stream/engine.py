@@ -6,14 +6,13 @@ import secrets
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.errors import EzpzError, ToolMissing, by_code
+from ezpz.errors import EzpzError, by_code
 from ezpz.remote.limits import raise_open_files
 from ezpz.remote.startup import FAN, AgentStarter, ListenRequest
 from ezpz.remote.transports import AGENT_TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.engines.agent_engine import ANSWER_WITHIN, AgentEngine, measure_bandwidth
 from ezpz.yeet.engines.base import ROOT, STALL, RemoteFiles
-from ezpz.yeet.engines.rsync import RsyncTree
 from ezpz.yeet.engines.stream.controller import StreamController
 from ezpz.yeet.model.events import NodeDone
 from ezpz.yeet.model.results import Failure, NodeResult
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Stream(AgentEngine):
-    """The engine that needs nothing on a node but python3 (3.6 or newer); one without it is served by rsync."""
+    """The engine that needs nothing on a node but python3 (3.6 or newer)."""
 
     name: ClassVar[str] = "stream"
     tools: ClassVar[tuple[str, ...]] = ()
@@ -47,17 +46,14 @@ class Stream(AgentEngine):
 
     async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
         raise_open_files(len(nodes))
-        failures, without_python = {}, {}
+        failures = {}
         for node, found in (await self.startup.open(nodes, destination)).items():
-            if isinstance(found, ToolMissing) and self.transport.has_shell:
-                without_python[node] = found
-            elif isinstance(found, EzpzError):
+            if isinstance(found, EzpzError):
                 failures[node] = Failure.of(found)
             else:
                 self.sessions[node] = found
         self.listening.update(self.startup.where)
-        more = await self.on_each(tuple(without_python), lambda node: self.connect_to_shell(node, without_python[node]))
-        return {**failures, **more}
+        return failures
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = request
@@ -93,35 +89,22 @@ class Stream(AgentEngine):
 
     async def begin(self, nodes: tuple[Node, ...], start: TransferSpec) -> tuple[EntrySink, ...]:
         """One stream for all nodes that have the same already, and one for those that have nothing."""
-        agents = tuple(node for node in nodes if self.sessions[node].is_agent)
-        self.rate = await measure_bandwidth([self.sessions[node] for node in agents])
-        lost = await self.on_each(agents, self.listen)
+        self.rate = await measure_bandwidth([self.sessions[node] for node in nodes])
+        lost = await self.on_each(nodes, self.listen)
         for node, failure in lost.items():
             self.emit(NodeDone(NodeResult(node, failure.outcome, failure=failure, seconds=self.elapsed())))
         by_base: defaultdict[RemoteFiles | None, list[Node]] = defaultdict(list)
-        for node in agents:
+        for node in nodes:
             if node not in lost:
                 by_base[start.bases.get(node)].append(node)
         for base, those in by_base.items():
-            stream = StreamController(
-                self, tuple(those), start, base or RemoteFiles(()), needs_tree=len(agents) < len(nodes)
-            )
+            stream = StreamController(self, tuple(those), start, base or RemoteFiles(()))
             self.streams.append(stream)
             await stream.begin()
         return tuple(stream.feed for stream in self.streams)
 
-    async def deliver(self, nodes: tuple[Node, ...], shipment: Payload) -> None:
-        streamed = {node for stream in self.streams for node in stream.nodes}
-        rest = tuple(node for node in nodes if node not in streamed)
-        by_rsync = [self._by_rsync(rest, shipment)] if rest else []
-        await gather_or_cancel([*(stream.finish(shipment) for stream in self.streams), *by_rsync])
-
-    async def _by_rsync(self, nodes: tuple[Node, ...], shipment: Payload) -> None:
-        """Serve the nodes without python."""
-        rsync = RsyncTree(self.limits, self.emit, self.rng)
-        rsync.began, rsync.request = self.began, self.request
-        rsync.sessions, rsync.prepared = self.sessions, self.prepared
-        await rsync.deliver(nodes, shipment)
+    async def deliver(self, _nodes: tuple[Node, ...], shipment: Payload) -> None:
+        await gather_or_cancel(stream.finish(shipment) for stream in self.streams)
 
     async def close(self) -> None:
         for stream in self.streams:

@@ -59,10 +59,8 @@ class StreamSender:
         read: Callable[[bytes, int, int], bytes],
         limit: int = chunks.CONTENT_LIMIT,
         *,
-        needs_tree: bool = False,
         base: RemoteFiles = NOTHING,
     ) -> None:
-        self.needs_tree = needs_tree
         self.base = base
         self.codec = codec
         self.kind = kind
