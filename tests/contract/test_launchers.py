@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.detect import installed_steps
-from ezpz.cluster.transports import TRANSPORTS
 from ezpz.launch.cli.command import launch
 from ezpz.launch.launchers import failure_signs
 from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Job, Launcher, Verdict, installed
 from ezpz.launch.launchers.output_labels import LabelParser, with_labels
 from ezpz.launch.output.startup_markers import StartupReport
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.process import PIPE, end_tree, start
 
 if TYPE_CHECKING:

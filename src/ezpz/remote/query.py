@@ -21,7 +21,7 @@ from ezpz.remote.bootstrap import BOOTSTRAP, bootstrap_command, bundle, shared_p
 from ezpz.remote.channel import ProcessChannel
 from ezpz.remote.limits import connection_limit, raise_open_files
 from ezpz.remote.session import READY_WITHIN, AgentSession
-from ezpz.remote.transports import AGENT_TRANSPORTS
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class NodeQuery:
             ready_within: seconds that connecting to a node and starting its agent may take
         """
         self.nodes = nodes
-        self.transport = AGENT_TRANSPORTS[transport]
+        self.transport = TRANSPORTS[transport]
         self.keep = keep
         self.own_process = own_process
         self.ready_within = ready_within

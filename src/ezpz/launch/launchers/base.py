@@ -19,8 +19,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ezpz.cluster.transports import Ssh
 from ezpz.errors import PluginError, TimedOut, ToolMissing, UsageError
+from ezpz.remote.transports import Ssh
 from ezpz.runtime import process
 from ezpz.runtime.plugins import Registry
 

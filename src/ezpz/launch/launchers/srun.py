@@ -6,13 +6,13 @@ import re
 import signal
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.cluster import transports
 from ezpz.cluster.hostnames import fold
 from ezpz.cluster.schedulers.slurm import SLURM
 from ezpz.errors import TimedOut, ToolMissing
 from ezpz.launch.launchers.base import Invocation, Launcher, RankNames, Verdict, bound
 from ezpz.launch.launchers.failure_signs import EXIT, FAULT, NODE, NODE_GROUP, SIGNAL, TIME, Sign, sign
 from ezpz.launch.launchers.output_labels import Label
+from ezpz.remote import transports
 from ezpz.runtime import process
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, plan
 from ezpz.launch.plan.rendezvous import rendezvous
 from ezpz.launch.plan.topology import NodeCount, PerNode
 from ezpz.launch.sites import site
+from ezpz.remote.transports import transport_of_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -153,7 +154,7 @@ def _failed(
     """The nodes that the last yeet to this place did not reach, wherever it has left its list."""
     if allocation.local is not None or not home.is_copy:
         return usable_nodes.read_failed(home.prefix)
-    return usable_nodes.ask_failed(home.prefix, allocation.nodes, world.system.run, srun="SLURM_JOB_ID" in environ)
+    return usable_nodes.ask_failed(home.prefix, allocation.nodes, world.system.run, transport_of_job(environ))
 
 
 def _of_job(

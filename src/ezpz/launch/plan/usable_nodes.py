@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ezpz.agent.health_check import read_own
 from ezpz.cluster.hostnames import expand, fold, short
-from ezpz.cluster.ssh import srun_argv, ssh_argv
 from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, ToolMissing
 from ezpz.launch.plan.environment import FAILED_NODES
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Allocation, Node
     from ezpz.cluster.schedulers.base import Run
+    from ezpz.remote.transports import Transport
 
 ASKED = 3  # nodes
 PATIENCE = 10.0  # seconds for one of them
@@ -77,7 +77,7 @@ def read_failed(prefix: str) -> tuple[str, ...]:
     return tuple(name for line in text.splitlines() if (name := line.strip()))
 
 
-def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
+def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, transport: Transport) -> tuple[str, ...]:
     """The same, of a yeet that came from outside of its nodes: it leaves its list on the first node that it reached.
 
     Of the first few nodes, the newest list counts: one that the last yeet did not reach may have an older one.
@@ -87,12 +87,10 @@ def ask_failed(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> t
         f"[ -h {place} ]||[ -h {path} ]||{{ [ -O {place} ]&&[ -O {path} ]&&[ -f {path} ]&&"
         f"echo {_LIST}$(stat -c %Y {path})&&head -c {LIST_LIMIT} {path}; }}"
     )
-    by_login_shell = f"exec /bin/sh -c {shlex.quote(script)}"  # it may be csh
     found: list[tuple[int, tuple[str, ...]]] = [(0, ())]
     for node in nodes[:ASKED]:
-        argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, by_login_shell)
         with contextlib.suppress(ToolMissing, TimedOut):
-            found.append(_list_in(run(argv, timeout=PATIENCE).out))
+            found.append(_list_in(run(transport.argv(node, script), timeout=PATIENCE).out))
     return max(found)[1]
 
 

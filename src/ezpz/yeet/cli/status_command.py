@@ -100,7 +100,7 @@ def _leaks(output: Output, destination: str | None, wanted: str, where: dict[str
 
 def transport_of(wanted: str, allocation: Allocation) -> str:
     """What starts things on the nodes; as for a run. Raises UsageError."""
-    from ezpz.cluster.transports import TRANSPORTS, usable
+    from ezpz.remote.transports import TRANSPORTS, usable
     from ezpz.yeet.model.plan import Request, transport_choice
 
     return transport_choice(Request(transport=wanted), allocation, tuple(TRANSPORTS), usable(os.environ)).name

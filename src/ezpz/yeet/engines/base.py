@@ -149,7 +149,7 @@ class Engine(Protocol):
     tools: ClassVar[tuple[str, ...]]
     """Programs that must be on PATH here, besides the transport's."""
     transports: ClassVar[tuple[str, ...]]
-    """What may start agents for it, as in `ezpz.cluster.transports`."""
+    """What may start agents for it, as in `ezpz.remote.transports`."""
 
     def __init__(self, limits: EngineOptions, emit: Emit, rng: random.Random) -> None: ...
 

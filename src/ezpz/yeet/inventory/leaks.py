@@ -18,7 +18,7 @@ from ezpz.remote.bootstrap import shared_pythons
 from ezpz.remote.limits import connection_limit, raise_open_files
 from ezpz.remote.query import STALL
 from ezpz.remote.session import AgentSession
-from ezpz.remote.transports import AGENT_TRANSPORTS
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.runtime.signals import run_async
 
@@ -126,7 +126,7 @@ async def _leaks_elsewhere(
 @contextlib.asynccontextmanager
 async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncIterator[Opener]:
     """What opens a session to a node: a process for each, some at once; or one that has started all agents."""
-    way, gate = AGENT_TRANSPORTS[transport], connection_limit()
+    way, gate = TRANSPORTS[transport], connection_limit()
     if not way.at_once:
         raise_open_files(len(nodes))
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
-from ezpz.cluster.transports import TRANSPORTS
 from ezpz.errors import EzpzError, Interrupted, StaleList
 from ezpz.remote.bootstrap import shared_pythons
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
 from ezpz.runtime.process import find
 from ezpz.runtime.signals import Received, cancel_task_on_signal

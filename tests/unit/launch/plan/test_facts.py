@@ -18,6 +18,7 @@ from ezpz.launch.plan.accelerators import AcceleratorProbe, per_node
 from ezpz.launch.plan.environment import RankEnvironment, find_home
 from ezpz.launch.plan.rendezvous import PORTS, port_is_free, port_is_free_at, rendezvous
 from ezpz.launch.plan.usable_nodes import ask_failed, choose, in_order, inside, read_failed
+from ezpz.remote.transports import TRANSPORTS, Transport
 from ezpz.runtime.process import Completed
 from tests.contract.support import NOBODY, needs_root
 
@@ -117,8 +118,8 @@ def test_nodes_that_failed_or_are_excluded_are_left_out(tmp_path: Path) -> None:
     assert read_failed(str(tmp_path / "none")) == ()
 
 
-@pytest.mark.parametrize("srun", [False, True])
-def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(srun: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("transport", TRANSPORTS.values(), ids=TRANSPORTS)
+def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(transport: Transport) -> None:
     said = {
         "n1": "",
         "n2": "hello\nEZPZ-FAILED 100\nn9\n",
@@ -127,14 +128,14 @@ def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(srun: b
     }
 
     def run(argv: Any, *, timeout: float | None = None) -> Completed:
-        assert argv[0] == ("srun" if srun else "ssh")
+        assert argv[0] == transport.name
         (name,) = (name for name in said if any(name in word for word in argv[:-1]))
         if name == "n1":
             raise TimedOut("it hangs")
         return Completed(argv, 0, said[name].encode(), b"")
 
-    assert ask_failed("/tmp/it's", nodes(*said), run, srun=srun) == ("n1", "n5.site")
-    assert ask_failed("/tmp/it's", nodes("n1"), run, srun=srun) == ()
+    assert ask_failed("/tmp/it's", nodes(*said), run, transport) == ("n1", "n5.site")
+    assert ask_failed("/tmp/it's", nodes("n1"), run, transport) == ()
 
 
 LIST = ".ezpz-yeet-failed-nodes.txt"
@@ -147,7 +148,7 @@ def asked(prefix: Path) -> tuple[str, ...]:
         done = subprocess.run(["sh", "-c", argv[-1]], capture_output=True, timeout=timeout)
         return Completed(argv, done.returncode, done.stdout, done.stderr)
 
-    return ask_failed(str(prefix), nodes("n1"), run, srun=False)
+    return ask_failed(str(prefix), nodes("n1"), run, TRANSPORTS["ssh"])
 
 
 def asked_by_srun(prefix: Path) -> tuple[str, ...]:
@@ -155,7 +156,7 @@ def asked_by_srun(prefix: Path) -> tuple[str, ...]:
         done = subprocess.run(argv[-3:], capture_output=True, timeout=timeout)
         return Completed(argv, done.returncode, done.stdout, done.stderr)
 
-    return ask_failed(str(prefix), nodes("n1"), run, srun=True)
+    return ask_failed(str(prefix), nodes("n1"), run, TRANSPORTS["srun"])
 
 
 @needs_root

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ezpz.errors import EzpzError, by_code
 from ezpz.remote.limits import raise_open_files
 from ezpz.remote.startup import FAN, AgentStarter, ListenRequest
-from ezpz.remote.transports import AGENT_TRANSPORTS
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.engines.agent_engine import ANSWER_WITHIN, AgentEngine, measure_bandwidth
 from ezpz.yeet.engines.base import ROOT, STALL, RemoteFiles
@@ -31,14 +31,14 @@ class Stream(AgentEngine):
 
     name: ClassVar[str] = "stream"
     tools: ClassVar[tuple[str, ...]] = ()
-    transports: ClassVar[tuple[str, ...]] = tuple(AGENT_TRANSPORTS)
+    transports: ClassVar[tuple[str, ...]] = tuple(TRANSPORTS)
 
     def __init__(self, limits: EngineOptions, emit: Emit, rng: random.Random) -> None:
         super().__init__(limits, emit, rng)
         self.secret = secrets.token_bytes(32)
         invitation = ListenRequest(self.secret, ROOT.given, STALL, limits.pythons)
         fan = 1 << 20 if limits.encrypt else FAN
-        self.transport = AGENT_TRANSPORTS[limits.transport]
+        self.transport = TRANSPORTS[limits.transport]
         self.startup: AgentStarter = self.transport.starter(invitation, self.handshakes, fan)
         self.listening: dict[Node, dict[str, Any]] = {}
         self.streams: list[StreamController] = []
