@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ezpz.runtime.process import Argument, Running
 
 T = TypeVar("T")
-PATIENCE = 3.0  # seconds that something which was cancelled waits for its thread
+CANCEL_TIMEOUT = 3.0  # seconds that a canceled call waits for its thread
 LINE_LIMIT = 1 << 24  # bytes; an agent's longest line
 
 
 async def gather_or_cancel(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run coroutines at once and return their results in order.
 
-    When one fails or this is cancelled, all are cancelled, and have ended before this ends.
+    When one fails or this is canceled, all are canceled, and have ended before this ends.
     """
     tasks = [asyncio.ensure_future(act) for act in acts]
     try:
@@ -41,7 +41,7 @@ async def gather_or_cancel(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 async def run_in_thread(act: Callable[[], T]) -> T:
     """Call `act`, which blocks, in a thread of its own and return its result.
 
-    When this is cancelled, it waits at most `PATIENCE` seconds for `act` to end, which may hang on a filesystem.
+    When this is canceled, it waits at most `CANCEL_TIMEOUT` for `act` to end, which may hang on a filesystem.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -54,7 +54,7 @@ async def run_in_thread(act: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([future], timeout=PATIENCE)
+        await asyncio.wait([future], timeout=CANCEL_TIMEOUT)
         if future.done():
             future.exception()
         raise
@@ -108,7 +108,7 @@ class AsyncProcess:
             transport.close()
 
     async def wait(self) -> int:
-        """The exit status, once the process has ended (after its stdout was read to the end)."""
+        """Wait for the process to end and return its exit status. Read its stdout to the end first."""
         pause = 0.005
         while (status := exit_status(self.process)) is None:
             await asyncio.sleep(pause)
@@ -138,8 +138,8 @@ class AsyncProcess:
         else:
             status = -signal.SIGKILL
         if self.process.returncode is None:
-            signal_group(self.process.pid, signal.SIGKILL)  # what its leader has left behind
-            self.process.poll()  # what hangs in a call to a filesystem is beyond SIGKILL, and not waited for
+            signal_group(self.process.pid, signal.SIGKILL)  # other processes of the group
+            self.process.poll()  # SIGKILL does not end a process that hangs in a call to a filesystem
         self.writer.close()
         if self._stderr_done is not None:
             self._stderr_done.cancel()

@@ -151,7 +151,7 @@ def _broken(python: bytes, refusal: AgentError, cancel: CancelToken | None) -> I
         hint = "what hangs when it starts, a .pth file? --base keep goes on without its answer"
         return InterpreterBroken(refusal.message, hint=hint)
     if isinstance(cause, OSError):  # it was not even started
-        if cause.errno in process.SCARCE:
+        if cause.errno in process.RESOURCE_ERRORS:
             raise LimitReached(refusal.message, hint="see `ulimit -a`") from refusal
         machine = _foreign_machine(python) if cause.errno == errno.ENOEXEC else None
         if machine is None:
