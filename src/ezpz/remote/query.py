@@ -20,7 +20,7 @@ from ezpz.errors import EzpzError, by_code
 from ezpz.remote.bootstrap import BOOTSTRAP, bootstrap_command, bundle, shared_pythons
 from ezpz.remote.channel import ProcessChannel
 from ezpz.remote.limits import connection_limit, raise_open_files
-from ezpz.remote.session import READY_WITHIN, AgentSession
+from ezpz.remote.session import READY_TIMEOUT, AgentSession
 from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
 
@@ -44,7 +44,7 @@ class NodeQuery:
         *,
         keep: bool = False,
         own_process: bool = False,
-        ready_within: float = READY_WITHIN,
+        ready_within: float = READY_TIMEOUT,
     ) -> None:
         """Prepare for requests to `nodes`; `async with` opens and closes the sessions.
 
@@ -63,7 +63,7 @@ class NodeQuery:
         self._gate = connection_limit()
         self._sessions: dict[Node, AgentSession] = {}
         self._lost: dict[Node, EzpzError] = {}
-        self._startup: AgentStarter | None = None
+        self._starter: AgentStarter | None = None
 
     async def __aenter__(self) -> NodeQuery:
         remote = tuple(node for node in self.nodes if not node.is_local)
@@ -74,17 +74,17 @@ class NodeQuery:
 
     async def __aexit__(self, *_: object) -> None:
         await gather_or_cancel(session.close() for session in self._sessions.values())
-        if self._startup is not None:
-            await self._startup.close()
+        if self._starter is not None:
+            await self._starter.close()
 
     async def _start(self, remote: tuple[Node, ...]) -> None:
-        from ezpz.remote.startup import FAN, ListenRequest
+        from ezpz.remote.startup import FANOUT, ListenRequest
 
         invitation = ListenRequest(
             secrets.token_bytes(32), "this host", STALL, shared_pythons(), ready_within=self.ready_within
         )
-        self._startup = self.transport.starter(invitation, self._gate, FAN)
-        for node, found in (await self._startup.open(remote)).items():
+        self._starter = self.transport.starter(invitation, self._gate, FANOUT)
+        for node, found in (await self._starter.open(remote)).items():
             if isinstance(found, AgentSession):
                 self._sessions[node] = found
             else:
@@ -158,9 +158,9 @@ async def _answer_here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
     try:
         return await run_in_thread(functools.partial(query_server.answer, request, cancel.raise_if_cancelled))
     except OSError as e:
-        refusal = from_os_error(e, "cannot look at what stands here")
+        error = from_os_error(e, "cannot look at what stands here")
     except AgentError as e:
-        refusal = e
+        error = e
     finally:
         cancel.cancel()
-    raise by_code(refusal.code)(f"{node.given}: {refusal.message}", hint=refusal.hint)
+    raise by_code(error.code)(f"{node.given}: {error.message}", hint=error.hint)

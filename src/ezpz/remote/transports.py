@@ -78,9 +78,9 @@ class Ssh(Transport):
         return ssh_argv(node.address, f"exec /bin/sh -c {shlex.quote(script)}")  # the login shell may be csh
 
     def starter(self, invitation: ListenRequest, handshakes: asyncio.Semaphore, fan: int) -> AgentStarter:
-        from ezpz.remote.startup import SshStartup
+        from ezpz.remote.startup import SshStarter
 
-        return SshStartup(invitation, handshakes, fan)
+        return SshStarter(invitation, handshakes, fan)
 
     def is_usable(self, _environ: Mapping[str, str]) -> bool:
         return True
@@ -101,9 +101,9 @@ class Srun(Transport):
         return srun_argv((node,), ("/bin/sh", "-c", script))
 
     def starter(self, invitation: ListenRequest, _handshakes: asyncio.Semaphore, _fan: int) -> AgentStarter:
-        from ezpz.remote.startup import SrunStartup
+        from ezpz.remote.startup import SrunStarter
 
-        return SrunStartup(invitation)
+        return SrunStarter(invitation)
 
     def is_usable(self, environ: Mapping[str, str]) -> bool:
         return bool(environ.get(SLURM.job_variable)) and shutil.which("srun") is not None

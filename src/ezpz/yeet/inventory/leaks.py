@@ -136,10 +136,10 @@ async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncItera
 
         yield one_by_one
         return
-    from ezpz.remote.startup import FAN, ListenRequest
+    from ezpz.remote.startup import FANOUT, ListenRequest
 
     invitation = ListenRequest(secrets.token_bytes(32), "this host", STALL, shared_pythons())
-    startup = way.starter(invitation, gate, FAN)
+    startup = way.starter(invitation, gate, FANOUT)
     started: dict[Node, AgentSession | EzpzError] = {}
 
     async def started_already(node: Node) -> AgentSession:

@@ -89,7 +89,7 @@ class StreamController:
         self._act(self.course.start())
         for node in self.nodes:  # the line may have ended before anybody listened
             if not engine.sessions[node].is_open:
-                self.lost(node, await engine.sessions[node].line.lost())
+                self.lost(node, await engine.sessions[node].line.failure())
         self._task(self._watch())
 
     async def _join_all(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.errors import EzpzError, by_code
 from ezpz.remote.limits import raise_open_files
-from ezpz.remote.startup import FAN, AgentStarter, ListenRequest
+from ezpz.remote.startup import FANOUT, AgentStarter, ListenRequest
 from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.engines.agent_engine import ANSWER_WITHIN, AgentEngine, measure_bandwidth
@@ -37,7 +37,7 @@ class Stream(AgentEngine):
         super().__init__(limits, emit, rng)
         self.secret = secrets.token_bytes(32)
         invitation = ListenRequest(self.secret, ROOT.given, STALL, limits.pythons)
-        fan = 1 << 20 if limits.encrypt else FAN
+        fan = 1 << 20 if limits.encrypt else FANOUT
         self.transport = TRANSPORTS[limits.transport]
         self.startup: AgentStarter = self.transport.starter(invitation, self.handshakes, fan)
         self.listening: dict[Node, dict[str, Any]] = {}
