@@ -155,12 +155,11 @@ class NodeQuery:
 async def _answer_here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
     """Answer a request on this host, in a thread. Raises EzpzError."""
     cancel = CancelToken()
+    act = functools.partial(query_server.answer, request, cancel.raise_if_cancelled)
     try:
-        return await run_in_thread(functools.partial(query_server.answer, request, cancel.raise_if_cancelled))
+        return await run_in_thread(act, cancel.cancel)
     except OSError as e:
         error = from_os_error(e, "cannot look at what stands here")
     except AgentError as e:
         error = e
-    finally:
-        cancel.cancel()
     raise by_code(error.code)(f"{node.given}: {error.message}", hint=error.hint)

@@ -192,7 +192,7 @@ class Launcher(ABC):
 
         MPICH's own may be the bare number of one of them, or 255.
         """
-        return 128 + signals[-1] if signals and status in (*signals, 255) else status
+        return 128 + signals[0] if signals and status in (*signals, 255) else status
 
     def rank_status(self, status: int, _told: Mapping[str, bytes | None]) -> int:
         """Return the status of the first rank that failed; `told`: the groups of `Invocation.exit_line`. Pure."""

@@ -155,9 +155,10 @@ def test_a_program_that_does_not_exist() -> None:
 
 CHILD = """
 import os, sys
-from ezpz.launch.execute.monitor import Rules, watch
+from ezpz.launch.execute.monitor import MonitorRules, watch
 from tests.unit.launch.execute.test_monitor import Everything
-ended = watch(["sh", "-c", sys.argv[1]], envs=[dict(os.environ)], ear=Everything(), rules=Rules(grace=1, idle=1.5))
+rules = MonitorRules(grace=1, idle=1.5)
+ended = watch(["sh", "-c", sys.argv[1]], envs=[dict(os.environ)], ear=Everything(), rules=rules)
 sys.exit(ended.status)
 """
 

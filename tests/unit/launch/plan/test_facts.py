@@ -159,6 +159,7 @@ def asked_by_srun(prefix: Path) -> tuple[str, ...]:
     return ask_failed(str(prefix), nodes("n1"), run, TRANSPORTS["srun"])
 
 
+@pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("reader", [lambda path: read_failed(str(path)), asked, asked_by_srun])
 @pytest.mark.parametrize("how", ["list", "directory", "link", "linked directory", "FIFO"])

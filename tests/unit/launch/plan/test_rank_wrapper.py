@@ -234,6 +234,7 @@ def a_python_elsewhere(copy: Path) -> None:
     (copy / "bin" / "python3").symlink_to(base)
 
 
+@pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
@@ -263,6 +264,7 @@ def test_a_copy_that_another_user_made_or_can_change_is_not_used(
     assert_refused(started(RankEnvironment(str(copy)), shell), copy)
 
 
+@pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_program_of_the_copy_that_is_another_users_is_not_run(shell: str, everybodys: Path) -> None:
@@ -275,6 +277,7 @@ def test_a_program_of_the_copy_that_is_another_users_is_not_run(shell: str, ever
     assert_refused(started(RankEnvironment(str(copy)), shell, str(tool)), copy)
 
 
+@pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_an_environment_of_a_colleague_is_used_where_only_he_could_put_it(shell: str, tmp_path: Path) -> None:
@@ -285,6 +288,7 @@ def test_an_environment_of_a_colleague_is_used_where_only_he_could_put_it(shell:
     assert started(RankEnvironment(str(copy)), shell).stdout == "sourced\nran\n"
 
 
+@pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(("kind", "used"), [("lustre", True), ("ext4", False), ("fuse.sshfs", False)])
@@ -311,6 +315,7 @@ def test_the_shared_filesystems_are_those_of_the_agent() -> None:
     assert SHARED_FILESYSTEMS == filesystem.SHARED_FILESYSTEMS
 
 
+@pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_an_active_environment_in_a_place_for_everybody_is_looked_at_too(shell: str, everybodys: Path) -> None:
@@ -328,6 +333,7 @@ def test_an_active_environment_elsewhere_needs_no_look() -> None:
     assert find_home({"VIRTUAL_ENV": "/usr"}, None, lambda _: False) == RankEnvironment("/usr", "VIRTUAL_ENV")
 
 
+@pytest.mark.processes
 def test_the_checks_leave_no_variable_behind(everybodys: Path) -> None:
     names = {"a", "c", "d", "f", "k", "p", "s", "t", "u", "w"}
     done = started(RankEnvironment(str(copy_in(everybodys))), "dash", "env", **dict.fromkeys(names, "mine"))
