@@ -67,7 +67,7 @@ class Transport(ABC):
         return None
 
 
-class Ssh(Transport):
+class SshTransport(Transport):
     """ssh to each node, or to the first nodes, and from those to the others."""
 
     name = "ssh"
@@ -89,7 +89,7 @@ class Ssh(Transport):
         return ssh_forward_argv(address, host, port)
 
 
-class Srun(Transport):
+class SrunTransport(Transport):
     """One srun for all nodes, inside of a Slurm job."""
 
     name = "srun"
@@ -113,7 +113,7 @@ class Srun(Transport):
         return f"inside Slurm job {allocation.job_id or ''}".strip() if ours else ""
 
 
-TRANSPORTS: Mapping[str, Transport] = {each.name: each for each in (Ssh(), Srun())}
+TRANSPORTS: Mapping[str, Transport] = {each.name: each for each in (SshTransport(), SrunTransport())}
 
 
 def usable(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -124,4 +124,4 @@ def usable(environ: Mapping[str, str]) -> tuple[str, ...]:
 def transport_of_job(environ: Mapping[str, str]) -> Transport:
     """Return the transport to the nodes of this job: the one that is made for such jobs, or else ssh."""
     of_job = (each for each in TRANSPORTS.values() if each.only_in and each.is_usable(environ))
-    return next(of_job, TRANSPORTS[Ssh.name])
+    return next(of_job, TRANSPORTS[SshTransport.name])

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ezpz.errors import PluginError, TimedOut, ToolMissing, UsageError
-from ezpz.remote.transports import Ssh
+from ezpz.remote.transports import SshTransport
 from ezpz.runtime import process
 from ezpz.runtime.plugins import Registry
 
@@ -200,7 +200,7 @@ class Launcher(ABC):
 
     def transport(self, _environ: Mapping[str, str]) -> str:
         """Return the name of the transport by which nodes that it starts ranks on are asked something."""
-        return Ssh.name
+        return SshTransport.name
 
 
 LAUNCHERS: Registry[tuple[Launcher, ...]] = Registry("ezpz.launchers", "launcher")

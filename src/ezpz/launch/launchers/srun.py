@@ -109,7 +109,7 @@ class Srun(Launcher):
 
     def transport(self, environ: Mapping[str, str]) -> str:
         """Return srun inside of a job; from outside it reaches no nodes."""
-        return transports.Srun.name if SLURM.job_variable in environ else super().transport(environ)
+        return transports.SrunTransport.name if SLURM.job_variable in environ else super().transport(environ)
 
 
 def _slurm_job(job: Job) -> str:
