@@ -43,7 +43,7 @@ class Preparation(Protocol):
 PREPARATIONS: Registry[Preparation] = Registry("ezpz.preparations", "preparation")
 
 
-class Aside(Output):
+class PreparationOutput(Output):
     """The output of a preparation: stdout belongs to the command that runs after it."""
 
     def line(self, text: str = "", *, fg: str | None = None, bold: bool = False) -> None:  # noqa: ARG002 - as Output has it
@@ -54,6 +54,6 @@ class Aside(Output):
         """Print nothing: the command prints the only document of the run."""
 
     @classmethod
-    def beside(cls, output: Output) -> Aside:
+    def like(cls, output: Output) -> PreparationOutput:
         """Return the output of a preparation with the options of `output`."""
         return cls(json=output.json, verbose=output.verbose, quiet=output.quiet)
