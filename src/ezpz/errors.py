@@ -1,4 +1,4 @@
-"""What can end a run or cost a node, as one tree: each class has a `code` for scripts and an `exit_code` for shells.
+"""Errors that end a run or fail a node: each class has a `code` for scripts and an `exit_code` for shells.
 
 EzpzError
 ├── UsageError                 2   the command line contradicts itself or holds a bad value
@@ -11,19 +11,19 @@ EzpzError
 │   ├── SourceChanged         13   it changed while it was read
 │   ├── ArchiveCorrupt        14
 │   ├── ArchiveUnsafe         15   a member would land outside the destination, or is a device
-│   ├── PrefixUnknown         16   an archive does not tell where its environment stood
+│   ├── PrefixUnknown         16   an archive does not name the original path of its environment
 │   ├── InterpreterBroken     17   the environment's python does not start on this host
-│   └── EditableRefused       18   an editable install that cannot be carried, or may not be
+│   └── EditableRefused       18   an editable install that cannot be copied, or must not be
 ├── destination
 │   ├── DestinationRefused    20   /, a home directory, a link, the source or around it, shared between nodes
-│   ├── DestinationNotOurs    21   no receipt, or somebody else's
+│   ├── DestinationNotOurs    21   no receipt, or that of another user
 │   ├── DestinationBusy       22   another run holds it
 │   ├── NoSpace               23   bytes or inodes, before or in the middle
 │   ├── NoExec                24
 │   ├── DestinationUnwritable 25
-│   ├── VerifyFailed          26   what landed is not what was sent
+│   ├── VerifyFailed          26   the copy differs from what was sent
 │   ├── StaleList             27   an earlier list of failed nodes cannot be removed
-│   ├── SmokeFailed           28   the environment's python does not work where it was put
+│   ├── SmokeFailed           28   the environment's python does not work at the destination
 │   └── PrefixTooLong         29   a compiled file has too little room for the new prefix
 ├── reaching a node
 │   ├── ToolMissing           30   rsync, ssh, python3 ... here or there
@@ -34,7 +34,7 @@ EzpzError
 │   ├── ChattyShell           35   a banner printed by .bashrc broke the protocol
 │   ├── NodeLost              36   it stopped answering
 │   ├── TimedOut              37
-│   ├── CopyFailed            38   rsync said no, for a reason of its own
+│   ├── CopyFailed            38   rsync failed for another reason
 │   └── LimitReached          39   this host is out of processes, open files or memory
 ├── the allocation
 │   ├── BadHostName           40   refused, with the file and line
@@ -44,15 +44,15 @@ EzpzError
 │   ├── LauncherMissing       50
 │   ├── CommandNotFound       51   here, or on a node
 │   ├── LauncherFailed        52   srun or mpiexec itself, before any rank ran
-│   ├── NotEnoughNodes        53   more was asked for than there is
+│   ├── NotEnoughNodes        53   more nodes are needed than there are
 │   ├── NodesOutside          54   --hosts or a hostfile names nodes that are not the job's
 │   ├── SiteFileError         55   a file about a site is broken, with its line
 │   ├── ChecksFailed          60   too few nodes passed the checks
-│   ├── NoSpares              61   a node is no good, and there is none to take its place
-│   ├── NoProgress            62   started again, and again it got nowhere
+│   ├── NoSpares              61   a node failed, and no spare is left
+│   ├── NoProgress            62   restarted attempts made no progress
 │   ├── RestartsExhausted     63
 │   ├── Walltime              64   the job's time is over
-│   └── IdleTimeout          124   the command said nothing for too long
+│   └── IdleTimeout          124   the command printed nothing for too long
 └── Interrupted          130/143   Ctrl-C or SIGTERM, 129 after SIGHUP: the first signal counts
 
 A bug in ezpz itself exits with 70. A node's failure is the same `code`, kept as data in `NodeResult`.
@@ -293,7 +293,7 @@ def with_node(node: str, text: str) -> str:
 
 
 def by_code(code: str) -> type[EzpzError]:
-    """Return the class with this code, EzpzError for a code that no class has."""
+    """Return the class with this `code`, or EzpzError if no class has it."""
     pending = [EzpzError]
     while pending:
         candidate = pending.pop()

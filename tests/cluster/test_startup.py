@@ -88,7 +88,7 @@ def test_agents_start_agents_and_a_starter_that_dies_later_costs_only_itself(
 ) -> None:
     trees.append(tree := Tree(lab16))
     near, far = NODES[:FAN], NODES[FAN:]
-    assert tree.came == {**dict.fromkeys(near, "ProcessLine"), **dict.fromkeys(far, "NetLine")}
+    assert tree.came == {**dict.fromkeys(near, "ProcessChannel"), **dict.fromkeys(far, "TcpChannel")}
     assert {host.name: tree.started_from(host.name) for host in lab16.hosts} == {
         host.name: children(number) for number, host in enumerate(lab16.hosts)
     }
@@ -110,7 +110,7 @@ def test_what_starters_cannot_start_that_are_dead_or_have_no_ssh_is_started_from
         lab16.kill(name)
     lab16.without("n003", "ssh")
     trees.append(tree := Tree(lab16))
-    failed = {name: came for name, came in tree.came.items() if not came.endswith("Line")}
+    failed = {name: came for name, came in tree.came.items() if not came.endswith("Channel")}
     assert failed == dict.fromkeys(dead, "ssh-refused")
     from_here = ["n002", "n003", "n004", "n007", "n008", "n011", "n012"]
     assert tree.started_from("n000") == from_here
@@ -118,7 +118,7 @@ def test_what_starters_cannot_start_that_are_dead_or_have_no_ssh_is_started_from
         "n002": ["n006"], "n003": [], "n004": ["n009", "n010"],
     }  # fmt: skip
     assert sorted(tree.where) == ["n006", "n009", "n010"]
-    assert [name for name, came in tree.came.items() if came == "ProcessLine"] == from_here
+    assert [name for name, came in tree.came.items() if came == "ProcessChannel"] == from_here
     alive = [name for name in NODES if name not in dead]
     assert tree.ping() == alive
     tree.close()

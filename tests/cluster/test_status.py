@@ -157,12 +157,12 @@ def test_a_run_that_was_killed_leaves_a_partial_one(job: Job, data: Path) -> Non
 
 @pytest.mark.parametrize("shell", ["/bin/csh", "/usr/bin/fish", "/bin/dash"])
 def test_every_login_shell_starts_what_answers(job: Job, shell: str) -> None:
-    from ezpz.remote.bootstrap import query_command
+    from ezpz.remote.bootstrap import bootstrap_command
 
     if not os.path.exists(shell):
         pytest.skip(f"no {shell} here")
-    done = subprocess.run([shell, "-c", query_command()], input=b"0\n", capture_output=True)
-    assert b"python3: not found" in done.stderr  # as no python can run an empty program
+    done = subprocess.run([shell, "-c", bootstrap_command()], input=b"\n0\n", capture_output=True)
+    assert b"no python3 (3.6 or newer) was found" in done.stderr  # as no python can run an empty program
 
 
 def test_a_node_without_python_is_answered_by_ours_or_says_so(job: Job, data: Path) -> None:
@@ -181,7 +181,7 @@ def test_very_many_nodes_are_reached_through_a_tree_of_agents(job: Job, data: Pa
     arguments = ["yeet", "status", "--verify", "--hostfile", str(job.hostfile)]
     code = (
         "from ezpz.remote import query, startup; from ezpz.cli.app import main; "
-        f"query.MANY = 1; startup.FAN = 1; main({arguments!r})"
+        f"query.MAX_DIRECT = 1; startup.FANOUT = 1; main({arguments!r})"
     )
     done = job.lab.run("n000", [sys.executable, "-c", code], env=clean_environment(), check=False)
     assert done.returncode == 0, done.stderr

@@ -297,38 +297,14 @@ class TestWays:
             "n000": "", "n001": "this host", "n002": "n001", "n003": "n002",
         }  # fmt: skip
 
+    @pytest.mark.parametrize("engine", ["stream", "rsync"])
+    def test_a_node_without_python_runs_ours(self, job: Job, data: Path, engine: str) -> None:
+        job.lab.without("n001", "python3")
+        assert job.report(data, "--engine", engine)["succeeded"] == 4
+
     def test_a_node_without_python_runs_the_environment_s_own(self, job: Job, bare_venv: Path) -> None:
         job.lab.without("n001", "python3")
         assert job.report(bare_venv)["succeeded"] == 4
-
-    @pytest.mark.parametrize("engine", ["stream", "rsync"])
-    def test_a_node_without_any_python_is_served_by_rsync(self, job: Job, data: Path, engine: str) -> None:
-        job.lab.without("n001", "python3")
-        (data / "read only").mkdir()
-        (data / "read only" / "ünd so").write_text("here")
-        (data / "read only").chmod(0o555)
-        done = job.yeet(data, "--engine", engine, "--json")
-        assert json.loads(done.stdout)["succeeded"] == 4, done.stderr + str(
-            [n["failure"] for n in json.loads(done.stdout)["nodes"]]
-        )
-        assert "n001 has no python3: rsync serves it from this host" in done.stderr
-        for host in ("n001", "n003"):
-            assert job.files(host, f"/tmp/{data.name}") == job.files("n000", str(data))
-        (data / "added").write_text("more")
-        report = job.report(data, "--engine", engine)
-        assert [node["replaced"] != "" for node in report["nodes"]] == [True] * 4
-        assert job.files("n001", f"/tmp/{data.name}") == job.files("n000", str(data))
-        assert job.litter("n001") == []
-
-    def test_what_is_not_ours_stays_on_a_node_without_python(self, job: Job, data: Path) -> None:
-        job.lab.without("n001", "python3")
-        job.sh("n001", f"mkdir /tmp/{data.name}; echo mine >/tmp/{data.name}/file")
-        assert failures(job.report(data, exit_code=21)) == {"n001": "destination-not-ours"}
-        assert job.sh("n001", f"cat /tmp/{data.name}/file") == "mine\n"
-
-    def test_a_node_that_has_neither_python_nor_rsync_is_told(self, job: Job, data: Path) -> None:
-        job.lab.without("n001", "python3", "rsync")
-        assert failures(job.report(data, exit_code=30)) == {"n001": "tool-missing"}
 
     def test_a_firewall_between_the_nodes_is_passed_by_ssh(self, job: Job, data: Path) -> None:
         """Routes that only ssh may take do what a firewall does, on kernels that have none."""

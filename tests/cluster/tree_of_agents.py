@@ -15,7 +15,7 @@ from ezpz.cluster.allocation import Node
 from ezpz.errors import EzpzError
 from ezpz.remote.limits import connection_limit
 from ezpz.remote.session import AgentSession
-from ezpz.remote.startup import ListenRequest, SshStartup
+from ezpz.remote.startup import ListenRequest, SshStarter
 from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
 
 STALL = 10.0  # seconds
@@ -24,7 +24,7 @@ ANSWER_WITHIN = 20.0  # seconds
 
 async def main(fan: int, names: list[str]) -> None:
     nodes = tuple(Node(name, address=name, given=name) for name in names)
-    startup = SshStartup(ListenRequest(secrets.token_bytes(32), "this host", STALL), connection_limit(), fan)
+    startup = SshStarter(ListenRequest(secrets.token_bytes(32), "this host", STALL), connection_limit(), fan)
     found = await startup.open(nodes)
     sessions = [session for session in found.values() if isinstance(session, AgentSession)]
     came = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -149,14 +150,19 @@ def who_may_read(job: Job, source: Path) -> set[tuple[str, bool]]:
     return {(mode, answer == "yes") for mode, answer in found}
 
 
+def test_a_node_without_python_is_refused_and_the_others_are_served(job: Job, small: Path, engine: str) -> None:
+    job.lab.without("n002", "python3")
+    job.sh("n002", f"mount -t tmpfs none {os.path.dirname(os.path.realpath(sys.executable))}")
+    report = job.report(small, "--engine", engine, exit_code=30)
+    assert (failures(report), report["succeeded"]) == ({"n002": "tool-missing"}, 3)
+    [message] = [node["failure"]["message"] for node in report["nodes"] if node["failure"]]
+    assert message == "n002: no python3 (3.6 or newer) was found there"
+    has_arrived(job, small, small, "n002")
+
+
 @needs_root
-@pytest.mark.parametrize("without_python", [(), ("n002",)], ids=["agents", "a node without python"])
-def test_another_user_of_a_node_lists_no_copy_unless_it_is_public(
-    job: Job, small: Path, engine: str, without_python: tuple[str, ...]
-) -> None:
+def test_another_user_of_a_node_lists_no_copy_unless_it_is_public(job: Job, small: Path, engine: str) -> None:
     small.chmod(0o755)
-    for host in without_python:
-        job.lab.without(host, "python3")
     for options, seen in (((), ("700", False)), (("--public",), ("755", True)), ((), ("700", False))):
         first = not job.lab.path("n001", place_of(small)).exists()
         report = job.report(small, "--engine", engine, *options)
@@ -165,8 +171,7 @@ def test_another_user_of_a_node_lists_no_copy_unless_it_is_public(
             assert [(node["unchanged"], node["replaced"]) for node in report["nodes"]] == [
                 (False, report["version"])
             ] * 4
-            agents = [node for node in report["nodes"] if node["node"] not in without_python]
-            assert [(node["sent_files"], node["sent_bytes"]) for node in agents] == [(0, 0)] * len(agents)
+            assert [(node["sent_files"], node["sent_bytes"]) for node in report["nodes"]] == [(0, 0)] * 4
 
 
 @needs_root

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.detect import installed_steps
-from ezpz.cluster.transports import TRANSPORTS
 from ezpz.launch.cli.command import launch
 from ezpz.launch.launchers import failure_lines
 from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Availability, Launcher, LaunchSpec, installed_launchers
 from ezpz.launch.launchers.output_labels import LabelParser, add_label_options
 from ezpz.launch.output.startup_markers import StartupReport
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.process import PIPE, end_tree, start
 from tests.waiting import DEADLINE
 

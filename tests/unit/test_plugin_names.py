@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.cluster.transports import TRANSPORTS
+from ezpz.remote.transports import TRANSPORTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "src"
-TRANSPORT_FILES = ("ezpz/cluster/transports.py", "ezpz/remote/transports.py")
 OTHER_WORDS: Mapping[tuple[str, str], str] = {
     ("ezpz/launch/plan/rendezvous.py", "localhost"): "the name of a host",
     ("ezpz/remote/startup.py", "launch"): "a word in Slurm's messages",
@@ -39,7 +38,7 @@ def plugins() -> dict[str, dict[str, set[str]]]:
         group: {name: {value.partition(":")[0].replace(".", "/") + ".py"} for name, value in points.items()}
         for group, points in groups.items()
     }
-    return {**found, "transports": {name: set(TRANSPORT_FILES) for name in TRANSPORTS}}
+    return {**found, "transports": {name: {"ezpz/remote/transports.py"} for name in TRANSPORTS}}
 
 
 def words_of(node: ast.expr, constants: Mapping[str, ast.expr]) -> set[str]:

@@ -1,8 +1,4 @@
-"""Checkup: looks at the host that it runs on, each look in a process of its own, so that what hangs hangs nothing.
-
-One file, the standard library of Python 3.6: it is sent as source, reads a request as a line of JSON, answers with
-lines that begin with MARK, and goes.
-"""
+"""Checks of the host that this runs on, each in a process of its own, so that a check that hangs delays nothing."""
 
 import binascii
 import errno
@@ -11,15 +7,11 @@ import os
 import select
 import shutil
 import signal
-import socket
 import stat
 import subprocess
-import sys
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
-MARK = "EZPZ-CHECKUP "
-WIDTH = 800  # characters of a line of the answer; srun takes longer ones apart, and puts those of other nodes between
 RECEIPT = ".ezpz-yeet-receipt.json"
 RECEIPT_LIMIT = 1 << 20  # bytes
 SAID = 200  # characters of an error that are kept
@@ -237,11 +229,11 @@ def attempt(look: Look) -> Dict[str, Any]:
 
 
 def check(request: Dict[str, Any]) -> Dict[str, Any]:
-    """All looks at once; one that takes longer than `timeout` seconds is an answer too.
+    """All looks at once; one that takes longer than `seconds` is an answer too.
 
     Nothing here may touch a filesystem: only what is done in a look is done in a process of its own.
     """
-    seconds = float(request.get("timeout", 5.0))
+    seconds = float(request.get("seconds", 5.0))
     begun = {name: IsolatedCheck(look) for name, look in looks(request).items()}
     open_ends = {apart.read: apart for apart in begun.values()}
     deadline = time.monotonic() + seconds
@@ -283,22 +275,14 @@ def sweep(mark: str) -> List[int]:
     return swept
 
 
-def main() -> None:
-    """Answer one request and go, whatever still hangs."""
-    now = time.time()
-    request = json.loads(sys.stdin.readline())
-    names = (os.environ.get("SLURMD_NODENAME", ""), socket.gethostname())
-    answer: Dict[str, Any] = {"time": now, "host": next(filter(None, names))}
+def answer(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the time at which the request arrived, what the checks found, and the processes that were killed.
+
+    Args:
+        request: the checks (see `looks`), with `seconds` for each; `sweep` is a setting of the processes to kill
+    """
+    found: Dict[str, Any] = {"time": time.time()}
     if "sweep" in request:
-        answer["swept"] = sweep(request["sweep"])
-    answer["checks"] = check(request)
-    sys.stdout.write("\n" + "".join(lines_of(answer)))
-    sys.stdout.flush()
-    os._exit(0)
-
-
-def lines_of(answer: Dict[str, Any]) -> List[str]:
-    """The answer as lines: MARK, the host, and a piece of JSON, which is whole once it can be understood."""
-    text = json.dumps(answer)
-    pieces = [text[begin : begin + WIDTH] for begin in range(0, len(text), WIDTH)]
-    return ["{}{} {}\n".format(MARK, answer["host"], piece) for piece in pieces]
+        found["swept"] = sweep(request["sweep"])
+    found["checks"] = check(request)
+    return found

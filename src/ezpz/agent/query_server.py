@@ -61,11 +61,15 @@ class QueryServer:
 
 
 def answer(request: Dict[str, Any], going_on: Any) -> Dict[str, Any]:
-    """What an agent answers to a request about the estate of its host: `what` is "survey" or "clear"."""
+    """Return the answer to a request about this host: `what` is "survey", "clear", or "health_check"."""
     if request["what"] == "survey":
         from ezpz.agent.destination import inventory
 
         return inventory.survey(request, going_on)
+    if request["what"] == "health_check":
+        from ezpz.agent import health_check
+
+        return health_check.answer(request)
     from ezpz.agent.destination import removal
 
     return removal.clear(request, going_on)

@@ -1,1 +1,1 @@
-"""The command line: the `ezpz` group, its output, and the only catch-all."""
+"""What all commands share: the `ezpz` group, output, options, and completion."""

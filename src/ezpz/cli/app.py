@@ -1,4 +1,4 @@
-"""The `ezpz` group: its commands are plugins, loaded when called; and the one place where every failure ends."""
+"""The `ezpz` group, whose commands are plugins that are loaded when called, and the handling of all failures."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
 
 class InternalError(EzpzError):
-    """Something that only a developer can mend: an exception that nobody foresaw."""
+    """A bug: an exception that ezpz does not expect."""
 
     code, exit_code = "bug", 70
 
 
 class BrokenCommand(click.Command):
-    """What stands in the list for a plugin that cannot be loaded: calling it, however, raises `error`."""
+    """A placeholder for a plugin that cannot be loaded. Calling it raises `error`."""
 
     def __init__(self, name: str, error: PluginError) -> None:
         super().__init__(name, add_help_option=False, hidden=True)
         self.error = error
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Raise `error`, whatever the arguments; silent for a shell that asks for completions."""
+        """Raise `error` for all arguments, but not for a shell that requests completions."""
         if not ctx.resilient_parsing:
             raise self.error
         return args
 
 
 class Plugins(click.Group):
-    """A group of commands that are entry points, each loaded only when it is asked for.
+    """A group of commands that are entry points, each loaded only when it is needed.
 
-    `entry_group` is the entry-point group; a broken plugin costs its own command, and no other.
+    A broken plugin breaks only its own command. `entry_group` is the entry-point group.
     """
 
     def __init__(self, *, entry_group: str, **settings: Any) -> None:
@@ -56,11 +56,11 @@ class Plugins(click.Group):
         self._found: dict[str, tuple[EntryPoint, ...]] | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Every declared name, sorted; nothing is loaded."""
+        """Return every declared name, sorted. Nothing is loaded."""
         return sorted(self._entry_points())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """The command of that name, a BrokenCommand if its plugin cannot be loaded, None if nobody declares it."""
+        """Return the command of that name, a BrokenCommand if its plugin cannot be loaded, or None if there is none."""
         points = self._entry_points().get(cmd_name)
         if points and cmd_name not in self.commands:
             try:
@@ -73,7 +73,7 @@ class Plugins(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but an unknown command is answered with the names that come close."""
+        """Do what click does, but add similar names to the error for an unknown command."""
         name = args[0]
         if name not in self._entry_points() and not name.startswith("-") and not ctx.resilient_parsing:
             from difflib import get_close_matches
@@ -84,7 +84,7 @@ class Plugins(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands, then what is broken: one line each, never wrapped, to search and to copy."""
+        """List the commands, then the broken plugins, each on one line that is never wrapped, to search and to copy."""
         super().format_commands(ctx, formatter)
         commands = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
         broken = [command for command in commands if isinstance(command, BrokenCommand)]
@@ -101,7 +101,7 @@ class Plugins(click.Group):
         standalone_mode: bool = True,  # noqa: FBT001, FBT002, ARG002 - click's signature
         **extra: Any,
     ) -> NoReturn:
-        """Run the command line `args` (default: sys.argv) and exit. Whatever is raised ends here."""
+        """Run the command line `args` (default: sys.argv) and exit. All exceptions end here."""
         line = list(sys.argv[1:] if args is None else args)
         name = prog_name or str(self.name)
         context: click.Context | None = None
@@ -118,7 +118,7 @@ class Plugins(click.Group):
                 sys.stdout.flush()
 
         raised = _attempt(run)
-        sys.exit(_settle(raised, context, line, interrupted.first) if isinstance(raised, BaseException) else 0)
+        sys.exit(_report(raised, context, line, interrupted.first) if isinstance(raised, BaseException) else 0)
 
     def _entry_points(self) -> dict[str, tuple[EntryPoint, ...]]:
         if self._found is None:
@@ -146,15 +146,15 @@ def _load(point: EntryPoint) -> click.Command:
 
 
 def _attempt(action: Callable[[], object]) -> object:
-    """What the action returned, or the exception that ended it."""
+    """Return the result of the action, or the exception that ended it."""
     try:
         return action()
-    except (Exception, SystemExit, KeyboardInterrupt) as e:  # noqa: BLE001 - the one catch-all of the launching side
+    except (Exception, SystemExit, KeyboardInterrupt) as e:  # noqa: BLE001 - the only catch-all on the launch host
         return e
 
 
 def _complete(group: click.Group, name: str, variable: str, extra: dict[str, Any]) -> None:
-    """Answer a shell that asks for completions, and exit; return if none asks."""
+    """Answer a shell that requests completions, and exit. Return if none does."""
     instruction = os.environ.get(variable.replace("-", "_"))
     if instruction:
         from click.shell_completion import shell_complete
@@ -162,8 +162,8 @@ def _complete(group: click.Group, name: str, variable: str, extra: dict[str, Any
         sys.exit(shell_complete(group, extra, name, variable, instruction))
 
 
-def _settle(raised: BaseException, ctx: click.Context | None, line: Sequence[str], number: int) -> int | str | None:
-    """Tell the user what ended the run; return the exit status. `number` is the first signal, or 0."""
+def _report(raised: BaseException, ctx: click.Context | None, line: Sequence[str], number: int) -> int | str | None:
+    """Print what ended the run, and return the exit status. `number` is the first signal, or 0."""
     if isinstance(raised, SystemExit):
         return raised.code
     if isinstance(raised, click.exceptions.Exit):
@@ -171,9 +171,9 @@ def _settle(raised: BaseException, ctx: click.Context | None, line: Sequence[str
     if isinstance(raised, click.exceptions.NoArgsIsHelpError):
         raised.show()
         return raised.exit_code
-    if isinstance(raised, BrokenPipeError) and _nobody_listens():
+    if isinstance(raised, BrokenPipeError) and _is_reader_gone():
         return _BROKEN_PIPE
-    error, output = _explained(raised, number), output_of(ctx, line)
+    error, output = _to_ezpz_error(raised, number), output_of(ctx, line)
     if os.environ.get("EZPZ_DEBUG", "") not in ("", "0") or (output.verbose and isinstance(error, InternalError)):
         import traceback
 
@@ -182,8 +182,8 @@ def _settle(raised: BaseException, ctx: click.Context | None, line: Sequence[str
     return error.exit_code
 
 
-def _explained(raised: BaseException, number: int) -> EzpzError:
-    """Any exception as one that a user can understand."""
+def _to_ezpz_error(raised: BaseException, number: int) -> EzpzError:
+    """Return the error for users that an exception means."""
     if isinstance(raised, EzpzError):
         return raised
     if isinstance(raised, click.UsageError):
@@ -199,8 +199,8 @@ def _explained(raised: BaseException, number: int) -> EzpzError:
     )
 
 
-def _nobody_listens() -> bool:
-    """Whether the reader of stdout or stderr has gone; what is still in their buffers is then dropped."""
+def _is_reader_gone() -> bool:
+    """Return whether the reader of stdout or stderr has gone. If so, drop what is still in their buffers."""
     poll = select.poll()
     streams = {stream.fileno(): stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None}
     for descriptor in streams:

@@ -1,6 +1,6 @@
-"""What shells complete: hosts, strategies, engines. Nothing is started, and what fails is silent.
+"""Completions for shells: hosts, strategies, engines. Nothing is started, and failures are silent.
 
-`scripts/completions` writes the shells' own halves, which lie in `completions/`.
+`scripts/completions` writes the files for the shells in `completions/`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
-    """The hosts of the hostfile on the line, or of the job that we are in; also after a comma, each once."""
+    """Return the hosts of the hostfile on the line, or of the current job, also after a comma, each once."""
     done, comma, word = incomplete.rpartition(",")
     listed = set(done.split(","))
     hosts = _hosts(ctx.params.get("hostfile"))
@@ -27,7 +27,7 @@ def complete_hosts(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_names(group: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """A completer for the names in an entry-point group, as "ezpz.yeet.strategies"; nothing is loaded."""
+    """Return a completer for the names in an entry-point group, such as "ezpz.yeet.strategies". Nothing is loaded."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
         from ezpz.runtime.plugins import Registry

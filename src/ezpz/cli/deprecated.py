@@ -1,4 +1,4 @@
-"""The older names of commands: each says its new name, then is it."""
+"""Older names of commands: each prints its new name, then runs it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ LAUNCH_STRAYS = ("launch",)
 
 
 def yeet_env() -> NoReturn:
-    """`ezpz-yeet-env`: now `ezpz yeet`."""
+    """Run `ezpz-yeet-env`, which is `ezpz yeet` now."""
     _forward("ezpz-yeet-env", "ezpz yeet", ["yeet", "env", *without_stray(sys.argv[1:], YEET_STRAYS)])
 
 
 def tar_env() -> NoReturn:
-    """`ezpz-tar-env`: now `ezpz yeet tar`."""
+    """Run `ezpz-tar-env`, which is `ezpz yeet tar` now."""
     _forward("ezpz-tar-env", "ezpz yeet tar", ["yeet", "tar", *without_stray(sys.argv[1:], TAR_STRAYS)])
 
 
 def launch() -> NoReturn:
-    """`ezpz-launch`: now `ezpz launch`."""
+    """Run `ezpz-launch`, which is `ezpz launch` now."""
     _forward("ezpz-launch", "ezpz launch", ["launch", *without_stray(sys.argv[1:], LAUNCH_STRAYS)])
 
 
 def deprecation(old: str, new: str) -> str:
-    """The one line that tells a user of `old` to type `new`."""
+    """Return the line that tells a user of `old` to use `new`."""
     return f"'{old}' is deprecated: use '{new}'"
 
 
 def without_stray(args: Sequence[str], strays: Sequence[str]) -> list[str]:
-    """The arguments without the command's own name, which older scripts put first; one of `strays` at most."""
+    """Return the arguments without the command's own name, which older scripts put first: at most one of `strays`."""
     for stray in strays:
         words = stray.split()
         if list(args[: len(words)]) == words:

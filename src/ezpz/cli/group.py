@@ -1,4 +1,4 @@
-"""A group of commands of which one is meant when none is named, as in `ezpz yeet SRC`."""
+"""A group of commands with a default, as in `ezpz yeet SRC`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OUTPUT_FLAGS = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")  # they may
 
 
 class DefaultGroup(click.Group):
-    """A group that is its own first command: what names no subcommand goes to `default`."""
+    """A group that runs `default` if the arguments name no subcommand."""
 
     default = "env"
 
@@ -30,7 +30,7 @@ class DefaultGroup(click.Group):
         self.format_commands(ctx, formatter)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """Subcommands, and whatever the default would complete."""
+        """Return the subcommands, and the completions of the default."""
         env = self.commands[self.default]
         own = super().shell_complete(ctx, incomplete)
         with env.make_context(self.default, [], parent=ctx, resilient_parsing=True) as inner:

@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled and explained alike."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ F = TypeVar("F", bound="Callable[..., Any]")
 def node_options(prefix: str) -> Callable[[F], F]:
     """Give a command --hosts, --hostfile and --hsn (function arguments `hosts`, `hostfile`: str | None, `hsn`: str).
 
-    `prefix` begins the names of their environment variables. --hosts with --hostfile is a usage error, unless one is on
-    the command line and the other in the environment: the command line wins.
+    The names of their environment variables start with `prefix`. --hosts with --hostfile is a usage error, unless one
+    is on the command line and the other in the environment: the command line wins.
     """
 
     def decorate(function: F) -> F:
@@ -64,10 +64,10 @@ def _node_options(prefix: str) -> tuple[Callable[[F], F], ...]:
 
 
 def exclusive(ctx: click.Context, param: click.Parameter, value: Any, *others: str) -> Any:
-    """The value of an option that excludes the `others` (parameter names): for use in the callback of each of them.
+    """Return the value of an option that excludes the `others` (parameter names), in the callback of each of them.
 
-    Of two that were given, the one on the command line wins over the one in the environment, which becomes None; two of
-    one kind raise click.UsageError with both options and values.
+    If two were given, the one on the command line wins over the one in the environment, which becomes None. Two on the
+    command line, or two in the environment, raise click.UsageError with both options and values.
     """
     if value in (None, False, ()):
         return value

@@ -1,6 +1,6 @@
-"""How every command speaks: text for people, or one JSON document for programs, by the same rules everywhere.
+"""Output of all commands: text for people, or one JSON document for programs.
 
-stdout carries the result, stderr everything else. Colour is for terminals, and never when NO_COLOR is set.
+The result goes to stdout, everything else to stderr. Color is for terminals, and never used if NO_COLOR is set.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _META = "ezpz.output"
 
 @dataclass(slots=True)
 class Output:
-    """The voice of one command: `json` replaces text by one document, `verbose` counts -v, `quiet` is -q.
+    """The output of one command: `json` replaces text by one document, `verbose` counts -v, `quiet` is -q.
 
     | call     | goes to | with --json | with -q | with -v |
     |----------|---------|-------------|---------|---------|
@@ -45,26 +45,26 @@ class Output:
     documented: bool = False
 
     def line(self, text: str = "", *, fg: str | None = None, bold: bool = False) -> None:
-        """Say a line of the result. `fg` is a click colour name, used on a terminal only."""
+        """Print a line of the result. `fg` is a color name of click, used only on a terminal."""
         if not (self.json or self.quiet):
             _write(sys.stdout, text, fg=fg, bold=bold or None)
 
     def note(self, text: str) -> None:
-        """Tell what goes on, on stderr."""
+        """Print what is being done, on stderr."""
         if not (self.json or self.quiet):
             _write(sys.stderr, text)
 
     def detail(self, text: str) -> None:
-        """Tell what only -v wants to know, on stderr."""
+        """Print a detail, on stderr, with -v only."""
         if self.verbose:
             _write(sys.stderr, text, dim=True)
 
     def warn(self, text: str) -> None:
-        """Tell what the user should see whatever the options, on stderr."""
+        """Print a warning, on stderr, with all options."""
         _write(sys.stderr, text, label="warning", fg="yellow")
 
     def error(self, error: EzpzError) -> None:
-        """Say why the run ends: a message and a hint on stderr, or with --json the error document on stdout."""
+        """Print why the run ends: a message and a hint on stderr, or with --json the error document on stdout."""
         if self.json and not self.documented:
             self.document(error_document(error))
             return
@@ -73,9 +73,9 @@ class Output:
             _write(sys.stderr, error.hint, label="hint", fg="cyan")
 
     def document(self, mapping: Mapping[str, Any]) -> None:
-        """Print the one JSON document of this run, keys sorted, in ASCII; silent without --json.
+        """Print the JSON document of this run, keys sorted, in ASCII. Print nothing without --json.
 
-        bytes and paths become strings as os.fsdecode makes them. Raises RuntimeError when called twice.
+        bytes and paths become strings by os.fsdecode. Raises RuntimeError when called twice.
         """
         if not self.json:
             return
@@ -89,24 +89,24 @@ class Output:
 
     @property
     def live(self) -> bool:
-        """A display that redraws itself is welcome: text for a person at a terminal that can move its cursor."""
+        """Whether a display may redraw itself: the output is text, on a terminal that can move its cursor."""
         return not (self.json or self.quiet) and _is_terminal(sys.stderr)
 
     @classmethod
     def of(cls, ctx: click.Context) -> Output:
-        """The one Output of this run, made from the options that its command line has had so far."""
+        """Return the Output of this run, made from the options that were parsed so far."""
         output: Output = ctx.meta.setdefault(_META, cls())
         return output
 
     @classmethod
     def guess(cls, args: Sequence[str]) -> Output:
-        """The Output that a command line asks for that cannot be parsed, or whose command has no output options."""
+        """Return the Output for a command line that cannot be parsed, or whose command has no output options."""
         own = args[: args.index("--")] if "--" in args else args
         return cls(json="--json" in own, verbose=sum(arg in ("-v", "--verbose") for arg in own))
 
 
 def output_of(ctx: click.Context | None, args: Sequence[str]) -> Output:
-    """What a run that has just failed speaks through: its own Output, else a guess from its arguments."""
+    """Return the Output of a run that has failed: its own, or else a guess from its arguments."""
     if ctx is not None and _META in ctx.meta:
         return Output.of(ctx)
     return Output.guess(args)
@@ -115,8 +115,8 @@ def output_of(ctx: click.Context | None, args: Sequence[str]) -> Output:
 def output_options(prefix: str) -> Callable[[F], F]:
     """Give a command --json, -v and -q, and its function the keyword argument `output`.
 
-    `prefix` begins the names of their environment variables: "EZPZ_YEET" makes EZPZ_YEET_JSON, _VERBOSE and _QUIET.
-    The options may stand before or after a subcommand's name: they are merged. -q with -v is a usage error.
+    The names of their environment variables start with `prefix`: "EZPZ_YEET" makes EZPZ_YEET_JSON, _VERBOSE and _QUIET.
+    The options may come before or after the name of a subcommand: they are merged. -q with -v is a usage error.
     """
 
     def decorate(function: F) -> F:
@@ -154,7 +154,7 @@ def _options(prefix: str) -> tuple[Callable[[F], F], ...]:
 
 def _merge(ctx: click.Context, param: click.Parameter, value: int) -> None:
     output, name = Output.of(ctx), str(param.name)
-    if not value or (name != "json" and _gives_way(ctx, name, output)):
+    if not value or (name != "json" and _is_overridden(ctx, name, output)):
         return
     if name == "verbose":
         output.verbose += value
@@ -162,8 +162,8 @@ def _merge(ctx: click.Context, param: click.Parameter, value: int) -> None:
         setattr(output, name, True)
 
 
-def _gives_way(ctx: click.Context, name: str, output: Output) -> bool:
-    """Whether -q or -v, from the environment, loses against the other on the command line; else both are an error."""
+def _is_overridden(ctx: click.Context, name: str, output: Output) -> bool:
+    """Return whether -q or -v, from the environment, loses to the other on the command line. Raises if neither does."""
     other = "quiet" if name == "verbose" else "verbose"
     if not getattr(output, other):
         return False
@@ -175,7 +175,7 @@ def _gives_way(ctx: click.Context, name: str, output: Output) -> bool:
 
 
 def error_document(error: EzpzError) -> dict[str, Any]:
-    """The JSON document that a failed run prints, in the schema "ezpz/error/1"."""
+    """Return the JSON document that a failed run prints, in the schema "ezpz/error/1"."""
     return {
         "schema": ERROR_SCHEMA,
         "error": {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code},
@@ -183,7 +183,7 @@ def error_document(error: EzpzError) -> dict[str, Any]:
 
 
 def wants_colour(stream: TextIO | None) -> bool:
-    """Whether to colour what is written to `stream`: on a terminal that can, unless NO_COLOR is set."""
+    """Return whether to color what is written to `stream`: on a terminal with colors, unless NO_COLOR is set."""
     return not os.environ.get("NO_COLOR") and _is_terminal(stream)
 
 
@@ -192,7 +192,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _write(stream: TextIO | None, text: str, *, label: str = "", **style: Any) -> None:
-    """One write, so that lines of two processes do not mix. A closed stream (`>&-`) swallows it."""
+    """Write a line by one call, so that lines of two processes do not mix. Ignore a closed stream (`>&-`)."""
     if stream is None:
         return
     text = printable(text)

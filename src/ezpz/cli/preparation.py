@@ -1,4 +1,4 @@
-"""What one command may have another do first, without knowing it: `ezpz launch --yeet`.
+"""Preparations: what another command does before a command, as in `ezpz launch --yeet`.
 
 A preparation is one function and one line in the entry-point group `ezpz.preparations`.
 """
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a preparation has done, or would do: the environment's place on the nodes, and who did not get it.
+    """The result of a preparation, or of its dry run.
 
-    exit_code: 0 if it is worth going on; document: what it says with --json
+    Attributes:
+        destination: the path of the environment on the nodes
+        original: the path of its source
+        failed: the nodes that did not get it
+        exit_code: 0 if the command can continue
+        document: the JSON document of the preparation, or None
     """
 
     destination: str
@@ -30,7 +35,7 @@ class Prepared:
 
 
 class Preparation(Protocol):
-    """Puts an environment on the nodes. `args` are options of its own command; `dry_run` only says where to."""
+    """Copies an environment to the nodes. `args` are options of its own command. `dry_run` only returns the path."""
 
     def __call__(self, output: Output, args: Sequence[str], *, dry_run: bool) -> Prepared: ...
 
@@ -38,17 +43,17 @@ class Preparation(Protocol):
 PREPARATIONS: Registry[Preparation] = Registry("ezpz.preparations", "preparation")
 
 
-class Aside(Output):
-    """The voice of a preparation: stdout belongs to the command that comes after it."""
+class PreparationOutput(Output):
+    """The output of a preparation: stdout belongs to the command that runs after it."""
 
     def line(self, text: str = "", *, fg: str | None = None, bold: bool = False) -> None:  # noqa: ARG002 - as Output has it
-        """Say it on stderr."""
+        """Print the line on stderr."""
         self.note(text)
 
     def document(self, mapping: Mapping[str, Any]) -> None:
-        """Say nothing: the run prints one document."""
+        """Print nothing: the command prints the only document of the run."""
 
     @classmethod
-    def beside(cls, output: Output) -> Aside:
-        """As talkative as `output`."""
+    def like(cls, output: Output) -> PreparationOutput:
+        """Return the output of a preparation with the options of `output`."""
         return cls(json=output.json, verbose=output.verbose, quiet=output.quiet)

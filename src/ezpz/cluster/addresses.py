@@ -1,4 +1,4 @@
-"""Which address of a node is fast and answers: the high-speed network where there is one, per node."""
+"""The address to dial for each node: on the high-speed network where the node has one that answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Answers: TypeAlias = "Callable[[str], bool]"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What is dialled for a node, why, and whether that is less than was asked for."""
+    """The address that is dialed for a node, the reason, and whether it is not the requested network."""
 
     address: str
     reason: str
@@ -42,7 +42,7 @@ class Address:
 
 
 def resolve(name: str) -> tuple[str, ...]:
-    """The IP addresses of a host name, () when it has none. May take as long as the resolver likes."""
+    """Return the IP addresses of a host name, () when it has none. The resolver may block for long."""
     try:
         found = socket.getaddrinfo(name, SSH_PORT, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # UnicodeError: the name is no IDNA name
@@ -51,7 +51,7 @@ def resolve(name: str) -> tuple[str, ...]:
 
 
 def is_reachable(address: str) -> bool:
-    """Whether a host is up at this IP address: port 22 accepts, or refuses (sshd may listen elsewhere)."""
+    """Return whether a host is up at this IP address: port 22 accepts, or refuses (sshd may use another port)."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -75,10 +75,20 @@ def choose_addresses(
     answers: Answers = is_reachable,
     limit: float = LIMIT,
 ) -> dict[str, Address]:
-    """For each name as given, the address to dial: its high-speed name if that resolves and answers, else the name.
+    """Return the address to dial for each name: its high-speed name if that resolves and answers, or else the name.
 
-    Every node is probed, because an allocation can mix nodes with and without the fast network; all of them in parallel
-    and within `limit` seconds, after which the rest keep their given name. Raises UsageError for a bad `hsn`.
+    Every node is probed, because an allocation can mix nodes with and without the fast network. All are probed in
+    parallel. Nodes that are not probed within `limit` keep their given name.
+
+    Args:
+        names: the names as given
+        hsn: "auto", "off", or the suffix of the high-speed names
+        resolve: returns the IP addresses of a name
+        answers: returns whether a host is up at an IP address
+        limit: seconds for all nodes together
+
+    Raises:
+        UsageError: `hsn` is not valid
     """
     check_hsn(hsn)
     chosen: dict[str, Address] = {}
@@ -97,7 +107,7 @@ def choose_addresses(
 
 
 def candidates(name: str, hsn: str) -> tuple[str, ...]:
-    """The names that a host may have on the fast network, the likeliest first.
+    """Return the names that a host may have on the fast network, the likeliest first.
 
     The last form is ALCF's: the management network is `x….hostmgmt2.cm.aurora…`, the fast one `x….hsn.cm.aurora…`.
     """
@@ -112,7 +122,7 @@ def candidates(name: str, hsn: str) -> tuple[str, ...]:
 
 
 def summary(chosen: dict[str, Address]) -> str:
-    """One phrase for all nodes: how many by which reason, with the nodes folded unless all share one."""
+    """Return one phrase for all nodes: the reasons, each with its nodes folded unless all share one reason."""
     reasons: dict[str, list[str]] = {}
     for name, address in chosen.items():
         reasons.setdefault(address.reason, []).append(short(name))
@@ -126,7 +136,7 @@ def _phrase(reason: str) -> str:
 
 
 def _keep(name: str, hsn: str) -> str:
-    """Why this name needs no probe, or ""."""
+    """Return why this name needs no probe, or ""."""
     if is_address(name):
         return "it is an IP address"
     if hsn == OFF:
@@ -150,16 +160,17 @@ def _choose(name: str, options: tuple[str, ...], resolve: Resolve, answers: Answ
 
 
 def _pattern(name: str, option: str) -> str:
-    """A candidate with its host left out, so that the nodes of one kind share one reason."""
+    """Return a candidate without its host, so that similar nodes share one reason."""
     return "<node>" + option[len(short(name)) :]
 
 
 def _probe_all(
     wanted: dict[str, tuple[str, ...]], resolve: Resolve, answers: Answers, limit: float
 ) -> dict[str, Address]:
-    """What could be found out within `limit` seconds.
+    """Return the addresses that were found within `limit` seconds.
 
-    No pool, which would wait for its threads: one that hangs in a resolver must not delay the program.
+    This uses no thread pool, because a pool waits for its threads. A thread that hangs in a resolver must not delay the
+    program.
     """
     failures: list[BaseException] = []
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()

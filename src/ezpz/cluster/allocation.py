@@ -1,4 +1,4 @@
-"""Node and Allocation: what the rest of ezpz knows about the machines of a job."""
+"""The nodes of a job, as the rest of ezpz knows them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 class Node:
     """One machine of the allocation.
 
-    name: canonical short name, unique in the allocation ("x4114c1s7b0n0")
-    address: what is dialled; a high-speed-network name where there is one ("x4114c1s7b0n0-hsn0")
-    given: the name exactly as the scheduler or hostfile wrote it
-    is_local: this process runs on it
+    Attributes:
+        name: canonical short name, unique in the allocation ("x4114c1s7b0n0")
+        address: what is dialed; a high-speed-network name where there is one ("x4114c1s7b0n0-hsn0")
+        given: the name exactly as the scheduler or hostfile wrote it
+        is_local: this process runs on it
     """
 
     name: str
@@ -23,12 +24,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """The machines that we have, in the scheduler's order, each once, and why we believe it.
+    """The nodes of the job, in the scheduler's order, each once, and how they were found.
 
-    scheduler: "pbs", "slurm", "hosts", "hostfile" or "localhost"
-    job_id: the scheduler's, or None
-    evidence: one line for each step that was tried, the deciding one last
-    warnings: lines the user should see even without -v
+    Attributes:
+        scheduler: "pbs", "slurm", "hosts", "hostfile" or "localhost"
+        job_id: the identifier of the scheduler's job, or None
+        nodes: the nodes
+        evidence: one line for each detector that was tried, the deciding one last
+        warnings: lines that the user should see even without -v
     """
 
     scheduler: str
@@ -39,5 +42,5 @@ class Allocation:
 
     @property
     def local(self) -> Node | None:
-        """The node that this process runs on, or None when it is not part of the allocation (a login node)."""
+        """The node that this process runs on, or None if it is not part of the allocation (a login node)."""
         return next((node for node in self.nodes if node.is_local), None)

@@ -1,4 +1,4 @@
-"""Which nodes do I have: the schedulers' steps in order, the first that finds them, and the evidence for it."""
+"""Detection of the nodes of this job, by the detectors of all schedulers in order."""
 
 from __future__ import annotations
 
@@ -28,18 +28,31 @@ def detect(
     system: System = REAL,
     steps: Sequence[NodeDetector] | None = None,
 ) -> Allocation:
-    """The nodes of this job, each once and in the scheduler's order, with the address to dial and why we believe it.
+    """Return the nodes of this job, each once and in the scheduler's order, with addresses and evidence.
 
-    The order: --hosts, --hostfile, PBS_NODEFILE, HOSTFILE, PBS by job id, qstat, Slurm's environment, squeue, this host
-    alone. `steps` replaces those of the plugins. Raises UsageError for a bad option, BadHostName, HostfileError and
-    SchedulerError.
+    The order is: --hosts, --hostfile, PBS_NODEFILE, HOSTFILE, PBS by job id, qstat, Slurm's environment, squeue, and
+    this host alone.
+
+    Args:
+        hosts: the option --hosts, or None
+        hostfile: the option --hostfile, or None
+        hsn: the option --hsn
+        environ: the environment of this process
+        system: the programs and files to use
+        steps: detectors that replace those of the plugins
+
+    Raises:
+        UsageError: an option is not valid
+        BadHostName: a name is not safe to use
+        HostfileError: a hostfile cannot be used
+        SchedulerError: the scheduler's answer cannot be used
     """
     check_hsn(hsn)
     me = system.local_names()
     evidence: list[str] = []
     ordered = sorted(installed_steps(evidence) if steps is None else steps, key=lambda step: (step.rank, step.label))
-    inquiry = DetectionContext(environ, system, me, hosts, hostfile)
-    step, found = _first(inquiry, ordered, evidence)
+    context = DetectionContext(environ, system, me, hosts, hostfile)
+    step, found = _first(context, ordered, evidence)
     given = _unique(found.names, step.label, me)
     remote = [name for name in given if not is_me(name, me)]
     chosen = choose_addresses(remote, hsn=hsn, resolve=system.resolve, answers=system.answers)
@@ -49,12 +62,12 @@ def detect(
 
 
 def installed_steps(evidence: list[str]) -> tuple[NodeDetector, ...]:
-    """The steps of every installed scheduler; a plugin that cannot be loaded becomes a line of evidence."""
+    """Return the detectors of all installed schedulers. A plugin that cannot be loaded becomes a line of evidence."""
     return tuple(step for name in SCHEDULERS.names() for step in _steps_of(name, evidence))
 
 
 def job_system_of(allocation: Allocation, environ: Mapping[str, str]) -> JobSystem | None:
-    """Return the scheduler whose job has these nodes, also when the user named some of them; None outside of a job."""
+    """Return the scheduler whose job has these nodes, also if the user named some of them, or None outside of a job."""
     ordered = sorted(installed_steps([]), key=lambda step: step.rank)
     systems = {step.system.name: step.system for step in ordered if step.system is not None}
     if not is_named(allocation):
@@ -71,17 +84,17 @@ def _steps_of(name: str, evidence: list[str]) -> tuple[NodeDetector, ...]:
 
 
 def _first(
-    inquiry: DetectionContext, steps: Sequence[NodeDetector], evidence: list[str]
+    context: DetectionContext, steps: Sequence[NodeDetector], evidence: list[str]
 ) -> tuple[NodeDetector, NodesFound]:
-    """The first step that finds nodes; the others' lines go into the evidence."""
+    """Return the first detector that finds nodes, and its answer. The lines of the others go into the evidence."""
     for step in steps:
-        answer = step.find(inquiry)
+        answer = step.find(context)
         if isinstance(answer, NodesFound):
             return step, answer
         line = f"{step.label}: {answer.why}"
         evidence.append(line)
         if answer.notable:
-            inquiry = replace(inquiry, noted=(*inquiry.noted, line))
+            context = replace(context, noted=(*context.noted, line))
     raise SchedulerError(
         "no step found any node: " + ("; ".join(evidence) or "no scheduler is installed"),
         hint="reinstall ezpz, whose entry points seem to be missing",
@@ -89,7 +102,7 @@ def _first(
 
 
 def _unique(names: Sequence[str], where: str, me: frozenset[str]) -> tuple[str, ...]:
-    """The names in order, one for each host; this host counts once under whatever names."""
+    """Return the names in order, one for each host. All names of this host count as one."""
     by_key: dict[str, str] = {}
     for name in names:
         check_name(name, where)
@@ -98,7 +111,7 @@ def _unique(names: Sequence[str], where: str, me: frozenset[str]) -> tuple[str, 
 
 
 def _node(given: str, chosen: Mapping[str, Address]) -> Node:
-    """A name that was not probed is this host's."""
+    """Return the node of a name. A name that was not probed belongs to this host."""
     dialled = chosen.get(given)
     return Node(short(given), dialled.address if dialled else given, given, is_local=dialled is None)
 

@@ -1,4 +1,4 @@
-"""Host names: short, FQDN, HSN and nodesets; "is this me?". Pure but for `local_names`."""
+"""Forms of host names (short, FQDN, high-speed), and nodesets. Everything is pure, except `local_names`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALGEBRA = re.compile(r"[!&^]")
 
 
 def short(name: str) -> str:
-    """The canonical name of a host: lower case, no domain, no `-hsn0`; an IP address stays whole.
+    """Return the canonical name of a host: lower case, no domain, no `-hsn0`. An IP address is not changed.
 
     On HPE Slingshot machines `x4310c3s2b0n0-hsn0`, `x4310c3s2b0n0.hsn.cm.aurora.alcf.anl.gov` and
     `x4310c3s2b0n0.hostmgmt2.cm.aurora.alcf.anl.gov` are one host with several networks.
@@ -37,12 +37,12 @@ def short(name: str) -> str:
 
 
 def domain(name: str) -> str:
-    """What follows the first dot of a host name, or "" (also for an IP address)."""
+    """Return the part of a host name after the first dot, or "" (also for an IP address)."""
     return "" if is_address(name) else name.partition(".")[2].rstrip(".")
 
 
 def is_address(name: str) -> bool:
-    """Whether `name` is an IPv4 or IPv6 address rather than a host name."""
+    """Return whether `name` is an IPv4 or IPv6 address rather than a host name."""
     if ":" not in name and not name.replace(".", "").isdigit():
         return False
     try:
@@ -53,9 +53,11 @@ def is_address(name: str) -> bool:
 
 
 def check_name(name: str, where: str) -> None:
-    """Raise BadHostName unless `name` is a host name or IP address that is safe to hand to ssh, rsync and a shell.
+    """Raise BadHostName unless `name` is a host name or IP address that is safe to pass to ssh, rsync and a shell.
 
-    `where` says where the name was read ("hostfile:3") and begins the message.
+    Args:
+        name: the name
+        where: where the name was read ("hostfile:3"); the message starts with it
     """
     complaint = _complaint(name)
     if complaint:
@@ -78,14 +80,14 @@ def _complaint(name: str) -> str:
 
 
 def is_me(name: str, my_names: frozenset[str]) -> bool:
-    """Whether `name` (short, FQDN, HSN or address) is one of `my_names`, which `local_names` gave."""
+    """Return whether `name` (short, FQDN, high-speed, or address) is one of `my_names` (see `local_names`)."""
     return short(name) in my_names
 
 
 def local_names(hosts_file: str = "/etc/hosts") -> frozenset[str]:
-    """The canonical names and addresses of this host: its host name, and what /etc/hosts says beside it.
+    """Return the canonical names and addresses of this host: its host name, and those on the same lines of /etc/hosts.
 
-    DNS is not asked: `getfqdn` may hang for as long as the resolver likes.
+    DNS is not queried: `getfqdn` may hang as long as the resolver does.
     """
     me = short(socket.gethostname())
     names = {me, "localhost", "127.0.0.1", "::1"}
@@ -102,10 +104,18 @@ def local_names(hosts_file: str = "/etc/hosts") -> frozenset[str]:
 
 
 def expand(nodeset: str, where: str = "--hosts") -> tuple[str, ...]:
-    """The host names of a nodeset (`n[001-128,130],login1`), in the order written, each once.
+    """Return the host names of a nodeset (`n[001-128,130],login1`), in the order written, each once.
 
-    The syntax is ClusterShell's, without groups: `@grp` would run commands from the site's configuration. Set algebra
-    (`a[1-9]!a3`) sorts the result. Raises UsageError for bad syntax and BadHostName for a bad name; `where` is in both.
+    The syntax is that of ClusterShell, without groups: `@grp` would run commands from the site's configuration. Set
+    algebra (`a[1-9]!a3`) sorts the result.
+
+    Args:
+        nodeset: the nodeset
+        where: where it was read, for the messages
+
+    Raises:
+        UsageError: the syntax is wrong
+        BadHostName: a name is not safe to use
     """
     nodeset = nodeset.strip(" \t")
     if "@" in nodeset:
@@ -141,9 +151,11 @@ def _expand_part(part: str, where: str) -> tuple[str, ...]:
 
 
 def fold(names: Iterable[str], *, one_bracket: bool = False) -> str:
-    """The shortest nodeset that `expand`s to these names (sorted); "" for none.
+    """Return the shortest nodeset that `expand`s to these names (sorted), or "" for no names.
 
-    one_bracket: fold the last number of each name only, which is as much as Slurm's own `--nodelist` surely takes.
+    Args:
+        names: the names
+        one_bracket: fold only the last number of each name, which every version of Slurm's `--nodelist` accepts
     """
     nodes = _nodeset()
     if one_bracket:

@@ -1,6 +1,4 @@
-"""How another node is reached: the argv of ssh and srun, with the hardened options in one place; and what a failure
-of ssh or rsync means. Pure: nothing is started here.
-"""
+"""Command lines of ssh and srun, with the hardened options in one place. Nothing is started here."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ SSH_OPTIONS: tuple[str, ...] = (
     *("-o", "ServerAliveInterval=5"),  # with the next: a dead node is known after 15 s
     *("-o", "ServerAliveCountMax=3"),
     *("-o", "LogLevel=ERROR"),
-    *("-o", "Compression=no"),  # the stream is compressed by those who know its content
+    *("-o", "Compression=no"),  # the data is compressed before it is sent
     *("-o", "ForwardX11=no"),
     *("-o", "ForwardAgent=no"),
     *("-o", "ClearAllForwardings=yes"),  # a LocalForward in the user's config fails on the second session
@@ -37,26 +35,30 @@ SSH_OPTIONS: tuple[str, ...] = (
 
 
 def ssh_argv(address: str, command: str) -> tuple[str, ...]:
-    """The argv that runs `command` (for the remote shell, quoted by the caller) at `address`."""
+    """Return the argv that runs `command` (for the remote shell, quoted by the caller) at `address`."""
     return ("ssh", *SSH_OPTIONS, "--", address, command)
 
 
 def ssh_forward_argv(address: str, host: str, port: int) -> tuple[str, ...]:
-    """The argv whose stdin and stdout are a connection from `address` to a port of `host`, as seen from there."""
+    """Return the argv whose stdin and stdout are a connection from `address` to a port of `host`."""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ("ssh", *SSH_OPTIONS, "-W", where, "--", address)
 
 
 def ssh_command_line() -> str:
-    """The same ssh as one string, for `rsync -e`; rsync appends the host and its command, hence the `--` at the end."""
+    """Return the ssh command line for `rsync -e`. It ends with `--`, because rsync appends the host and its command."""
     return shlex.join(("ssh", *SSH_OPTIONS, "--"))
 
 
 def srun_argv(nodes: Sequence[Node], command: Sequence[str], *, overlap: bool = True) -> tuple[str, ...]:
-    """The argv that runs `command` once on each node of a Slurm job.
+    """Return the argv that runs `command` once on each node of a Slurm job.
 
-    overlap: also where another step holds the resources. One failing task does not kill the others, and no task is
-    bound to the single core that a step gets by default.
+    A task that fails does not kill the others. No task is bound to the single core that a step gets by default.
+
+    Args:
+        nodes: nodes of the job
+        command: what each of them runs
+        overlap: run also where another step holds the resources
     """
     count = len(nodes)
     return (

@@ -1,4 +1,4 @@
-"""What a failure of ssh, rsync or srun means: patterns of their messages, and the error of each. Pure."""
+"""Patterns of the messages of ssh, rsync, and remote shells, and the error that each of them means."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ezpz import errors
 
 @dataclass(frozen=True, slots=True)
 class ErrorPattern:
-    """What ssh, rsync or a shell prints (a pattern, any case), and what it means.
+    """A pattern of what ssh, rsync, or a shell prints (in any case), and the error that it means.
 
-    `text` and `hint` may use {host} and the pattern's groups.
+    `text` and `hint` may use {host} and the groups of the pattern.
     """
 
     pattern: str
@@ -24,7 +24,7 @@ class ErrorPattern:
 _KEY_HINT = "run `ssh-keyscan -H {host} >> ~/.ssh/known_hosts` if you trust it; `--hsn off` dials the plain names"
 _BUSY_HINT = "too many sessions at once (sshd's MaxStartups), or the node went down; run it again"
 _DOWN_HINT = "is the node up and in your job? leave it out with --hosts or --hostfile"
-_TOOLS = "rsync|ssh|python3|tar|zstd|gzip|sh"  # what we start; a .bashrc may miss a `module` and all is well
+_TOOLS = "rsync|ssh|python3|tar|zstd|gzip|sh"  # ezpz starts these; if a .bashrc misses another one, that is harmless
 _ROOM_HINT = "free some space there, or choose another --dst"
 ERROR_PATTERNS: tuple[ErrorPattern, ...] = (
     # ssh, before anything ran
@@ -121,6 +121,13 @@ ERROR_PATTERNS: tuple[ErrorPattern, ...] = (
     ),
     # the shell at the far end
     ErrorPattern(
+        r"no python3 \(3\.6 or newer\) was found",
+        errors.ToolMissing,
+        "no python3 (3.6 or newer) was found there",
+        "`ssh {host} python3 --version` must work: load a module in .bashrc; or leave the node out with --hosts or "
+        "--hostfile",
+    ),
+    ErrorPattern(
         r"is your shell clean|protocol version mismatch|unexpected tag \d+",
         errors.ChattyShell,
         "its login scripts print something, which breaks the protocol",
@@ -147,26 +154,31 @@ STATUSES: dict[int, ErrorPattern] = {
     255: ErrorPattern("", errors.SshRefused, "ssh failed: {line}", "try `ssh {host} true`"),
 }
 OTHER = ErrorPattern("", errors.CopyFailed, "failed with {status}: {line}", "")
-_COMPILED = tuple((re.compile(symptom.pattern, re.IGNORECASE), symptom) for symptom in ERROR_PATTERNS)
+_COMPILED = tuple((re.compile(each.pattern, re.IGNORECASE), each) for each in ERROR_PATTERNS)
 _NOISE = re.compile(r"^(rsync error: .*|rsync: (\[\w+\] )?connection unexpectedly closed.*|\**@*)$", re.IGNORECASE)
 
 
 def classify_failure(stderr: str, returncode: int, host: str) -> errors.EzpzError:
-    """What a failed ssh or rsync to `host` means, from what it printed and its exit status (negative: a signal).
+    """Return the error that a failed ssh or rsync means.
 
-    What was printed decides before the status does, and SYMPTOMS in their order: what kept ssh from connecting comes
-    before what the far end complained of. Not for a program with exit statuses of its own, such as ezpz's agent.
+    The printed text has precedence over the status. ERROR_PATTERNS are tried in their order: failures to connect come
+    before failures at the far end. Do not use this for a program with its own exit statuses, such as the agent.
+
+    Args:
+        stderr: what it printed
+        returncode: its exit status, negative for a signal
+        host: the name of the node, for the message
     """
     text = _printable(stderr)
-    for pattern, symptom in _COMPILED:
+    for pattern, meaning in _COMPILED:
         match = pattern.search(text)
         if match:
-            return _error(symptom, text, returncode, host, match)
+            return _error(meaning, text, returncode, host, match)
     return _error(STATUSES.get(returncode, OTHER), text, returncode, host, None)
 
 
 def _error(
-    symptom: ErrorPattern, text: str, returncode: int, host: str, match: re.Match[str] | None
+    meaning: ErrorPattern, text: str, returncode: int, host: str, match: re.Match[str] | None
 ) -> errors.EzpzError:
     groups = {name: value for name, value in match.groupdict().items() if value} if match else {}
     tool = next((value for name, value in groups.items() if name.startswith("tool")), "")
@@ -177,11 +189,11 @@ def _error(
         "methods": groups.get("methods", ""),
         "tool": tool,
     }
-    return symptom.error(symptom.text.format(**facts), hint=symptom.hint.format(**facts), node=host)
+    return meaning.error(meaning.text.format(**facts), hint=meaning.hint.format(**facts), node=host)
 
 
 def _printable(stderr: str) -> str:
-    """Without the control characters that could play tricks on a terminal; one line end, whatever it was."""
+    """Return the lines without control characters, which could change a terminal, and with the same line ends."""
     lines = (line.strip() for line in stderr.splitlines())
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines if line)
 
@@ -192,7 +204,7 @@ def _line_of(text: str, match: re.Match[str]) -> str:
 
 
 def _last_lines(text: str, count: int = 2) -> str:
-    """The last lines that say something; rsync ends with lines that only repeat the status."""
+    """Return the last lines that give a reason. The last lines of rsync only repeat the status."""
     lines = text.splitlines()
     telling = [line for line in lines if not _NOISE.match(line)] or lines
     return "; ".join(telling[-count:]) or "it said nothing"

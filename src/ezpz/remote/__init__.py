@@ -1,1 +1,1 @@
-"""Talks to agents: start them, send requests, hear events."""
+"""Communication with agents: start them, send requests, receive answers and events."""

@@ -10,11 +10,11 @@ import zlib
 
 import ezpz.agent
 
-PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
+SYSTEM_PYTHONS = "/usr/bin/python3 python3 /usr/libexec/platform-python"
 BOOTSTRAP = "import sys,zlib;b=sys.stdin.buffer;program=b.read(int(b.readline()));exec(zlib.decompress(program))"
-PLAIN = re.compile(r"/[A-Za-z0-9_./+-]+")
-MISSING = "python3: not found"
-NO_START = 1  # the status of a python that could not begin, because it is too old or lacks zlib
+SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+-]+")
+NOT_FOUND = "no python3 (3.6 or newer) was found"
+CANNOT_START = 1  # the status of a python that is too old or lacks zlib
 AGENT = "ezpz.agent"
 _IMPORT = re.compile(r"^\s*from (ezpz\.agent[\w.]*) import (?:\(([^)]*)\)|([\w, ]+))", re.MULTILINE)
 SETUP = """\
@@ -33,22 +33,22 @@ sys.meta_path.insert(0, Bundle)
 from ezpz.agent.%s import main
 main()
 """
-"""What runs the agent: its modules are compiled when they are first needed."""
+"""The program that runs the agent. Modules are compiled when they are first imported."""
 
 
 @functools.cache
 def bundle(entry: str = "server") -> bytes:
-    """Return the agent as one program, packed by zlib and preceded by its length on a line of its own.
+    """Return the agent as one program, compressed by zlib, after a line with its length.
 
     Args:
-        entry: the module of `ezpz.agent` whose `main` is called; it is sent with every module that it imports
+        entry: the module of `ezpz.agent` whose `main` is called; all modules that it imports are included
     """
     program = zlib.compress((SETUP % (agent_sources(f"{AGENT}.{entry}"), entry)).encode())
     return b"%d\n%b" % (len(program), program)
 
 
 def agent_sources(entry: str) -> dict[str, str]:
-    """Return the source of a module of the agent and of all that it imports, by module; "" for a package."""
+    """Return the source of a module of the agent and of all modules that it imports, by module ("" for a package)."""
     sources = {"ezpz": ""}
     pending = [entry]
     while pending:
@@ -71,38 +71,29 @@ def agent_sources(entry: str) -> dict[str, str]:
 
 
 def _path_of(module: str) -> str | None:
-    """Return the file of a module of the agent, or None for a name that is no module."""
+    """Return the file of a module of the agent, or None if the name is not a module."""
     stem = os.path.join(os.path.dirname(ezpz.agent.__file__), *module.split(".")[2:])
     return next((path for path in (f"{stem}.py", os.path.join(stem, "__init__.py")) if os.path.exists(path)), None)
 
 
 def bootstrap_command(pythons: tuple[str, ...] = ()) -> str:
-    """The remote command that runs a line of shell, which may be empty, and starts the agent, both from its stdin.
+    """Return the remote command that reads a line of shell (maybe empty) and the agent from stdin, and runs both.
 
-    The text is the same for sh, csh and fish as login shells.
+    The login shell may be sh, csh, or fish. A python that cannot run the agent fails before it has read anything, so
+    the next one is tried.
 
-    pythons: paths to try when the system has none; a path that any of these shells would take apart is left out
+    Args:
+        pythons: paths to try if the system has no python; paths with characters that a shell interprets are left out
     """
-    candidates = " ".join((PYTHONS, *(path for path in pythons if PLAIN.fullmatch(path))))
+    candidates = " ".join((SYSTEM_PYTHONS, *(path for path in pythons if SAFE_PATH.fullmatch(path))))
     there = "command -v $p >/dev/null 2>&1 || continue"
-    run = f'$p -IS -c "{BOOTSTRAP}"; s=$?; [ $s = {NO_START} ] || exit $s'
+    run = f'$p -IS -c "{BOOTSTRAP}"; s=$?; [ $s = {CANNOT_START} ] || exit $s'
     tries = f"for p in {candidates}; do {there}; {run}; done"
-    return f"exec /bin/sh -c 'IFS= read -r first; eval \"$first\"; {tries}; echo {MISSING} >&2; exit 127'"
-
-
-def query_command() -> str:
-    """The remote command that starts the attendant: no python is started only to see whether it can be.
-
-    A python that cannot run it fails before it has read anything, so the next one is tried; and the same text serves
-    sh, csh and fish as login shells.
-    """
-    each = f'command -v $p >/dev/null 2>&1 && $p -IS -c "{BOOTSTRAP}" && exit 0'
-    pythons = " ".join((PYTHONS, *shared_pythons()))
-    return f"exec /bin/sh -c 'for p in {pythons}; do {each}; done; echo {MISSING} >&2; exit 127'"
+    return f'exec /bin/sh -c \'IFS= read -r first; eval "$first"; {tries}; echo "{NOT_FOUND}" >&2; exit 127\''
 
 
 def shared_pythons() -> tuple[str, ...]:
-    """Pythons that a node without one of its own may have: the one that runs this, if it is on a disk of all nodes."""
+    """Return the paths of the python that runs ezpz, which a node can use if it is on a shared filesystem."""
     return tuple(
-        path for path in dict.fromkeys((sys.executable, os.path.realpath(sys.executable))) if PLAIN.fullmatch(path)
+        path for path in dict.fromkeys((sys.executable, os.path.realpath(sys.executable))) if SAFE_PATH.fullmatch(path)
     )

@@ -1,4 +1,4 @@
-"""Lines: the way to one node's agent and back, as bytes: through the process that started it, or over TCP."""
+"""Byte streams to and from the agent of a node: the pipes of the process that started it, or TCP."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Node
     from ezpz.runtime.async_process import AsyncProcess
 
-CONNECT_WITHIN = 5.0  # seconds
+CONNECT_TIMEOUT = 5.0  # seconds
 
 
 class Channel(Protocol):
-    """Requests go out by `write`, answers come in by `readline`; when it ends, `lost` tells why."""
+    """A byte stream to an agent: write requests, read answers by line. `failure` returns why it ended."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -31,13 +31,13 @@ class Channel(Protocol):
     @property
     def is_open(self) -> bool: ...
 
-    async def lost(self) -> EzpzError: ...
+    async def failure(self) -> EzpzError: ...
 
     async def end(self, grace: float) -> None: ...
 
 
 class ProcessChannel:
-    """The stdin and stdout of an ssh that runs the agent."""
+    """The stdin and stdout of a process, such as ssh, that runs the agent."""
 
     def __init__(self, child: AsyncProcess, node: Node) -> None:
         self.child = child
@@ -56,7 +56,7 @@ class ProcessChannel:
     def is_open(self) -> bool:
         return exit_status(self.child.process) is None
 
-    async def lost(self) -> EzpzError:
+    async def failure(self) -> EzpzError:
         status = await asyncio.wait_for(self.child.wait(), 5.0) if not self.is_open else await self.child.end(1.0)
         return classify_failure(self.child.err, status, self.node.given)
 
@@ -66,7 +66,7 @@ class ProcessChannel:
 
 
 class TcpChannel:
-    """A TCP connection to an agent that listens, in frames under keys of its own; see `agent.link`."""
+    """A TCP connection to an agent that listens, in authenticated frames (see `ezpz.agent.stream.frames`)."""
 
     def __init__(
         self, node: Node, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, secret: bytes, nonces: bytes
@@ -83,9 +83,9 @@ class TcpChannel:
 
     @classmethod
     async def dial(cls, node: Node, address: str, port: int, secret: bytes, me: str) -> TcpChannel:
-        """Connect to the agent of a node that listens there. Raises NodeLost."""
+        """Connect to the agent of a node that listens at an address. Raises NodeLost."""
         try:
-            return await asyncio.wait_for(cls._dial(node, address, port, secret, me), CONNECT_WITHIN)
+            return await asyncio.wait_for(cls._dial(node, address, port, secret, me), CONNECT_TIMEOUT)
         except (OSError, EOFError, frames.FrameError, asyncio.TimeoutError) as e:
             why = str(e) or "no answer"
             raise NodeLost(
@@ -108,7 +108,7 @@ class TcpChannel:
             writer.write(ours + frames.hello(secret, "dial", facts, nonces))
             head = await reader.readexactly(2)
             rest = await reader.readexactly(min(int.from_bytes(head, "big"), frames.HELLO_LIMIT) + frames.MAC)
-            frames.read_hello(_Filler(head + rest), secret, "answer", nonces)
+            frames.read_hello(_BytesReader(head + rest), secret, "answer", nonces)
             unless_it_works.pop_all()
         return cls(node, reader, writer, secret, nonces)
 
@@ -129,7 +129,7 @@ class TcpChannel:
     def is_open(self) -> bool:
         return not self._listening.done()
 
-    async def lost(self) -> EzpzError:
+    async def failure(self) -> EzpzError:
         return NodeLost(self._why, hint="is the node up and in your job?", node=self.node.given)
 
     async def end(self, grace: float) -> None:
@@ -146,7 +146,9 @@ class TcpChannel:
                 length = frames.HEADER.unpack(head)[3]
                 if length > frames.LIMIT:
                     raise frames.FrameError(f"a frame of {length} bytes")
-                frame = frames.read_frame(_Filler(head + await self._reader.readexactly(length + frames.MAC)), self._in)
+                frame = frames.read_frame(
+                    _BytesReader(head + await self._reader.readexactly(length + frames.MAC)), self._in
+                )
                 if frame.kind != frames.MESSAGE or frame.number != self._received:
                     raise frames.FrameError("a message that was not expected")
                 self._received += 1
@@ -157,8 +159,8 @@ class TcpChannel:
             self._heard.feed_eof()
 
 
-class _Filler:
-    """Fills buffers from bytes that are here, as `frames` wants it."""
+class _BytesReader:
+    """A reader of bytes in memory that fills the buffers of `frames`."""
 
     def __init__(self, data: bytes) -> None:
         self.data = memoryview(data)

@@ -1,7 +1,7 @@
-"""Asking: questions about what of ours stands on the nodes, to all of them at once, over sessions that may stay open.
+"""Requests to all nodes at once, over sessions that may stay open: status, clean, health checks.
 
-What answers is as little as can be sent and started (`agent.attend`), because asking should cost hardly more than the
-way there. Inside a Slurm job one srun starts agents on all nodes; very many are reached through a tree of agents.
+The smallest agent answers (`agent.query_server`), because a request should cost little more than the connection. Inside
+a Slurm job one srun starts agents on all nodes. Very many nodes are reached through a tree of agents.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ezpz.agent import query_server
@@ -16,11 +17,11 @@ from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError, from_os_error
 from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import EzpzError, by_code
-from ezpz.remote.bootstrap import bundle, query_command, shared_pythons
+from ezpz.remote.bootstrap import BOOTSTRAP, bootstrap_command, bundle, shared_pythons
 from ezpz.remote.channel import ProcessChannel
 from ezpz.remote.limits import connection_limit, raise_open_files
-from ezpz.remote.session import AgentSession
-from ezpz.remote.transports import AGENT_TRANSPORTS
+from ezpz.remote.session import READY_TIMEOUT, AgentSession
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_thread
 
 if TYPE_CHECKING:
@@ -29,43 +30,61 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Node
     from ezpz.remote.startup import AgentStarter
 
-MANY = 256  # nodes that are all reached by ssh from here; more are through a tree of agents
+MAX_DIRECT = 256  # nodes that are reached by ssh from this host; more are reached through a tree of agents
 STALL = 10.0  # seconds without a byte after which an agent's connection is given up
 
 
 class NodeQuery:
-    """Asks nodes, this host among them. A node's failure is an answer: the EzpzError in its place.
+    """Requests to nodes, this host among them. The failure of a node is an answer: the EzpzError in its place."""
 
-    transport: the name of one; keep: sessions stay open for the next question
-    """
+    def __init__(
+        self,
+        nodes: tuple[Node, ...],
+        transport: str = "ssh",
+        *,
+        keep: bool = False,
+        own_process: bool = False,
+        ready_within: float = READY_TIMEOUT,
+    ) -> None:
+        """Prepare for requests to `nodes`; `async with` opens and closes the sessions.
 
-    def __init__(self, nodes: tuple[Node, ...], transport: str = "ssh", *, keep: bool = False) -> None:
+        Args:
+            nodes: the nodes that requests are sent to
+            transport: the name of one
+            keep: leave sessions open for the next request
+            own_process: answer for this host in a process of its own, for requests that fork
+            ready_within: seconds that connecting to a node and starting its agent may take
+        """
         self.nodes = nodes
-        self.transport = AGENT_TRANSPORTS[transport]
+        self.transport = TRANSPORTS[transport]
         self.keep = keep
+        self.own_process = own_process
+        self.ready_within = ready_within
+        self._gate = connection_limit()
         self._sessions: dict[Node, AgentSession] = {}
         self._lost: dict[Node, EzpzError] = {}
-        self._startup: AgentStarter | None = None
+        self._starter: AgentStarter | None = None
 
     async def __aenter__(self) -> NodeQuery:
         remote = tuple(node for node in self.nodes if not node.is_local)
         raise_open_files(len(remote))
-        self._gate = connection_limit()
-        if remote and (self.transport.at_once or len(remote) > MANY):
+        if remote and (self.transport.at_once or len(remote) > MAX_DIRECT):
             await self._start(remote)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await gather_or_cancel(session.close() for session in self._sessions.values())
-        if self._startup is not None:
-            await self._startup.close()
+        if self._starter is not None:
+            await self._starter.close()
 
     async def _start(self, remote: tuple[Node, ...]) -> None:
-        from ezpz.remote.startup import FAN, ListenRequest
+        from ezpz.remote.startup import FANOUT, ListenRequest
 
-        invitation = ListenRequest(secrets.token_bytes(32), "this host", STALL, shared_pythons())
-        self._startup = self.transport.starter(invitation, self._gate, FAN)
-        for node, found in (await self._startup.open(remote)).items():
+        invitation = ListenRequest(
+            secrets.token_bytes(32), "this host", STALL, shared_pythons(), ready_within=self.ready_within
+        )
+        self._starter = self.transport.starter(invitation, self._gate, FANOUT)
+        for node, found in (await self._starter.open(remote)).items():
             if isinstance(found, AgentSession):
                 self._sessions[node] = found
             else:
@@ -75,16 +94,22 @@ class NodeQuery:
     async def ask(
         self, requests: Mapping[Node, dict[str, Any]], within: float | None = None
     ) -> dict[Node, dict[str, Any] | EzpzError]:
-        """What each node answers to its request; see `agent.attend.answer`. within: seconds, None for any."""
-        answers = await gather_or_cancel(self._ask(node, request, within) for node, request in requests.items())
+        """Send each node its request and return the answers (see `agent.query_server.answer`).
+
+        Args:
+            requests: what to ask, by node
+            within: seconds for each answer, None for no limit
+        """
+        answers = await gather_or_cancel(self.ask_node(node, request, within) for node, request in requests.items())
         return dict(zip(requests, answers, strict=True))
 
-    async def _ask(self, node: Node, request: dict[str, Any], within: float | None) -> dict[str, Any] | EzpzError:
+    async def ask_node(self, node: Node, request: dict[str, Any], within: float | None) -> dict[str, Any] | EzpzError:
+        """Send one node a request and return its answer."""
         if node in self._lost:
             return self._lost[node]
         try:
-            if node.is_local:
-                return await _here(node, request)
+            if node.is_local and not self.own_process:
+                return await _answer_here(node, request)
             session = await self._session(node)
             try:
                 return await session.ask("estate", **request, timeout=within)
@@ -98,40 +123,43 @@ class NodeQuery:
             return e
 
     async def _session(self, node: Node) -> AgentSession:
-        """The session to a node, opened if there is none. Raises EzpzError."""
+        """Return the session to a node, opened if there is none. Raises EzpzError."""
         if node not in self._sessions:
             async with self._gate:
-                self._sessions[node] = await _open(node)
+                self._sessions[node] = await self._open(node)
         return self._sessions[node]
 
+    async def _open(self, node: Node) -> AgentSession:
+        """Reach a node by its address, and by its plain name if that fails. Raises EzpzError."""
+        if node.is_local:
+            return await self._start_agent(node, node.address, (sys.executable, "-IS", "-c", BOOTSTRAP))
+        command = bootstrap_command(shared_pythons())
+        try:
+            return await self._start_agent(node, node.address, ssh_argv(node.address, command), b"\n")
+        except EzpzError:
+            if node.address == node.given:
+                raise
+            return await self._start_agent(node, node.given, ssh_argv(node.given, command), b"\n")
 
-async def _open(node: Node) -> AgentSession:
-    """Reach a node by its address, and by its plain name if that fails. Raises EzpzError."""
-    try:
-        return await _open_at(node, node.address)
-    except EzpzError:
-        if node.address == node.given:
-            raise
-        return await _open_at(node, node.given)
+    async def _start_agent(
+        self, node: Node, address: str, argv: tuple[str, ...], first_line: bytes = b""
+    ) -> AgentSession:
+        child = await AsyncProcess.start(argv)
+        session = AgentSession(node, ProcessChannel(child, node), ready_within=self.ready_within)
+        session.address = address
+        with contextlib.suppress(ConnectionError):
+            child.writer.write(first_line + bundle("query_server"))
+        return await session.started()
 
 
-async def _open_at(node: Node, address: str) -> AgentSession:
-    child = await AsyncProcess.start(ssh_argv(address, query_command()))
-    session = AgentSession(node, ProcessChannel(child, node))
-    session.address = address
-    with contextlib.suppress(ConnectionError):
-        child.writer.write(bundle("query_server"))
-    return await session.started()
-
-
-async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
-    """The same on this host. Raises EzpzError."""
+async def _answer_here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
+    """Answer a request on this host, in a thread. Raises EzpzError."""
     cancel = CancelToken()
     act = functools.partial(query_server.answer, request, cancel.raise_if_cancelled)
     try:
         return await run_in_thread(act, cancel.cancel)
     except OSError as e:
-        refusal = from_os_error(e, "cannot look at what stands here")
+        error = from_os_error(e, "cannot look at what stands here")
     except AgentError as e:
-        refusal = e
-    raise by_code(refusal.code)(refusal.message, hint=refusal.hint, node=node.given)
+        error = e
+    raise by_code(error.code)(error.message, hint=error.hint, node=node.given)

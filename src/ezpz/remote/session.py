@@ -1,4 +1,4 @@
-"""Session: a line to the agent on one node, which is sent as source over ssh and goes when the line ends."""
+"""Sessions with agents. The agent is sent as source over ssh, and ends when the channel ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
 from ezpz.remote.bootstrap import bootstrap_command, bundle
 from ezpz.remote.channel import Channel, ProcessChannel
-from ezpz.remote.shell_probe import ANSWER, SEEN, parse_probe, probe_command
+from ezpz.remote.shell_probe import ANSWER_LINES, SEEN, parse_probe, probe_command
 from ezpz.runtime.async_process import AsyncProcess
 from ezpz.runtime.process import GRACE
 
@@ -23,25 +23,27 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Node
 
 T = TypeVar("T")
-PING_EVERY = 2.0  # seconds
-SILENT = 10.0  # seconds without a word after which an agent is taken for dead
-READY_WITHIN = 60.0  # seconds; a node that has let us in but starts nothing
-CHATTER = 1000  # lines that a .bashrc may print
+PING_INTERVAL = 2.0  # seconds
+SILENCE_TIMEOUT = 10.0  # seconds without a message after which an agent counts as lost
+READY_TIMEOUT = 60.0  # seconds for a node that accepts the login to start the agent
+MAX_LOGIN_LINES = 1000  # lines that a .bashrc may print
 
 
 class NodeSilent(NodeLost):
-    """A node from which nothing has come for long, while its line stands: it hangs, or its agent does."""
+    """A node from which nothing is received although the channel is open: the node or its agent hangs."""
 
 
 class AgentSession:
-    """Requests to one node's agent, which is started when there is a first one. Every failure is an EzpzError that
-    names the node.
+    """Requests to the agent of one node. Every failure is an EzpzError that names the node.
 
-    seen: the receipt of an untouched version there, when that could be known without an agent
-    happened: takes what the agent says without having been asked; gone: is told once when the line ends by itself
+    The agent is started by the first request.
+
+    Attributes:
+        seen: the receipt of an unchanged version on the node, if the shell could prove it without an agent
+        happened: called with each event that belongs to no request
+        gone: called once if the channel ends by itself
+        ready_within: seconds that connecting and starting the agent may take
     """
-
-    is_agent = True
 
     def __init__(
         self,
@@ -49,12 +51,14 @@ class AgentSession:
         line: Channel,
         happened: Callable[[dict[str, Any]], None] = lambda _: None,
         gone: Callable[[EzpzError], None] = lambda _: None,
+        ready_within: float = READY_TIMEOUT,
     ) -> None:
         self.node = node
         self.line = line
         self.address = node.address
         self.happened = happened
         self.gone = gone
+        self.ready_within = ready_within
         self.host: dict[str, Any] = {}
         self.seen: dict[str, Any] | None = None
         self._starting = asyncio.Lock()
@@ -64,27 +68,39 @@ class AgentSession:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def open(cls, node: Node, pythons: tuple[str, ...] = (), destination: str = "") -> AgentSession:
+    async def open(
+        cls,
+        node: Node,
+        pythons: tuple[str, ...] = (),
+        destination: str = "",
+        ready_within: float = READY_TIMEOUT,
+    ) -> AgentSession:
         """Reach a node by its address, and by its plain name if that fails. Raises EzpzError.
 
-        destination: what may stand there untouched, and be `seen`; only then no agent is started yet
+        Args:
+            node: the node
+            pythons: paths to try if the system has no python
+            destination: a path that may hold an unchanged version, which is `seen` then, and no agent is started yet
+            ready_within: seconds that connecting and starting the agent may take
         """
         try:
-            return await cls._open(node, node.address, pythons, destination)
+            return await cls._open(node, node.address, pythons, destination, ready_within)
         except EzpzError:
             if node.address == node.given:
                 raise
-            return await cls._open(node, node.given, pythons, destination)
+            return await cls._open(node, node.given, pythons, destination, ready_within)
 
     @classmethod
-    async def _open(cls, node: Node, address: str, pythons: tuple[str, ...], destination: str) -> AgentSession:
+    async def _open(
+        cls, node: Node, address: str, pythons: tuple[str, ...], destination: str, ready_within: float
+    ) -> AgentSession:
         child = await AsyncProcess.start(ssh_argv(address, bootstrap_command(pythons)))
-        session = cls(node, ProcessChannel(child, node))
+        session = cls(node, ProcessChannel(child, node), ready_within=ready_within)
         session.address = address
         asked = probe_command(destination)
         child.writer.write(asked + b"\n")
         if asked:
-            session.seen = await session._in_time(session._glance())
+            session.seen = await session._in_time(session._read_probe())
             if session.seen is not None:
                 return session
             child.writer.write(b"\n")
@@ -92,27 +108,27 @@ class AgentSession:
         return await session.started()
 
     async def wake(self) -> None:
-        """Start the agent, if there is none yet. Raises EzpzError."""
+        """Start the agent if it is not running. Raises EzpzError."""
         async with self._starting:
             if not self._tasks:
-                with contextlib.suppress(ConnectionError):  # whoever listens finds out why
+                with contextlib.suppress(ConnectionError):  # the reader finds the reason
                     self.line.write(b"\n" + bundle())
                 await self.started()
 
     async def started(self) -> AgentSession:
-        """This session, once its agent has said that it is there. Raises EzpzError."""
+        """Wait until the agent is ready and return this session. Raises EzpzError."""
         self.host = await self._in_time(self._ready())
         self._tasks = [asyncio.ensure_future(task) for task in (self._listen(), self._keep_alive())]
         return self
 
     async def _in_time(self, hearing: Coroutine[Any, Any, T]) -> T:
-        """What is heard first; if it is nothing, this session ends. Raises EzpzError."""
+        """Wait for the first answer and return it. End this session if there is none. Raises EzpzError."""
         try:
-            return await asyncio.wait_for(hearing, READY_WITHIN)
+            return await asyncio.wait_for(hearing, self.ready_within)
         except asyncio.TimeoutError:
             await self.line.end(GRACE)
             raise NodeLost(
-                f"no answer within {READY_WITHIN:g} s of connecting",
+                f"no answer within {self.ready_within:g} s of connecting",
                 hint="is the node overloaded or hung?",
                 node=self.node.given,
             ) from None
@@ -143,7 +159,7 @@ class AgentSession:
         line = json.dumps(dict(request, id=number, op=op, attached=len(attached))).encode() + b"\n"
         try:
             if self._tasks[0].done():
-                raise await self.line.lost()
+                raise await self.line.failure()
             self.line.write(line + attached)
             return await asyncio.wait_for(self._drained(answer), timeout)
         except asyncio.TimeoutError:
@@ -156,7 +172,7 @@ class AgentSession:
             del self._waiting[number]
 
     async def _drained(self, answer: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-        with contextlib.suppress(ConnectionError):  # whoever listens finds out why
+        with contextlib.suppress(ConnectionError):  # the reader finds the reason
             await self.line.drain()
         return await answer
 
@@ -165,7 +181,7 @@ class AgentSession:
         return self.line.is_open
 
     async def close(self, grace: float = 3.0) -> None:
-        """End the agent: it removes its staging and goes. Never raises."""
+        """End the agent, which removes its staging. Never raises."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -175,22 +191,24 @@ class AgentSession:
         line = await self._first(lambda line: _parsed(line).get("ready") == READY)
         return _parsed(line)
 
-    async def _glance(self) -> dict[str, Any] | None:
+    async def _read_probe(self) -> dict[str, Any] | None:
         first = await self._first(lambda line: line.startswith(SEEN))
-        return parse_probe([first, *[await self._line() for _ in range(ANSWER - 1)]])
+        return parse_probe([first, *[await self._line() for _ in range(ANSWER_LINES - 1)]])
 
     async def _first(self, is_it: Callable[[bytes], bool]) -> bytes:
-        """The line that is waited for, whatever a chatty .bashrc prints before it."""
-        for _ in range(CHATTER):
+        """Return the first line that fits, and skip lines that a .bashrc prints before it."""
+        for _ in range(MAX_LOGIN_LINES):
             line = await self._line()
             if is_it(line):
                 return line
         raise NodeLost(
-            f"its shell printed {CHATTER} lines and started no agent", hint="look at its .bashrc", node=self.node.given
+            f"its shell printed {MAX_LOGIN_LINES} lines and started no agent",
+            hint="look at its .bashrc",
+            node=self.node.given,
         )
 
     async def _listen(self) -> None:
-        """Hand every line to whoever waits for it, until there are no more."""
+        """Pass each message to the request that waits for it, until the channel ends."""
         try:
             while True:
                 self._take(_parsed(await self._line()))
@@ -215,16 +233,16 @@ class AgentSession:
                 answer.set_result(message["result"])
 
     async def _keep_alive(self) -> None:
-        """Let the agent know that we live, and find out when it does not."""
+        """Send pings to the agent, and end the session if it sends nothing for SILENCE_TIMEOUT."""
         while True:
             with contextlib.suppress(ConnectionError):
                 self.line.write(json.dumps({"id": 0, "op": "ping"}).encode() + b"\n")
-            await asyncio.sleep(PING_EVERY)
-            if time.monotonic() - self._heard > SILENT:
+            await asyncio.sleep(PING_INTERVAL)
+            if time.monotonic() - self._heard > SILENCE_TIMEOUT:
                 self._tasks[0].cancel()
                 await self.line.end(0.0)
                 lost = NodeSilent(
-                    f"it has not answered for {SILENT:g} s", hint="is the node hung?", node=self.node.given
+                    f"it has not answered for {SILENCE_TIMEOUT:g} s", hint="is the node hung?", node=self.node.given
                 )
                 for answer, _ in self._waiting.values():
                     if not answer.done():
@@ -238,7 +256,7 @@ class AgentSession:
         except (ConnectionError, ValueError):
             line = b""
         if not line:
-            raise await self.line.lost()
+            raise await self.line.failure()
         return line
 
 

@@ -1,7 +1,7 @@
-"""Glance: what stands at a destination, as a node's shell sees it before any agent is started there.
+"""A probe of a destination by the shell of a node, before any agent is started.
 
-It sees enough to know that nothing has to be done: our receipt, in a place that nobody else can change, of a tree that
-is as it was published. Whatever else there is, an agent finds out.
+It can prove that nothing has to be done: there is a receipt of this user, in a directory that no other user can change,
+of a tree that has not changed since it was published. Otherwise, an agent is needed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SEEN = b"EZPZ-SEEN"
-ANSWER = 3  # lines: SEEN, the permissions of the top and the digest of the listing; the real path; the receipt
-QUESTION = """\
+ANSWER_LINES = 3  # SEEN with the mode of the top directory and the digest of the listing; the real path; the receipt
+PROBE = """\
 d={dst}; r=$d/{receipt}; seen() {{
 [ -f "$r" ] && [ -O "$r" ] && [ -O "$d" ] && [ ! -h "$r" ] && [ ! -h "$d" ] && [ ! -e "$d/{failed}" ] || return;
 for s in {staging}*; do [ ! -e "$s" ] || return; done;
@@ -33,14 +33,14 @@ seen || printf "\\n{seen}\\n\\n\\n"; IFS= read -r go || exit 0"""
 
 
 def probe_command(destination: str) -> bytes:
-    """A line of shell that answers with `ANSWER` lines, then waits for a line; when its stdin ends instead, so does it.
+    """Return a line of shell that prints `ANSWER_LINES` lines, then waits for a line. It ends if its stdin ends.
 
-    Empty for no destination, and for one that no line can hold.
+    The line is empty if there is no destination, or if the path contains a line break.
     """
     if not destination or "\n" in destination:
         return b""
     staging = os.fsdecode(filesystem.beside(os.fsencode(destination), b".ezpz-"))
-    text = QUESTION.format(
+    text = PROBE.format(
         dst=shlex.quote(destination),
         receipt=os.fsdecode(RECEIPT),
         failed=os.fsdecode(FAILED_NODES),
@@ -52,7 +52,7 @@ def probe_command(destination: str) -> bytes:
 
 
 def parse_probe(answer: Sequence[bytes]) -> dict[str, Any] | None:
-    """The receipt of an untouched version of ours, from the lines of an answer; None when none is proven."""
+    """Return the receipt of an unchanged version of this user, from the lines of an answer, or None without proof."""
     first, path, text = (line.rstrip(b"\n") for line in answer)
     receipt = parse_receipt(text)
     if receipt is None or not receipt.get("listing") or not receipt.get("contents"):

@@ -1,4 +1,4 @@
-"""Start-up: how an agent comes to run on every node: by ssh, through a tree of agents, or by one srun for all."""
+"""Starting agents on nodes: by ssh, through a tree of agents, or by one srun."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ezpz.cluster.ssh_errors import classify_failure
 from ezpz.errors import EzpzError, NodeLost
 from ezpz.remote.bootstrap import bootstrap_command, bundle
 from ezpz.remote.channel import TcpChannel
-from ezpz.remote.session import READY_WITHIN, AgentSession
+from ezpz.remote.session import READY_TIMEOUT, AgentSession
 from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel
 
 if TYPE_CHECKING:
@@ -22,48 +22,58 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Node
 
-FAN = 64  # agents that one host starts: one level up to here, two up to 4,160 nodes
+FANOUT = 64  # agents that one host starts: one level up to here, two up to 4,160 nodes
 
 
 class ListenRequest:
-    """What an agent is told that is not started from here: the secret, and where it should listen."""
+    """The request to listen, for an agent that is not started by this host directly: the secret, and an address."""
 
-    def __init__(self, secret: bytes, me: str, stall: float, pythons: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        me: str,
+        stall: float,
+        pythons: tuple[str, ...] = (),
+        *,
+        ready_within: float = READY_TIMEOUT,
+    ) -> None:
         self.secret = secret
         self.me = me
         self.stall = stall
         self.pythons = pythons
+        self.ready_within = ready_within
 
     def to(self, node: Node) -> str:
-        """For one node, as a line of its stdin."""
+        """Return the request to one node, as a line of its stdin."""
         return self._line(name=node.given, address=node.address)
 
     def to_all(self, nodes: tuple[Node, ...]) -> str:
-        """For all nodes alike: each finds its own name in it."""
+        """Return one request to all nodes. Each node finds its own name in it."""
         return self._line(names={node.given: node.address for node in nodes})
 
     def _line(self, **whom: Any) -> str:
         return json.dumps(dict(whom, id=1, op="listen", secret=self.secret.hex(), stall=self.stall)) + "\n"
 
     async def accept(self, node: Node, where: dict[str, Any]) -> AgentSession:
-        """A session to an agent that listens there. Raises EzpzError."""
+        """Open a session to an agent that listens. Raises EzpzError."""
         line = await TcpChannel.dial(node, where["address"], where["port"], self.secret, self.me)
-        return await AgentSession(node, line).started()
+        return await AgentSession(node, line, ready_within=self.ready_within).started()
 
 
 class AgentStarter(Protocol):
-    """A way to start agents. `where` has what is known of those that listen already; `close` ends what was started."""
+    """A way to start agents. `where` describes, for each node, the agent that listens there already."""
 
     where: dict[Node, dict[str, Any]]
 
     async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
-        """Sessions, by node; where `Session.seen` tells of the destination, no agent has been started yet."""
+        """Return a session or an error for each node. If `seen` of a session is set, no agent was started yet."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End what was started."""
 
 
-class SshStartup:
-    """The first nodes by ssh from here, the others by ssh from those, and from here again when that fails."""
+class SshStarter:
+    """Starts agents by ssh: on the first nodes from this host, on the others from those, or from here if that fails."""
 
     def __init__(
         self,
@@ -79,7 +89,7 @@ class SshStartup:
         self._started: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
-        self._destination = destination if len(nodes) <= self.fan else ""  # else some of them start others
+        self._destination = destination if len(nodes) <= self.fan else ""  # otherwise, some of them start others
         loop = asyncio.get_running_loop()
         ready: list[asyncio.Future[AgentSession | None]] = [loop.create_future() for _ in nodes]
         results = await gather_or_cancel(self._open(index, nodes, ready) for index in range(len(nodes)))
@@ -107,14 +117,17 @@ class SshStartup:
 
     async def _by_ssh(self, node: Node) -> AgentSession:
         async with self.handshakes:
-            session = await AgentSession.open(node, self.invitation.pythons, self._destination)
+            session = await AgentSession.open(
+                node, self.invitation.pythons, self._destination, self.invitation.ready_within
+            )
         session.happened = self._happened
         return session
 
     async def _by_agent(self, node: Node, starter: AgentSession) -> AgentSession:
-        """Have the agent on another node start this one. Raises EzpzError."""
+        """Start the agent of a node by the agent of another node. Raises EzpzError."""
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._started[node.given] = answer
+        within = self.invitation.ready_within
         feed = self.invitation.to(node)
         agent = {
             "name": node.given,
@@ -123,9 +136,9 @@ class SshStartup:
         }
         await starter.ask("start", agents=[agent])
         try:
-            said = await asyncio.wait_for(answer, READY_WITHIN)
+            said = await asyncio.wait_for(answer, within)
         except asyncio.TimeoutError:
-            raise NodeLost(f"no answer within {READY_WITHIN:g} s of connecting", node=node.given) from None
+            raise NodeLost(f"no answer within {within:g} s of connecting", node=node.given) from None
         if "where" not in said:
             raise classify_failure(said["stderr"], said["status"], node.given)
         session = await self.invitation.accept(node, said["where"])
@@ -139,11 +152,11 @@ class SshStartup:
             answer.set_result(event)
 
     async def close(self) -> None:
-        """The starters end what they started."""
+        """Do nothing: agents end the agents that they started."""
 
 
-class SrunStartup:
-    """One srun for all nodes of a Slurm job; no ssh at all."""
+class SrunStarter:
+    """Starts the agents on all nodes of a Slurm job by one srun, without ssh."""
 
     def __init__(self, invitation: ListenRequest) -> None:
         self.invitation = invitation
@@ -156,7 +169,7 @@ class SrunStartup:
         rest = tuple(node for node in nodes if node not in dead)
         if not dead or not rest:
             return found
-        # Slurm ends the whole step when one of its nodes does not answer
+        # Slurm ends the complete step if one of its nodes does not answer
         await gather_or_cancel(session.close() for session in found.values() if isinstance(session, AgentSession))
         return {**dead, **await self._open(rest)}
 
@@ -176,12 +189,16 @@ class SrunStartup:
                 self.where[node] = where
                 opening[node] = asyncio.ensure_future(self._accept(node, where))
 
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._listen(child, heard, lambda: len(opening) == len(nodes)), READY_WITHIN)
-        if len(opening) < len(nodes):
-            await child.end(0.5)  # so that all that it has to say is there
+        within = self.invitation.ready_within
+        try:
+            await asyncio.wait_for(self._listen(child, heard, lambda: len(opening) == len(nodes)), within)
+            is_useless = len(opening) < len(nodes)
+        except asyncio.TimeoutError:
+            is_useless = not opening  # the end of srun would be the end of the agents that listen
+        if is_useless:
+            await child.end(0.5)  # its stderr is complete then
         found = dict(zip(opening, await asyncio.gather(*opening.values()), strict=True))
-        return {node: found.get(node) or _missing(node, child) for node in nodes}
+        return {node: found.get(node) or _missing(node, child, within) for node in nodes}
 
     async def _listen(
         self, child: AsyncProcess, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
@@ -204,7 +221,7 @@ class SrunStartup:
 
 
 async def _line(child: AsyncProcess) -> bytes:
-    """The next line that a process prints, b"" at its end."""
+    """Return the next line that a process prints, b"" at its end."""
     try:
         return await child.reader.readline()
     except (ConnectionError, ValueError):
@@ -212,18 +229,18 @@ async def _line(child: AsyncProcess) -> bytes:
 
 
 class _Unlaunched(NodeLost):
-    """Slurm says that it cannot start anything on this node."""
+    """A node on which Slurm cannot start anything."""
 
 
-def _missing(node: Node, child: AsyncProcess) -> EzpzError:
-    """Why srun has started no agent on a node."""
+def _missing(node: Node, child: AsyncProcess, within: float) -> EzpzError:
+    """Return why srun started no agent on a node."""
     lines = child.err.splitlines()
     said = [line for line in lines if re.search(rf"\b{re.escape(node.given)}\b", line)] or lines[-2:]
-    why = "; ".join(said) or f"no answer within {READY_WITHIN:g} s"
+    why = "; ".join(said) or f"no answer within {within:g} s"
     kind = _Unlaunched if any("launch" in line and "failed" in line for line in said) else NodeLost
     return kind(f"srun started no agent there: {why}", hint="is the node up? try --transport ssh", node=node.given)
 
 
 def starter_of(index: int, fan: int) -> int:
-    """The index of the node that starts the agent at `index`, -1 for the launching host, which starts `fan` itself."""
+    """Return the index of the node that starts the agent at `index`, or -1 for the launch host, which starts `fan`."""
     return index // fan - 1

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ezpz.runtime.process import Argument, Running
 
 T = TypeVar("T")
-PATIENCE = 3.0  # seconds that something which was cancelled waits for its thread
+CANCEL_TIMEOUT = 3.0  # seconds that a canceled call waits for its thread
 LINE_LIMIT = 1 << 24  # bytes; an agent's longest line
 
 
 async def gather_or_cancel(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run coroutines at once and return their results in order.
 
-    When one fails or this is cancelled, all are cancelled, and have ended before this ends.
+    When one fails or this is canceled, all are canceled, and have ended before this ends.
     """
     tasks = [asyncio.ensure_future(act) for act in acts]
     try:
@@ -41,7 +41,7 @@ async def gather_or_cancel(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 async def run_in_thread(act: Callable[[], T], give_up: Callable[[], object] = lambda: None) -> T:
     """Call `act`, which blocks, in a thread of its own and return its result.
 
-    When this is cancelled, it calls `give_up`, which should make `act` end soon, and waits at most `PATIENCE` seconds
+    When this is canceled, it calls `give_up`, which should make `act` end soon, and waits at most `CANCEL_TIMEOUT`
     for that. `act` may hang on a filesystem; its thread does not keep the process from ending then.
     """
     loop = asyncio.get_running_loop()
@@ -56,8 +56,8 @@ async def run_in_thread(act: Callable[[], T], give_up: Callable[[], object] = la
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         give_up()
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody will retrieve it
-        await asyncio.wait([future], timeout=PATIENCE)
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is not retrieved
+        await asyncio.wait([future], timeout=CANCEL_TIMEOUT)
         raise
 
 
@@ -109,7 +109,7 @@ class AsyncProcess:
             transport.close()
 
     async def wait(self) -> int:
-        """The exit status, once the process has ended (after its stdout was read to the end)."""
+        """Wait for the process to end and return its exit status. Read its stdout to the end first."""
         pause = 0.005
         while (status := exit_status(self.process)) is None:
             await asyncio.sleep(pause)
@@ -139,8 +139,8 @@ class AsyncProcess:
         else:
             status = -signal.SIGKILL
         if self.process.returncode is None:
-            signal_group(self.process.pid, signal.SIGKILL)  # what its leader has left behind
-            self.process.poll()  # what hangs in a call to a filesystem is beyond SIGKILL, and not waited for
+            signal_group(self.process.pid, signal.SIGKILL)  # other processes of the group
+            self.process.poll()  # SIGKILL does not end a process that hangs in a call to a filesystem
         self.writer.close()
         if self._stderr_done is not None:
             self._stderr_done.cancel()

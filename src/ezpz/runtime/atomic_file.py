@@ -1,4 +1,4 @@
-"""Part file: a file that is written beside its place and appears there whole, or not at all."""
+"""Files that are written next to their destination, and appear there completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,43 +17,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-EVERYBODY = 0o077  # the classes besides the owner: the group and all others
-
-
+EVERYBODY = 0o077  # the permission classes other than the owner: the group and all others
 PART = re.compile(r"\.ezpz-[a-z0-9_-]+\.part")
 
 
 @contextmanager
 def atomic_file(path: str, shared: int) -> Iterator[BinaryIO]:
-    """Yield a file to write; at the end sync it and rename it to `path`. Raise OSError.
+    """Yield a file to write. At the end, sync it and rename it to `path`.
 
-    A link at `path` is replaced, not followed. Where the filesystem can do that, the file has no name until then, so
-    that not even a killed process leaves a part of it.
+    A link at `path` is replaced, not followed. If the filesystem supports it, the file has no name until then, so that
+    not even a killed process leaves a part of it.
 
-    shared: the classes that may read it, see `access.classes`, within the umask
+    Args:
+        path: the path of the file
+        shared: the classes that may read it (see `access.classes`), within the umask
+
+    Raises:
+        OSError: the file cannot be written
     """
-    folder = os.path.dirname(path)
-    fd, part = _open(folder)
+    directory = os.path.dirname(path)
+    fd, part = _open(directory)
     try:
         with os.fdopen(fd, "wb") as file:
             yield file
             file.flush()
             os.fsync(fd)
             os.fchmod(fd, _mode(shared))
-            part = part or _named(fd, folder)
+            part = part or _named(fd, directory)
         os.replace(part, path)
         part = ""
     finally:
         if part:
             with suppress(OSError):
                 os.unlink(part)
-    _sync_folder(folder)
+    _sync_directory(directory)
 
 
 @contextmanager
-def temporary_directory(folder: str) -> Iterator[str]:
-    """Within it, a directory in `folder` that only this user may use; afterwards it is removed. Raises OSError."""
-    part = tempfile.mkdtemp(prefix=".ezpz-", suffix=".part", dir=folder)
+def temporary_directory(directory: str) -> Iterator[str]:
+    """Yield a directory in `directory` that only this user may use, and remove it at the end. Raises OSError."""
+    part = tempfile.mkdtemp(prefix=".ezpz-", suffix=".part", dir=directory)
     try:
         yield part
     finally:
@@ -62,7 +65,7 @@ def temporary_directory(folder: str) -> Iterator[str]:
 
 
 def publish(part: str, path: str, shared: int) -> None:
-    """Sync a file and put it at `path`; see `part_file`. Raises OSError."""
+    """Sync a file and rename it to `path` (see `atomic_file`). Raises OSError."""
     fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -70,35 +73,35 @@ def publish(part: str, path: str, shared: int) -> None:
     finally:
         os.close(fd)
     os.replace(part, path)
-    _sync_folder(os.path.dirname(path))
+    _sync_directory(os.path.dirname(path))
 
 
-def remove_stale(folder: str, now: float) -> None:
-    """Remove what killed processes of this user have left in a folder: parts that did not change for an hour.
+def remove_stale(directory: str, now: float) -> None:
+    """Remove what killed processes of this user left in a directory: parts that did not change for an hour.
 
-    now: seconds since 1970. Never raises.
+    Never raises. `now` is in seconds since 1970.
     """
     with suppress(OSError):
-        for name in filter(PART.fullmatch, os.listdir(folder)):
-            path = os.fsencode(os.path.join(folder, name))
+        for name in filter(PART.fullmatch, os.listdir(directory)):
+            path = os.fsencode(os.path.join(directory, name))
             with suppress(OSError):
                 old = now - inventory.disk_usage(path, lambda: None)["changed"] >= STALE
                 if old and os.lstat(path).st_uid == os.geteuid():
                     tree.remove(path)
 
 
-def _open(folder: str) -> tuple[int, str]:
-    """A new file in a folder, and its name, "" for none."""
+def _open(directory: str) -> tuple[int, str]:
+    """Return the descriptor of a new file in a directory, and its path, or "" if it has no name."""
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), ""
+        return os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), ""
     except OSError:
-        return tempfile.mkstemp(prefix=".ezpz-", suffix=".part", dir=folder)
+        return tempfile.mkstemp(prefix=".ezpz-", suffix=".part", dir=directory)
 
 
-def _named(fd: int, folder: str) -> str:
-    """Give a file without a name one of its own in a folder, and return it."""
-    part = os.path.join(folder, f".ezpz-{secrets.token_hex(8)}.part")
-    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _named(fd: int, directory: str) -> str:
+    """Give a file that has no name a unique name in a directory, and return its path."""
+    part = os.path.join(directory, f".ezpz-{secrets.token_hex(8)}.part")
+    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.link(f"/proc/self/fd/{fd}", part, src_dir_fd=at)  # with a descriptor it follows the link (linkat(2))
     finally:
@@ -106,10 +109,10 @@ def _named(fd: int, folder: str) -> str:
     return part
 
 
-def _sync_folder(folder: str) -> None:
-    """Let a rename last. Some filesystems cannot, and have no need to."""
+def _sync_directory(directory: str) -> None:
+    """Make a rename durable. Some filesystems cannot do this, and do not need it."""
     with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:

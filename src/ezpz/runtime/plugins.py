@@ -1,4 +1,4 @@
-"""Named implementations from one entry-point group; built-ins have no privilege that a third party's plugin lacks."""
+"""Named implementations from an entry-point group. Plugins of third parties are treated like built-in ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The implementations of one port, found by name and loaded only when asked for.
+    """The implementations of one interface, found by name and loaded only when needed.
 
-    `group` is the entry-point group, `noun` what a user calls one of them ("strategy", "engine").
+    Attributes:
+        group: the entry-point group
+        noun: what a user calls one of them ("strategy", "engine")
     """
 
     def __init__(self, group: str, noun: str) -> None:
@@ -25,11 +27,11 @@ class Registry(Generic[T]):
         self._found: dict[str, EntryPoint] | None = None
 
     def names(self) -> tuple[str, ...]:
-        """Every declared name, sorted; nothing is loaded. Raises PluginError when two plugins share a name."""
+        """Return every declared name, sorted. Nothing is loaded. Raises PluginError if two plugins share a name."""
         return tuple(sorted(self._entry_points()))
 
     def load(self, name: str) -> T:
-        """The object that `name` stands for. Raises UsageError for an unknown name, PluginError for a broken plugin."""
+        """Return the object with this name. Raises UsageError for an unknown name, PluginError for a broken plugin."""
         found = self._entry_points()
         if name not in found:
             raise UsageError(
@@ -54,7 +56,7 @@ class Registry(Generic[T]):
 
 
 def reject_duplicates(noun: str, points: tuple[EntryPoint, ...]) -> None:
-    """Raise PluginError when two different entry points carry one name (one that is found twice on sys.path is one)."""
+    """Raise PluginError if two different entry points have one name. One that is on sys.path twice counts once."""
     counts = Counter(name for name, _ in {(point.name, point.value) for point in points})
     for name, count in counts.items():
         if count > 1:

@@ -1,6 +1,6 @@
-"""The one place that starts local processes.
+"""Local processes: start them, run them to the end, and end them.
 
-Every process leads a group of its own, so that ending it ends whatever it started.
+Every process leads its own group, so that ending it ends everything that it started.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Running: TypeAlias = "subprocess.Popen[bytes]"
 
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 STDERR_LINES = 20
-SCARCE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 
 
@@ -43,7 +43,7 @@ class Completed:
 
     @property
     def out(self) -> str:
-        """Stdout as text; what is not UTF-8 is replaced."""
+        """Its stdout as text. Bytes that are not UTF-8 are replaced."""
         return self.stdout.decode(errors="replace")
 
     @property
@@ -53,7 +53,7 @@ class Completed:
 
 
 def find(tool: str) -> str:
-    """The absolute path of a program on PATH. Raises ToolMissing."""
+    """Return the absolute path of a program on PATH. Raises ToolMissing."""
     path = shutil.which(tool)
     if path is None:
         raise ToolMissing(
@@ -70,23 +70,23 @@ def run(
     cancel: CancelToken | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run a command to its end, with `feed` as its stdin, and return what it said.
+    """Run a command to its end, with `feed` as its stdin, and return its output.
 
-    Raises ToolMissing when the program does not exist, TimedOut after `timeout` seconds, Cancelled once `cancel` is
-    cancelled; in the last two cases the whole process tree is ended first.
+    Raises ToolMissing if the program does not exist, TimedOut after `timeout` seconds, and `Cancelled` once `cancel` is
+    set. In the last two cases, the complete process tree is ended first.
     """
     if cancel is not None:
         cancel.raise_if_cancelled()
     process = start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
-    talk = _Communicator(argv, process, feed)
-    _follow_all(talk, timeout=timeout, cancel=cancel)
-    return Completed(tuple(argv), process.returncode, talk.stdout, talk.stderr)
+    communicator = _Communicator(argv, process, feed)
+    _wait_for_all(communicator, timeout=timeout, cancel=cancel)
+    return Completed(tuple(argv), process.returncode, communicator.stdout, communicator.stderr)
 
 
 def pipeline(
     first: Sequence[Argument], second: Sequence[Argument], *, feed: bytes, cancel: CancelToken
 ) -> tuple[Completed, Completed]:
-    """Run `first | second` to the end; `feed` goes to the first. Raises as `run` does."""
+    """Run `first | second` to the end, with `feed` as the stdin of the first. Raises as `run` does."""
     upstream = start(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None)
     try:
         downstream = start(second, stdin=upstream.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=None)
@@ -97,7 +97,7 @@ def pipeline(
     upstream.stdout.close()
     upstream.stdout = None
     sent, received = _Communicator(first, upstream, feed), _Communicator(second, downstream, None)
-    _follow_all(sent, received, timeout=None, cancel=cancel)
+    _wait_for_all(sent, received, timeout=None, cancel=cancel)
     return (
         Completed(tuple(first), upstream.returncode, b"", sent.stderr),
         Completed(tuple(second), downstream.returncode, b"", received.stderr),
@@ -105,7 +105,7 @@ def pipeline(
 
 
 class _Communicator:
-    """Feeds a process and reads what it says: `communicate` forgets its input when called again after a timeout."""
+    """A thread that feeds a process and reads its output: `communicate` loses its input if called after a timeout."""
 
     def __init__(self, argv: Sequence[Argument], process: Running, feed: bytes | None) -> None:
         self.argv, self.process = argv, process
@@ -120,30 +120,30 @@ class _Communicator:
         self.failure = error
 
 
-def _follow_all(*talks: _Communicator, timeout: float | None, cancel: CancelToken | None) -> None:
-    """Talk until all have ended; end them all when time is up or `cancel` is cancelled."""
+def _wait_for_all(*communicators: _Communicator, timeout: float | None, cancel: CancelToken | None) -> None:
+    """Wait until all have ended. End them all on a timeout or if `cancel` is set."""
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
-        for talk in talks:
-            while talk.thread.is_alive():
-                talk.thread.join(_slice(deadline, cancel))
-                if talk.thread.is_alive() and cancel is not None:
+        for each in communicators:
+            while each.thread.is_alive():
+                each.thread.join(_next_wait(deadline, cancel))
+                if each.thread.is_alive() and cancel is not None:
                     cancel.raise_if_cancelled()
-                if talk.thread.is_alive() and deadline is not None and time.monotonic() >= deadline:
-                    raise TimedOut(f"'{_text(talk.argv)}' did not end within {timeout:g} s")
-            if talk.failure is not None:
-                raise talk.failure
+                if each.thread.is_alive() and deadline is not None and time.monotonic() >= deadline:
+                    raise TimedOut(f"'{_text(each.argv)}' did not end within {timeout:g} s")
+            if each.failure is not None:
+                raise each.failure
     finally:
-        for talk in talks:
-            end_tree(talk.process)
+        for each in communicators:
+            end_tree(each.process)
 
 
 def end_tree(process: Running) -> None:
-    """End a process and everything in its group: SIGTERM, a grace, SIGKILL. Harmless once it has been waited for.
+    """End a process and everything in its group: SIGTERM, GRACE, SIGKILL. Do nothing if it has been waited for.
 
-    What its leader has left in the group is ended too; until the leader is waited for, the group's number is its own.
-    A process that hangs in a call to a filesystem does not even heed SIGKILL; nobody waits for it for ever, and its
-    `returncode` stays None.
+    Processes that outlived the leader of the group are ended too. The number of the group is not reused until the
+    leader is waited for. SIGKILL does not end a process that hangs in a call to a filesystem. The wait for it is
+    limited, and its `returncode` stays None.
     """
     if process.returncode is None:
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -160,7 +160,7 @@ def start(
     stderr: int | None,
     env: Mapping[str, str] | None,
 ) -> Running:
-    """Start a process at the head of a group of its own; the caller ends it. Raises ToolMissing or LimitReached."""
+    """Start a process as the leader of its own group. The caller ends it. Raises ToolMissing or LimitReached."""
     try:
         return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True)
     except (FileNotFoundError, PermissionError) as e:
@@ -169,13 +169,13 @@ def start(
             f"'{name}' cannot be started on this host: {e.strerror}", hint=f"is {name} installed and on PATH?"
         ) from e
     except OSError as e:
-        if e.errno not in SCARCE:
+        if e.errno not in RESOURCE_ERRORS:
             raise
         hint = "see `ulimit -a`; fewer nodes at once need fewer"
         raise LimitReached(f"'{_text(argv)}' cannot be started on this host: {e.strerror}", hint=hint) from e
 
 
-def _slice(deadline: float | None, cancel: CancelToken | None) -> float | None:
+def _next_wait(deadline: float | None, cancel: CancelToken | None) -> float | None:
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     if cancel is None:
         return left
@@ -183,9 +183,9 @@ def _slice(deadline: float | None, cancel: CancelToken | None) -> float | None:
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Send a signal to all of a group; harmless when it is gone."""
+    """Send a signal to all processes of a group. Do nothing if the group is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if pid > 0:  # 0 would be our own group
+        if pid > 0:  # 0 would be the group of this process
             os.killpg(pid, number)
 
 
@@ -194,12 +194,12 @@ def _text(argv: Sequence[Argument]) -> str:
 
 
 def to_group(process: Running, number: int) -> None:
-    """Send a signal to the whole tree of a process that has not been waited for."""
+    """Send a signal to the complete tree of a process that has not been waited for."""
     signal_group(process.pid, number)
 
 
 def exit_status(process: Running) -> int | None:
-    """The status of a process that has ended, as `returncode` has it, else None; its group lasts."""
+    """Return the status of a process that has ended, like `returncode`, or None. The number of its group is kept."""
     if process.returncode is not None:
         return process.returncode
     try:

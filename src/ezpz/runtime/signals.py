@@ -1,7 +1,7 @@
-"""Signals, in one place: raised as KeyboardInterrupt, turned into cancelling, or collected to be forwarded.
+"""Handlers of signals: raise KeyboardInterrupt, cancel, or collect signals to forward them.
 
 The exit status of an interrupted command is 128 + N for the first signal N. A signal that the process was started to
-ignore (nohup, a background job of a script) stays ignored. For the main thread only.
+ignore (nohup, a background job of a script) stays ignored. Use these functions in the main thread only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # end every command alike
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # end every command
 ENDING = frozenset((*INTERRUPTS, signal.SIGQUIT))  # ask the ranks of a launch to end
-NOTICED = ENDING | {signal.SIGUSR1, signal.SIGUSR2}  # the last two are how schedulers warn before the time is over
+NOTICED = ENDING | {signal.SIGUSR1, signal.SIGUSR2}  # schedulers send the last two before the time is over
 FORWARDED = NOTICED | {signal.SIGWINCH}
 
 
 class Received:
-    """The signals that came within a context, and within contexts inside it."""
+    """The signals that came within a context, and within nested contexts."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -68,9 +68,9 @@ def _handled(numbers: Collection[int], react: Callable[[int], object], wakeup_fd
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Received]:
-    """Within it, each of INTERRUPTS raises KeyboardInterrupt; in another thread than the main one nothing changes.
+    """Raise KeyboardInterrupt for each of INTERRUPTS within the context. In other threads, change nothing.
 
-    No Exception, so that no handler of errors takes it for one, and asyncio ends its loop.
+    KeyboardInterrupt is no Exception, so that no handler of errors catches it, and asyncio ends its loop.
     """
 
     def react(_number: int) -> None:
@@ -85,7 +85,7 @@ def interruptible() -> Iterator[Received]:
 
 @contextlib.contextmanager
 def cancel_on_signal(cancel: Callable[[], object]) -> Iterator[Received]:
-    """Within it, the first of INTERRUPTS calls `cancel`, which must take no lock; the next raises KeyboardInterrupt."""
+    """Call `cancel`, which must take no lock, on the first of INTERRUPTS. The next one raises KeyboardInterrupt."""
 
     def react(_number: int) -> None:
         if len(received.numbers) > 1:
@@ -100,9 +100,9 @@ def cancel_on_signal(cancel: Callable[[], object]) -> Iterator[Received]:
 def cancel_task_on_signal(
     cancel: Callable[[], object] = lambda: None, *, numbers: Collection[int] = INTERRUPTS
 ) -> Iterator[Received]:
-    """Within it, the first signal calls `cancel` from the loop and cancels the current task.
+    """Call `cancel` from the loop and cancel the current task on the first signal within the context.
 
-    Later signals only are recorded, so that nothing interrupts the cleaning up.
+    Later signals are only recorded, so that nothing interrupts the cleanup.
     """
     import asyncio
 
@@ -122,7 +122,7 @@ def cancel_task_on_signal(
 
 
 def run_async(main: Coroutine[Any, Any, T], *, numbers: Collection[int] = INTERRUPTS) -> T:
-    """Run a coroutine in a loop of its own; the first signal cancels it. Raises Interrupted."""
+    """Run a coroutine in its own loop. The first signal cancels it. Raises Interrupted."""
     import asyncio
 
     async def run() -> T:
@@ -140,7 +140,7 @@ def run_async(main: Coroutine[Any, Any, T], *, numbers: Collection[int] = INTERR
 
 
 class Collected:
-    """Signals that are waited for; a descriptor is readable once one came or a child ended."""
+    """Signals that are waited for. The descriptor is readable once a signal came or a child ended."""
 
     def __init__(self, descriptor: socket.socket) -> None:
         self._ours = descriptor
@@ -150,14 +150,14 @@ class Collected:
         return self._ours.fileno()
 
     def within(self, seconds: float) -> Sequence[int]:
-        """Return the new signals once one came or a child ended, or after so many seconds."""
+        """Return the new signals once a signal came or a child ended, or after so many seconds."""
         ready, _, _ = select.select((self._ours,), (), (), None if seconds == math.inf else max(0.0, seconds))
         return [number for number in (self._ours.recv(4096) if ready else b"") if number != signal.SIGCHLD]
 
 
 @contextlib.contextmanager
 def collected_signals(numbers: Collection[int]) -> Iterator[Collected]:
-    """Within it, these signals do nothing but wait to be taken."""
+    """Collect these signals within the context. They have no other effect."""
     import socket
 
     ours, theirs = socket.socketpair()

@@ -1,4 +1,4 @@
-"""The output or the input of a process, piece by piece while it runs, so that it is never in memory as a whole."""
+"""Processes whose output or input is streamed, so that it is never completely in memory."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from ezpz.agent.common.cancel import CancelToken
 
-PIECE = 1 << 20  # bytes that are read at once
-LAST = 64 << 10  # bytes of stderr that are kept
-POLL_SECONDS = 0.1  # after which cancelling and the timeout are checked
+READ_SIZE = 1 << 20  # bytes
+STDERR_LIMIT = 64 << 10  # bytes of stderr that are kept
+POLL_SECONDS = 0.1  # after which the cancel token and the timeout are checked
 
 
 class StreamedProcess:
     """An iterator over what a command writes to stdout. The command is ended at the end of the context.
 
-    Creating it raises ToolMissing; iterating raises TimedOut after `timeout` seconds, and Cancelled.
+    Creating it raises ToolMissing; iterating raises TimedOut after `timeout` seconds, and `Cancelled`.
 
     Attributes:
-        done: How the command ended, without its stdout; None until all of its stdout was read.
+        done: how the command ended, without its stdout; None until all of its stdout was read
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class StreamedProcess:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while left:
             for fd, _ in poll.poll(POLL_SECONDS * 1000):
-                data = os.read(fd, PIECE)
+                data = os.read(fd, READ_SIZE)
                 if not data:
                     poll.unregister(fd)
                     left.remove(fd)
                 elif fd == stdout:
                     yield data
                 else:
-                    self._stderr = (self._stderr + data)[-LAST:]
+                    self._stderr = (self._stderr + data)[-STDERR_LIMIT:]
             if self._cancel is not None:
                 self._cancel.raise_if_cancelled()
             if deadline is not None and time.monotonic() > deadline:
@@ -84,7 +84,7 @@ class StreamedProcess:
 
 
 class FedProcess:
-    """A command whose stdin is written piece by piece. The command is ended at the end of the context.
+    """A command whose stdin is streamed. The command is ended at the end of the context.
 
     Its stdout is discarded. Creating it raises ToolMissing.
     """

@@ -1,4 +1,4 @@
-"""Numbers, times and foreign text, for people."""
+"""Formatting of numbers, times, and untrusted text for people."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in _PRINTED else c.encode("unicode_escape").decode() for c in text)
 
 
-SHORT_LENGTH = 100  # characters of a path that is longer than anybody reads
+SHORT_LENGTH = 100  # characters
 
 
 def shorten(text: str) -> str:
-    """As much of a long text as fits into a line."""
+    """Return a text, cut so that it fits on a line."""
     return text if len(text) <= SHORT_LENGTH else f"{text[:SHORT_LENGTH]}..."

@@ -1,6 +1,6 @@
-"""Threads outside asyncio: one in the background, a pool that calls one function, and an ordered map over a pool.
+"""Threads outside asyncio: a background thread, a pool that calls one function, and an ordered map.
 
-All are daemons: a thread that hangs on a filesystem must not keep the process from ending.
+All are daemon threads: one that hangs on a filesystem must not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.2  # after which a thread that waits for another one checks whe
 class BackgroundThread(threading.Thread, Generic[T]):
     """A running daemon thread that calls `act` once.
 
-    on_error: called in this thread with what `act` raised; on_result: called in this thread with what it returned
+    It calls `on_error` with the exception that `act` raised, or `on_result` with the result.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class BackgroundThread(threading.Thread, Generic[T]):
         """Call `act` and report how it ended."""
         try:
             result = self._act()
-        except BaseException as e:  # noqa: BLE001 - every failure is reported, and raised again by whoever joins
+        except BaseException as e:  # noqa: BLE001 - every failure is reported, and raised again by `join`
             self._on_error(e)
         else:
             self._on_result(result)
 
 
 def run_in_background(act: Callable[[], T]) -> Future[T]:
-    """Call `act` in a thread of its own and return the future of its result."""
-    from concurrent.futures import Future  # after the start: it takes as long as the rest of this package
+    """Call `act` in its own thread and return the future of its result."""
+    from concurrent.futures import Future  # imported late: the import takes as long as the rest of this package
 
     future: Future[T] = Future()
     BackgroundThread(act, future.set_exception, future.set_result)
@@ -61,15 +61,15 @@ def run_in_background(act: Callable[[], T]) -> Future[T]:
 
 
 class WorkerPool(Generic[T]):
-    """Threads that call `act` with each submitted item, until one call fails or the work is cancelled.
+    """Threads that call `act` with each submitted item, until one call fails or the work is canceled.
 
-    Call `join` in any case, also when submitting has failed.
+    Call `join` in any case, also if submitting failed.
 
     Args:
-        threads: How many threads.
-        waiting: How many items may wait for a thread.
-        act: What is called with each item.
-        cancel: Cancels the work.
+        threads: how many threads
+        waiting: how many items may wait for a thread
+        act: called with each item
+        cancel: cancels the work
     """
 
     def __init__(self, threads: int, waiting: int, act: Callable[[T], object], cancel: CancelToken) -> None:
@@ -90,7 +90,7 @@ class WorkerPool(Generic[T]):
         self._put((item,))
 
     def join(self) -> None:
-        """Wait until every item is processed. Raises the first failure, or Cancelled."""
+        """Wait until every item is processed. Raises the first failure, or `Cancelled`."""
         self._join()
         self.cancel.raise_if_cancelled()
         if self.failure is not None:
@@ -140,7 +140,7 @@ def ordered_map(
     """Call `act` with each item in several threads and yield the results in the order of the items.
 
     At most `ahead` results wait to be taken. Close the iterator when no more results are needed.
-    Raises the first failure, or Cancelled once `cancel` is cancelled.
+    Raises the first failure, or `Cancelled` once `cancel` is set.
     """
 
     def work(slot: _Slot[T, R]) -> None:

@@ -1,1 +1,1 @@
-"""Documented old module paths, each a thin shim."""
+"""Older module paths that are documented, each a thin shim."""

@@ -35,9 +35,9 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of `ezpz yeet env` as its own parser reads them; `src` is the positional or --src, else None.
+    """Return the options of `ezpz yeet env` as its own parser reads them.
 
-    Raises SystemExit: 2 for a bad line, 0 after --help.
+    `src` is the positional argument or --src, or None. Raises SystemExit: 2 for a bad line, 0 after --help.
     """
     from ezpz.yeet.cli.env_command import env_command
 

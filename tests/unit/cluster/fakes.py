@@ -72,7 +72,7 @@ class World:
             sleep=self.slept.append,
         )
 
-    def inquiry(
+    def context(
         self, environ: Mapping[str, str] | None = None, *, hosts: str | None = None, hostfile: str | None = None
     ) -> DetectionContext:
         system = self.system()

@@ -138,8 +138,8 @@ def test_bad_input_is_refused() -> None:
 
 
 def test_a_third_partys_step_is_no_less_and_its_names_are_checked() -> None:
-    def lsf(inquiry: DetectionContext) -> NodesFound:
-        return NodesFound("lsf", "9", tuple(inquiry.environ["LSB_HOSTS"].split(",")), "LSB_HOSTS")
+    def lsf(context: DetectionContext) -> NodesFound:
+        return NodesFound("lsf", "9", tuple(context.environ["LSB_HOSTS"].split(",")), "LSB_HOSTS")
 
     steps = (*STEPS, NodeDetector(65, "LSF", lsf))
     world = World("login1")

@@ -14,7 +14,7 @@ import pytest
 from ezpz.agent.common import find_digest
 from ezpz.agent.common.layout import FAILED_NODES, MANIFEST, RECEIPT
 from ezpz.agent.destination.deployment import Deployment
-from ezpz.remote.shell_probe import ANSWER, SEEN, parse_probe, probe_command
+from ezpz.remote.shell_probe import ANSWER_LINES, SEEN, parse_probe, probe_command
 
 RUN = "20261129-043000-0123abcd"
 SHELLS = [shell for shell in ("sh", "bash", "busybox", "ksh", "zsh") if shutil.which(shell)]
@@ -47,8 +47,8 @@ def seen(place: Path | str, shell: str = "sh") -> dict[str, Any] | None:
     done = subprocess.run([shell, *applet, "-c", line], input=stdin, capture_output=True, check=True)
     lines = done.stdout.splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if line.startswith(SEEN))
-    assert lines[first + ANSWER :] == [b"gone on\n"]
-    return parse_probe(lines[first : first + ANSWER])
+    assert lines[first + ANSWER_LINES :] == [b"gone on\n"]
+    return parse_probe(lines[first : first + ANSWER_LINES])
 
 
 @pytest.mark.processes

@@ -8,7 +8,7 @@ import pytest
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.errors import TimedOut, ToolMissing
-from ezpz.runtime.streamed_process import LAST, FedProcess, StreamedProcess
+from ezpz.runtime.streamed_process import STDERR_LIMIT, FedProcess, StreamedProcess
 from tests.unit.processes import nothing_leaks
 from tests.waiting import DEADLINE, act_when
 
@@ -44,7 +44,7 @@ def test_neither_pipe_holds_up_the_other_and_only_the_end_of_stderr_is_kept() ->
         assert sum(map(len, hearing)) == MANY
         assert hearing.done is not None
         assert hearing.done.stderr.endswith(b"\0end\n")
-        assert len(hearing.done.stderr) <= LAST
+        assert len(hearing.done.stderr) <= STDERR_LIMIT
 
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "sleep 600; echo", "sleep 600 & sleep 600"])

@@ -1,1 +1,1 @@
-"""One file a scheduler: how it tells the nodes of a job."""
+"""Schedulers, one file for each: how the nodes of a job are found."""

@@ -1,11 +1,11 @@
-"""What a scheduler is made of: ordered steps, each asked once for the nodes, and the ports to the world they may use.
+"""Interface of schedulers: ordered detectors of nodes, and the programs and files that they may use.
 
-A scheduler is one file with a tuple of `Step`s and one line in the entry-point group `ezpz.schedulers`:
+A scheduler is one file with a tuple of `NodeDetector`s and one line in the entry-point group `ezpz.schedulers`:
 
     [project.entry-points."ezpz.schedulers"]
     lsf = "my_package.lsf:STEPS"
 
-A tuple, and a rank on each step, because the order interleaves: PBS_NODEFILE comes before HOSTFILE, qstat after it.
+Each detector has a rank, because the orders interleave: PBS_NODEFILE comes before HOSTFILE, qstat after it.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 READ_LIMIT = 1 << 26  # bytes; a nodefile of 10,000 nodes with 100 lines each is about 50 MB
-PATIENCE = 10.0  # seconds for qstat or squeue to answer
+TIMEOUT = 10.0  # seconds for qstat or squeue to answer
 
 
 class Run(Protocol):
-    """`process.run`, as far as a step needs it."""
+    """The part of the signature of `process.run` that detectors need."""
 
     def __call__(self, argv: Sequence[str], *, timeout: float | None = None) -> process.Completed: ...
 
 
 def read_file(path: str) -> bytes:
-    """The first 64 MiB of a file (also of a pipe, as from `<(...)`). Raises OSError."""
+    """Return the first 64 MiB of a file (also of a pipe, as from `<(...)`). Raises OSError."""
     with open(path, "rb") as file:
         return file.read(READ_LIMIT)
 
 
 def list_directory(path: str) -> tuple[str, ...]:
-    """The names in a directory, sorted. Raises OSError."""
+    """Return the names in a directory, sorted. Raises OSError."""
     return tuple(sorted(os.listdir(path)))
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The ports through which discovery sees the world; the defaults are the real ones."""
+    """The programs, files, and network that detection uses. The defaults are the real ones."""
 
     run: Run = process.run
     hostname: Callable[[], str] = socket.gethostname
@@ -57,7 +57,7 @@ class System:
     listdir: Callable[[str], tuple[str, ...]] = list_directory
     sleep: Callable[[float], None] = time.sleep
     spool: tuple[str, ...] = ("/var/spool/pbs/aux", "/var/spool/PBS/aux")
-    patience: float = PATIENCE
+    timeout: float = TIMEOUT
 
 
 REAL = System()
@@ -65,11 +65,15 @@ REAL = System()
 
 @dataclass(frozen=True, slots=True)
 class DetectionContext:
-    """What a step is asked with.
+    """The input of a detector.
 
-    hosts, hostfile: the options as given, or None
-    me: the canonical names of this host
-    noted: what earlier steps found out that the user should know if this host alone remains
+    Attributes:
+        environ: the environment of this process
+        system: the programs and files to use
+        me: the canonical names of this host
+        hosts: the option --hosts, or None
+        hostfile: the option --hostfile, or None
+        noted: lines of earlier detectors that the user should see if only this host remains
     """
 
     environ: Mapping[str, str]
@@ -80,17 +84,17 @@ class DetectionContext:
     noted: tuple[str, ...] = ()
 
     def variable(self, *names: str) -> tuple[str, str]:
-        """The first of these environment variables that is set and not empty, with its value; ("", "") for none."""
+        """Return the first of these variables that is set and not empty, with its value, or ("", "")."""
         return next(((name, self.environ[name]) for name in names if self.environ.get(name)), ("", ""))
 
     def here(self, names: Sequence[str]) -> bool:
-        """Whether this host is one of `names`."""
+        """Return whether this host is one of `names`."""
         return any(hostnames.is_me(name, self.me) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class NodesFound:
-    """A step's answer: these nodes (names as written, repeats allowed), and in words, why."""
+    """The nodes that a detector found (names as written, repeats allowed), and the reason in words."""
 
     scheduler: str
     job_id: str | None
@@ -101,7 +105,7 @@ class NodesFound:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A step's other answer: in words, why not. `notable`: something was there, but it was of no use."""
+    """The reason, in words, why a detector found no nodes. `notable`: it found something that could not be used."""
 
     why: str
     notable: bool = False
@@ -112,12 +116,16 @@ Answer: TypeAlias = "NodesFound | NotFound"
 
 @dataclass(frozen=True, slots=True)
 class JobSystem:
-    """What the rest of ezpz needs to know of a scheduler that runs jobs.
+    """What the rest of ezpz needs to know about a scheduler that runs jobs.
 
-    name: what its steps answer as `Found.scheduler`; job_variable: set inside its jobs, to the id of the job
-    keeps_order: ranks fill the nodes in the order of the job, whatever order the launcher names them in
-    ranks, accelerators, cores: variables that say how many of each the job has on a node; "" for none
-    again: variables for launchers that start ranks on nodes where the job has just lost some
+    Attributes:
+        name: what its detectors answer as `NodesFound.scheduler`
+        job_variable: set inside its jobs, to the id of the job
+        keeps_order: ranks fill the nodes in the order of the job, in whatever order the launcher names them
+        ranks: the variable with the number of ranks on a node, or ""
+        accelerators: the variable with the number of accelerators on a node, or ""
+        cores: the variable with the number of cores on a node, or ""
+        again: variables for launchers that start ranks where an earlier attempt in the job has lost nodes
     """
 
     name: str
@@ -131,13 +139,14 @@ class JobSystem:
 
 @dataclass(frozen=True, slots=True)
 class NodeDetector:
-    """One way to find the nodes. Steps are asked in the order of their ranks until one finds them.
+    """One way to find the nodes. Detectors are tried in the order of their ranks until one finds nodes.
 
-    rank: 10 --hosts, 20 --hostfile, 30 PBS_NODEFILE, 40 HOSTFILE, 50 and 60 PBS, 70 and 80 Slurm, 1000 this host alone
-    label: begins the step's line of evidence
-    find: the question; it may raise an EzpzError, which ends the search
-    system: the scheduler that it finds jobs of, None where no job is found
-    in_job: reads what the job itself says, and starts nothing
+    Attributes:
+        rank: 10 --hosts, 20 --hostfile, 30 PBS_NODEFILE, 40 HOSTFILE, 50 and 60 PBS, 70 and 80 Slurm, 1000 this host
+        label: the start of the detector's line of evidence
+        find: finds the nodes; it may raise an EzpzError, which ends the search
+        system: the scheduler whose jobs it finds, or None if it finds no jobs
+        in_job: it reads only what the job provides, and starts nothing
     """
 
     rank: int
@@ -159,7 +168,7 @@ class JobCandidate:
 
 
 def select_job(jobs: Sequence[JobCandidate], wanted: str, variable: str) -> JobCandidate:
-    """The one job, or the one whose id is `wanted`. Raises SchedulerError that lists them when that leaves several."""
+    """Return the only job, or the one whose id is `wanted`. Raises SchedulerError, with a list, if several remain."""
     chosen = [job for job in jobs if job.id == wanted] or list(jobs)
     if len(chosen) == 1:
         return chosen[0]
@@ -169,14 +178,14 @@ def select_job(jobs: Sequence[JobCandidate], wanted: str, variable: str) -> JobC
     )
 
 
-def run_query(inquiry: DetectionContext, *argv: str) -> str | NotFound:
-    """What a scheduler's command printed, or why it is of no use: it is missing, slow, or failed."""
+def run_query(context: DetectionContext, *argv: str) -> str | NotFound:
+    """Return what a scheduler's command printed, or why it cannot be used: it is missing, slow, or failed."""
     try:
-        done = inquiry.system.run(argv, timeout=inquiry.system.patience)
+        done = context.system.run(argv, timeout=context.system.timeout)
     except ToolMissing:
         return NotFound("not on PATH")
     except TimedOut:
-        return NotFound(f"no answer within {inquiry.system.patience:g} s", notable=True)
+        return NotFound(f"no answer within {context.system.timeout:g} s", notable=True)
     if done.returncode != 0:
         said = "; ".join((done.err.strip() or done.out.strip() or "it said nothing").splitlines()[-2:])
         return NotFound(f"it failed with status {done.returncode}: {said}", notable=True)

@@ -1,4 +1,4 @@
-"""Hosts that the user lists: --hosts, --hostfile and HOSTFILE."""
+"""Detectors of hosts that the user lists: --hosts, --hostfile, and HOSTFILE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ATTRIBUTE = re.compile(r"[A-Za-z_-]+=\S*", re.ASCII)
 
 
 def read_hostfile(path: str, read: Callable[[str], bytes]) -> tuple[str, ...]:
-    """The hosts that a file names, in order, each once. Raises HostfileError and BadHostName with file and line."""
+    """Return the hosts in a file, in order, each once. Raises HostfileError and BadHostName, with file and line."""
     try:
         content = read(path)
     except (OSError, ValueError) as e:  # ValueError: a NUL in the path
@@ -34,10 +34,10 @@ def read_hostfile(path: str, read: Callable[[str], bytes]) -> tuple[str, ...]:
 
 
 def parse(text: str, path: str) -> tuple[str, ...]:
-    """The hosts of a hostfile's text: one a line, as Open MPI, MPICH, PBS and ClusterShell write them.
+    """Return the hosts in the text of a hostfile, one per line, as Open MPI, MPICH, PBS and ClusterShell write them.
 
-    `#` begins a comment; `host slots=4` and `host:4` are hosts too; a nodeset stands for its hosts. A line that repeats
-    (PBS writes one for each rank slot) counts once.
+    `#` starts a comment. `host slots=4` and `host:4` are hosts too. A nodeset means its hosts. A line that repeats (PBS
+    writes one for each rank slot) counts once.
     """
     names: dict[str, None] = {}
     seen: set[str] = set()
@@ -61,31 +61,31 @@ def _parse_line(line: str, where: str) -> tuple[str, ...]:
 
 
 def is_named(allocation: Allocation) -> bool:
-    """Return whether the user, and no scheduler, named the nodes."""
+    """Return whether the user named the nodes, and not a scheduler."""
     return allocation.scheduler in ("hosts", "hostfile")
 
 
-def from_hosts(inquiry: DetectionContext) -> Answer:
-    """--hosts: a nodeset on the command line."""
-    if inquiry.hosts is None:
+def from_hosts(context: DetectionContext) -> Answer:
+    """Find the nodes in --hosts, a nodeset on the command line."""
+    if context.hosts is None:
         return NotFound("not given")
-    names = expand(inquiry.hosts, "--hosts")
+    names = expand(context.hosts, "--hosts")
     return NodesFound("hosts", None, names, "the command line names them")
 
 
-def from_option(inquiry: DetectionContext) -> Answer:
-    """--hostfile: a file on the command line."""
-    if inquiry.hostfile is None:
+def from_option(context: DetectionContext) -> Answer:
+    """Find the nodes in --hostfile, a file on the command line."""
+    if context.hostfile is None:
         return NotFound("not given")
-    return NodesFound("hostfile", None, read_hostfile(inquiry.hostfile, inquiry.system.read), inquiry.hostfile)
+    return NodesFound("hostfile", None, read_hostfile(context.hostfile, context.system.read), context.hostfile)
 
 
-def from_variable(inquiry: DetectionContext) -> Answer:
-    """HOSTFILE: a file in the environment. One that cannot be read is an error: nobody sets it by accident."""
-    _, path = inquiry.variable("HOSTFILE")
+def from_variable(context: DetectionContext) -> Answer:
+    """Find the nodes in HOSTFILE, a file in the environment. If it cannot be read, that is an error."""
+    _, path = context.variable("HOSTFILE")
     if not path:
         return NotFound("not set")
-    return NodesFound("hostfile", None, read_hostfile(path, inquiry.system.read), path)
+    return NodesFound("hostfile", None, read_hostfile(path, context.system.read), path)
 
 
 STEPS = (

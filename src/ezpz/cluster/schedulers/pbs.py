@@ -1,6 +1,6 @@
-"""PBS Pro and OpenPBS: the nodefile, the spool directories, and qstat.
+"""Detectors for PBS Pro and OpenPBS: the nodefile, the spool directories, and qstat.
 
-Facts: PBS Professional User's Guide ("The Job's Node File", "Viewing Job Status"); ALCF's Aurora, Sunspot and Polaris.
+Sources: PBS Professional User's Guide ("The Job's Node File", "Viewing Job Status"); ALCF's Aurora, Sunspot, Polaris.
 """
 
 from __future__ import annotations
@@ -32,49 +32,49 @@ _JOB_LINE = re.compile(
 )
 
 
-def from_nodefile(inquiry: DetectionContext) -> Answer:
-    """PBS_NODEFILE: one line for each rank slot. A file that is gone belonged to a job that has ended."""
-    _, path = inquiry.variable("PBS_NODEFILE")
+def from_nodefile(context: DetectionContext) -> Answer:
+    """Find the nodes in PBS_NODEFILE, with one line for each rank slot. If it is missing, its job has ended."""
+    _, path = context.variable("PBS_NODEFILE")
     if not path:
         return NotFound("not set")
     try:
-        names = read_hostfile(path, inquiry.system.read)
+        names = read_hostfile(path, context.system.read)
     except HostfileError as e:
         return NotFound(e.message, notable=True)
-    return NodesFound(PBS.name, inquiry.environ.get("PBS_JOBID") or None, names, path)
+    return NodesFound(PBS.name, context.environ.get("PBS_JOBID") or None, names, path)
 
 
-def from_spool(inquiry: DetectionContext) -> Answer:
-    """The nodefile of PBS_JOBID in the spool directories, as after an ssh into a compute node.
+def from_spool(context: DetectionContext) -> Answer:
+    """Find the nodefile of PBS_JOBID in the spool directories, as after an ssh into a compute node.
 
-    The id may be stale (exported by hand, or from another job's shell): it is trusted only if this host is in the file.
+    The id may be stale (exported manually, or from another job's shell). It is trusted only if the file has this host.
     """
-    _, job_id = inquiry.variable("PBS_JOBID")
+    _, job_id = context.variable("PBS_JOBID")
     if not job_id:
         return NotFound("PBS_JOBID is not set")
     if not _JOB_ID.fullmatch(job_id):
         return NotFound(f"PBS_JOBID {job_id!r} is not a job id", notable=True)
     stale = ""
-    for path in _nodefiles(job_id, inquiry):
+    for path in _nodefiles(job_id, context):
         try:
-            names = read_hostfile(path, inquiry.system.read)
+            names = read_hostfile(path, context.system.read)
         except HostfileError as e:
             stale = e.message
             continue
-        if inquiry.here(names):
+        if context.here(names):
             return NodesFound(PBS.name, job_id, names, f"{path}, which lists this host")
         stale = f"{path} does not list this host, so PBS_JOBID is stale"
     if stale:
         return NotFound(stale, notable=True)
-    return NotFound(f"no nodefile of job {job_id} in {' or '.join(inquiry.system.spool)}")
+    return NotFound(f"no nodefile of job {job_id} in {' or '.join(context.system.spool)}")
 
 
-def _nodefiles(job_id: str, inquiry: DetectionContext) -> list[str]:
+def _nodefiles(job_id: str, context: DetectionContext) -> list[str]:
     number = _number(job_id)
     found = []
-    for directory in inquiry.system.spool:
+    for directory in context.system.spool:
         try:
-            names = inquiry.system.listdir(directory)
+            names = context.system.listdir(directory)
         except OSError:
             continue
         ours = [name for name in names if name == number or name.startswith(f"{number}.")]
@@ -87,43 +87,44 @@ def _number(job_id: str) -> str:
     return job_id.partition(".")[0]
 
 
-def from_qstat(inquiry: DetectionContext) -> Answer:
-    """The running job of this user whose hosts contain this one, by `qstat -fn1wru $USER`.
+def from_qstat(context: DetectionContext) -> Answer:
+    """Find the running job of this user whose hosts contain this one, by `qstat -fn1wru $USER`.
 
-    Raises SchedulerError when several do and PBS_JOBID does not say which.
+    Raises SchedulerError if several do and PBS_JOBID does not choose one.
     """
-    _, user = inquiry.variable("USER", "LOGNAME")
+    _, user = context.variable("USER", "LOGNAME")
     if not user:
         return NotFound("neither USER nor LOGNAME is set")
-    text = _ask_patiently(inquiry, user)
+    text = _query_with_retries(context, user)
     if isinstance(text, NotFound):
         return text
     running = parse_qstat(text)
-    here = [job for job in running if inquiry.here(job.names)]
+    here = [job for job in running if context.here(job.names)]
     if here:
-        job = select_job(here, _number(inquiry.environ.get("PBS_JOBID", "")), "PBS_JOBID")
+        job = select_job(here, _number(context.environ.get("PBS_JOBID", "")), "PBS_JOBID")
         return NodesFound(PBS.name, job.id, job.names, f"job {job.id} of {user} runs on this host")
     if running:
         return NotFound(f"no running job of {user} has this host ({', '.join(map(str, running))})", notable=True)
     return NotFound(f"{user} has no running job")
 
 
-def _ask_patiently(inquiry: DetectionContext, user: str) -> str | NotFound:
+def _query_with_retries(context: DetectionContext, user: str) -> str | NotFound:
     answer: str | NotFound = NotFound("")
     for wait in (0.0, *RETRY_WAITS):
         if wait:
-            inquiry.system.sleep(wait)
-        answer = run_query(inquiry, "qstat", "-fn1wru", user)
+            context.system.sleep(wait)
+        answer = run_query(context, "qstat", "-fn1wru", user)
         if not isinstance(answer, NotFound) or not _TRANSIENT.search(answer.why):
             break
     return answer
 
 
 def parse_qstat(text: str) -> tuple[JobCandidate, ...]:
-    """The running jobs in what `qstat -fn1wru USER` prints, by number, with their hosts in order, each once.
+    """Return the running jobs in the output of `qstat -fn1wru USER`, by number, with their hosts in order, each once.
 
-    One line a job: id, user, queue, name, session, nodes, tasks, memory, time, state, elapsed, host/cpu+host/cpu+...
-    The id is cut to the column's width ("337374.polaris-pbs-01.hsn.cm.*"), so only its number is kept.
+    One line for each job: id, user, queue, name, session, nodes, tasks, memory, time, state, elapsed,
+    host/cpu+host/cpu+... The id is cut to the column's width ("337374.polaris-pbs-01.hsn.cm.*"). Only its number is
+    kept.
     """
     jobs = []
     for line in text.splitlines():

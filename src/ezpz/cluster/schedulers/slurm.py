@@ -1,6 +1,6 @@
-"""Slurm: the environment of a job, and squeue on a login node.
+"""Detectors for Slurm: the environment of a job, and squeue on a login node.
 
-Facts: the manual pages of sbatch ("OUTPUT ENVIRONMENT VARIABLES"), squeue and "Heterogeneous Job Support".
+Sources: the manual pages of sbatch ("OUTPUT ENVIRONMENT VARIABLES"), squeue and "Heterogeneous Job Support".
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ SLURM = JobSystem(
 )
 
 
-def from_environment(inquiry: DetectionContext) -> Answer:
-    """The job that this process is part of. Raises SchedulerError when its node list cannot be understood."""
-    _, job_id = inquiry.variable("SLURM_JOB_ID", "SLURM_JOBID")
-    variables = _group_variables(inquiry)
+def from_environment(context: DetectionContext) -> Answer:
+    """Find the job that this process is part of. Raises SchedulerError if its node list cannot be parsed."""
+    _, job_id = context.variable("SLURM_JOB_ID", "SLURM_JOBID")
+    variables = _group_variables(context)
     if not variables:
         return NotFound("SLURM_JOB_NODELIST is not set")
-    names = tuple(name for variable in variables for name in _expand(inquiry.environ[variable], variable))
+    names = tuple(name for variable in variables for name in _expand(context.environ[variable], variable))
     return NodesFound(SLURM.name, job_id or None, names, f"{' and '.join(variables)}, {HOW}")
 
 
-def _group_variables(inquiry: DetectionContext) -> tuple[str, ...]:
-    """The variables that together name the nodes: one for each component of a heterogeneous job, else the one."""
-    size = inquiry.environ.get("SLURM_HET_SIZE", "")
+def _group_variables(context: DetectionContext) -> tuple[str, ...]:
+    """Return the variables that name the nodes: one for each component of a heterogeneous job, or else one."""
+    size = context.environ.get("SLURM_HET_SIZE", "")
     components = range(int(size)) if size.isascii() and size.isdigit() and len(size) < 6 else range(0)
     groups = tuple(f"SLURM_JOB_NODELIST_HET_GROUP_{number}" for number in components)
-    if groups and all(inquiry.environ.get(group) for group in groups):
+    if groups and all(context.environ.get(group) for group in groups):
         return groups
-    variable, _ = inquiry.variable("SLURM_JOB_NODELIST", "SLURM_NODELIST")
+    variable, _ = context.variable("SLURM_JOB_NODELIST", "SLURM_NODELIST")
     return (variable,) if variable else ()
 
 
@@ -60,25 +60,26 @@ def _expand(nodelist: str, where: str) -> tuple[str, ...]:
         raise SchedulerError(e.message, hint="name the nodes with --hosts or --hostfile") from e
 
 
-def from_squeue(inquiry: DetectionContext) -> Answer:
-    """The one running job of this user, as seen from a login node.
+def from_squeue(context: DetectionContext) -> Answer:
+    """Find the only running job of this user, as seen from a login node.
 
-    Of several, the one that has this host, or the one that SLURM_JOB_ID names; else raises SchedulerError, lists them.
+    Of several jobs, choose the one that has this host, or the one that SLURM_JOB_ID names. Otherwise, raise
+    SchedulerError, which lists them.
     """
-    text = run_query(inquiry, "squeue", "--me", "-h", "-t", "R", "-o", "%A %N")
+    text = run_query(context, "squeue", "--me", "-h", "-t", "R", "-o", "%A %N")
     if isinstance(text, NotFound):
         return text
     jobs = parse_squeue(text)
     if not jobs:
         return NotFound("you have no running job")
-    here = [job for job in jobs if inquiry.here(job.names)]
-    _, wanted = inquiry.variable("SLURM_JOB_ID", "SLURM_JOBID")
+    here = [job for job in jobs if context.here(job.names)]
+    _, wanted = context.variable("SLURM_JOB_ID", "SLURM_JOBID")
     job = select_job(here or jobs, wanted, "SLURM_JOB_ID")
     return NodesFound(SLURM.name, job.id, job.names, f"job {job.id} is your running job")
 
 
 def parse_squeue(text: str) -> tuple[JobCandidate, ...]:
-    """The jobs in what `squeue -h -t R -o '%A %N'` prints: an id and a compressed node list a line."""
+    """Return the jobs in the output of `squeue -h -t R -o '%A %N'`: on each line, an id and a compressed node list."""
     jobs = []
     for line in text.splitlines():
         job_id, _, nodelist = line.strip().partition(" ")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz.errors import EzpzError, ToolMissing
-from ezpz.remote.run_everywhere import Reply
+from ezpz.remote.health_check import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from ezpz.remote.run_everywhere import ReplyOrError
+    from ezpz.remote.health_check import ReplyOrError
 
 MAX_CLOCK_SKEW = 5.0  # seconds
 TIMEOUT = 5.0  # seconds for each check
@@ -41,7 +41,7 @@ class CheckRequest:
     def to_request(self) -> dict[str, Any]:
         """Return the request for the agent on a node."""
         lists = {"programs": list(self.programs), "paths": list(self.paths), "shared": list(self.shared)}
-        return {**lists, "tmp": self.tmp, "room": self.room, "timeout": self.timeout, "links": True, "devices": True}
+        return {**lists, "tmp": self.tmp, "room": self.room, "seconds": self.timeout, "links": True, "devices": True}
 
 
 @dataclass(frozen=True, slots=True)

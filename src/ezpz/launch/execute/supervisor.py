@@ -19,7 +19,7 @@ from ezpz.launch.execute.outcome import LaunchOutcome, make_outcome
 from ezpz.launch.execute.restart_policy import Action, RestartState, StartAttempt, StopLaunch
 from ezpz.launch.output.attempt_log import LogDirectory
 from ezpz.launch.output.pty import force_color
-from ezpz.remote.run_everywhere import run_on_nodes
+from ezpz.remote.health_check import check_health
 from ezpz.runtime.signals import NOTICED, collected_signals
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Allocation, Node
     from ezpz.launch.execute.record import AttemptRecord
     from ezpz.launch.plan.plan import LaunchPlan
-    from ezpz.remote.run_everywhere import ReplyOrError
+    from ezpz.remote.health_check import ReplyOrError
     from ezpz.runtime.signals import Collected
 
 SWEEP_TIMEOUT = 2.0  # seconds for a node that is reached to answer
@@ -54,7 +54,7 @@ class SupervisorDependencies:
     environ: Mapping[str, str]
     tell: Callable[[str], None]
     stdout: int | None = None
-    consult: Callable[..., dict[str, ReplyOrError]] = run_on_nodes
+    consult: Callable[..., dict[str, ReplyOrError]] = check_health
     backoff: float = 1.0
 
 
@@ -215,7 +215,7 @@ class Supervisor:
     def _find_lost_nodes(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return which of these nodes do not answer. On the others, end the processes that are left of the run."""
         nodes: tuple[Node, ...] = tuple(self.nodes[name] for name in names)
-        request = {"timeout": SWEEP_TIMEOUT, "sweep": f"{RUN_ID_VARIABLE}={self.dependencies.environ[RUN_ID_VARIABLE]}"}
+        request = {"seconds": SWEEP_TIMEOUT, "sweep": f"{RUN_ID_VARIABLE}={self.dependencies.environ[RUN_ID_VARIABLE]}"}
         heard = self.dependencies.consult(nodes, request, transport=self.transport, within=SWEEP_TIMEOUT)
         return tuple(
             name for name, said in heard.items() if isinstance(said, EzpzError) and not isinstance(said, ToolMissing)

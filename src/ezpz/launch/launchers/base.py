@@ -19,8 +19,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ezpz.cluster.transports import Ssh
 from ezpz.errors import PluginError, TimedOut, ToolMissing, UsageError
+from ezpz.remote.transports import SshTransport
 from ezpz.runtime import process
 from ezpz.runtime.plugins import Registry
 
@@ -210,7 +210,7 @@ class Launcher(ABC):
 
     def transport(self, _environ: Mapping[str, str]) -> str:
         """Return the name of the transport for queries to nodes that it starts ranks on."""
-        return Ssh.name
+        return SshTransport.name
 
 
 LAUNCHERS: Registry[tuple[Launcher, ...]] = Registry("ezpz.launchers", "launcher")

@@ -6,13 +6,13 @@ import re
 import signal
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.cluster import transports
 from ezpz.cluster.hostnames import fold
 from ezpz.cluster.schedulers.slurm import SLURM
 from ezpz.errors import TimedOut, ToolMissing
 from ezpz.launch.launchers.base import Availability, Invocation, Launcher, RankVariables, binding_words
 from ezpz.launch.launchers.failure_lines import EXIT, FAULT, NODE, NODE_GROUP, SIGNAL, TIME, FailurePattern
 from ezpz.launch.launchers.output_labels import LabelFormat
+from ezpz.remote import transports
 from ezpz.runtime import process
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class SrunLauncher(Launcher):
 
     def transport(self, environ: Mapping[str, str]) -> str:
         """Return srun inside of a job, and ssh outside, where srun reaches no nodes."""
-        return transports.Srun.name if SLURM.job_variable in environ else super().transport(environ)
+        return transports.SrunTransport.name if SLURM.job_variable in environ else super().transport(environ)
 
 
 def _slurm_job(spec: LaunchSpec) -> str:

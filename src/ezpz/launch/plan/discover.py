@@ -20,6 +20,7 @@ from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, make_plan
 from ezpz.launch.plan.rendezvous import choose_rendezvous
 from ezpz.launch.plan.topology import NodeCapacity, NodeCount
 from ezpz.launch.sites import site
+from ezpz.remote.transports import transport_of_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -168,7 +169,7 @@ def _failed_nodes(
     if allocation.local is not None or not environment.is_copy:
         return usable_nodes.read_failed_nodes(environment.prefix)
     return usable_nodes.query_failed_nodes(
-        environment.prefix, allocation.nodes, dependencies.system.run, srun="SLURM_JOB_ID" in environ
+        environment.prefix, allocation.nodes, dependencies.system.run, transport_of_job(environ)
     )
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ezpz.agent.common.layout import FAILED_NODES
 from ezpz.agent.common.receipt import open_in_own
 from ezpz.cluster.hostnames import expand, fold, short
-from ezpz.cluster.ssh import srun_argv, ssh_argv
 from ezpz.errors import NodesOutside, NotEnoughNodes, TimedOut, ToolMissing
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Allocation, Node
     from ezpz.cluster.schedulers.base import Run
+    from ezpz.remote.transports import Transport
 
 MAX_QUERIED = 3  # nodes
 QUERY_TIMEOUT = 10.0  # seconds for each
@@ -87,7 +87,7 @@ def read_failed_nodes(prefix: str) -> tuple[str, ...]:
     return tuple(name for line in text.splitlines() if (name := line.strip()))
 
 
-def query_failed_nodes(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bool) -> tuple[str, ...]:
+def query_failed_nodes(prefix: str, nodes: Sequence[Node], run: Run, transport: Transport) -> tuple[str, ...]:
     """Return the nodes that the last `ezpz yeet` to `prefix` did not reach, from its list on one of the nodes.
 
     An `ezpz yeet` from outside of its nodes writes the list on the first node that it reaches. The newest list of the
@@ -98,12 +98,10 @@ def query_failed_nodes(prefix: str, nodes: Sequence[Node], run: Run, *, srun: bo
         f"[ -h {place} ]||[ -h {path} ]||{{ [ -O {place} ]&&[ -O {path} ]&&[ -f {path} ]&&"
         f"echo {_LIST_MARK}$(stat -c %Y {path})&&head -c {MAX_LIST_BYTES} {path}; }}"
     )
-    by_login_shell = f"exec /bin/sh -c {shlex.quote(script)}"  # the login shell can be csh
     found: list[tuple[int, tuple[str, ...]]] = [(0, ())]
     for node in nodes[:MAX_QUERIED]:
-        argv = srun_argv((node,), ("sh", "-c", script)) if srun else ssh_argv(node.address, by_login_shell)
         with contextlib.suppress(ToolMissing, TimedOut):
-            found.append(_parse_list(run(argv, timeout=QUERY_TIMEOUT).out))
+            found.append(_parse_list(run(transport.argv(node, script), timeout=QUERY_TIMEOUT).out))
     return max(found)[1]
 
 

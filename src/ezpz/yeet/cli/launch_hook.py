@@ -6,7 +6,7 @@ import os
 import random
 from typing import TYPE_CHECKING
 
-from ezpz.cli.preparation import Aside, Prepared
+from ezpz.cli.preparation import PreparationOutput, Prepared
 from ezpz.yeet.cli.env_command import env_command, request_from
 from ezpz.yeet.model.plan import new_run_id
 
@@ -34,7 +34,7 @@ def prepare(output: Output, args: Sequence[str], *, dry_run: bool) -> Prepared:
     with env_command.make_context("ezpz yeet env", list(args)) as ctx:
         options = {name: value for name, value in ctx.params.items() if name not in ("dry_run", "report_path")}
     request = request_from(options)
-    aside = Aside.beside(output)
+    aside = PreparationOutput.like(output)
     if dry_run:
         source = inspect_source(request.src or active_environment(os.environ))
         return Prepared(request.dst or default_destination(source), source.path)

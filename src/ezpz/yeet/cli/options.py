@@ -47,7 +47,7 @@ def transport_option() -> Callable[[F], F]:
 
 def transport_name(choice: str, allocation: Allocation) -> str:
     """Return the name of the transport for a value of --transport, as a run chooses it. Raises UsageError."""
-    from ezpz.cluster.transports import TRANSPORTS, usable
+    from ezpz.remote.transports import TRANSPORTS, usable
     from ezpz.yeet.model.plan import Request, transport_choice
 
     return transport_choice(Request(transport=choice), allocation, tuple(TRANSPORTS), usable(os.environ)).name

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from ezpz.errors import EzpzError, ToolMissing
+from ezpz.errors import EzpzError
 from ezpz.remote.limits import connection_limit, raise_open_files
 from ezpz.remote.session import AgentSession
-from ezpz.remote.shell_session import ShellSession
 from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.engines.pacing import PROBE_BYTES
-from ezpz.yeet.model.events import WarningRaised
 from ezpz.yeet.model.results import Failure
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ class AgentEngine:
         self.emit = emit
         self.rng = rng
         self.started_at = time.monotonic()
-        self.sessions: dict[Node, AgentSession | ShellSession] = {}
+        self.sessions: dict[Node, AgentSession] = {}
         self.prepared: dict[Node, dict[str, Any]] = {}
         self.request: dict[str, Any] = {}
         self.handshakes = connection_limit()
@@ -93,28 +90,12 @@ class AgentEngine:
 
     async def connect(self, node: Node, destination: str = "") -> None:
         """Open a session to a node, and read the receipt of its destination, if one is given. Raises EzpzError."""
-        try:
-            async with self.handshakes:
-                self.sessions[node] = await AgentSession.open(node, self.options.pythons, destination)
-        except ToolMissing as e:
-            await self.connect_to_shell(node, e)
-
-    async def connect_to_shell(self, node: Node, why: ToolMissing) -> None:
-        """Open a session to a node that has no python, for rsync to serve it. Raises EzpzError."""
-        if shutil.which("rsync") is None:
-            raise why
         async with self.handshakes:
-            self.sessions[node] = await ShellSession.open(node)
-        self.emit(
-            WarningRaised(f"{node.given} has no python3: rsync serves it from this host; nothing is tried out there")
-        )
+            self.sessions[node] = await AgentSession.open(node, self.options.pythons, destination)
 
     async def prepare(self, node: Node) -> None:
         """Let a node check its destination, and make its staging. Raises EzpzError."""
-        try:
-            await self.sessions[node].wake()
-        except ToolMissing as e:
-            await self.connect_to_shell(node, e)
+        await self.sessions[node].wake()
         self.prepared[node] = await self.sessions[node].ask("prepare", timeout=PREPARE_TIMEOUT, **self.request)
 
     async def on_each(
@@ -145,7 +126,7 @@ async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
     return None
 
 
-async def measure_bandwidth(sessions: Sequence[AgentSession | ShellSession]) -> float:
+async def measure_bandwidth(sessions: Sequence[AgentSession]) -> float:
     """Return the bytes per second that the network carries, 0 if unknown.
 
     The better of two nodes counts, since one may be slow. They are measured one after the other, best while nothing
@@ -154,7 +135,7 @@ async def measure_bandwidth(sessions: Sequence[AgentSession | ShellSession]) -> 
     return max([await _measure(session) for session in {*sessions[:1], *sessions[-1:]}], default=0.0)
 
 
-async def _measure(session: AgentSession | ShellSession) -> float:
+async def _measure(session: AgentSession) -> float:
     async def seconds(size: int) -> float:
         started_at = time.monotonic()
         await session.ask("ping", timeout=PROBE_TIMEOUT, attached=bytes(size))

@@ -98,11 +98,7 @@ class EntrySink(Protocol):
 
     A folder comes before what is in it, and the first name of a file before any further one. What takes the place of
     something that was fed already comes after `barrier` and `remove`; of a folder the last word counts.
-
-    needs_tree: whether `deliver` wants the whole tree on this host besides
     """
-
-    needs_tree: bool
 
     def may_have(self, size: int) -> bool:
         """Whether the nodes may have a large file of this size already."""

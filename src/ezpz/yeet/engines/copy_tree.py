@@ -119,10 +119,6 @@ class CopyTree(Generic[S]):
         self._waiting.append(node)
         return True
 
-    def only_from_origin(self, node: S) -> None:
-        """Use no other source than the origin for a node."""
-        self._origin_only.add(node)
-
     def has(self, node: S) -> None:
         """Record a waiting node that has the data already."""
         self._waiting.remove(node)

@@ -46,8 +46,6 @@ OPTIONS = (
     f"--timeout={STALL_SECONDS}",
     *(f"--exclude=/{os.fsdecode(name)}" for name in OWN_FILES),
 )
-SAME_RULES = ("source", "ezpz", "kind", "relocation")
-"""Keys with equal values in the receipts of versions that were made from one source by the same rules."""
 LOGIN_FAILURES = ("ssh-refused", "host-key-unknown", "login-refused", "host-unknown")
 """Codes of failures of one node to log in to another, although this host may reach both."""
 REPORT_INTERVAL = 0.25  # seconds between two progress events of a node
@@ -93,9 +91,6 @@ class RsyncDelivery:
 
     async def run(self) -> None:
         """Copy to every node; each result is emitted as NodeDone."""
-        for node in self.nodes:
-            if not self.engine.sessions[node].is_agent:
-                self.tree.only_from_origin(node)
         if self.tree.is_waiting:
             self.pace = await self._choose_pace()
             self.tree.max_per_source = self.pace.per_source
@@ -142,15 +137,15 @@ class RsyncDelivery:
             self._on_failed(node, source, e, number)
         else:
             self.tree.done(node, source)
-            via = source.given if self.engine.sessions[node].is_agent else f"{source.given}, by rsync"
-            result = NodeResult(node, Outcome.OK, number, via, seconds=self.engine.elapsed(), **published, **sent)
-            self.engine.emit(NodeDone(result))
+            seconds = self.engine.elapsed()
+            self.engine.emit(
+                NodeDone(NodeResult(node, Outcome.OK, number, source.given, seconds=seconds, **published, **sent))
+            )
 
     async def _reuse_files(self, node: Node) -> None:
         """Let a node put the files that it has already into staging, where rsync finds them. Raises EzpzError."""
-        session = self.engine.sessions[node]
-        if session.is_agent:
-            await session.ask("adopt", attached=self.payload.manifest, timeout=self.engine.options.timeout or None)
+        timeout = self.engine.options.timeout or None
+        await self.engine.sessions[node].ask("adopt", attached=self.payload.manifest, timeout=timeout)
 
     def _on_failed(self, node: Node, source: Node, error: EzpzError, number: int) -> None:
         if isinstance(error, PeerUnreachable):
@@ -174,7 +169,7 @@ class RsyncDelivery:
     async def _pull(self, node: Node, source: Node) -> dict[str, Any]:
         address = rsync_host(self.engine.sessions[source].address)
         staging = self.engine.prepared[node]["staging"]
-        argv = self._argv(node, f"{address}:{self.payload.destination}/", staging + "/")
+        argv = self._argv(f"{address}:{self.payload.destination}/", staging + "/")
         timeout = self.engine.options.timeout
         session = self.engine.sessions[node]
         copied = await session.ask(
@@ -191,7 +186,7 @@ class RsyncDelivery:
     async def _push(self, node: Node) -> dict[str, Any]:
         address = rsync_host(self.engine.sessions[node].address)
         staging = self.engine.prepared[node]["staging"]
-        argv = self._argv(node, self.payload.path + "/", f"{address}:{staging}/")
+        argv = self._argv(self.payload.path + "/", f"{address}:{staging}/")
         child = await AsyncProcess.start(argv, env=dict(os.environ, LC_ALL="C"))
         timeout = self.engine.options.timeout or None
         try:
@@ -229,14 +224,8 @@ class RsyncDelivery:
             trial=self.payload.smoke_test, timeout=self.engine.options.timeout or None,
         )  # fmt: skip
 
-    def _argv(self, node: Node, source: str, target: str) -> list[str]:
-        argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
-        receipt = self.engine.prepared[node].get("receipt") or {}
-        rules = ((name, self.payload.receipt[name]) for name in SAME_RULES)
-        if not self.engine.sessions[node].is_agent and all(receipt.get(name) == value for name, value in rules):
-            # there is no manifest; only then do equal size and time mean equal content
-            argv.append(f"--link-dest={self.payload.destination}")
-        return [*argv, "--", source, target]
+    def _argv(self, source: str, target: str) -> list[str]:
+        return ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line(), "--", source, target]
 
 
 def rsync_host(address: str) -> str:

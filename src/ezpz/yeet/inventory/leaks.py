@@ -18,7 +18,7 @@ from ezpz.remote.bootstrap import shared_pythons
 from ezpz.remote.limits import connection_limit, raise_open_files
 from ezpz.remote.query import STALL
 from ezpz.remote.session import AgentSession
-from ezpz.remote.transports import AGENT_TRANSPORTS
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.runtime.signals import run_async
 
@@ -153,7 +153,7 @@ async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncItera
 
     Some transports need a process for each node. Others start all agents at once, before the first session is opened.
     """
-    method, limit = AGENT_TRANSPORTS[transport], connection_limit()
+    method, limit = TRANSPORTS[transport], connection_limit()
     if not method.at_once:
         raise_open_files(len(nodes))
 
@@ -163,10 +163,10 @@ async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncItera
 
         yield connect
         return
-    from ezpz.remote.startup import FAN, ListenRequest
+    from ezpz.remote.startup import FANOUT, ListenRequest
 
     invitation = ListenRequest(secrets.token_bytes(32), "this host", STALL, shared_pythons())
-    startup = method.starter(invitation, limit, FAN)
+    startup = method.starter(invitation, limit, FANOUT)
     started: dict[Node, AgentSession | EzpzError] = {}
 
     async def take_started(node: Node) -> AgentSession:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ezpz.cluster.hostnames import fold
-from ezpz.cluster.transports import AUTO, TRANSPORTS
 from ezpz.errors import UsageError
+from ezpz.remote.transports import AUTO, TRANSPORTS
 from ezpz.yeet.model.source import Source, default_destination
 
 if TYPE_CHECKING:
     from ezpz.cluster.allocation import Allocation, Node
-    from ezpz.cluster.transports import Transport
+    from ezpz.remote.transports import Transport
 
 UNQUOTABLE = '":\\\n'
 DEFAULT_ENGINE = "stream"

@@ -15,12 +15,12 @@ from ezpz.yeet.pack.tar_builder import TarBuilder
 from ezpz.yeet.source.errors import check_exit, local_failure
 
 if TYPE_CHECKING:
-    from ezpz.yeet.source.archive_formats import ArchiveFormat
     from collections.abc import Callable, Iterator, Sequence
 
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.pack.archive_manifest import ArchiveManifest, PackedFile
+    from ezpz.yeet.source.archive_formats import ArchiveFormat
 
 
 def write_squashfs(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz.cluster.detect import detect
-from ezpz.cluster.transports import usable
 from ezpz.errors import UsageError
+from ezpz.remote.transports import usable
 from ezpz.yeet.engines.base import ENGINES
 from ezpz.yeet.model.plan import Choice, Request, destination_of, engine_choice, threshold, transport_choice
 from ezpz.yeet.source.inspect import active_environment, inspect_source

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
-from ezpz.cluster.transports import TRANSPORTS
 from ezpz.errors import Interrupted
+from ezpz.remote.bootstrap import shared_pythons
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import run_in_thread
 from ezpz.runtime.process import find
 from ezpz.runtime.signals import cancel_task_on_signal
@@ -164,5 +165,7 @@ def _find_tools(preflight: Preflight, engine_type: type[Engine]) -> None:
 
 def _engine_options(request: Request, preflight: Preflight) -> EngineOptions:
     source = preflight.source
-    pythons = () if source.is_archive else (os.path.join(source.real, "bin", "python3"),)
-    return EngineOptions(request.retries, request.timeout, preflight.transport.name, request.encrypt, pythons)
+    own = () if source.is_archive else (os.path.join(source.real, "bin", "python3"),)
+    return EngineOptions(
+        request.retries, request.timeout, preflight.transport.name, request.encrypt, (*own, *shared_pythons())
+    )

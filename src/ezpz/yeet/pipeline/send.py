@@ -34,10 +34,7 @@ async def send(run: RunContext, checked: CheckedNodes, inventory: RemoteInventor
         return
     with run.record.phase("stream", plan.totals.bytes):
         payload = await run_in_thread(lambda: here.read(tee, inventory.previous))
-        if tee.needs_tree:  # at the path where it is after it was published
-            await _deliver(run, checked, await _publish(run, checked, payload))
-        else:
-            await gather_or_cancel((_publish(run, checked, payload), _deliver(run, checked, payload)))
+        await gather_or_cancel((_publish(run, checked, payload), _deliver(run, checked, payload)))
 
 
 async def _publish(run: RunContext, checked: CheckedNodes, payload: Payload) -> Payload:

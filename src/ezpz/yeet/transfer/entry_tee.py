@@ -41,7 +41,7 @@ class EntryTee:
     @property
     def needs_tree(self) -> bool:
         """Whether an engine sends the complete tree from this host afterwards."""
-        return not self.sinks or any(sink.needs_tree for sink in self.sinks)
+        return not self.sinks
 
     def may_have(self, size: int) -> bool:
         """Return whether some nodes may have a file of this size, so that its digest is computed before it is sent."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.label)
 def test_in_an_empty_world_a_step_declines_in_words_or_finds_this_host(step: NodeDetector) -> None:
     world = World("n1")
-    answer = step.find(world.inquiry())
+    answer = step.find(world.context())
     if isinstance(answer, NodesFound):
         assert answer.names == ("n1",)
         assert len(answer.warnings) == 1
@@ -59,15 +59,15 @@ def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
     program = tmp_path / "qstat"
     program.write_text("#!/bin/sh\nsleep 600\n")
     program.chmod(0o755)
-    inquiry = World().inquiry()
-    inquiry = replace(inquiry, system=replace(inquiry.system, run=process.run, patience=0.2))
-    assert run_query(inquiry, str(program)) == NotFound("no answer within 0.2 s", notable=True)
+    context = World().context()
+    context = replace(context, system=replace(context.system, run=process.run, timeout=0.2))
+    assert run_query(context, str(program)) == NotFound("no answer within 0.2 s", notable=True)
 
 
 @pytest.mark.processes
 def test_a_program_that_is_not_executable_is_missing(tmp_path: Path) -> None:
     (tmp_path / "qstat").touch(0o644)
-    inquiry = World().inquiry()
-    inquiry = replace(inquiry, system=replace(inquiry.system, run=process.run))
-    assert run_query(inquiry, os.fspath(tmp_path / "qstat")) == NotFound("not on PATH")
-    assert run_query(inquiry, "no-such-program") == NotFound("not on PATH")
+    context = World().context()
+    context = replace(context, system=replace(context.system, run=process.run))
+    assert run_query(context, os.fspath(tmp_path / "qstat")) == NotFound("not on PATH")
+    assert run_query(context, "no-such-program") == NotFound("not on PATH")

@@ -31,19 +31,19 @@ def declined(answer: Answer) -> NotFound:
 
 def test_nodefile() -> None:
     world = World("x4114c1s7b0n0", {"/n": recorded("nodefile-aurora")})
-    answer = found(from_nodefile(world.inquiry({"PBS_NODEFILE": "/n", "PBS_JOBID": JOB})))
+    answer = found(from_nodefile(world.context({"PBS_NODEFILE": "/n", "PBS_JOBID": JOB})))
     assert (answer.scheduler, answer.job_id, len(answer.names)) == ("pbs", JOB, 3)
 
 
 def test_a_nodefile_that_is_gone_is_noted() -> None:
-    answer = declined(from_nodefile(World().inquiry({"PBS_NODEFILE": "/gone"})))
+    answer = declined(from_nodefile(World().context({"PBS_NODEFILE": "/gone"})))
     assert answer.notable
     assert "/gone" in answer.why
 
 
 def test_a_dangerous_nodefile_is_refused() -> None:
     with pytest.raises(BadHostName, match="/n:2"):
-        from_nodefile(World("n1", {"/n": "n1\n-oProxyCommand=id\n"}).inquiry({"PBS_NODEFILE": "/n"}))
+        from_nodefile(World("n1", {"/n": "n1\n-oProxyCommand=id\n"}).context({"PBS_NODEFILE": "/n"}))
 
 
 @pytest.mark.parametrize("directory", [AUX, "/var/spool/PBS/aux"])
@@ -54,26 +54,26 @@ def test_spool(directory: str, job_id: str, file: str) -> None:
     world = World(
         "x4114c1s7b0n0", {f"{directory}/{file}": recorded("nodefile-aurora"), f"{directory}/22878640.x": "n9"}
     )
-    answer = found(from_spool(world.inquiry({"PBS_JOBID": job_id})))
+    answer = found(from_spool(world.context({"PBS_JOBID": job_id})))
     assert answer.job_id == job_id
     assert len(answer.names) == 3
 
 
 def test_a_stale_job_id_is_not_trusted() -> None:
     world = World("elsewhere", {f"{AUX}/{JOB}": recorded("nodefile-aurora")})
-    answer = declined(from_spool(world.inquiry({"PBS_JOBID": JOB})))
+    answer = declined(from_spool(world.context({"PBS_JOBID": JOB})))
     assert answer.notable
     assert "stale" in answer.why
 
 
 @pytest.mark.parametrize("job_id", ["../../etc/passwd", "12;id", "x", "12.", "1 2"])
 def test_what_is_no_job_id_is_not_looked_up(job_id: str) -> None:
-    assert declined(from_spool(World().inquiry({"PBS_JOBID": job_id}))).notable
+    assert declined(from_spool(World().context({"PBS_JOBID": job_id}))).notable
 
 
 def test_spool_without_the_job() -> None:
-    assert not declined(from_spool(World().inquiry({"PBS_JOBID": JOB}))).notable
-    assert not declined(from_spool(World().inquiry())).notable
+    assert not declined(from_spool(World().context({"PBS_JOBID": JOB}))).notable
+    assert not declined(from_spool(World().context())).notable
 
 
 def test_parse_qstat_of_aurora() -> None:
@@ -100,13 +100,13 @@ def test_parse_qstat_of_nonsense(text: str) -> None:
 )
 def test_qstat_picks_the_job_of_this_host(me: str) -> None:
     world = World(me).says("qstat", recorded("qstat-aurora"))
-    answer = found(from_qstat(world.inquiry(USER)))
+    answer = found(from_qstat(world.context(USER)))
     assert answer.job_id == "2287864"
     assert world.asked == [("qstat", "-fn1wru", "alice")]
 
 
 def test_qstat_on_a_login_node_notes_the_jobs() -> None:
-    answer = declined(from_qstat(World("login1").says("qstat", recorded("qstat-aurora")).inquiry(USER)))
+    answer = declined(from_qstat(World("login1").says("qstat", recorded("qstat-aurora")).context(USER)))
     assert answer.notable
     assert "2287864 on 2 nodes, 2287910 on 1 node" in answer.why
 
@@ -115,10 +115,10 @@ def test_two_jobs_on_one_host_need_the_job_id() -> None:
     twice = recorded("qstat-polaris") + recorded("qstat-polaris").replace("337374", "337375")
     world = World("x3006c0s1b0n0").says("qstat", twice)
     with pytest.raises(SchedulerError) as caught:
-        from_qstat(world.inquiry(USER))
+        from_qstat(world.context(USER))
     assert "337374 on 4 nodes, 337375 on 4 nodes" in caught.value.message
     assert "PBS_JOBID" in caught.value.hint
-    assert found(from_qstat(world.inquiry({**USER, "PBS_JOBID": "337375.polaris"}))).job_id == "337375"
+    assert found(from_qstat(world.context({**USER, "PBS_JOBID": "337375.polaris"}))).job_id == "337375"
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,13 @@ def test_two_jobs_on_one_host_need_the_job_id() -> None:
 def test_a_transient_failure_is_retried(complaint: str) -> None:
     world = World("x3006c0s1b0n0").says("qstat", err=complaint, returncode=255)
     world.says("qstat", err=complaint, returncode=255).says("qstat", recorded("qstat-polaris"))
-    assert found(from_qstat(world.inquiry(USER))).job_id == "337374"
+    assert found(from_qstat(world.context(USER))).job_id == "337374"
     assert world.slept == [1.0, 2.0]
 
 
 def test_retries_end() -> None:
     world = World().says("qstat", err="Communication failure.", returncode=255)
-    answer = declined(from_qstat(world.inquiry(USER)))
+    answer = declined(from_qstat(world.context(USER)))
     assert answer.notable
     assert "status 255: Communication failure." in answer.why
     assert len(world.asked) == 4
@@ -142,14 +142,14 @@ def test_retries_end() -> None:
 
 def test_another_failure_is_not_retried() -> None:
     world = World().says("qstat", err="qstat: illegal option -- w", returncode=2)
-    assert declined(from_qstat(world.inquiry(USER))).notable
+    assert declined(from_qstat(world.context(USER))).notable
     assert world.slept == []
 
 
 def test_no_qstat_and_no_user() -> None:
-    assert declined(from_qstat(World().inquiry(USER))) == NotFound("not on PATH")
-    assert "USER" in declined(from_qstat(World().inquiry())).why
-    assert declined(from_qstat(World().says("qstat").inquiry(USER))) == NotFound("alice has no running job")
+    assert declined(from_qstat(World().context(USER))) == NotFound("not on PATH")
+    assert "USER" in declined(from_qstat(World().context())).why
+    assert declined(from_qstat(World().says("qstat").context(USER))) == NotFound("alice has no running job")
 
 
 def test_a_real_process_that_prints_what_is_not_text(fp: FakeProcess) -> None:
@@ -158,6 +158,6 @@ def test_a_real_process_that_prints_what_is_not_text(fp: FakeProcess) -> None:
     from ezpz.runtime import process
 
     fp.register(["qstat", "-fn1wru", "alice"], stdout=b"\xff\xfe\x00 R \n" + recorded("qstat-polaris").encode())
-    inquiry = World("x3006c0s1b0n0").inquiry(USER)
-    inquiry = replace(inquiry, system=replace(inquiry.system, run=process.run))
-    assert found(from_qstat(inquiry)).job_id == "337374"
+    context = World("x3006c0s1b0n0").context(USER)
+    context = replace(context, system=replace(context.system, run=process.run))
+    assert found(from_qstat(context)).job_id == "337374"

@@ -1,4 +1,4 @@
-"""launch/checks.py: what answers mean; launch/agent/checkup.py and consult.py on this host, by every Python here."""
+"""Health checks: what the answers mean, and the checks themselves on this host, by every Python here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from ezpz.agent import health_check
 from ezpz.cluster.allocation import Node
-from ezpz.errors import Interrupted, NodeLost, ToolMissing
+from ezpz.errors import EzpzError, Interrupted, NodeLost, ToolMissing
 from ezpz.launch.execute.node_checks import (
     MAX_CLOCK_SKEW,
     CheckRequest,
@@ -26,7 +26,7 @@ from ezpz.launch.execute.node_checks import (
     format_table,
 )
 from ezpz.remote.bootstrap import BOOTSTRAP, bundle
-from ezpz.remote.run_everywhere import Reply, ReplyOrError, run_on_nodes
+from ezpz.remote.health_check import Reply, ReplyOrError, check_health
 from tests.contract.support import NOBODY, needs_root
 from tests.lab.slowfs import slowfs
 from tests.waiting import DEADLINE, act_when
@@ -40,11 +40,19 @@ def said(clock: float = 0.0, **checks: dict[str, Any]) -> Reply:
     return Reply({"time": 1000.0 + clock, "checks": named}, 1000.0, 1001.0)
 
 
-def answer_in(stdout: bytes) -> dict[str, Any]:
-    """The answer that a program on a node has printed."""
-    lines = [line for line in stdout.decode().splitlines() if line.startswith(health_check.MARK)]
-    found: dict[str, Any] = json.loads("".join(line[len(health_check.MARK) :].partition(" ")[2] for line in lines))
-    return found
+def answer_of(python: Path | str, request: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return what the agent answers that this Python runs on this host."""
+    line = json.dumps({"id": 7, "op": "estate", "what": "health_check", **request}) + "\n"
+    done = subprocess.run(
+        [python, "-IS", "-c", BOOTSTRAP],
+        input=bundle("query_server") + line.encode(),
+        capture_output=True,
+        env=env,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return dict(found["result"])
 
 
 def faults(**heard: ReplyOrError) -> list[tuple[str, str, str]]:
@@ -123,7 +131,7 @@ def test_all_looks_on_this_host(tmp_path: Path) -> None:
         room=0,
         timeout=1.5,
     )
-    heard = run_on_nodes((HERE,), wanted.to_request(), transport="ssh", within=5)["here"]
+    heard = check_health((HERE,), wanted.to_request(), transport="ssh", within=5)["here"]
     assert isinstance(heard, Reply), heard
     checks = heard.answer["checks"]
     assert {name for name, found in checks.items() if not found["ok"]} == {
@@ -214,7 +222,7 @@ def test_what_is_left_of_a_run_is_ended_and_nothing_else() -> None:
         subprocess.Popen(argv, env={**os.environ, "EZPZ_LAUNCH_ID": "x17"}) as ours,
         subprocess.Popen(argv, env={**os.environ, "EZPZ_LAUNCH_ID": "x171"}) as other,
     ):
-        heard = run_on_nodes((HERE,), {"sweep": "EZPZ_LAUNCH_ID=x17"}, transport="ssh", within=5)["here"]
+        heard = check_health((HERE,), {"sweep": "EZPZ_LAUNCH_ID=x17"}, transport="ssh", within=5)["here"]
         assert isinstance(heard, Reply)
         assert heard.answer["swept"] == [ours.pid]
         assert ours.wait(DEADLINE) == -9
@@ -229,51 +237,53 @@ def test_a_node_that_cannot_be_reached_is_an_answer(tmp_path: Path, monkeypatch:
     )
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    heard = run_on_nodes((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
+    heard = check_health((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
     assert "connection was refused" in str(heard)
 
 
+SRUN = """\
+#!{python}
+import os, subprocess, sys
+command = sys.argv[sys.argv.index("sh"):]
+environments = [dict(os.environ, SLURMD_NODENAME=name) for name in ("n1", "n2")]
+print("hello from .bashrc", flush=True)
+agents = [subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, bufsize=0) for environment in environments]
+while data := os.read(0, 65536):
+    for agent in agents:
+        agent.stdin.write(data)
+for agent in agents:
+    agent.stdin.close()
+    agent.wait()
+"""
+
+
 @pytest.mark.processes
-def test_one_srun_asks_all_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that begins its lines with chatter, and has no answer of one node."""
-    (tmp_path / "srun").write_text(
-        "#!/bin/sh\ncat > $0.in\nfor n in n1 n2; do echo hello from .bashrc; "
-        'SLURMD_NODENAME=$n sh -c \'while [ "$1" != /bin/sh ]; do shift; done; exec "$@"\' x "$@" < $0.in; done\n'
-    )
+def test_one_srun_starts_agents_on_all_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that prints a line of its own first, and starts no agent on one node."""
+    (tmp_path / "srun").write_text(SRUN.format(python=sys.executable))
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    nodes = tuple(Node(name, name, name) for name in ("n1", "n2", "n3"))
-    heard = run_on_nodes(nodes, {"tmp": str(tmp_path)}, transport="srun", within=5)
-    assert [isinstance(heard[name], Reply) for name in ("n1", "n2", "n3")] == [True, True, False]
+    monkeypatch.setattr("ezpz.remote.health_check.CONNECT_TIMEOUT", 10.0)  # seconds that n3 is waited for
+    nodes = tuple(Node(name, "127.0.0.1", name) for name in ("n1", "n2", "n3"))
+    heard = check_health(nodes, {"tmp": str(tmp_path)}, transport="srun", within=5)
+    assert [isinstance(heard[name], Reply) for name in ("n1", "n2", "n3")] == [True, True, False], heard
+    assert str(heard["n3"]) == "n3: srun started no agent there: no answer within 10 s"
+
+
+SAYS_NOTHING = """\
+#!/bin/sh
+echo '{"ready": "EZPZ-AGENT-READY"}'
+echo '{"id": 1, '
+"""
 
 
 @pytest.mark.processes
-def test_a_long_answer_comes_in_pieces_with_those_of_other_nodes_between(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checks = {f"path /{'x' * 200}/{number}": {"ok": True} for number in range(20)}
-    one, other = (
-        health_check.lines_of({"time": 1.0, "host": f"{name}.lab", "checks": checks}) for name in ("n1", "n2")
-    )
-    assert max(map(len, one)) < 1024
-    said = "".join(a + b for a, b in zip(one, other, strict=True))
-    (tmp_path / "said").write_text(f"hello\n{said}")
-    (tmp_path / "srun").write_text(f"#!/bin/sh\ncat > /dev/null\nexec cat {tmp_path}/said\n")
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    heard = run_on_nodes(tuple(Node(name, name, name) for name in ("n1", "n2")), {}, transport="srun", within=5)
-    for answer in heard.values():
-        assert isinstance(answer, Reply)
-        assert answer.answer["checks"] == checks
-
-
-@pytest.mark.processes
-def test_an_answer_that_is_broken_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ssh").write_text(f"#!/bin/sh\ncat > /dev/null\necho '{health_check.MARK}n1 {{\"time\": '\n")
+def test_an_answer_that_is_no_json_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text('#!/bin/sh\necho \'{"ready": "EZPZ-AGENT-READY"}\'\necho \'{"id": 1, \'\nexec true\n')
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    heard = run_on_nodes((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
-    assert isinstance(heard, NodeLost)
+    heard = check_health((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
+    assert isinstance(heard, EzpzError)
 
 
 @pytest.mark.processes
@@ -283,7 +293,7 @@ def test_a_signal_ends_the_asking_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     sender = act_when((tmp_path / "begun").exists, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     with pytest.raises(Interrupted, match="SIGUSR1") as raised:
-        run_on_nodes((Node("n1", "n1", "n1"),), {}, transport="ssh", within=DEADLINE)
+        check_health((Node("n1", "n1", "n1"),), {}, transport="ssh", within=DEADLINE)
     sender.join()
     assert raised.value.signal == signal.SIGUSR1
 
@@ -292,15 +302,9 @@ def test_a_signal_ends_the_asking_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_directory_on_path_that_hangs_hangs_nothing(tmp_path: Path) -> None:
     slow = slowfs(tmp_path / "slow", 600_000_000)  # microseconds a call: beyond the deadline
     (tmp_path / "slow").mkdir()
-    request = json.dumps(CheckRequest(paths=(str(tmp_path / "slow" / "x"),), room=0, timeout=1).to_request()) + "\n"
-    done = subprocess.run(
-        [os.path.realpath(sys.executable), "-IS", "-c", BOOTSTRAP],
-        input=bundle("health_check") + request.encode(),
-        capture_output=True,
-        env={**slow, "PATH": f"{tmp_path}/slow:{os.environ['PATH']}"},
-        timeout=DEADLINE,
-    )
-    checks = answer_in(done.stdout)["checks"]
+    request = CheckRequest(paths=(str(tmp_path / "slow" / "x"),), room=0, timeout=1).to_request()
+    env = {**slow, "PATH": f"{tmp_path}/slow:{os.environ['PATH']}"}
+    checks = answer_of(os.path.realpath(sys.executable), request, env)["checks"]
     silent = {name for name, found in checks.items() if found.get("why") == "no answer within 1 s"}
     assert {f"path {tmp_path}/slow/x", "devices nvidia-smi", "devices rocm-smi", "devices xpu-smi"} <= silent
     assert checks["tmp"]["ok"]
@@ -309,16 +313,7 @@ def test_a_directory_on_path_that_hangs_hangs_nothing(tmp_path: Path) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("python", PYTHONS, ids=lambda path: path.parts[-3])
 def test_every_python_can_run_it(python: Path, tmp_path: Path) -> None:
-    request = (
-        json.dumps(CheckRequest(paths=(str(tmp_path),), tmp=str(tmp_path), room=0, timeout=20).to_request()) + "\n"
-    )
-    done = subprocess.run(
-        [python, "-IS", "-c", BOOTSTRAP],
-        input=bundle("health_check") + request.encode(),
-        capture_output=True,
-        timeout=DEADLINE,
-    )
-    assert done.returncode == 0, done.stderr
-    checks = answer_in(done.stdout)["checks"]
+    request = CheckRequest(paths=(str(tmp_path),), tmp=str(tmp_path), room=0, timeout=20).to_request()
+    checks = answer_of(python, request)["checks"]
     assert checks["tmp"]["ok"]
     assert checks[f"path {tmp_path}"] == {"ok": True}

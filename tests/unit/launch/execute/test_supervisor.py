@@ -20,7 +20,7 @@ from ezpz.launch.execute.supervisor import RUN_ID_VARIABLE, Supervisor, Supervis
 from ezpz.launch.launchers.base import Availability, Invocation, Launcher, LaunchSpec, Tools
 from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.plan.topology import NodeCount, RankRequest, Topology, compute_topology
-from ezpz.remote.run_everywhere import Reply, ReplyOrError
+from ezpz.remote.health_check import Reply, ReplyOrError
 from tests.waiting import DEADLINE, act_when
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from ezpz.launch.plan.usable_nodes import (
     rename_to_job,
     sort_like_job,
 )
+from ezpz.remote.transports import TRANSPORTS, Transport
 from ezpz.runtime.process import Completed
 from tests.contract.support import NOBODY, needs_root
 
@@ -123,8 +124,8 @@ def test_nodes_that_failed_or_are_excluded_are_left_out(tmp_path: Path) -> None:
     assert read_failed_nodes(str(tmp_path / "none")) == ()
 
 
-@pytest.mark.parametrize("srun", [False, True])
-def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(srun: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("transport", TRANSPORTS.values(), ids=TRANSPORTS)
+def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(transport: Transport) -> None:
     said = {
         "n1": "",
         "n2": "hello\nEZPZ-FAILED 100\nn9\n",
@@ -133,14 +134,14 @@ def test_the_newest_list_of_failed_nodes_is_asked_for_on_the_first_nodes(srun: b
     }
 
     def run(argv: Any, *, timeout: float | None = None) -> Completed:
-        assert argv[0] == ("srun" if srun else "ssh")
+        assert argv[0] == transport.name
         (name,) = (name for name in said if any(name in word for word in argv[:-1]))
         if name == "n1":
             raise TimedOut("it hangs")
         return Completed(argv, 0, said[name].encode(), b"")
 
-    assert query_failed_nodes("/tmp/it's", nodes(*said), run, srun=srun) == ("n1", "n5.site")
-    assert query_failed_nodes("/tmp/it's", nodes("n1"), run, srun=srun) == ()
+    assert query_failed_nodes("/tmp/it's", nodes(*said), run, transport) == ("n1", "n5.site")
+    assert query_failed_nodes("/tmp/it's", nodes("n1"), run, transport) == ()
 
 
 LIST = ".ezpz-yeet-failed-nodes.txt"
@@ -153,7 +154,7 @@ def asked(prefix: Path) -> tuple[str, ...]:
         done = subprocess.run(["sh", "-c", argv[-1]], capture_output=True, timeout=timeout)
         return Completed(argv, done.returncode, done.stdout, done.stderr)
 
-    return query_failed_nodes(str(prefix), nodes("n1"), run, srun=False)
+    return query_failed_nodes(str(prefix), nodes("n1"), run, TRANSPORTS["ssh"])
 
 
 def asked_by_srun(prefix: Path) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ def asked_by_srun(prefix: Path) -> tuple[str, ...]:
         done = subprocess.run(argv[-3:], capture_output=True, timeout=timeout)
         return Completed(argv, done.returncode, done.stdout, done.stderr)
 
-    return query_failed_nodes(str(prefix), nodes("n1"), run, srun=True)
+    return query_failed_nodes(str(prefix), nodes("n1"), run, TRANSPORTS["srun"])
 
 
 @pytest.mark.processes

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from ezpz.cluster.allocation import Node
     from ezpz.remote.session import AgentSession
-    from ezpz.remote.shell_session import ShellSession
     from ezpz.yeet.engines.base import EngineOptions
     from ezpz.yeet.model.events import Emit
 
@@ -38,7 +37,7 @@ class StreamContext:
     rng: random.Random
     secret: bytes
     rate: float
-    sessions: Mapping[Node, AgentSession | ShellSession]
+    sessions: Mapping[Node, AgentSession]
     listening: Mapping[Node, dict[str, Any]]
     peer_address: Callable[[Node], dict[str, Any]]
     restart: Callable[[Node], Awaitable[None]]

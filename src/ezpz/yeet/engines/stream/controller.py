@@ -55,13 +55,9 @@ class StreamController:
         nodes: Nodes that receive the stream.
         start: What is known of the source.
         base: Files that all of these nodes have already.
-        needs_tree: Whether other nodes of the run need the complete tree on this host.
     """
 
-    def __init__(
-        self, context: StreamContext, nodes: tuple[Node, ...], start: TransferSpec, base: RemoteFiles,
-        *, needs_tree: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, context: StreamContext, nodes: tuple[Node, ...], start: TransferSpec, base: RemoteFiles) -> None:
         self.context = context
         self.nodes = nodes
         self.loop = asyncio.get_running_loop()
@@ -77,8 +73,7 @@ class StreamController:
         kind = min([codec.best, *(context.listening[node]["codec"] for node in nodes)])
         is_slow = context.rate < SLOW_WIRE
         self.sender = StreamSender(
-            context.secret, codec, kind, start.read, SMALL_CHUNK if is_slow else CONTENT_LIMIT,
-            needs_tree=needs_tree, base=base,
+            context.secret, codec, kind, start.read, SMALL_CHUNK if is_slow else CONTENT_LIMIT, base=base
         )  # fmt: skip
         size = max(1, start.size) / (3 if is_slow else 1)
         self.shape = choose_shape(
@@ -97,7 +92,7 @@ class StreamController:
         for node in self.nodes:  # a session may have ended before its end was reported to this object
             session = self.context.sessions[node]
             if not session.is_open:
-                self.on_lost(node, await session.line.lost())
+                self.on_lost(node, await session.line.failure())
         self._spawn(self._watch())
 
     async def _join_all(self) -> None:

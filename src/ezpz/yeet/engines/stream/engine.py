@@ -6,14 +6,13 @@ import secrets
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ezpz.errors import EzpzError, ToolMissing
+from ezpz.errors import EzpzError
 from ezpz.remote.limits import raise_open_files
-from ezpz.remote.startup import FAN, AgentStarter, ListenRequest
-from ezpz.remote.transports import AGENT_TRANSPORTS
+from ezpz.remote.startup import FANOUT, AgentStarter, ListenRequest
+from ezpz.remote.transports import TRANSPORTS
 from ezpz.runtime.async_process import gather_or_cancel
 from ezpz.yeet.engines.agent_engine import ANSWER_TIMEOUT, AgentEngine, measure_bandwidth
 from ezpz.yeet.engines.base import ROOT, STALL_TIMEOUT, RemoteFiles
-from ezpz.yeet.engines.rsync import RsyncDelivery
 from ezpz.yeet.engines.stream.context import StreamContext
 from ezpz.yeet.engines.stream.controller import StreamController
 from ezpz.yeet.model.events import NodeDone
@@ -29,35 +28,32 @@ if TYPE_CHECKING:
 
 
 class Stream(AgentEngine):
-    """The engine that needs nothing on a node but python3 (3.6 or newer); rsync serves a node without it."""
+    """The engine that needs nothing on a node but python3 (3.6 or newer)."""
 
     name: ClassVar[str] = "stream"
     tools: ClassVar[tuple[str, ...]] = ()
-    transports: ClassVar[tuple[str, ...]] = tuple(AGENT_TRANSPORTS)
+    transports: ClassVar[tuple[str, ...]] = tuple(TRANSPORTS)
 
     def __init__(self, options: EngineOptions, emit: Emit, rng: random.Random) -> None:
         super().__init__(options, emit, rng)
         self.secret = secrets.token_bytes(32)
         invitation = ListenRequest(self.secret, ROOT.given, STALL_TIMEOUT, options.pythons)
-        fan = 1 << 20 if options.encrypt else FAN
-        self.transport = AGENT_TRANSPORTS[options.transport]
+        fan = 1 << 20 if options.encrypt else FANOUT
+        self.transport = TRANSPORTS[options.transport]
         self.starter: AgentStarter = self.transport.starter(invitation, self.handshakes, fan)
         self.listening: dict[Node, dict[str, Any]] = {}
         self.streams: list[StreamController] = []
 
     async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
         raise_open_files(len(nodes))
-        failures, without_python = {}, {}
+        failures = {}
         for node, found in (await self.starter.open(nodes, destination)).items():
-            if isinstance(found, ToolMissing) and self.transport.has_shell:
-                without_python[node] = found
-            elif isinstance(found, EzpzError):
+            if isinstance(found, EzpzError):
                 failures[node] = Failure.of(found)
             else:
                 self.sessions[node] = found
         self.listening.update(self.starter.where)
-        more = await self.on_each(tuple(without_python), lambda node: self.connect_to_shell(node, without_python[node]))
-        return {**failures, **more}
+        return failures
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:
         self.request = request
@@ -92,20 +88,17 @@ class Stream(AgentEngine):
 
     async def begin(self, nodes: tuple[Node, ...], start: TransferSpec) -> tuple[EntrySink, ...]:
         """Start one stream for each group of nodes that have the same version, and one for those that have none."""
-        agents = tuple(node for node in nodes if self.sessions[node].is_agent)
-        rate = await measure_bandwidth([self.sessions[node] for node in agents])
-        lost = await self.on_each(agents, self.listen)
+        rate = await measure_bandwidth([self.sessions[node] for node in nodes])
+        lost = await self.on_each(nodes, self.listen)
         for node, failure in lost.items():
             self.emit(NodeDone(NodeResult(node, failure.outcome, failure=failure, seconds=self.elapsed())))
         by_base: defaultdict[RemoteFiles | None, list[Node]] = defaultdict(list)
-        for node in agents:
+        for node in nodes:
             if node not in lost:
                 by_base[start.bases.get(node)].append(node)
         context = self._context(rate)
         for base, group in by_base.items():
-            stream = StreamController(
-                context, tuple(group), start, base or RemoteFiles(()), needs_tree=len(agents) < len(nodes)
-            )
+            stream = StreamController(context, tuple(group), start, base or RemoteFiles(()))
             self.streams.append(stream)
             await stream.begin()
         return tuple(stream.sender for stream in self.streams)
@@ -116,11 +109,8 @@ class Stream(AgentEngine):
             self.peer_address, self.restart, self.elapsed,
         )  # fmt: skip
 
-    async def deliver(self, nodes: tuple[Node, ...], payload: Payload) -> None:
-        streamed = {node for stream in self.streams for node in stream.nodes}
-        rest = tuple(node for node in nodes if node not in streamed)  # the nodes without python
-        by_rsync = [RsyncDelivery(self, rest, payload).run()] if rest else []
-        await gather_or_cancel([*(stream.finish(payload) for stream in self.streams), *by_rsync])
+    async def deliver(self, _nodes: tuple[Node, ...], payload: Payload) -> None:
+        await gather_or_cancel(stream.finish(payload) for stream in self.streams)
 
     async def close(self) -> None:
         for stream in self.streams:

@@ -52,7 +52,6 @@ class StreamSender:
         kind: Compression that every node can undo.
         read: Returns the content of a file of the tree, to make a chunk again.
         limit: Bytes of content in a chunk.
-        needs_tree: Whether nodes need the complete tree on this host as well.
         base: Files that the nodes have already.
 
     Attributes:
@@ -68,10 +67,8 @@ class StreamSender:
         read: Callable[[bytes, int, int], bytes],
         limit: int = chunks.CONTENT_LIMIT,
         *,
-        needs_tree: bool = False,
         base: RemoteFiles = NOTHING,
     ) -> None:
-        self.needs_tree = needs_tree
         self.base = base
         self.codec = codec
         self.kind = kind

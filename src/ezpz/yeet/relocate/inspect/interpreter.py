@@ -171,7 +171,7 @@ def _start_failure(python: bytes, error: AgentError, cancel: CancelToken | None)
         hint = "what hangs when it starts, a .pth file? --base keep goes on without its answer"
         return InterpreterBroken(error.message, hint=hint)
     if isinstance(cause, OSError):  # it was not started
-        if cause.errno in process.SCARCE:
+        if cause.errno in process.RESOURCE_ERRORS:
             raise LimitReached(error.message, hint="see `ulimit -a`") from error
         machine = _foreign_machine(python) if cause.errno == errno.ENOEXEC else None
         if machine is None:
