@@ -1,4 +1,4 @@
-.PHONY: check demo test fuzz matrix lint types imports docs bench completions setup clean
+.PHONY: check demo test test-lab fuzz matrix lint types imports docs bench completions setup clean
 
 PYTHON_BIN := .venv/bin
 # One more than the two cores of CI: many tests wait for nodes that hang, and the others need not wait with them.
@@ -15,6 +15,9 @@ demo: setup
 
 test: setup lint docs
 	@$(PYTHON_BIN)/python -m pytest --numprocesses=$(WORKERS)
+
+test-lab: setup
+	@EZPZ_TEST_LAB=always $(PYTHON_BIN)/python -m pytest -m broken_only_by
 
 fuzz: setup
 	@$(PYTHON_BIN)/python -m tests.fuzz --seconds 60

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.changes import why_not
 from tests.lab import FaultyLab, Host, LabUnavailable, make_lab
 from tests.lab.slurm import Slurm
 from tests.waiting import DEADLINE
@@ -54,6 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     items.sort(key=lambda item: next(at for at, place in enumerate(SLOWEST) if item.nodeid.startswith(place)))
     for item in items:
+        paths = item.get_closest_marker("broken_only_by")
+        if paths is not None and (reason := why_not((item.nodeid.partition("::")[0], *paths.args))):
+            item.add_marker(pytest.mark.skip(reason=reason))
         case = getattr(item, "callspec", None)
         moved = case is not None and "landed" in case.params
         group = f"landed {case.params['landed']}" if case is not None and moved else item.nodeid.partition("::")[0]

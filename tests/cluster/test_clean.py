@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import random
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conftest import clean_environment
 from tests.lab.environments import make_tree
+from tests.unit.processes import waits_for_input
 from tests.waiting import DEADLINE, read_until, wait_for_next_second, wait_until
 
 if TYPE_CHECKING:
@@ -275,8 +275,7 @@ def test_ctrl_c_at_the_question_removes_nothing(job: Job, data: Path) -> None:
 def on_a_terminal(job: Job, arguments: list[str], answer: str) -> tuple[str, int]:
     """What `ezpz` says there, with this answer to its question, and its exit status.
 
-    Ctrl-C is pressed again when nothing comes of it, as a person would: just before `input` waits, Python has no ear
-    for it.
+    It comes when `input` waits for it: just before, a Ctrl-C would be lost until the next key.
     """
     argv = job.lab.argv("n000", job.ezpz.argv(*arguments))
     pid, terminal = pty.fork()
@@ -287,9 +286,8 @@ def on_a_terminal(job: Job, arguments: list[str], answer: str) -> tuple[str, int
 
     def answer_when_asked(said: bytes) -> bool:
         nonlocal pressed
-        if b"[y/N]" in said and (not pressed or keys == b"\x03"):
-            with contextlib.suppress(OSError):  # it has just ended
-                os.write(terminal, keys)
+        if b"[y/N]" in said and not pressed and waits_for_input(pid):
+            os.write(terminal, keys)
             pressed = True
         return False
 

@@ -23,7 +23,7 @@ from tests.waiting import DEADLINE, wait_until
 if TYPE_CHECKING:
     from tests.lab.slurm import Slurm
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.broken_only_by("tests/lab")]
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=2")
 real_wires = pytest.mark.skipif(hosts.why_not() is not None, reason=f"{hosts.why_not()}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.slowfs import slowfs
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Job
@@ -58,11 +58,9 @@ def test_files_that_are_replaced_while_they_are_read(job: Job, source: Path, eng
     running = job.ezpz.popen(*arguments, env=slowfs(source, SLOW))
     try:
         staged = f"ls /tmp/.{source.name}.ezpz-*/tree/d* 2>/dev/null || true"
-        while ".py" not in job.sh("n000", staged):
-            assert running.poll() is None, "it ended before anything could be changed"
-            time.sleep(0.01)
+        wait_until(lambda: ".py" in job.sh("n000", staged), "the first staged file", process=running)
         write(source, 3, keep_time=keep_time)
-        out, err = running.communicate(timeout=110)
+        out, err = running.communicate(timeout=DEADLINE)
     finally:
         running.kill()
     assert running.returncode == 13, out + err
@@ -83,11 +81,10 @@ def test_a_source_that_is_sent_from_where_it_stands(job: Job) -> None:
     arguments = ("yeet", "/tmp/source", "--dst", "/tmp/copy", "--hosts", "n001,n002", "--engine", "rsync", "--json")
     running = job.ezpz.popen(*arguments, env=slowfs(Path("/tmp/source"), SLOW))
     try:
-        while "f" not in job.sh("n001", "ls /tmp/.copy.ezpz-*/tree 2>/dev/null || true"):
-            assert running.poll() is None, "it ended before anything could be changed"
-            time.sleep(0.01)
+        staged = "ls /tmp/.copy.ezpz-*/tree 2>/dev/null || true"
+        wait_until(lambda: "f" in job.sh("n001", staged), "the first staged file", process=running)
         job.sh("n000", "cd /tmp/source; echo V = 2 > new; touch -r f180 new; mv new f180")
-        out, err = running.communicate(timeout=110)
+        out, err = running.communicate(timeout=DEADLINE)
     finally:
         running.kill()
     assert running.returncode == 13, out + err

@@ -180,8 +180,8 @@ def test_very_many_nodes_are_reached_through_a_tree_of_agents(job: Job, data: Pa
     job.report(data)
     arguments = ["yeet", "status", "--verify", "--hostfile", str(job.hostfile)]
     code = (
-        "from ezpz.yeet import asking; from ezpz.yeet.engines.stream import startup; from ezpz.cli.app import main; "
-        f"asking.MANY = 1; startup.FAN = 1; main({arguments!r})"
+        "from ezpz.remote import query, startup; from ezpz.cli.app import main; "
+        f"query.MANY = 1; startup.FAN = 1; main({arguments!r})"
     )
     done = job.lab.run("n000", [sys.executable, "-c", code], env=clean_environment(), check=False)
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Availability, Launch
 from ezpz.launch.launchers.output_labels import LabelParser, add_label_options
 from ezpz.launch.output.startup_markers import StartupReport
 from ezpz.runtime.process import PIPE, end_tree, start
+from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +172,7 @@ def test_a_signal_arrives(launcher: Launcher, number: int) -> None:
         assert running.stdout.readline() == b"ready\n"
         launcher.forward_signal(running, number, job())
         assert running.stdout.readline() == b"got\n"
-        assert running.wait(timeout=60) == 5
+        assert running.wait(timeout=DEADLINE) == 5
     finally:
         end_tree(running)
         for stream in (running.stdin, running.stdout):

@@ -281,7 +281,7 @@ class TestRelocation:
 ORDINARY = """
 import os, sys
 from pathlib import Path
-from ezpz.agent import tree
+from ezpz.agent.common import tree
 from tests.contract.sources import Sources, Way, arrive, fill
 from tests.lab.compare import compare_trees
 work, nasty, venv, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]

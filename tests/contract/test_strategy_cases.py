@@ -319,7 +319,7 @@ class TestOddFiles:
 ORDINARY = """
 import os, sys
 from pathlib import Path
-from ezpz.agent import tree
+from ezpz.agent.common import tree
 from tests.contract.sources import OURS, PLAIN, Sources, Way, arrive
 work, env, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
 there = work / "run" / "tree"

@@ -14,6 +14,8 @@ from tests.lab.pythons import about, copy_python
 if TYPE_CHECKING:
     import os
 
+pytestmark = pytest.mark.broken_only_by("tests/lab")
+
 BEGIN = "import os, sys; there, place = sys.argv[1:]; "
 WAYS = {
     "open": "open(there + '/file').close()",

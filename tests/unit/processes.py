@@ -25,6 +25,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+def waits_for_input(pid: int) -> bool:
+    """Whether a process is in a call to read its standard input (`read` is 0 on x86-64, 63 on ARM)."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[:2] in (["0", "0x0"], ["63", "0x0"])
+
+
 def children() -> set[int]:
     return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 

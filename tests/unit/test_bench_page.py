@@ -14,6 +14,8 @@ from tests.contract.support import REPOSITORY
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.broken_only_by("bench")
+
 NAMES = [benchmark.name for benchmark in BENCHMARKS]
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 BY_HAND = "What this means, in the words of somebody who thought about it.\n"

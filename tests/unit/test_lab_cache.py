@@ -11,6 +11,8 @@ from tests.lab.cache import settle
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.broken_only_by("tests/lab")
+
 
 def made(path: Path) -> Path:
     path.mkdir()

@@ -122,6 +122,7 @@ class TestSimulation:
         assert outcome.adoptions > 0
         assert outcome.parkings == 0  # all are as fast as their parents: who was cut off, or catches up, does not lag
 
+    @pytest.mark.scale
     def test_four_thousand_of_which_some_die_within_a_minute(self) -> None:
         outcome = Simulation(World()).play()
         assert outcome.seconds <= 60
@@ -166,7 +167,7 @@ class TestCommand:
             def start(self) -> list[Serve[int] | Release[int]]:  # type: ignore[override]
                 return []
 
-        monkeypatch.setattr(simulate, "Course", Careless)
+        monkeypatch.setattr(simulate, "TreeScheduler", Careless)
         assert simulate.main(["--nodes", "8", "--dying", "0", "--size", "1e6"]) == 1
 
 

@@ -127,12 +127,11 @@ async def _open_at(node: Node, address: str) -> AgentSession:
 async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
     """The same on this host. Raises EzpzError."""
     cancel = CancelToken()
+    act = functools.partial(query_server.answer, request, cancel.raise_if_cancelled)
     try:
-        return await run_in_thread(functools.partial(query_server.answer, request, cancel.raise_if_cancelled))
+        return await run_in_thread(act, cancel.cancel)
     except OSError as e:
         refusal = from_os_error(e, "cannot look at what stands here")
     except AgentError as e:
         refusal = e
-    finally:
-        cancel.cancel()
     raise by_code(refusal.code)(f"{node.given}: {refusal.message}", hint=refusal.hint)

@@ -38,10 +38,11 @@ async def gather_or_cancel(acts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def run_in_thread(act: Callable[[], T]) -> T:
+async def run_in_thread(act: Callable[[], T], give_up: Callable[[], object] = lambda: None) -> T:
     """Call `act`, which blocks, in a thread of its own and return its result.
 
-    When this is cancelled, it waits at most `PATIENCE` seconds for `act` to end, which may hang on a filesystem.
+    When this is cancelled, it calls `give_up`, which should make `act` end soon, and waits at most `PATIENCE` seconds
+    for that. `act` may hang on a filesystem; its thread does not keep the process from ending then.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -54,9 +55,9 @@ async def run_in_thread(act: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        give_up()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody will retrieve it
         await asyncio.wait([future], timeout=PATIENCE)
-        if future.done():
-            future.exception()
         raise
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
+import threading
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from ezpz.errors import ToolMissing
-from ezpz.runtime.async_process import AsyncProcess
+from ezpz.runtime.async_process import AsyncProcess, run_in_thread
 from ezpz.runtime.process import STDERR_LINES
 from tests.unit.processes import Tree, end, nothing_leaks
 from tests.waiting import DEADLINE
@@ -158,3 +160,53 @@ class TestAsyncProcess:
 
         self.with_child(tree.argv, act, grace=0.2)
         tree.assert_ended()
+
+
+class TestInThread:
+    """Something that blocks, and is cancelled."""
+
+    def test_what_is_cancelled_gives_up_at_once_and_its_failure_is_not_reported(self) -> None:
+        begun, given_up = threading.Event(), threading.Event()
+        reported: list[dict[str, object]] = []
+
+        def act() -> None:
+            begun.set()
+            assert given_up.wait(DEADLINE)
+            raise OSError("it gave up")
+
+        async def session() -> list[str]:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+            task = asyncio.ensure_future(run_in_thread(act, given_up.set))
+            await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+            task.cancel()
+            await asyncio.wait([task])
+            return [thread.name for thread in threading.enumerate() if type(thread).__name__ == "_Work"]
+
+        assert asyncio.run(session()) == []
+        gc.collect()
+        assert given_up.is_set()
+        assert reported == []
+
+    def test_what_does_not_give_up_in_time_fails_in_silence(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ezpz.runtime.async_process.PATIENCE", 0.0)
+        begun, release = threading.Event(), threading.Event()
+        reported: list[dict[str, object]] = []
+
+        def act() -> None:
+            begun.set()
+            assert release.wait(DEADLINE)
+            raise OSError("too late")
+
+        async def session() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+            task = asyncio.ensure_future(run_in_thread(act))
+            await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+            task.cancel()
+            await asyncio.wait([task])
+            release.set()
+            while any(type(thread).__name__ == "_Work" for thread in threading.enumerate()):
+                await asyncio.sleep(0)
+
+        asyncio.run(session())
+        gc.collect()
+        assert reported == []

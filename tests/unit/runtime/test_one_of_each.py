@@ -50,4 +50,4 @@ def test_one_exception_for_cancelled_work() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef) and node.name in ("Cancelled", "Stopped", "Abandoned", "Gone", "Over")
     }
-    assert classes == {("yeet/agent/cancel.py", "Cancelled")}
+    assert classes == {("agent/common/cancel.py", "Cancelled")}

@@ -162,6 +162,7 @@ def test_the_first_signal_of_an_inner_context_counts_for_the_outer_one() -> None
     assert received.first == signal.SIGHUP
 
 
+@pytest.mark.processes
 def test_collected_signals_wait_to_be_taken() -> None:
     with collected_signals((signal.SIGTERM, signal.SIGUSR1)) as collected:
         assert collected.within(0) == []
@@ -186,6 +187,7 @@ async def forever_after(act: Callable[[], None]) -> None:
     await forever()
 
 
+@pytest.mark.processes
 @every
 def test_one_that_was_ignored_stays_ignored(number: int) -> None:
     program = (

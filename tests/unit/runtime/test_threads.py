@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.runtime.threads import BackgroundThread, WorkerPool, ordered_map, run_in_background
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,7 @@ def test_the_first_failure_is_raised_and_the_rest_is_dropped(threads: int, waiti
     def act(number: int) -> None:
         if number == 0:
             raise KeyError("a bug")
-        while pool.failure is None:
-            time.sleep(0.001)
+        wait_until(lambda: pool.failure is not None)
         done.append(number)
 
     pool: WorkerPool[int] = WorkerPool(threads, waiting, act, CancelToken())
@@ -49,7 +48,7 @@ def test_one_that_is_stopped_says_so() -> None:
     cancel, begun = CancelToken(), threading.Event()
     pool: WorkerPool[int] = WorkerPool(1, 8, lambda _: begun.set(), cancel)
     pool.submit(0)
-    begun.wait(5)
+    begun.wait(DEADLINE)
     cancel.cancel()
     assert pool.is_stopped
     with pytest.raises(Cancelled):
@@ -62,23 +61,22 @@ def test_a_closed_pool_drops_what_waits_and_cancels_nothing_else() -> None:
 
     def act(number: int) -> None:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(DEADLINE)
         done.append(number)
 
     pool: WorkerPool[int] = WorkerPool(1, 8, act, cancel)
     pool.submit(0)
     pool.submit(1)
-    begun.wait(5)
+    begun.wait(DEADLINE)
     closing = run_in_background(pool.close)
-    while not pool.is_stopped:
-        time.sleep(0.001)
+    wait_until(lambda: pool.is_stopped)
     go_on.set()
-    closing.result(5)
+    closing.result(DEADLINE)
     assert (done, cancel.is_cancelled) == ([0], False)
 
 
 def test_the_result_of_a_thread_in_the_background() -> None:
-    assert run_in_background(lambda: 7).result(5) == 7
+    assert run_in_background(lambda: 7).result(DEADLINE) == 7
 
 
 def test_the_failure_of_a_thread_in_the_background_is_raised_again() -> None:
@@ -86,7 +84,7 @@ def test_the_failure_of_a_thread_in_the_background_is_raised_again() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_background(act).result(5)
+        run_in_background(act).result(DEADLINE)
 
 
 def test_what_it_raises_is_handed_over() -> None:
@@ -95,14 +93,14 @@ def test_what_it_raises_is_handed_over() -> None:
     def act() -> None:
         raise KeyError("a bug")
 
-    BackgroundThread(act, failures.append).join(5)
+    BackgroundThread(act, failures.append).join(DEADLINE)
     assert [type(failure) for failure in failures] == [KeyError]
 
 
 def test_one_that_ends_well_hands_over_nothing() -> None:
     failures: list[BaseException] = []
     done: list[int] = []
-    BackgroundThread(lambda: done.append(1), failures.append).join(5)
+    BackgroundThread(lambda: done.append(1), failures.append).join(DEADLINE)
     assert (done, failures) == ([1], [])
 
 
@@ -115,7 +113,7 @@ class TestOrderedMap:
 
         def act(number: int) -> int:
             if number == 0 and threads > 1:
-                late.wait(5)
+                late.wait(DEADLINE)
             if number == threads:
                 late.set()
             return number * number

@@ -208,10 +208,7 @@ async def look_at_sources(found: tuple[Destination, ...], *, verify: bool = Fals
             for each in found
         )
 
-    try:
-        return tuple(map(mark_stale, await run_in_thread(look)))
-    finally:
-        cancel.cancel()
+    return tuple(map(mark_stale, await run_in_thread(look, cancel.cancel)))
 
 
 def collect(answers: Answers, destination: str) -> tuple[Destination, ...]:

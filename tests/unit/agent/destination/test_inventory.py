@@ -316,15 +316,15 @@ class TestClearing:
 
 ON_BTRFS = """
 import os, sys
-from ezpz.agent import estate
+from ezpz.agent.destination import inventory
 from ezpz.agent.destination.lock import Lock
 lock = Lock(os.path.join(os.fsencode(sys.argv[1]), b"env"), "RUN")
-print(estate.holder(lock.path))
+print(inventory.lock_holder(lock.path))
 lock.acquire()
-held = estate.holder(lock.path)
+held = inventory.lock_holder(lock.path)
 print(held["run"], held["pid"] == os.getpid())
 os.close(lock.fd)
-print(estate.holder(lock.path))
+print(inventory.lock_holder(lock.path))
 """
 
 

@@ -145,8 +145,8 @@ class TestTake:
 
 SHARED = """
 import os, sys
-from ezpz.agent import manifest
-from ezpz.agent.destination.reuse import Clone, Cloner
+from ezpz.agent.common import manifest
+from ezpz.agent.destination.reuse import Clone, FileReuser
 os.chdir(sys.argv[1])
 os.mkdir("old"), os.mkdir("new")
 data = os.urandom(30 << 20)
@@ -159,7 +159,7 @@ def used():
     room = os.statvfs(".")
     return (room.f_blocks - room.f_bfree) * room.f_frsize
 before = used()
-cloner = Cloner(os.open("old", os.O_RDONLY), os.open("new", os.O_RDONLY))
+cloner = FileReuser(os.open("old", os.O_RDONLY), os.open("new", os.O_RDONLY))
 for name, mode in ((b"one", 0o755), (b"two", 0o600)):
     cloner.take(Clone(name, mode, 2 * 10**9, len(data), manifest.digest(data), b"a", 10**9))
 took = used() - before

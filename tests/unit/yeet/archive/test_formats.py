@@ -81,9 +81,9 @@ class TestWriting:
         work.mkdir()
         pack(scanned(nasty), str(work / "x.tar.gz"), nothing)
         code = (
-            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent import tree\n"
+            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent.common import layout, tree\n"
             "from tests.lab.compare import compare_trees\nos.chdir(sys.argv[1])\nos.mkdir('out')\n"
-            "our = (tree.MANIFEST,)\n"
+            "our = (layout.MANIFEST,)\n"
             "done = subprocess.run(['tar', '--warning=no-unknown-keyword', '-xpzf', 'x.tar.gz', '-C', 'out'])\n"
             "print(done.returncode, compare_trees(Path(sys.argv[2]), Path('out'), but=our))\ntree.remove(b'out')\n"
         )
@@ -213,11 +213,11 @@ class TestFailures:
     @pytest.mark.parametrize("how", ["replaced", "replaced, with its time", "written, with its time"])
     def test_a_file_of_the_same_size_that_is_not_what_was_counted(self, source: Path, path: Path, how: str) -> None:
         found = scanned(source)
-        before = (source / "file").stat()
+        counted = (source / "file").stat()
         target = source / "file" if how.startswith("written") else source / "new"
-        target.write_bytes(b"x" * before.st_size)
+        target.write_bytes(b"x" * counted.st_size)
         if how.endswith("time"):
-            os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.utime(target, ns=(counted.st_atime_ns, counted.st_mtime_ns))
         target.replace(source / "file")
         with pytest.raises(SourceChanged, match="'file'"):
             pack(found, str(path), nothing)

@@ -198,17 +198,17 @@ CODE = """
 import os, resource, sys
 from pathlib import Path
 from ezpz.agent.common.cancel import CancelToken
-from ezpz.yeet.strategies.base import STRATEGIES, Job
-from ezpz.yeet.relocate.recorder import Ledger
+from ezpz.yeet.strategies.base import STRATEGIES, CopyJob
+from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.scan import scan
 source, target = map(os.fsencode, sys.argv[2:4])
 moves = PrefixMap({source: b"/tmp/on-the-node"})
-ledger = Ledger(Relocation(b"/tmp/on-the-node", text=moves, root=source))
+ledger = RelocationRecorder(Relocation(b"/tmp/on-the-node", text=moves, root=source))
 os.mkdir(target)
 strategy = STRATEGIES.load(sys.argv[1])()
-job = Job(source, scan(source), target, ledger, CancelToken(), lambda _: None)
+job = CopyJob(source, scan(source), target, ledger, CancelToken(), lambda _: None)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 strategy.fill(job)
 print(ledger.notices.counts, ledger.files, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

@@ -129,6 +129,7 @@ class TestCounts:
         scanned = scan(os.fsencode(tmp_path))
         assert (scanned.files, scanned.directories, scanned.size, entries(scanned)) == (0, 0, 0, [])
 
+    @pytest.mark.scale
     def test_twenty_thousand_names_in_one_folder(self, tmp_path: Path) -> None:
         folder = os.fsencode(tmp_path / "many")
         os.mkdir(folder)

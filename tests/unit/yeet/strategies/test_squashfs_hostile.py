@@ -196,7 +196,7 @@ try:
 except EzpzError as e:
     print(e.code, os.listdir(bench.staging))
 else:
-    from ezpz.agent import tree
+    from ezpz.agent.common import tree
     print("unpacked", tree.survey(os.fsencode(bench.staging)).files)
     tree.remove(os.fsencode(bench.staging))
 """

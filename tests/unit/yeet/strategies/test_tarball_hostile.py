@@ -334,6 +334,7 @@ class TestOddButSound:
             assert sorted(os.listdir(staging)) == sorted([*raw, b"link\x80"])
             assert os.readlink(staging + b"/link\x80") == raw[0]
 
+    @pytest.mark.scale
     def test_twenty_thousand_members(self, bench: Tars) -> None:
         count = 20_000
         members = (Member(f"d{n % 100}/{n}", data=b"x") for n in range(count))

@@ -130,7 +130,7 @@ def meddle(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], times
             next(left, lambda: None)()
             return super().relocate(sink)
 
-    monkeypatch.setattr(tree_copier, "Large", Meddling)
+    monkeypatch.setattr(tree_copier, "LargeFileRewriter", Meddling)
 
 
 def replaced(make: Callable[[Path], object]) -> Callable[[Path], object]:

@@ -198,6 +198,7 @@ def test_many_threads_tell_at_once() -> None:
     assert ledger.stale() == Stale(tuple(sorted(paths[3000:])), ())
 
 
+@pytest.mark.scale
 def test_300_000_files_take_less_than_100_mb() -> None:
     tracemalloc.start()
     try:
@@ -272,6 +273,7 @@ class TestEstimate:
         missing = len(ledger.stale().missing)
         assert estimate(map(source, both), OURS.tag) == (missing, missing * 4096)
 
+    @pytest.mark.scale
     def test_of_300_000_files_it_takes_less_than_60_mb(self) -> None:
         """A tenth of them: tracemalloc makes it slow."""
         path = SITE + b"a_package/of_usual/depth_%d/module_%d.py"

@@ -247,6 +247,7 @@ class TestHostile:
         assert "innerHTML" not in text
 
 
+@pytest.mark.scale
 class TestSize:
     """4,096 nodes, each with as much to tell as can be kept."""
 
