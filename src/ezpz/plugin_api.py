@@ -313,6 +313,8 @@ _LOCATIONS = {
     "run_query": "ezpz.cluster.schedulers.base:run_query",
     "select_job": "ezpz.cluster.schedulers.base:select_job",
     # Launchers
+    "Availability": "ezpz.launch.launchers.base:Availability",
+    "FailurePattern": "ezpz.launch.launchers.failure_lines:FailurePattern",
     "HOSTFILE": "ezpz.launch.launchers.base:HOSTFILE",
     "Invocation": "ezpz.launch.launchers.base:Invocation",
     "LaunchSpec": "ezpz.launch.launchers.base:LaunchSpec",

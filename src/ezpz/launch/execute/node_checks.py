@@ -66,49 +66,49 @@ class CheckResults:
         return tuple(dict.fromkeys(fault.node for fault in self.faults))
 
 
-def evaluate_replies(heard: Mapping[str, ReplyOrError]) -> CheckResults:
+def evaluate_replies(answers: Mapping[str, ReplyOrError]) -> CheckResults:
     """Return which nodes failed which checks. Links, devices, and versions are compared with those of most nodes.
 
     A node without Python can still run ranks, and passes. A node that does not answer fails.
     """
-    said = {name: answer for name, answer in heard.items() if isinstance(answer, Reply)}
-    lost = {name: e for name, e in heard.items() if isinstance(e, EzpzError) and not isinstance(e, ToolMissing)}
+    replies = {name: answer for name, answer in answers.items() if isinstance(answer, Reply)}
+    lost = {name: e for name, e in answers.items() if isinstance(e, EzpzError) and not isinstance(e, ToolMissing)}
     faults = [NodeFault(name, "reached", e.message) for name, e in lost.items()]
-    remarks = [f"{name} is not checked: {e.message}" for name, e in heard.items() if isinstance(e, ToolMissing)]
-    for name, answer in said.items():
+    remarks = [f"{name} is not checked: {e.message}" for name, e in answers.items() if isinstance(e, ToolMissing)]
+    for name, answer in replies.items():
         faults += _own_faults(name, answer)
-    faults += _link_faults(said)
-    faults += _device_faults(said)
-    faults += _version_faults(said)
-    order = {name: index for index, name in enumerate(heard)}
+    faults += _link_faults(replies)
+    faults += _device_faults(replies)
+    faults += _version_faults(replies)
+    order = {name: index for index, name in enumerate(answers)}
     return CheckResults(tuple(sorted(faults, key=lambda fault: order[fault.node])), tuple(remarks))
 
 
-def _own_faults(name: str, said: Reply) -> Iterable[NodeFault]:
+def _own_faults(name: str, reply: Reply) -> Iterable[NodeFault]:
     """Yield the faults of a node that need no comparison with others."""
-    checks: Mapping[str, Mapping[str, Any]] = said.answer.get("checks", {})
+    checks: Mapping[str, Mapping[str, Any]] = reply.answer.get("checks", {})
     for title, found in checks.items():
         if not found.get("ok"):
             check, _, where = title.partition(" ")
             why = str(found.get("why", "it failed"))
             named = f"{where}: {why}" if where and where not in why else why
             yield NodeFault(name, check.removesuffix("s") if check == "links" else check, named)
-    clock = float(said.answer.get("time", said.asked))
-    early, late = said.asked - clock, clock - said.heard
+    clock = float(reply.answer.get("time", reply.asked))
+    early, late = reply.asked - clock, clock - reply.heard
     if max(early, late) > MAX_CLOCK_SKEW:
         yield NodeFault(name, "clock", f"{max(early, late):.0f} s {'slow' if early > late else 'fast'}")
 
 
-def _facts(said: Mapping[str, Reply], check: str, fact: str) -> dict[str, Any]:
+def _facts(replies: Mapping[str, Reply], check: str, fact: str) -> dict[str, Any]:
     """Return a fact that a check found on each node that has it."""
-    found = {name: answer.answer.get("checks", {}).get(check, {}).get(fact) for name, answer in said.items()}
+    found = {name: answer.answer.get("checks", {}).get(check, {}).get(fact) for name, answer in replies.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _link_faults(said: Mapping[str, Reply]) -> Iterable[NodeFault]:
+def _link_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """Yield each network link that is down on a node and up on most nodes. An unused link is down on all of them."""
     states: dict[str, dict[str, str]] = {}
-    for name, links in _facts(said, "links", "links").items():
+    for name, links in _facts(replies, "links", "links").items():
         for link, state in links.items():
             states.setdefault(link, {})[name] = str(state)
     for link, by_node in states.items():
@@ -117,28 +117,28 @@ def _link_faults(said: Mapping[str, Reply]) -> Iterable[NodeFault]:
             yield from (NodeFault(name, "link", f"{link} is down") for name in down)
 
 
-def _device_faults(said: Mapping[str, Reply]) -> Iterable[NodeFault]:
+def _device_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """Yield each node with fewer devices than most nodes."""
-    for check in dict.fromkeys(check for answer in said.values() for check in answer.answer.get("checks", {})):
+    for check in dict.fromkeys(check for answer in replies.values() for check in answer.answer.get("checks", {})):
         if check.startswith("devices "):
-            counts = _facts(said, check, "devices")
+            counts = _facts(replies, check, "devices")
             usual = _most_common(counts.values())
             for name, count in counts.items():
                 if usual is not None and count < usual:
                     yield NodeFault(name, "devices", f"{check.partition(' ')[2]} lists {count}, on most nodes {usual}")
 
 
-def _version_faults(said: Mapping[str, Reply]) -> Iterable[NodeFault]:
+def _version_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """Yield each node whose copy has another version than on most nodes, or that has no copy."""
-    checks = dict.fromkeys(check for answer in said.values() for check in answer.answer.get("checks", {}))
+    checks = dict.fromkeys(check for answer in replies.values() for check in answer.answer.get("checks", {}))
     told: set[tuple[str, str]] = set()
     for check in checks:
-        versions = _facts(said, check, "version") if check.startswith("version ") else {}
+        versions = _facts(replies, check, "version") if check.startswith("version ") else {}
         usual = _most_common(versions.values())
         if usual is None:
             continue
-        where = str(next(iter(_facts(said, check, "dst").values())))
-        for name in said:
+        where = str(next(iter(_facts(replies, check, "dst").values())))
+        for name in replies:
             have = versions.get(name)
             if have != usual and (name, where) not in told:
                 told.add((name, where))
