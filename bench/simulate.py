@@ -1,7 +1,7 @@
 """`python -m bench.simulate`: a stream to thousands of nodes, some of which die, in made-up time on one machine.
 
-Who serves whom is decided by ezpz's own code (`choose_shape`, `TreeScheduler`), which is told what a real root would be told;
-only the network, the hosts and their deaths are made up (bench/fluid.py).
+Who serves whom is decided by ezpz's own code (`choose_shape`, `TreeScheduler`), which is told what a real root would be
+told; only the network, the hosts and their deaths are made up (bench/fluid.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The docs are true: options, exit codes and JSON are the code's, plugin examples run, links lead somewhere."""
+"""The documentation matches the code: options, exit codes, JSON, plugin examples, links."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ import pytest
 
 from ezpz import errors
 from ezpz.cli.app import InternalError, main
+from ezpz.launch.launchers.base import LAUNCHERS
+from ezpz.yeet.engines.base import ENGINES
+from ezpz.yeet.strategies.base import STRATEGIES
 from tests.waiting import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from ezpz.runtime.plugins import Registry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 SCHEMAS = DOCS / "reference" / "schemas"
 PAGES = sorted([*DOCS.rglob("*.md"), *(REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG"))])
 COMMANDS = (("yeet", "env"), ("yeet", "tar"), ("yeet", "status"), ("yeet", "clean"), ("launch",))
-FOREIGN = ("EZPZ_", "PBS_", "SLURM_", "HOSTFILE", "VIRTUAL_ENV", "CONDA_")
-ELSEWHERE = re.compile(r"(?<![\w.])(/work/|/root\b|/var/tmp|~?/\.pyenv|\.\./shared)")
+JOB_VARIABLES = ("EZPZ_", "PBS_", "SLURM_", "HOSTFILE", "VIRTUAL_ENV", "CONDA_")
+DEVELOPMENT_PATHS = re.compile(r"(?<![\w.])(/work/|/root\b|/var/tmp|~?/\.pyenv|\.\./shared)")
 
 
 def page(name: str) -> str:
@@ -36,14 +41,14 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, up to the next one of its level."""
+    """Return the text under a heading, up to the next one of its level."""
     found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"no heading {heading!r}"
     return found[2]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table row, headings and rules left out."""
+    """Return the cells of every table row, without the headings and rules."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if "---" not in line]
 
@@ -63,7 +68,7 @@ def command(path: tuple[str, ...]) -> click.Command:
 
 
 def declared(path: tuple[str, ...]) -> dict[frozenset[str], frozenset[str]]:
-    """Options of a command by their names, with their environment variables."""
+    """Return the options of a command by their names, with their environment variables."""
     found = {}
     for option in command(path).params:
         if isinstance(option, click.Option):
@@ -93,6 +98,24 @@ def test_the_page_has_the_defaults(path: tuple[str, ...]) -> None:
         if isinstance(option, click.Option) and option.show_default and option.default is not None:
             default = f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
             assert f"`{default}`" in table[(option.opts[-1],)][1]
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "registry"),
+    [
+        (("yeet", "env"), "--strategy", STRATEGIES),
+        (("yeet", "env"), "--engine", ENGINES),
+        (("launch",), "--launcher", LAUNCHERS),
+    ],
+)
+def test_help_and_page_list_every_built_in_choice(
+    path: tuple[str, ...], option: str, registry: Registry[object]
+) -> None:
+    (found,) = (each for each in command(path).params if isinstance(each, click.Option) and option in each.opts)
+    (cells,) = (row for row in rows(section(page("reference/cli.md"), f"ezpz {' '.join(path)}")) if option in row[0])
+    names = set(registry.names())
+    assert names - set(re.findall(r"[\w-]+", found.help or "")) == set()
+    assert names - set(re.findall(r"`([\w-]+)`", cells[-1])) == set()
 
 
 def test_every_command_has_a_section() -> None:
@@ -130,7 +153,7 @@ def test_the_page_has_every_exit_code() -> None:
 
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, Any]:
-    """Every schema by the `schema` or `format` that its documents carry."""
+    """Return every schema by the `schema` or `format` of its documents."""
     found = {}
     for path in SCHEMAS.glob("*.schema.json"):
         schema = json.loads(path.read_text())
@@ -142,21 +165,27 @@ def schemas() -> dict[str, Any]:
 
 
 class Here:
-    """`ezpz` on this host alone, with a directory to work in."""
+    """`ezpz` on this host only, with a working directory."""
 
-    def __init__(self, folder: Path, schemas: Mapping[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, schemas: Mapping[str, Any]) -> None:
+        self.directory = directory
         self.schemas = schemas
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(JOB_VARIABLES)}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "ezpz", *arguments]
         return subprocess.run(
-            argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=DEADLINE, check=False
+            argv,
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
         )
 
     def document(self, *arguments: str) -> tuple[dict[str, Any], int]:
-        """The one document that a command prints, valid by its schema, and its exit status."""
+        """Return the JSON document that a command prints, checked with its schema, and the exit status."""
         done = self.run(*arguments, "--json")
         document = json.loads(done.stdout)
         self.validate(document, document["schema"])
@@ -181,16 +210,16 @@ ME = ("--hosts", "localhost")
 
 @pytest.mark.processes
 def test_a_report_is_as_its_schema_says(here: Here) -> None:
-    done, status = here.document("yeet", "demo", "--dst", str(here.folder / "copy"), *ME)
+    done, status = here.document("yeet", "demo", "--dst", str(here.directory / "copy"), *ME)
     assert (done["schema"], status, done["status"]) == ("ezpz/yeet-report/1", 0, "success")
-    again, _ = here.document("yeet", "demo", "--dst", str(here.folder / "copy"), *ME)
+    again, _ = here.document("yeet", "demo", "--dst", str(here.directory / "copy"), *ME)
     assert again["nodes"][0]["unchanged"]
 
 
 @pytest.mark.processes
 def test_a_failed_report_is_as_its_schema_says(here: Here) -> None:
-    (here.folder / "copy").mkdir()
-    done, status = here.document("yeet", "demo", "--dst", str(here.folder / "copy"), *ME)
+    (here.directory / "copy").mkdir()
+    done, status = here.document("yeet", "demo", "--dst", str(here.directory / "copy"), *ME)
     assert (done["status"], status) == ("failure", 21)
     assert done["nodes"][0]["failure"]["code"] == "destination-not-ours"
 
@@ -208,13 +237,13 @@ def test_an_archive_and_its_plan_are_as_their_schemas_say(here: Here) -> None:
     assert (done["schema"], status) == ("ezpz/archive/1", 0)
     plan, _ = here.document("yeet", "demo.tar.zst", "--dry-run", *ME)
     assert plan["plan"]["source"]["kind"] == "archive"
-    report, _ = here.document("yeet", "demo.tar.zst", "--dst", str(here.folder / "copy"), *ME)
+    report, _ = here.document("yeet", "demo.tar.zst", "--dst", str(here.directory / "copy"), *ME)
     assert report["kind"] == "tool"
 
 
 @pytest.mark.processes
 def test_a_status_is_as_its_schema_says(here: Here) -> None:
-    destination = str(here.folder / "copy")
+    destination = str(here.directory / "copy")
     absent, status = here.document("yeet", "status", destination, *ME)
     assert (absent["destinations"][0]["nodes"][0]["state"], status) == ("absent", 1)
     here.document("yeet", "demo", "--dst", destination, *ME)
@@ -225,18 +254,18 @@ def test_a_status_is_as_its_schema_says(here: Here) -> None:
 
 @pytest.mark.processes
 def test_a_clean_is_as_its_schema_says(here: Here) -> None:
-    destination = str(here.folder / "copy")
+    destination = str(here.directory / "copy")
     here.document("yeet", "demo", "--dst", destination, *ME)
     shown, status = here.document("yeet", "clean", destination, *ME)
     assert (shown["schema"], shown["done"], status) == ("ezpz/yeet-clean/1", False, 2)
     done, status = here.document("yeet", "clean", destination, "--yes", *ME)
     assert (done["done"], done["freed"], status) == (True, shown["frees"], 0)
-    assert not (here.folder / "copy").exists()
+    assert not (here.directory / "copy").exists()
 
 
 @pytest.mark.processes
 def test_leaks_are_as_their_schema_says(here: Here) -> None:
-    source, destination = here.folder / "env", str(here.folder / "copy")
+    source, destination = here.directory / "env", str(here.directory / "copy")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", source], check=True)
     here.document("yeet", str(source), "--dst", destination, *ME)
     none, status = here.document("yeet", "status", "--leaks", destination, *ME)
@@ -257,7 +286,9 @@ def test_an_error_is_as_its_schema_says(here: Here, arguments: tuple[str, ...]) 
 def test_a_launch_is_as_its_schema_says(here: Here) -> None:
     done = here.run("launch", "--json", *ME, "true")
     here.validate(json.loads(done.stdout), "ezpz/launch/2")
-    watched = here.run("launch", "--json", "--check", "--log-dir", str(here.folder / "logs"), *ME, "sh", "-c", "exit 3")
+    watched = here.run(
+        "launch", "--json", "--check", "--log-dir", str(here.directory / "logs"), *ME, "sh", "-c", "exit 3"
+    )
     here.validate(json.loads(watched.stdout), "ezpz/launch/2")
     assert json.loads(done.stdout)["exit_code"] == 0
     planned = here.run("launch", "--json", "--dry-run", *ME, "true")
@@ -266,8 +297,8 @@ def test_a_launch_is_as_its_schema_says(here: Here) -> None:
 
 @pytest.mark.processes
 def test_a_receipt_is_as_its_schema_says(here: Here) -> None:
-    here.document("yeet", "demo", "--dst", str(here.folder / "copy"), *ME)
-    receipt = json.loads((here.folder / "copy" / ".ezpz-yeet-receipt.json").read_text())
+    here.document("yeet", "demo", "--dst", str(here.directory / "copy"), *ME)
+    receipt = json.loads((here.directory / "copy" / ".ezpz-yeet-receipt.json").read_text())
     here.validate(receipt, "ezpz/receipt/1")
     shown = re.search(r"```json\n(.*?)```", page("reference/receipt.md"), re.DOTALL)
     assert shown
@@ -282,7 +313,7 @@ def test_the_schemas_are_strict_and_say_the_same_of_a_plan(schemas: dict[str, An
 
 
 def objects(schema: object) -> Iterator[dict[str, Any]]:
-    """Every part of a schema that describes an object."""
+    """Yield every part of a schema that describes an object."""
     if isinstance(schema, dict):
         if schema.get("type") == "object":
             yield schema
@@ -306,7 +337,7 @@ def test_the_schemas_know_every_code(schemas: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory like site-packages, with the package that the how-to page writes."""
+    """Return a directory like site-packages with the package of the page about plugins."""
     site = tmp_path_factory.mktemp("site")
     text = page("how-to/plugins.md")
     blocks = re.findall(r'```(\w+) title="([^"]+)"\n(.*?)```', text, re.DOTALL)
@@ -338,7 +369,7 @@ def test_the_command_of_the_page_runs(extended: Here) -> None:
 
 @pytest.mark.processes
 def test_the_strategy_of_the_page_runs(extended: Here) -> None:
-    destination = extended.folder / "copy"
+    destination = extended.directory / "copy"
     done = extended.run("yeet", "demo", "--dst", str(destination), "--strategy", "reflink", *ME)
     assert done.returncode == 0, done.stderr
     assert (destination / "bin" / "alias").is_symlink()
@@ -346,14 +377,14 @@ def test_the_strategy_of_the_page_runs(extended: Here) -> None:
 
 @pytest.mark.processes
 def test_the_engine_of_the_page_runs(extended: Here) -> None:
-    arguments = ("--dst", str(extended.folder / "copy"), "--engine", "nowhere", "--hosts", "n1", "--hsn", "off")
+    arguments = ("--dst", str(extended.directory / "copy"), "--engine", "nowhere", "--hosts", "n1", "--hsn", "off")
     done = extended.run("yeet", "demo", *arguments)
     assert (done.returncode, "reaches nobody" in done.stdout) == (errors.NodeLost.exit_code, True), done.stderr
 
 
 @pytest.mark.processes
 def test_the_scheduler_of_the_page_runs(extended: Here) -> None:
-    hosts = extended.folder / "hosts"
+    hosts = extended.directory / "hosts"
     hosts.write_text("n7\nn7\nn8\n")
     extended.environment |= {"LSB_DJOB_HOSTFILE": str(hosts), "LSB_JOBID": "12"}
     done, _ = extended.document("yeet", "demo", "--dry-run", "--hsn", "off")
@@ -363,7 +394,7 @@ def test_the_scheduler_of_the_page_runs(extended: Here) -> None:
 
 @pytest.mark.processes
 def test_the_launcher_of_the_page_runs(extended: Here) -> None:
-    hosts, stub = extended.folder / "hosts", extended.folder / "programs" / "aprun"
+    hosts, stub = extended.directory / "hosts", extended.directory / "programs" / "aprun"
     hosts.write_text("n1\nn2\n")
     stub.parent.mkdir()
     stub.write_text('#!/bin/sh\nwhile [ "$1" != sh ]; do shift; done\nALPS_APP_PE=3 exec "$@"\n')
@@ -381,19 +412,19 @@ def test_the_launcher_of_the_page_runs(extended: Here) -> None:
 
 
 def prose(text: str) -> str:
-    """A page without its code blocks, which hold no links."""
+    """Return a page without its code blocks, which contain no links."""
     return re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that mkdocs and GitHub make of a page's headings."""
+    """Return the anchors that mkdocs and GitHub make of the headings."""
     headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
     words = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
     return {re.sub(r"[\s]+", "-", each) for each in words}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_has_a_target(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(path.read_text())):
         if "://" in target:
             continue
@@ -406,8 +437,8 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_no_page_speaks_of_places_that_only_we_have(path: Path) -> None:
-    assert not ELSEWHERE.findall(path.read_text())
+def test_no_page_mentions_paths_of_the_development_machine(path: Path) -> None:
+    assert not DEVELOPMENT_PATHS.findall(path.read_text())
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -416,13 +447,13 @@ def test_every_page_is_in_the_navigation() -> None:
         assert str(path.relative_to(DOCS)) in navigation
 
 
-def test_the_picture_needs_nothing_from_the_network() -> None:
+def test_the_picture_loads_nothing_from_the_network() -> None:
     picture = (DOCS / "images" / "run.svg").read_text()
     assert "url(http" not in picture
     assert "@import" not in picture
 
 
-def test_what_the_readme_tells_to_type_exists() -> None:
+def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for name in ("README.md", "CONTRIBUTING.md"):
         for line in re.findall(r"^(?:\w+=\S+ )?make (\w+)", (REPOSITORY / name).read_text(), re.MULTILINE):

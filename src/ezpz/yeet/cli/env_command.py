@@ -52,7 +52,7 @@ def yeet() -> None:
     metavar="NAME",
     callback=excludes("copy", "compress"),
     shell_complete=complete_strategies,
-    help="How it is read here: direct, rsync, cp, compress or tarball.",
+    help="How it is read here: direct, rsync, cp, compress, tarball or squashfs.",
 )
 @option("--copy", is_flag=True, callback=excludes("strategy", "compress"), help="Short for --strategy cp.")
 @option("--compress", is_flag=True, callback=excludes("strategy", "copy"), help="Short for --strategy compress.")

@@ -1,0 +1,346 @@
+"""The stable interface for plugins: the only module of ezpz that a plugin needs to import.
+
+`_LOCATIONS` lists the names of each kind of plugin with the module that defines them. A name is imported when it is
+first used, so that a command plugin does not load strategies and engines for `ezpz --help`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ezpz.errors import (
+    ArchiveCorrupt,
+    ArchiveUnsafe,
+    BadHostName,
+    ChattyShell,
+    ChecksFailed,
+    CommandNotFound,
+    CopyFailed,
+    DestinationBusy,
+    DestinationNotOurs,
+    DestinationRefused,
+    DestinationUnwritable,
+    EditableRefused,
+    EzpzError,
+    HostfileError,
+    HostKeyUnknown,
+    HostUnknown,
+    IdleTimeout,
+    InterpreterBroken,
+    Interrupted,
+    LauncherFailed,
+    LauncherMissing,
+    LimitReached,
+    LoginRefused,
+    NodeLost,
+    NodesFailed,
+    NodesOutside,
+    NoExec,
+    NoProgress,
+    NoSpace,
+    NoSpares,
+    NotEnoughNodes,
+    PluginError,
+    PrefixTooLong,
+    PrefixUnknown,
+    RestartsExhausted,
+    SchedulerError,
+    SiteFileError,
+    SmokeFailed,
+    SourceChanged,
+    SourceEmpty,
+    SourceNotFound,
+    SourceUnreadable,
+    SshRefused,
+    StaleList,
+    TimedOut,
+    ToolMissing,
+    UsageError,
+    VerifyFailed,
+    Walltime,
+)
+
+if TYPE_CHECKING:
+    from ezpz.agent.common.cancel import Cancelled, CancelToken
+    from ezpz.cli.options import node_options
+    from ezpz.cli.output import Output, output_options
+    from ezpz.cluster.allocation import Allocation, Node
+    from ezpz.cluster.detect import detect
+    from ezpz.cluster.hostnames import expand as expand_nodeset
+    from ezpz.cluster.hostnames import fold as fold_nodeset
+    from ezpz.cluster.schedulers.base import (
+        Answer,
+        DetectionContext,
+        JobCandidate,
+        JobSystem,
+        NodeDetector,
+        NodesFound,
+        NotFound,
+        System,
+        run_query,
+        select_job,
+    )
+    from ezpz.cluster.schedulers.hostfile import read_hostfile
+    from ezpz.cluster.schedulers.pbs import PBS
+    from ezpz.cluster.schedulers.slurm import SLURM
+    from ezpz.launch.launchers.base import (
+        HOSTFILE,
+        Invocation,
+        Job,
+        Launcher,
+        RankNames,
+        Tools,
+        Verdict,
+        bound,
+        told_by_version,
+    )
+    from ezpz.launch.launchers.failure_signs import LOST_LINE, NODE_GROUP, SSH_SIGNS, Sign, sign
+    from ezpz.launch.launchers.output_labels import Label
+    from ezpz.remote.session import AgentSession
+    from ezpz.runtime.process import Completed, Running
+    from ezpz.runtime.process import run as run_process
+    from ezpz.yeet.engines.agent_engine import AgentEngine
+    from ezpz.yeet.engines.base import Engine, EngineOptions, EntrySink, Payload, RemoteFile, RemoteFiles, TransferSpec
+    from ezpz.yeet.model.entry import Entry
+    from ezpz.yeet.model.events import (
+        DetailLogged,
+        Emit,
+        Event,
+        NodeConnected,
+        NodeDeferred,
+        NodeDone,
+        NodeProgress,
+        NodeReceived,
+        NodeRetrying,
+        NodeStarted,
+        WarningRaised,
+    )
+    from ezpz.yeet.model.results import Failure, NodeResult, Outcome
+    from ezpz.yeet.source.io import check_exit, local_failure
+    from ezpz.yeet.source.scan import Scan
+    from ezpz.yeet.strategies.base import CopyJob, Strategy, name_list
+    from ezpz.yeet.strategies.external import normalize_copy
+    from ezpz.yeet.strategies.tree_copier import TreeCopier
+
+__all__ = [
+    "HOSTFILE",
+    "LOST_LINE",
+    "NODE_GROUP",
+    "PBS",
+    "SLURM",
+    "SSH_SIGNS",
+    "AgentEngine",
+    "AgentSession",
+    "Allocation",
+    "Answer",
+    "ArchiveCorrupt",
+    "ArchiveUnsafe",
+    "BadHostName",
+    "CancelToken",
+    "Cancelled",
+    "ChattyShell",
+    "ChecksFailed",
+    "CommandNotFound",
+    "Completed",
+    "CopyFailed",
+    "CopyJob",
+    "DestinationBusy",
+    "DestinationNotOurs",
+    "DestinationRefused",
+    "DestinationUnwritable",
+    "DetailLogged",
+    "DetectionContext",
+    "EditableRefused",
+    "Emit",
+    "Engine",
+    "EngineOptions",
+    "Entry",
+    "EntrySink",
+    "Event",
+    "EzpzError",
+    "Failure",
+    "HostKeyUnknown",
+    "HostUnknown",
+    "HostfileError",
+    "IdleTimeout",
+    "InterpreterBroken",
+    "Interrupted",
+    "Invocation",
+    "Job",
+    "JobCandidate",
+    "JobSystem",
+    "Label",
+    "Launcher",
+    "LauncherFailed",
+    "LauncherMissing",
+    "LimitReached",
+    "LoginRefused",
+    "NoExec",
+    "NoProgress",
+    "NoSpace",
+    "NoSpares",
+    "Node",
+    "NodeConnected",
+    "NodeDeferred",
+    "NodeDetector",
+    "NodeDone",
+    "NodeLost",
+    "NodeProgress",
+    "NodeReceived",
+    "NodeResult",
+    "NodeRetrying",
+    "NodeStarted",
+    "NodesFailed",
+    "NodesFound",
+    "NodesOutside",
+    "NotEnoughNodes",
+    "NotFound",
+    "Outcome",
+    "Output",
+    "Payload",
+    "PluginError",
+    "PrefixTooLong",
+    "PrefixUnknown",
+    "RankNames",
+    "RemoteFile",
+    "RemoteFiles",
+    "RestartsExhausted",
+    "Running",
+    "Scan",
+    "SchedulerError",
+    "Sign",
+    "SiteFileError",
+    "SmokeFailed",
+    "SourceChanged",
+    "SourceEmpty",
+    "SourceNotFound",
+    "SourceUnreadable",
+    "SshRefused",
+    "StaleList",
+    "Strategy",
+    "System",
+    "TimedOut",
+    "ToolMissing",
+    "Tools",
+    "TransferSpec",
+    "TreeCopier",
+    "UsageError",
+    "Verdict",
+    "VerifyFailed",
+    "Walltime",
+    "WarningRaised",
+    "bound",
+    "check_exit",
+    "detect",
+    "expand_nodeset",
+    "fold_nodeset",
+    "local_failure",
+    "name_list",
+    "node_options",
+    "normalize_copy",
+    "output_options",
+    "read_hostfile",
+    "run_process",
+    "run_query",
+    "select_job",
+    "sign",
+    "told_by_version",
+]
+
+_LOCATIONS = {
+    # Nodes of the job
+    "Allocation": "ezpz.cluster.allocation:Allocation",
+    "Node": "ezpz.cluster.allocation:Node",
+    "detect": "ezpz.cluster.detect:detect",
+    "expand_nodeset": "ezpz.cluster.hostnames:expand",
+    "fold_nodeset": "ezpz.cluster.hostnames:fold",
+    # Local processes
+    "CancelToken": "ezpz.agent.common.cancel:CancelToken",
+    "Cancelled": "ezpz.agent.common.cancel:Cancelled",
+    "Completed": "ezpz.runtime.process:Completed",
+    "Running": "ezpz.runtime.process:Running",
+    "run_process": "ezpz.runtime.process:run",
+    # Commands
+    "Output": "ezpz.cli.output:Output",
+    "node_options": "ezpz.cli.options:node_options",
+    "output_options": "ezpz.cli.output:output_options",
+    # Strategies
+    "CopyJob": "ezpz.yeet.strategies.base:CopyJob",
+    "Entry": "ezpz.yeet.model.entry:Entry",
+    "Scan": "ezpz.yeet.source.scan:Scan",
+    "Strategy": "ezpz.yeet.strategies.base:Strategy",
+    "TreeCopier": "ezpz.yeet.strategies.tree_copier:TreeCopier",
+    "check_exit": "ezpz.yeet.source.io:check_exit",
+    "local_failure": "ezpz.yeet.source.io:local_failure",
+    "name_list": "ezpz.yeet.strategies.base:name_list",
+    "normalize_copy": "ezpz.yeet.strategies.external:normalize_copy",
+    # Engines
+    "AgentEngine": "ezpz.yeet.engines.agent_engine:AgentEngine",
+    "AgentSession": "ezpz.remote.session:AgentSession",
+    "DetailLogged": "ezpz.yeet.model.events:DetailLogged",
+    "Emit": "ezpz.yeet.model.events:Emit",
+    "Engine": "ezpz.yeet.engines.base:Engine",
+    "EngineOptions": "ezpz.yeet.engines.base:EngineOptions",
+    "EntrySink": "ezpz.yeet.engines.base:EntrySink",
+    "Event": "ezpz.yeet.model.events:Event",
+    "Failure": "ezpz.yeet.model.results:Failure",
+    "NodeConnected": "ezpz.yeet.model.events:NodeConnected",
+    "NodeDeferred": "ezpz.yeet.model.events:NodeDeferred",
+    "NodeDone": "ezpz.yeet.model.events:NodeDone",
+    "NodeProgress": "ezpz.yeet.model.events:NodeProgress",
+    "NodeReceived": "ezpz.yeet.model.events:NodeReceived",
+    "NodeResult": "ezpz.yeet.model.results:NodeResult",
+    "NodeRetrying": "ezpz.yeet.model.events:NodeRetrying",
+    "NodeStarted": "ezpz.yeet.model.events:NodeStarted",
+    "Outcome": "ezpz.yeet.model.results:Outcome",
+    "Payload": "ezpz.yeet.engines.base:Payload",
+    "RemoteFile": "ezpz.yeet.engines.base:RemoteFile",
+    "RemoteFiles": "ezpz.yeet.engines.base:RemoteFiles",
+    "TransferSpec": "ezpz.yeet.engines.base:TransferSpec",
+    "WarningRaised": "ezpz.yeet.model.events:WarningRaised",
+    # Schedulers
+    "Answer": "ezpz.cluster.schedulers.base:Answer",
+    "DetectionContext": "ezpz.cluster.schedulers.base:DetectionContext",
+    "JobCandidate": "ezpz.cluster.schedulers.base:JobCandidate",
+    "JobSystem": "ezpz.cluster.schedulers.base:JobSystem",
+    "NodeDetector": "ezpz.cluster.schedulers.base:NodeDetector",
+    "NodesFound": "ezpz.cluster.schedulers.base:NodesFound",
+    "NotFound": "ezpz.cluster.schedulers.base:NotFound",
+    "PBS": "ezpz.cluster.schedulers.pbs:PBS",
+    "SLURM": "ezpz.cluster.schedulers.slurm:SLURM",
+    "System": "ezpz.cluster.schedulers.base:System",
+    "read_hostfile": "ezpz.cluster.schedulers.hostfile:read_hostfile",
+    "run_query": "ezpz.cluster.schedulers.base:run_query",
+    "select_job": "ezpz.cluster.schedulers.base:select_job",
+    # Launchers
+    "HOSTFILE": "ezpz.launch.launchers.base:HOSTFILE",
+    "Invocation": "ezpz.launch.launchers.base:Invocation",
+    "Job": "ezpz.launch.launchers.base:Job",
+    "LOST_LINE": "ezpz.launch.launchers.failure_signs:LOST_LINE",
+    "Label": "ezpz.launch.launchers.output_labels:Label",
+    "Launcher": "ezpz.launch.launchers.base:Launcher",
+    "NODE_GROUP": "ezpz.launch.launchers.failure_signs:NODE_GROUP",
+    "RankNames": "ezpz.launch.launchers.base:RankNames",
+    "SSH_SIGNS": "ezpz.launch.launchers.failure_signs:SSH_SIGNS",
+    "Sign": "ezpz.launch.launchers.failure_signs:Sign",
+    "Tools": "ezpz.launch.launchers.base:Tools",
+    "Verdict": "ezpz.launch.launchers.base:Verdict",
+    "bound": "ezpz.launch.launchers.base:bound",
+    "sign": "ezpz.launch.launchers.failure_signs:sign",
+    "told_by_version": "ezpz.launch.launchers.base:told_by_version",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of `_LOCATIONS` when it is first used (PEP 562)."""
+    if name not in _LOCATIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _LOCATIONS[name].partition(":")
+    found: object = getattr(import_module(module), attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
