@@ -188,7 +188,7 @@ class TestInThread:
         assert reported == []
 
     def test_what_does_not_give_up_in_time_fails_in_silence(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ezpz.runtime.async_process.PATIENCE", 0.0)
+        monkeypatch.setattr("ezpz.runtime.async_process.CANCEL_TIMEOUT", 0.0)
         begun, release = threading.Event(), threading.Event()
         reported: list[dict[str, object]] = []
 
