@@ -89,17 +89,18 @@ def test_a_deep_tree_is_replaced_again_and_again(deep_path: Path, name: str) -> 
 
 LATE = """
 import os, subprocess, sys
-from ezpz.agent.destination.deployment import Landing
-from ezpz.agent.common.errors import Refusal
+from ezpz.agent.destination.deployment import Deployment
+from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.requests import PrepareRequest
 from tests.contract.test_landing import asked, write
 dst = sys.argv[1]
-landing = Landing(os.fsencode(dst), asked(dst)["run"])
-landing.prepare(asked(dst))
+landing = Deployment(os.fsencode(dst), asked(dst)["run"])
+landing.prepare(PrepareRequest.from_json(asked(dst)))
 found = write(os.fsdecode(landing.tree), "new")
 subprocess.run(["mount", "--bind", os.path.join(os.path.dirname(dst), "home"), dst + "/home"], check=True)
 try:
     landing.publish(found, {"source": "/lus/env"}, executable=False)
-except Refusal as e:
+except AgentError as e:
     print(e.code, e.message)
 landing.close()
 print(os.listdir(dst + "/home"), "word" in os.listdir(dst), sorted(os.listdir(os.path.dirname(dst))))

@@ -11,9 +11,9 @@ import functools
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from ezpz.agent import query_server
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError, from_os_error
+from ezpz.agent.common.messages.requests import ClearRequest, InventoryRequest, parse_request
 from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import EzpzError, by_code
 from ezpz.remote.bootstrap import bundle, query_command, shared_pythons
@@ -75,19 +75,26 @@ class NodeQuery:
     async def ask(
         self, requests: Mapping[Node, dict[str, Any]], within: float | None = None
     ) -> dict[Node, dict[str, Any] | EzpzError]:
-        """What each node answers to its request; see `agent.attend.answer`. within: seconds, None for any."""
+        """Return what each node answers to its request: its `op`, "inventory" or "clear", and its fields.
+
+        Args:
+            requests: by node
+            within: seconds, None for any
+        """
         answers = await gather_or_cancel(self._ask(node, request, within) for node, request in requests.items())
         return dict(zip(requests, answers, strict=True))
 
     async def _ask(self, node: Node, request: dict[str, Any], within: float | None) -> dict[str, Any] | EzpzError:
         if node in self._lost:
             return self._lost[node]
+        wanted = parse_request(request["op"], {name: value for name, value in request.items() if name != "op"})
+        assert isinstance(wanted, (InventoryRequest, ClearRequest))
         try:
             if node.is_local:
-                return await _here(node, request)
+                return await _here(node, wanted)
             session = await self._session(node)
             try:
-                return await session.ask("estate", **request, timeout=within)
+                return (await session.ask(wanted, timeout=within)).to_json()
             finally:
                 if not self.keep:
                     del self._sessions[node]
@@ -124,11 +131,19 @@ async def _open_at(node: Node, address: str) -> AgentSession:
     return await session.started()
 
 
-async def _here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
-    """The same on this host. Raises EzpzError."""
+def _answer(request: InventoryRequest | ClearRequest, cancel: CancelToken) -> dict[str, Any]:
+    from ezpz.agent.destination import inventory, removal
+
+    if isinstance(request, ClearRequest):
+        return removal.clear(request, cancel).to_json()
+    return inventory.survey(request, cancel).to_json()
+
+
+async def _here(node: Node, request: InventoryRequest | ClearRequest) -> dict[str, Any]:
+    """Return the answer of this host. Raise EzpzError."""
     cancel = CancelToken()
     try:
-        return await run_in_thread(functools.partial(query_server.answer, request, cancel.raise_if_cancelled))
+        return await run_in_thread(functools.partial(_answer, request, cancel))
     except OSError as e:
         refusal = from_os_error(e, "cannot look at what stands here")
     except AgentError as e:

@@ -12,10 +12,11 @@ import json
 import os
 import shlex
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ezpz.agent.common import filesystem, text
 from ezpz.agent.common.layout import FAILED_NODES, RECEIPT
+from ezpz.agent.common.messages.base import Message
 from ezpz.agent.common.receipt import FORMAT
 from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import (
@@ -35,8 +36,11 @@ from ezpz.runtime.async_process import AsyncProcess
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from ezpz.agent.common.messages.events import Event
     from ezpz.cluster.allocation import Node
+    from ezpz.remote.session import Question
 
+A = TypeVar("A", bound=Message)
 DONE = b"EZPZ-SHELL "
 LOOP = (
     "exec /bin/sh -c '"
@@ -60,7 +64,7 @@ class ShellSession:
         self.node = node
         self.line = line
         self.address = node.address
-        self.happened: Callable[[dict[str, Any]], None] = lambda _: None
+        self.happened: Callable[[Event], None] = lambda _: None
         self.gone: Callable[[EzpzError], None] = lambda _: None
         self.host: dict[str, Any] = {}
         self.seen: dict[str, Any] | None = None
@@ -101,32 +105,31 @@ class ShellSession:
 
     async def ask(
         self,
-        op: str,
+        request: Question[A],
         *,
         timeout: float | None = None,
         attached: bytes = b"",
-        heard: Callable[[dict[str, Any]], None] | None = None,
-        **request: Any,
-    ) -> dict[str, Any]:
+        heard: Callable[[Event], None] | None = None,
+    ) -> A:
         """Have the shell do something and return what an agent would. `timeout` is in seconds. Raises EzpzError."""
-        act = self._acts.get(op)
+        act = self._acts.get(request.op)
         if act is None or attached or heard is not None:
             raise ToolMissing(f"{self.node.given}: it has no python3", hint="install it there")
         async with self._turn:
-            return await act(timeout or None, **request)
+            return request.answer.from_json(await act(timeout or None, **request.to_json()))
 
     @property
     def _acts(self) -> dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]]:
         return {
-            "weigh": self._weigh, "prepare": self._prepare, "publish": self._publish,
+            "capabilities": self._capabilities, "prepare": self._prepare, "publish": self._publish,
             "note": self._note,
         }  # fmt: skip
 
-    async def _weigh(self, _timeout: float | None) -> dict[str, Any]:
+    async def _capabilities(self, _timeout: float | None) -> dict[str, Any]:
         return {"zstd": False, "rsync": True}
 
     async def _prepare(self, timeout: float | None, *, dst: str, run: str, **request: Any) -> dict[str, Any]:
-        """Check the destination and make the staging directory; see `agent.landing.Landing.prepare`."""
+        """Check the destination and make the staging directory; see `Deployment.prepare`."""
         if "\n" in dst:
             raise DestinationRefused(
                 f"{self.node.given}: '{dst!r}' has a line break in it", hint="choose another --dst"
@@ -186,7 +189,7 @@ class ShellSession:
     async def _publish(
         self, timeout: float | None, *, expected: dict[str, Any], receipt: dict[str, Any], **_: Any
     ) -> dict[str, Any]:
-        """Count what has come, add the receipt and rename it into place; see `agent.landing.Landing.publish`."""
+        """Count what has come, add the receipt and rename it into place; see `Deployment.publish`."""
         tree = f"{self.staging}/tree"
         files = await self._number(f"find {_q(tree)} ! -type d | wc -l", timeout)
         sizes = f"find {_q(tree)} -type f -printf '%s\\n'"

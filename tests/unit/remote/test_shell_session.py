@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.agent.common.layout import FAILED_NODES
+from ezpz.agent.common.messages.requests import NoteRequest
 from ezpz.cluster.allocation import Node
 from ezpz.remote.shell_session import LOOP, ShellSession
 from tests.waiting import DEADLINE
@@ -82,7 +83,7 @@ def test_the_list_of_failed_nodes_replaces_a_link_and_does_not_follow_it(
         session = await ShellSession.open(Node("n1", "n1", "n1", is_local=False))
         session.dst = str(place)
         try:
-            return await session.ask("note", names=["n3", "n4"], timeout=30)
+            return (await session.ask(NoteRequest(names=["n3", "n4"]), timeout=30)).to_json()
         finally:
             await session.close()
 

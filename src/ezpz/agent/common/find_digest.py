@@ -6,8 +6,8 @@ the filesystem tells them, which stays while nothing is added: a digest that dif
 
 import os
 import re
-from typing import Callable
 
+from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.layout import FAILED_NODES, RECEIPT
 
 WITHIN = 20  # seconds, after which a manifest is the quicker way to find out what is there
@@ -27,8 +27,8 @@ COMMAND = (
 DIGEST = re.compile(rb"([0-9a-f]{64})  -\n")
 
 
-def digest(root: bytes, going_on: Callable[[], None]) -> str:
-    """The listing of a tree by one name, "" where it cannot be had. `going_on` is called often and may raise."""
+def digest(root: bytes, cancel: CancelToken) -> str:
+    """The listing of a tree by one name, "" where it cannot be had. `cancel` is called often and may raise."""
     import subprocess  # takes longer than all else of an agent that is never asked for this
 
     try:
@@ -45,7 +45,7 @@ def digest(root: bytes, going_on: Callable[[], None]) -> str:
     said = b""
     try:
         while not said:
-            going_on()
+            cancel.raise_if_cancelled()
             try:
                 said = process.communicate(timeout=TURN)[0] or b"\n"
             except subprocess.TimeoutExpired:

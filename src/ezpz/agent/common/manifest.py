@@ -16,9 +16,10 @@ import json
 import os
 import stat
 import zlib
-from typing import IO, Any, Callable, Dict, Iterable, List, NamedTuple
+from typing import IO, Any, Dict, Iterable, List, NamedTuple
 
 from ezpz.agent.common import tree
+from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.wire_paths import decode_path, decode_target, encode_path
 
 FORMAT = "ezpz/manifest/1"
@@ -48,13 +49,13 @@ def joined(blocks: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(blocks)).hexdigest()
 
 
-def digest_file(fd: int, size: int, going_on: Callable[[], None] = lambda: None) -> str:
-    """The digest of what is behind a descriptor; `going_on` is called for each block. Raises OSError."""
+def digest_file(fd: int, size: int, cancel: CancelToken = NEVER) -> str:
+    """The digest of what is behind a descriptor; `cancel` is called for each block. Raises OSError."""
     if size <= BLOCK:
         return digest(os.pread(fd, size, 0))
     blocks = []
     for start in range(0, size, BLOCK):
-        going_on()
+        cancel.raise_if_cancelled()
         blocks.append(hashlib.sha256(os.pread(fd, min(BLOCK, size - start), start)).digest())
     return joined(blocks)
 
@@ -139,20 +140,18 @@ Differences = NamedTuple("Differences", [("changed", List[bytes]), ("missing", L
 """What a tree has unlike its manifest: entries of other facts, entries that are gone, entries that were never in it."""
 
 
-def compare(
-    root: bytes, records: Dict[str, Record], going_on: Callable[[], None], *, contents: bool = False
-) -> Differences:
+def compare(root: bytes, records: Dict[str, Record], cancel: CancelToken, *, contents: bool = False) -> Differences:
     """Hold a tree against its entries by type, permissions, size, time and link target. Raises OSError.
 
     contents: files are read as well, and held against their digests; records: by path, see `by_name`; is used up
     """
     changed, extra = [], []
     for path, status in tree.walk(root):
-        going_on()
+        cancel.raise_if_cancelled()
         record = records.pop(encode_path(path), None)
         if record is None:
             extra.append(path)
-        elif not _is_as(root, path, status, record) or (contents and _content_differs(root, path, record, going_on)):
+        elif not _is_as(root, path, status, record) or (contents and _content_differs(root, path, record, cancel)):
             changed.append(path)
     return Differences(changed, sorted(map(decode_path, records)), extra)
 
@@ -174,7 +173,7 @@ def same_time(standing: int, told: int) -> bool:
     return standing == told or any(standing == told // grain * grain for grain in GRAINS)
 
 
-def _content_differs(root: bytes, path: bytes, record: Record, going_on: Callable[[], None]) -> bool:
+def _content_differs(root: bytes, path: bytes, record: Record, cancel: CancelToken) -> bool:
     """Whether a file holds something else than its entry tells."""
     if record[0] != "f":
         return False
@@ -183,6 +182,6 @@ def _content_differs(root: bytes, path: bytes, record: Record, going_on: Callabl
     except OSError:
         return True
     try:
-        return bool(digest_file(fd, os.fstat(fd).st_size, going_on) != record[5])
+        return bool(digest_file(fd, os.fstat(fd).st_size, cancel) != record[5])
     finally:
         os.close(fd)

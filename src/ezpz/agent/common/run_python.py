@@ -7,8 +7,9 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from typing import Callable, Dict, Tuple
+from typing import Dict, Tuple
 
+from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.text import printable_path
 
@@ -30,7 +31,7 @@ def run_python(
     python: bytes,
     program: str,
     environ: Dict[str, str],
-    going_on: Callable[[], None],
+    cancel: CancelToken,
     seconds: float,
     *,
     cwd: bytes,
@@ -38,7 +39,7 @@ def run_python(
 ) -> bytes:
     """What `program` prints on stdout when a Python runs it in the folder `cwd`.
 
-    options: of that python. `going_on` is called several times a second and may raise to stop it. No bytecode is
+    options: of that python. `cancel` is called several times a second and may raise to stop it. No bytecode is
     written.
     Raises Refusal: "smoke-failed" when it does not start or does not end well, "timed-out".
     """
@@ -57,7 +58,7 @@ def run_python(
         message = "'{}' cannot be started: {}".format(printable_path(python), e.strerror)
         raise AgentError("smoke-failed", message, "look at the file; yeet it again")
     try:
-        out, err = _follow(process, time.monotonic() + seconds, going_on)
+        out, err = _follow(process, time.monotonic() + seconds, cancel)
     except TimeoutError:
         message = "'{}' did not end within {:g} s".format(printable_path(python), seconds)
         raise AgentError("timed-out", message, "does a module hang when it is imported? try it on that node")
@@ -69,7 +70,7 @@ def run_python(
     return out
 
 
-def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Callable[[], None]) -> Tuple[bytes, bytes]:
+def _follow(process: "subprocess.Popen[bytes]", deadline: float, cancel: CancelToken) -> Tuple[bytes, bytes]:
     """What it writes until it has ended; what it left behind may hold the pipes open for ever. Raises TimeoutError."""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -79,7 +80,7 @@ def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Calla
         ends.register(fd, select.POLLIN)
     wait = 50  # milliseconds
     while True:
-        going_on()
+        cancel.raise_if_cancelled()
         if time.monotonic() > deadline:
             raise TimeoutError
         ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -6,9 +6,10 @@ import operator
 import os
 import stat
 from contextlib import suppress
-from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ezpz.agent.common import mounts
+from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.layout import CARRIED, OWN_FILES
 from ezpz.agent.common.text import printable_path
 
@@ -55,15 +56,14 @@ def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
                     yield before + name, status
 
 
-def summarize(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Survey:
-    """Count a tree and digest its entries. `going_on` is called for each entry and may raise.
+def summarize(root: bytes, cancel: CancelToken = NEVER) -> Survey:
+    """Count a tree and digest its entries. `cancel` is called for each entry and may raise.
 
     The version is the sum of the entries' fingerprints modulo 2**256, in hex: the same in whatever order they come.
     """
     total = files = size = entries = 0
     for path, status in walk(root):
-        if going_on is not None:
-            going_on()
+        cancel.raise_if_cancelled()
         mode = status.st_mode
         target = os.readlink(os.path.join(root, path)) if stat.S_ISLNK(mode) else b""
         size += status.st_size if stat.S_ISREG(mode) else 0

@@ -47,7 +47,7 @@ def gunzip(file: IO[bytes]) -> Iterator[bytes]:
 
 def unzstd(file: IO[bytes]) -> Iterator[bytes]:
     """The content of a file of zstd frames. Raises Damaged, OSError, ToolMissing."""
-    return zstd().unpack(file)
+    return zstd().unpack_file(file)
 
 
 OPENERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {TAR.name: plain, GZIP.name: gunzip, ZSTD.name: unzstd}

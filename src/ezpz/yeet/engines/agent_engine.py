@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ezpz.agent.common.messages.base import Message
+from ezpz.agent.common.messages.requests import NoteRequest, PingRequest, PrepareRequest
 from ezpz.errors import EzpzError, ToolMissing
 from ezpz.remote.limits import connection_limit, raise_open_files
 from ezpz.remote.session import AgentSession
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from ezpz.agent.common.messages.answers import PrepareAnswer
     from ezpz.cluster.allocation import Node
+    from ezpz.remote.session import Question
     from ezpz.yeet.engines.base import EngineOptions
     from ezpz.yeet.model.events import Emit
 
+A = TypeVar("A", bound=Message)
 ANSWER_WITHIN = 120.0  # seconds for an agent to look at its disk
 PREPARED_WITHIN = 30.0  # seconds for it to make its staging, for which all others wait
 WEIGHED_WITHIN = 3.0  # seconds for the bytes that are sent to learn the rate
@@ -52,7 +57,7 @@ class AgentEngine:
         self.rng = rng
         self.began = time.monotonic()
         self.sessions: dict[Node, AgentSession | ShellSession] = {}
-        self.prepared: dict[Node, dict[str, Any]] = {}
+        self.prepared: dict[Node, PrepareAnswer] = {}
         self.request: dict[str, Any] = {}
         self.handshakes = connection_limit()
 
@@ -67,16 +72,16 @@ class AgentEngine:
         self.request = dict(request, tools=list(self.needs))
         return await self.on_each(nodes, self.prepare)
 
-    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
-        asked = (attempt(self.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request)) for node in nodes)
+    async def ask(self, nodes: tuple[Node, ...], request: Question[A]) -> Mapping[Node, A]:
+        asked = (attempt(self.sessions[node].ask(request, timeout=ANSWER_WITHIN)) for node in nodes)
         answers = await gather_or_cancel(asked)
-        return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
+        return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer is not None}
 
     async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
         if node not in self.prepared:
             await self.prepare(node)
-        answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_WITHIN)
-        return str(answer["path"])
+        answer = await self.sessions[node].ask(NoteRequest(names=names), timeout=ANSWER_WITHIN)
+        return answer.path
 
     async def close(self) -> None:
         await asyncio.gather(*(session.close() for session in self.sessions.values()))
@@ -115,7 +120,8 @@ class AgentEngine:
             await self.sessions[node].wake()
         except ToolMissing as e:
             await self.connect_to_shell(node, e)
-        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=PREPARED_WITHIN, **self.request)
+        request = PrepareRequest.from_json(self.request)
+        self.prepared[node] = await self.sessions[node].ask(request, timeout=PREPARED_WITHIN)
 
     async def on_each(
         self, nodes: tuple[Node, ...], act: Callable[[Node], Coroutine[Any, Any, None]]
@@ -129,12 +135,12 @@ class AgentEngine:
         return time.monotonic() - self.began
 
 
-async def attempt(asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+async def attempt(asking: Coroutine[Any, Any, A]) -> A | None:
     """The answer, or nothing: whatever went wrong, what follows meets it too."""
     try:
         return await asking
     except EzpzError:
-        return {}
+        return None
 
 
 async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
@@ -156,7 +162,7 @@ async def measure_bandwidth(sessions: Sequence[AgentSession | ShellSession]) -> 
 async def _rate_of(session: AgentSession | ShellSession) -> float:
     async def seconds(ballast: int) -> float:
         began = time.monotonic()
-        await session.ask("ping", timeout=WEIGHED_WITHIN, attached=bytes(ballast))
+        await session.ask(PingRequest(), timeout=WEIGHED_WITHIN, attached=bytes(ballast))
         return time.monotonic() - began
 
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ezpz.agent.common import manifest
+from ezpz.agent.common.messages.base import Message
 from ezpz.agent.common.wire_paths import decode_path
 from ezpz.cluster.allocation import Node
 from ezpz.runtime.plugins import Registry
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Mapping
 
+    from ezpz.remote.session import Question
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.model.events import Emit
     from ezpz.yeet.model.results import Failure
 
 
+A = TypeVar("A", bound=Message)
 Packed: TypeAlias = bytes
 
 
@@ -166,7 +169,7 @@ class Engine(Protocol):
         None at all is an answer too: what is not seen is asked for.
         """
 
-    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
+    async def ask(self, nodes: tuple[Node, ...], request: Question[A]) -> Mapping[Node, A]:
         """Ask the agents of all these nodes at once; the answers of those that gave one."""
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:

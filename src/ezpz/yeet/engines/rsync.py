@@ -13,6 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.agent.common.layout import OWN_FILES
+from ezpz.agent.common.messages.events import Event, ProgressEvent
+from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.requests import AdoptRequest, CapabilitiesRequest, PublishRequest, PullRequest
 from ezpz.agent.run_rsync import PROGRESS, STATS, knows_zstd
 from ezpz.cluster.allocation import Node
 from ezpz.cluster.ssh import ssh_command_line
@@ -117,8 +120,10 @@ class _Delivery:
     async def _weigh(self) -> Pace:
         """Learn what the network carries from one node, and from all of them what their rsync knows."""
         sessions = [self.engine.sessions[node] for node in self.nodes]
-        answers = await gather_or_cancel(attempt(session.ask("weigh", timeout=ANSWER_WITHIN)) for session in sessions)
-        zstd = await run_in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
+        answers = await gather_or_cancel(
+            attempt(session.ask(CapabilitiesRequest(), timeout=ANSWER_WITHIN)) for session in sessions
+        )
+        zstd = await run_in_thread(knows_zstd) and all(answer is None or answer.zstd for answer in answers)
         return choose_pace(await measure_bandwidth(sessions), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
@@ -143,7 +148,9 @@ class _Delivery:
         """Have a node take what it has already into staging, where rsync finds it. Raises EzpzError."""
         session = self.engine.sessions[node]
         if session.is_agent:
-            await session.ask("adopt", attached=self.shipment.manifest, timeout=self.engine.limits.timeout or None)
+            await session.ask(
+                AdoptRequest(), attached=self.shipment.manifest, timeout=self.engine.limits.timeout or None
+            )
 
     def _failed(self, node: Node, source: Node, error: EzpzError, attempt: int) -> None:
         if isinstance(error, PeerUnreachable):
@@ -165,24 +172,28 @@ class _Delivery:
 
     async def _pull(self, node: Node, source: Node) -> dict[str, Any]:
         serving = self.engine.sessions[source]
-        staging = self.engine.prepared[node]["staging"]
+        staging = self.engine.prepared[node].staging
         argv = self._argv(node, f"{_host(serving.address)}:{self.shipment.destination}/", staging + "/")
         timeout = self.engine.limits.timeout
         session = self.engine.sessions[node]
         moved = await session.ask(
-            "pull", argv=argv, timeout=timeout + ANSWER_WITHIN if timeout else None, seconds=timeout,
-            heard=lambda event: self.engine.emit(NodeProgress(node, event["bytes"])),
+            PullRequest(argv=argv, seconds=timeout), timeout=timeout + ANSWER_WITHIN if timeout else None,
+            heard=lambda event: self._on_event(node, event),
         )  # fmt: skip
-        if moved["returncode"] != 0:
-            error = classify_failure(moved["stderr"], moved["returncode"], source.given)
+        if moved.returncode != 0:
+            error = classify_failure(moved.stderr, moved.returncode, source.given)
             if error.code in CLOSED_DOORS:
                 raise PeerUnreachable(error, node)
             raise type(error)(f"{node.given}, copying from {error.message}", hint=error.hint)
-        return {name: moved[name] for name in STATS}
+        return {name: getattr(moved, name) for name in STATS}
+
+    def _on_event(self, node: Node, event: Event) -> None:
+        if isinstance(event, ProgressEvent):
+            self.engine.emit(NodeProgress(node, event.bytes))
 
     async def _push(self, node: Node) -> dict[str, Any]:
         session = self.engine.sessions[node]
-        staging = self.engine.prepared[node]["staging"]
+        staging = self.engine.prepared[node].staging
         argv = self._argv(node, self.shipment.path + "/", f"{_host(session.address)}:{staging}/")
         child = await AsyncProcess.start(argv, env=dict(os.environ, LC_ALL="C"))
         timeout = self.engine.limits.timeout or None
@@ -213,14 +224,17 @@ class _Delivery:
         return kept
 
     async def _publish(self, node: Node) -> dict[str, Any]:
-        return await self.engine.sessions[node].ask(
-            "publish", expected=self.expected, receipt=self.shipment.receipt, executable=self.shipment.executable,
-            trial=self.shipment.trial, timeout=self.engine.limits.timeout or None,
+        request = PublishRequest(
+            expected=ExpectedTree.from_json(self.expected), receipt=self.shipment.receipt,
+            executable=self.shipment.executable,
+            trial=None if self.shipment.trial is None else SmokeTest.from_json(self.shipment.trial),
         )  # fmt: skip
+        timeout = self.engine.limits.timeout or None
+        return (await self.engine.sessions[node].ask(request, timeout=timeout)).to_json()
 
     def _argv(self, node: Node, source: str, target: str) -> list[str]:
         argv = ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line()]
-        standing = self.engine.prepared[node].get("receipt") or {}
+        standing = self.engine.prepared[node].receipt or {}
         rules = ((name, self.shipment.receipt[name]) for name in ALIKE)
         if not self.engine.sessions[node].is_agent and all(standing.get(name) == value for name, value in rules):
             # there is no manifest; only then do equal size and time mean equal content

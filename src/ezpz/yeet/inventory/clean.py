@@ -256,7 +256,7 @@ def _request(destination: Destination, removal: Removal, run: str) -> dict[str, 
     receipt = removal.standing.receipt
     version = {name: receipt.get(name) for name in ("run", "version", "created")} if removal.version else None
     staging = [each["run"] for each in removal.staging]
-    return {"what": "clear", "dst": destination.path, "run": run, "version": version, "staging": staging}
+    return {"op": "clear", "dst": destination.path, "run": run, "version": version, "staging": staging}
 
 
 def _done(removal: Removal, answer: dict[str, Any] | EzpzError) -> Removal:

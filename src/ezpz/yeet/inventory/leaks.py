@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
+from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.requests import LeaksRequest, LookRequest
 from ezpz.agent.destination import leaks
 from ezpz.agent.destination.installed import describe
 from ezpz.errors import EzpzError, NodesFailed, by_code
@@ -25,6 +27,8 @@ from ezpz.runtime.signals import run_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
+    from ezpz.agent.common.cancel import CancelToken
+    from ezpz.agent.common.messages.answers import LeaksAnswer
     from ezpz.cluster.allocation import Allocation, Node
 
 Opener: TypeAlias = "Callable[[Node], Awaitable[AgentSession]]"
@@ -85,8 +89,8 @@ def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, s
     local = allocation.local
     if local is not None:
         found = describe(os.fsencode(destination))
-        if found is not None and found["receipt"] is not None:
-            return leaks_here(local, destination, known_to(found["receipt"]), environ, lambda: None)
+        if found is not None and found.receipt is not None:
+            return leaks_here(local, destination, known_to(found.receipt), environ, NEVER)
     remote = tuple(node for node in allocation.nodes if not node.is_local)
     return run_async(_leaks_elsewhere(remote, destination, environ, transport))
 
@@ -97,14 +101,14 @@ def known_to(receipt: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def leaks_here(
-    node: Node, destination: str, known: Iterable[str], environ: Mapping[str, str], going_on: Callable[[], None]
+    node: Node, destination: str, known: Iterable[str], environ: Mapping[str, str], cancel: CancelToken
 ) -> LeakReport:
-    """Look for leaks on this host, which is `node`. Blocking; `going_on` may raise to stop it. Raises EzpzError.
+    """Look for leaks on this host, which is `node`. Blocking. Raises EzpzError, or Cancelled.
 
     known: folders that count as shared wherever they are: the source, its base, its editables
     """
     try:
-        found = leaks.find_leaks(os.fsencode(destination), leaks_request(known, environ), going_on)
+        found = leaks.find_leaks(leaks_request(destination, known, environ), cancel)
     except AgentError as e:
         raise by_code(e.code)(e.message, hint=e.hint) from e
     return _leak_report(destination, node, found)
@@ -116,8 +120,8 @@ async def _leaks_elsewhere(
     async with _session_opener(nodes, transport) as opening:
         session, receipt = await _first_that_has_it(nodes, destination, opening)
         try:
-            request = leaks_request(known_to(receipt), environ)
-            found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_WITHIN)
+            request = leaks_request(destination, known_to(receipt), environ)
+            found = await session.ask(request, timeout=leaks.TIMEOUT + ANSWER_WITHIN)
         finally:
             await session.close()
     return _leak_report(destination, session.node, found)
@@ -188,18 +192,18 @@ async def _receipt_on(node: Node, destination: str, opening: Opener) -> tuple[Ag
     session = await opening(node)
     answered = False
     try:
-        found = (await session.ask("look", dst=destination, timeout=ANSWER_WITHIN))["standing"]
+        found = (await session.ask(LookRequest(dst=destination), timeout=ANSWER_WITHIN)).standing
         answered = True
     finally:
         if not answered:
             await session.close()
-    return session, None if found is None else found["receipt"]
+    return session, None if found is None else found.receipt
 
 
-def leaks_request(known: Iterable[str], environ: Mapping[str, str]) -> dict[str, Any]:
+def leaks_request(destination: str, known: Iterable[str], environ: Mapping[str, str]) -> LeaksRequest:
     """What an agent is asked to look for leaks; see `agent.leaks.find_leaks`."""
-    return {"known": list(known), "environ": leaks.job_environ(environ)}
+    return LeaksRequest(dst=destination, known=list(known), environ=leaks.job_environ(environ))
 
 
-def _leak_report(destination: str, node: Node, found: dict[str, Any]) -> LeakReport:
-    return LeakReport(destination, node, found["python"], tuple(Leak(**each) for each in found["leaks"]))
+def _leak_report(destination: str, node: Node, found: LeaksAnswer) -> LeakReport:
+    return LeakReport(destination, node, found.python, tuple(Leak(**each.to_json()) for each in found.leaks))

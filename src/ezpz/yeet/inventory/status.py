@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ezpz import __version__
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.text import printable_path
-from ezpz.agent.destination.inventory import VARIABLES
+from ezpz.agent.destination.places import VARIABLES
 from ezpz.errors import EzpzError, NodesFailed
 from ezpz.remote.query import NodeQuery
 from ezpz.runtime.async_process import run_in_thread
@@ -144,7 +144,7 @@ class StatusReport:
 def question(destination: str, environ: Mapping[str, str], **how: Any) -> dict[str, Any]:
     """What every node is asked; destination: "" for all that is found; how: see `agent.estate.survey`."""
     told = [environ[name] for name in VARIABLES if environ.get(name)]
-    return {"what": "survey", "wanted": [destination] if destination else [], "places": told, **how}
+    return {"op": "inventory", "wanted": [destination] if destination else [], "places": told, **how}
 
 
 def ask(

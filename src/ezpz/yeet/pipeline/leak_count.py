@@ -10,8 +10,9 @@ from ezpz.runtime.async_process import run_in_thread
 from ezpz.yeet.inventory.leaks import leaks_here, leaks_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from ezpz.agent.common.cancel import CancelToken
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import Engine, Payload
 
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 class LeakCount:
     """Counts on the first node that has it, whichever that is: all have the same.
 
-    going_on: called several times a second; may raise Cancelled
+    cancel: is checked several times per second
     """
 
-    def __init__(self, engine: Engine, environ: Mapping[str, str], going_on: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, environ: Mapping[str, str], cancel: CancelToken) -> None:
         self.engine = engine
         self.environ = environ
-        self.going_on = going_on
+        self.cancel = cancel
         self._first: Node | None = None
         self._known = asyncio.Event()
 
@@ -50,12 +51,12 @@ class LeakCount:
         node, known = self._first, shipment.receipt["origins"]
         assert node is not None
         if not node.is_local:
-            request = leaks_request(known, self.environ)
-            answers = await self.engine.ask((node,), "leaks", dst=shipment.destination, **request)
-            return len(answers[node]["leaks"]) if node in answers else None
+            request = leaks_request(shipment.destination, known, self.environ)
+            answers = await self.engine.ask((node,), request)
+            return len(answers[node].leaks) if node in answers else None
         try:
             found = await run_in_thread(
-                lambda: leaks_here(node, shipment.destination, known, self.environ, self.going_on)
+                lambda: leaks_here(node, shipment.destination, known, self.environ, self.cancel)
             )
         except EzpzError:
             return None

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ezpz import __version__
 from ezpz.agent.common.errors import AgentError, from_os_error
 from ezpz.agent.common.manifest import manifest_digest
+from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.errors import EzpzError, by_code
 from ezpz.yeet.engines.base import Payload
@@ -22,6 +24,7 @@ from ezpz.yeet.source.changes import refuse_changed, refuse_changed_files
 
 if TYPE_CHECKING:
     from ezpz.agent.common.cancel import CancelToken
+    from ezpz.agent.common.messages.answers import InstalledAnswer
     from ezpz.yeet.model.plan import Plan
     from ezpz.yeet.pipeline.read_source import SourceReader
     from ezpz.yeet.transfer.entry_tee import EntryTee, ManifestSummary
@@ -61,9 +64,9 @@ class LocalNode:
         with _as_ezpz_errors():
             if self.plan.in_place:
                 self.landing.lock.acquire()
-                self.landing.forget_failed_nodes()
+                self.landing.remove_failed_nodes()
             else:
-                self.landing.prepare(self.request)
+                self.landing.prepare(PrepareRequest.from_json(self.request))
 
     def prepare_elsewhere(self) -> None:
         """Leave the destination on this host alone and stage privately, to serve the others from. Raises EzpzError."""
@@ -77,7 +80,7 @@ class LocalNode:
             request = dict(self.request, executable=False, dst=os.fsdecode(self.landing.dst))
             try:
                 with _as_ezpz_errors():
-                    self.landing.prepare(request)
+                    self.landing.prepare(PrepareRequest.from_json(request))
             except EzpzError as e:
                 self.landing.close()
                 refusal = refusal or e
@@ -104,10 +107,10 @@ class LocalNode:
         self.reading.restore(folder)
         return folder
 
-    def take_stock(self) -> dict[str, Any]:
-        """What this host has of a version in place; see `agent.standing`. Raises EzpzError or Cancelled."""
+    def take_stock(self) -> InstalledAnswer:
+        """What this host has of a version in place; see `Deployment.check_installed`. Raises EzpzError or Cancelled."""
         with _as_ezpz_errors():
-            return self.landing.take_stock()
+            return self.landing.check_installed()
 
     def keep(self) -> None:
         """What stands here is all of it already."""
@@ -139,8 +142,10 @@ class LocalNode:
             if not self.is_kept:
                 return self._shipment("", taken)
             self.landing.write_manifest(taken.manifest)
-            expected = {**taken.survey._asdict(), **self._expected()}
-            self.found = self.landing.verify(expected, self.reading.trial if self.is_target else None)
+            survey = taken.survey
+            facts = {"files": survey.files, "bytes": survey.bytes, "version": survey.version, **self._expected()}
+            smoke = SmokeTest.from_json(self.reading.trial) if self.is_target and self.reading.trial else None
+            self.found = self.landing.verify(ExpectedTree.from_json(facts), smoke)
             return self._shipment(os.fsdecode(self.landing.tree), taken)
 
     def publish(self, shipment: Payload) -> Payload:
@@ -151,16 +156,17 @@ class LocalNode:
             self.unchanged = self.landed = True
             return shipment
         with _as_ezpz_errors():
-            self.unchanged = self.landing.has(shipment.receipt)
+            self.unchanged = self.landing.is_installed(shipment.receipt)
             if not self.unchanged:
-                self.published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
+                published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
+                self.published = published.to_json()
             self.landed = True
         return replace(shipment, path=self.plan.destination)
 
     def note_failed(self, names: tuple[str, ...]) -> str:
         """Write the list of failed nodes into the destination. Raises EzpzError."""
         with _as_ezpz_errors():
-            return self.landing.note_failed_nodes(list(names))
+            return self.landing.write_failed_nodes(names)
 
     def close(self) -> None:
         """Remove staging and give up the lock; harmless twice."""

@@ -78,7 +78,7 @@ class _Run:
         limits = EngineOptions(request.retries, request.timeout, sight.transport.name, request.encrypt, own)
         self.engine = engine_type(limits, self._hear, rng)
         self.cancel = CancelToken()
-        self.leaking = LeakCount(self.engine, environ, self.cancel.raise_if_cancelled)
+        self.leaking = LeakCount(self.engine, environ, self.cancel)
         self.started = time.monotonic()
         self.phases: dict[str, float] = {}
         self.results: dict[Node, NodeResult] = {}
@@ -145,11 +145,16 @@ class _Run:
         for name in ("executable", "prefix"):
             if on_shared_filesystem(os.fsencode(question[name])):
                 return f"'{question[name]}' is on a shared filesystem"
+        from ezpz.agent.common.messages.answers import InterpreterAnswer
+        from ezpz.agent.common.messages.requests import InterpreterRequest
+
         nodes = self._wanted()
-        asking = asyncio.run_coroutine_threadsafe(self.engine.ask(nodes, "interpreter", **question), self.loop)
+        asking = asyncio.run_coroutine_threadsafe(
+            self.engine.ask(nodes, InterpreterRequest.from_json(question)), self.loop
+        )
         found = asking.result()
-        answers = {node.given: found.get(node, {"same": False, "why": "no answer"}) for node in nodes}
-        return next((f"{name}: {answer['why']}" for name, answer in answers.items() if not answer["same"]), "")
+        answers = {node.given: found.get(node, InterpreterAnswer(same=False, why="no answer")) for node in nodes}
+        return next((f"{name}: {answer.why}" for name, answer in answers.items() if not answer.same), "")
 
     async def _check(self) -> bool:
         """Check every destination; whether there is any point in moving something."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.agent.common import manifest, tree
-from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.manifest import BLOCK, Unreadable
 from ezpz.agent.common.wire_paths import encode_path
 from ezpz.agent.destination import installed
@@ -58,7 +58,7 @@ def nasty(tmp_path: Path) -> Path:
 
 def differences(root: Path, made: ManifestSummary, *, contents: bool = False) -> manifest.Differences:
     records = manifest.by_name(manifest.read(made.manifest))
-    return manifest.compare(os.fsencode(root), records, lambda: None, contents=contents)
+    return manifest.compare(os.fsencode(root), records, NEVER, contents=contents)
 
 
 class TestLines:
@@ -77,12 +77,12 @@ class TestLines:
     def test_one_that_is_damaged_is_refused(self, entries: list[list[Any]], data: st.DataObject) -> None:
         whole = packed([manifest.line_of(entry) for entry in entries])
         receipt = {"manifest": manifest.manifest_digest(whole)}
-        assert installed.checked(whole, receipt) == entries
+        assert installed.check_manifest(whole, receipt) == entries
         at = data.draw(st.integers(0, len(whole) - 1))
         damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
         for wrong in (damaged, whole[:at], whole + b"x"):
             with pytest.raises(Unreadable):
-                installed.checked(wrong, receipt)
+                installed.check_manifest(wrong, receipt)
             with contextlib.suppress(Unreadable):  # whatever else is raised would be a traceback on a node
                 manifest.read(wrong)
 

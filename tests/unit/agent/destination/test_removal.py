@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ezpz.agent.common import mounts, tree
 from ezpz.agent.destination import reuse
-from ezpz.agent.destination.deployment import writable
+from ezpz.agent.destination.swap import writable
 from tests.contract.support import in_mount_namespace, powerless, run_code
 
 DEEP = 1100  # levels: more than python recurses, and more than a process has descriptors
@@ -24,7 +24,7 @@ MODES = st.sampled_from((0o700, 0o500, 0o300, 0o100, 0))
 
 REMOVE = """
 import os, sys
-from ezpz.agent import tree
+from ezpz.agent.common import tree
 try:
     tree.remove(os.fsencode(sys.argv[1]))
 except OSError as e:
@@ -77,6 +77,7 @@ class TestRemove:
             assert stat.S_IMODE(os.stat(outside).st_mode) == 0o500
             os.chmod(outside, 0o700)
 
+    @pytest.mark.processes
     def test_an_ordinary_user_removes_what_he_has_closed(self, tmp_path: Path) -> None:
         (tmp_path / "top" / "closed" / "folder").mkdir(parents=True)
         for mode, path in ((0, "top/closed/folder"), (0o300, "top/closed"), (0, "top")):
@@ -89,6 +90,7 @@ class TestRemove:
         tree.remove(os.fsencode(tmp_path / "nothing"))
         tree.remove(os.fsencode(tmp_path / "no" / "folder" / "nothing"))
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("levels", [DEEP, 5000])
     def test_a_deep_tree_takes_few_descriptors(self, deep_path: Path, levels: int) -> None:
         make_deep(deep_path / "top", levels)
@@ -150,6 +152,7 @@ MOUNTS = {
 
 
 class TestMounts:
+    @pytest.mark.processes
     @pytest.mark.parametrize("kind", MOUNTS)
     def test_nothing_is_removed_when_something_is_mounted_below(self, tmp_path: Path, kind: str) -> None:
         (tmp_path / "top" / "a" / "mounted").mkdir(parents=True)
@@ -162,22 +165,24 @@ class TestMounts:
         assert (tmp_path / "kept" / "kept").exists()
         assert (tmp_path / "top" / "z").exists()
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
     def test_a_mount_that_comes_meanwhile_is_not_crossed(self, tmp_path: Path, kind: str) -> None:
         (tmp_path / "top" / "a" / "mounted").mkdir(parents=True)
         (tmp_path / "kept").mkdir()
         (tmp_path / "kept" / "kept").touch()
-        blind = "from ezpz.agent import mounts\nmounts.within = lambda path: []\n"
+        blind = "from ezpz.agent.common import mounts\nmounts.within = lambda path: []\n"
         after = "\nprint(os.listdir(os.path.join(sys.argv[1], 'a', 'mounted')))"
         done = in_mount_namespace(tmp_path, MOUNTS[kind], blind + REMOVE + after, "top")
         told = f"another filesystem is mounted at '{tmp_path / 'top' / 'a' / 'mounted'}'"
         assert done.stdout.splitlines() == [told, "['kept']"], done.stderr
 
+    @pytest.mark.processes
     def test_odd_names_are_those_of_the_kernel(self, tmp_path: Path) -> None:
         place = tmp_path / "top" / "a b\tc\\d\ne\\040f"
         place.mkdir(parents=True)
         code = (
-            "import os, sys; from ezpz.agent import mounts\n"
+            "import os, sys; from ezpz.agent.common import mounts\n"
             "print(ascii([mount.point for mount in mounts.within(os.fsencode(sys.argv[1]))]))"
         )
         done = in_mount_namespace(tmp_path, "mount -t tmpfs none top/*", code, "top")
@@ -210,9 +215,9 @@ def test_folders_above_are_made_at_any_depth(deep_path: Path) -> None:
     path = "/".join(["d"] * DEEP)
     root = os.open(deep_path, os.O_RDONLY)
     try:
-        reuse._make_folders(path.encode(), root)
+        reuse._make_directories(path.encode(), root)
         assert (deep_path / path).is_dir()
-        reuse._make_folders(path.encode(), root)
+        reuse._make_directories(path.encode(), root)
     finally:
         os.close(root)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ezpz.agent.common import manifest
-from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.destination.reuse import Clone, FileReuser, MissingSource, adopt, copy_content
 from ezpz.agent.stream.codec import ZSTD, Codec
@@ -145,8 +145,8 @@ class TestTake:
 
 SHARED = """
 import os, sys
-from ezpz.agent import manifest
-from ezpz.agent.destination.reuse import Clone, Cloner
+from ezpz.agent.common import manifest
+from ezpz.agent.destination.reuse import Clone, FileReuser
 os.chdir(sys.argv[1])
 os.mkdir("old"), os.mkdir("new")
 data = os.urandom(30 << 20)
@@ -159,7 +159,7 @@ def used():
     room = os.statvfs(".")
     return (room.f_blocks - room.f_bfree) * room.f_frsize
 before = used()
-cloner = Cloner(os.open("old", os.O_RDONLY), os.open("new", os.O_RDONLY))
+cloner = FileReuser(os.open("old", os.O_RDONLY), os.open("new", os.O_RDONLY))
 for name, mode in ((b"one", 0o755), (b"two", 0o600)):
     cloner.take(Clone(name, mode, 2 * 10**9, len(data), manifest.digest(data), b"a", 10**9))
 took = used() - before
@@ -200,7 +200,7 @@ def test_from_any_version_to_any_other_through_the_stream(
             assert photograph(standing, inode=False) == before
             shutil.rmtree(standing)  # as a node does, so that nothing has two names any more
             assert facts(node.root) == facts(source)
-            assert node.writer.damaged(lambda: None) == []
+            assert node.writer.find_damaged(NEVER) == []
         finally:
             node.close()
             again.close()

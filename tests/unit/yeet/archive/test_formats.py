@@ -81,7 +81,7 @@ class TestWriting:
         work.mkdir()
         pack(scanned(nasty), str(work / "x.tar.gz"), nothing)
         code = (
-            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent import tree\n"
+            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent.common import tree\n"
             "from tests.lab.compare import compare_trees\nos.chdir(sys.argv[1])\nos.mkdir('out')\n"
             "our = (tree.MANIFEST,)\n"
             "done = subprocess.run(['tar', '--warning=no-unknown-keyword', '-xpzf', 'x.tar.gz', '-C', 'out'])\n"

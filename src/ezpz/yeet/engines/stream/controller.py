@@ -7,6 +7,15 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
+from ezpz.agent.common.messages import events
+from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.requests import (
+    ExpectRequest,
+    JoinRequest,
+    PublishRequest,
+    ReleaseRequest,
+    ServeRequest,
+)
 from ezpz.agent.stream.chunks import CONTENT_LIMIT
 from ezpz.agent.stream.codec import Codec
 from ezpz.agent.stream.relay import Downstream
@@ -30,7 +39,10 @@ from ezpz.yeet.model.events import (
 from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 
 if TYPE_CHECKING:
+    from ezpz.agent.common.messages.answers import Done
+    from ezpz.agent.common.messages.events import Event
     from ezpz.cluster.allocation import Node
+    from ezpz.remote.session import Question
     from ezpz.yeet.engines.base import Payload, RemoteFiles, TransferSpec
     from ezpz.yeet.engines.stream.engine import Stream
 
@@ -75,7 +87,7 @@ class StreamController:
         """Plan the tree and let the nodes take their places in it."""
         engine = self.engine
         codec = Codec()
-        kind = min([codec.best, *(engine.listening[node]["codec"] for node in self.nodes)])
+        kind = min([codec.best, *(engine.listening[node].codec for node in self.nodes)])
         rate = engine.rate
         slow = rate < SLOW_WIRE
         rates = NetworkModel(
@@ -105,7 +117,7 @@ class StreamController:
 
     async def _join(self, node: Node) -> None:
         try:
-            await self.engine.sessions[node].ask("join", timeout=HUNG)
+            await self.engine.sessions[node].ask(JoinRequest(), timeout=HUNG)
         except TimedOut:
             message = f"{node.given}: it could not make its files in staging within {HUNG:g} s"
             self.lost(node, TimedOut(message, hint=DISK_HINT))
@@ -143,41 +155,39 @@ class StreamController:
         await asyncio.gather(*self.dismissals, *self.tasks, return_exceptions=True)
         self.feed.close()
 
-    def heard(self, node: Node, event: dict[str, Any]) -> None:
+    def heard(self, node: Node, event: Event) -> None:
         """What an agent, or this host's own part, says of the stream."""
-        what = event["stream"]
-        if what == "at":
-            self.engine.emit(NodeProgress(node, event["content"]))
+        if isinstance(event, events.PositionEvent):
+            self.engine.emit(NodeProgress(node, event.content))
             root = self.feed.ring
             self.course.moved(ROOT, root.next, root.wire, time.monotonic())
-            self._act(self.course.moved(node, event["position"], event["wire"], time.monotonic(), event["time"]))
-        elif what == "whole":
+            self._act(self.course.moved(node, event.position, event.wire, time.monotonic(), event.time))
+        elif isinstance(event, events.ReceivedEvent):
             self.engine.emit(NodeReceived(node))
             self._act(self.course.whole(node))
-        elif what == "damaged":
+        elif isinstance(event, events.DamagedEvent):
             self.engine.emit(NodeRetrying(node, f"{node.given}: what landed was damaged, and is sent again"))
-            self._act(self.course.damaged(node, tuple(event["chunks"])))
-        elif what == "failed":
-            failure = event["failure"]
-            error = by_code(failure["code"])(f"{node.given}: {failure['message']}", hint=failure["hint"])
-            self.lost(node, error)
-        elif what == "advanced":
+            self._act(self.course.damaged(node, tuple(event.chunks)))
+        elif isinstance(event, events.FailedEvent):
+            failure = event.failure
+            self.lost(node, by_code(failure.code)(f"{node.given}: {failure.message}", hint=failure.hint))
+        elif isinstance(event, events.AdvancedEvent):
             self.course.advanced(node, time.monotonic())
-        elif what in ("serving", "cut", "lost", "refused"):
-            self._connected(what, event)
+        elif isinstance(event, (events.ServingEvent, events.CutEvent, events.LostEvent, events.RefusedEvent)):
+            self._connected(event)
 
-    def _connected(self, what: str, event: dict[str, Any]) -> None:
-        parent, child = self.servings.get(event["serial"], (None, None))
-        if parent is None or child is None or self.serial_of.get(child) != event["serial"]:
+    def _connected(self, event: events.ServingEvent | events.CutEvent | events.LostEvent | events.RefusedEvent) -> None:
+        parent, child = self.servings.get(event.serial, (None, None))
+        if parent is None or child is None or self.serial_of.get(child) != event.serial:
             return
-        if what == "serving":
+        if isinstance(event, events.ServingEvent):
             self.course.reached(child, parent, time.monotonic())
             return
-        self.engine.emit(DetailLogged(f"{child.given} from {parent.given}: {event['why']}"))
-        if what == "refused":
-            self._act(self.course.refused(child, parent, event["why"]))
+        self.engine.emit(DetailLogged(f"{child.given} from {parent.given}: {event.why}"))
+        if isinstance(event, events.RefusedEvent):
+            self._act(self.course.refused(child, parent, event.why))
         else:
-            self._act(self.course.cut(child, parent, time.monotonic(), event["why"]))
+            self._act(self.course.cut(child, parent, time.monotonic(), event.why))
 
     def lost(self, node: Node, error: EzpzError) -> None:
         """A node is lost; it is started anew when that may help."""
@@ -196,7 +206,7 @@ class StreamController:
     async def _bring_back(self, node: Node, error: EzpzError) -> None:
         try:
             await self.engine.bring_back(node)
-            await self.engine.sessions[node].ask("join", timeout=ANSWER_WITHIN)
+            await self.engine.sessions[node].ask(JoinRequest(), timeout=ANSWER_WITHIN)
         except EzpzError:
             self.returning.discard(node)
             self._fail(node, error)
@@ -225,19 +235,20 @@ class StreamController:
                 await self.engine.sessions[node].close()
 
     async def _publish(self, node: Node, shipment: Payload) -> None:
-        expected = {"version": shipment.version, "files": shipment.files, "bytes": shipment.bytes}
+        request = PublishRequest(
+            expected=ExpectedTree(version=shipment.version, files=shipment.files, bytes=shipment.bytes),
+            receipt=shipment.receipt, executable=shipment.executable,
+            trial=None if shipment.trial is None else SmokeTest.from_json(shipment.trial), streamed=True,
+        )  # fmt: skip
         try:
-            published = await self.engine.sessions[node].ask(
-                "publish", expected=expected, receipt=shipment.receipt, executable=shipment.executable,
-                trial=shipment.trial, streamed=True, timeout=self.engine.limits.timeout or None,
-            )  # fmt: skip
+            published = await self.engine.sessions[node].ask(request, timeout=self.engine.limits.timeout or None)
         except EzpzError as e:
             self.lost(node, e)
             return
         if node not in self.results:
             self._finished(NodeResult(
                 node, Outcome.OK, self.attempts[node], self.via[node], seconds=self.engine.elapsed(),
-                sent_files=self.feed.files, sent_bytes=self.feed.bytes, **published,
+                sent_files=self.feed.files, sent_bytes=self.feed.bytes, **published.to_json(),
             ))  # fmt: skip
             self._act(self.course.done(node))
 
@@ -272,7 +283,7 @@ class StreamController:
 
     async def _connect(self, parent: Node, child: Node, serial: int, chunks: tuple[int, ...]) -> None:
         """Tell the child whom to expect, then the parent to dial it."""
-        await self._ask(child, "expect", parent=parent.given, serial=serial, chunks=list(chunks))
+        await self._ask(child, ExpectRequest(parent=parent.given, serial=serial, chunks=chunks))
         if self.serial_of.get(child) != serial:
             return
         way = self.engine.way_to(child)
@@ -281,7 +292,7 @@ class StreamController:
                 self.feed.ring, self.engine.secret, ROOT.given, serial, way, STALL, self._say
             )
         else:
-            await self._ask(parent, "serve", serial=serial, to=way)
+            await self._ask(parent, ServeRequest(serial=serial, to=way))
 
     def _release(self, parent: Node, child: Node) -> None:
         serial = self.serial_of.get(child, 0)
@@ -292,12 +303,12 @@ class StreamController:
             if downstream is not None:
                 downstream.release()
         elif parent not in self.results or self.results[parent].outcome is Outcome.OK:
-            self._task(self._ask(parent, "release", serial=serial))
+            self._task(self._ask(parent, ReleaseRequest(serial=serial)))
 
-    async def _ask(self, node: Node, op: str, **request: Any) -> None:
-        await attempt(self.engine.sessions[node].ask(op, timeout=ANSWER_WITHIN, **request))
+    async def _ask(self, node: Node, request: Question[Done]) -> None:
+        await attempt(self.engine.sessions[node].ask(request, timeout=ANSWER_WITHIN))
 
-    def _say(self, event: dict[str, Any]) -> None:
+    def _say(self, event: Event) -> None:
         """What this host's own connections say, from their threads."""
         self.loop.call_soon_threadsafe(self.heard, ROOT, event)
 

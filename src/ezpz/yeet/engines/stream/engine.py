@@ -6,6 +6,9 @@ import secrets
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ezpz.agent.common.messages.events import Event, StreamEvent
+from ezpz.agent.common.messages.parts import PeerAddress
+from ezpz.agent.common.messages.requests import ListeningRequest
 from ezpz.errors import EzpzError, ToolMissing, by_code
 from ezpz.remote.limits import raise_open_files
 from ezpz.remote.startup import FAN, AgentStarter, ListenRequest
@@ -41,7 +44,7 @@ class Stream(AgentEngine):
         fan = 1 << 20 if limits.encrypt else FAN
         self.transport = AGENT_TRANSPORTS[limits.transport]
         self.startup: AgentStarter = self.transport.starter(invitation, self.handshakes, fan)
-        self.listening: dict[Node, dict[str, Any]] = {}
+        self.listening: dict[Node, PeerAddress] = {}
         self.streams: list[StreamController] = []
         self.rate = 0.0
 
@@ -75,8 +78,11 @@ class Stream(AgentEngine):
         session = self.sessions[node]
         if node not in self.listening:
             self.listening[node] = await session.ask(
-                "listen", name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL,
-                private=self.limits.encrypt, timeout=ANSWER_WITHIN,
+                ListeningRequest(
+                    name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL,
+                    private=self.limits.encrypt,
+                ),
+                timeout=ANSWER_WITHIN,
             )  # fmt: skip
 
     async def bring_back(self, node: Node) -> None:
@@ -129,15 +135,18 @@ class Stream(AgentEngine):
         await super().close()
         await self.startup.close()
 
-    def way_to(self, node: Node) -> dict[str, Any]:
+    def way_to(self, node: Node) -> PeerAddress:
         """How another host connects to a node: where it listens, and the detour through ssh."""
         where = self.listening[node]
-        argv = self.transport.detour(self.sessions[node].address, where["address"], where["port"])
-        return {**where, "name": node.given, "detour": argv and list(argv), "direct": not self.limits.encrypt}
+        argv = self.transport.detour(self.sessions[node].address, where.address, where.port)
+        return PeerAddress(
+            name=node.given, address=where.address, port=where.port, codec=where.codec, detour=argv or None,
+            direct=not self.limits.encrypt,
+        )  # fmt: skip
 
-    def _happened(self, node: Node, event: dict[str, Any]) -> None:
+    def _happened(self, node: Node, event: Event) -> None:
         for stream in self.streams:
-            if "stream" in event and node in stream.nodes:
+            if isinstance(event, StreamEvent) and node in stream.nodes:
                 stream.heard(node, event)
 
     def _gone(self, node: Node, error: EzpzError) -> None:

@@ -10,7 +10,7 @@ from ezpz.agent.common import wire_paths
 from ezpz.agent.common.layout import MANIFEST
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.stream import chunks, frames
-from ezpz.agent.stream.chunk_buffer import KEEP, ChunkBuffer
+from ezpz.agent.stream.chunk_buffer import KEPT_BYTES, ChunkBuffer
 from ezpz.agent.stream.chunk_index import ChunkIndex
 from ezpz.yeet.engines.base import RemoteFiles
 
@@ -34,9 +34,9 @@ class CompressionLevel:
 
     def judge(self, waiting: int) -> int:
         """The level for the next chunk; `waiting`: bytes that wait for the wire."""
-        if waiting > KEEP // 2:
+        if waiting > KEPT_BYTES // 2:
             self.level = min(HIGHEST, self.level + 1)
-        elif waiting < KEEP // 8:
+        elif waiting < KEPT_BYTES // 8:
             self.level = max(LOWEST, self.level - 1)
         return self.level
 
@@ -70,7 +70,7 @@ class StreamSender:
         self.key = frames.derive(secret, "chunks")
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.log = ChunkIndex(self._file.fileno(), codec, self.key, read)
-        self.ring = ChunkBuffer(self.log.again)
+        self.ring = ChunkBuffer(self.log.rebuild_frame)
         self.effort = CompressionLevel()
         self.files = self.bytes = 0
         self._lock = threading.Lock()
@@ -146,7 +146,7 @@ class StreamSender:
 
     def close(self) -> None:
         """Let go of everything, and of everybody who waits."""
-        self.ring.give_up()
+        self.ring.cancel_all()
         self.log.file = -1
         self._file.close()
 
@@ -186,15 +186,15 @@ class StreamSender:
         if not records:
             return
         try:
-            level = self.effort.judge(self.ring.waiting())
+            level = self.effort.judge(self.ring.unsent_bytes())
             kind, payload = chunks.pack(records, b"".join(content), self.codec, self.kind, level)
             list_kind, packed_list, _ = chunks.split(memoryview(payload))
             self.log.add(number, list_kind, packed_list, flags)
             for record in records:
                 if record[0] == "x":
-                    self.log.replaced(wire_paths.decode_path(record[1]), number)
+                    self.log.supersede(wire_paths.decode_path(record[1]), number)
             self.ring.put(number, frames.encode_frame(self.key, frames.CHUNK, number, payload, kind, flags))
-            self.ring.land(number)
+            self.ring.mark_written(number)
         finally:
             with self._idle:
                 self._busy -= 1

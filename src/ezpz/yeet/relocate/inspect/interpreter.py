@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.run_python import run_python
 from ezpz.agent.common.text import printable_path
@@ -122,13 +123,8 @@ def probe(python: bytes, cancel: CancelToken | None = None) -> Interpreter:
 
 def _said(python: bytes, program: str, cancel: CancelToken | None, options: tuple[bytes, ...]) -> bytes:
     """What a python prints, which finds its libraries as the user's session does. Raises Refusal, Cancelled."""
-
-    def going_on() -> None:
-        if cancel is not None:
-            cancel.raise_if_cancelled()
-
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return run_python(python, program, environ, going_on, ANSWER_WITHIN, cwd=b"/", options=options)
+    return run_python(python, program, environ, cancel or NEVER, ANSWER_WITHIN, cwd=b"/", options=options)
 
 
 def _facts(said: bytes) -> dict[str, Any] | None:
