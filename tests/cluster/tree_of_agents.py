@@ -11,8 +11,8 @@ import json
 import secrets
 import sys
 
-from ezpz.agent.common.messages.answers import Done
-from ezpz.agent.common.messages.requests import PingRequest
+from ezpz.agent.common.messages.envelope import Done
+from ezpz.agent.common.messages.queries import PingRequest
 from ezpz.cluster.allocation import Node
 from ezpz.errors import EzpzError
 from ezpz.remote.limits import connection_limit

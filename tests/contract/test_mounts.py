@@ -91,7 +91,7 @@ LATE = """
 import os, subprocess, sys
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.messages.requests import PrepareRequest
+from ezpz.agent.common.messages.requests import (PrepareRequest)
 from tests.contract.test_landing import asked, write
 dst = sys.argv[1]
 landing = Deployment(os.fsencode(dst), asked(dst)["run"])

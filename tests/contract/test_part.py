@@ -11,10 +11,12 @@ import pytest
 
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.layout import OWN_FILES
-from ezpz.agent.common.messages.answers import Done, LookAnswer
+from ezpz.agent.common.messages.answers import LookAnswer
+from ezpz.agent.common.messages.envelope import Done
 from ezpz.agent.common.messages.events import Event, ServingEvent
 from ezpz.agent.common.messages.parts import PeerAddress
-from ezpz.agent.common.messages.requests import LookRequest, PingRequest
+from ezpz.agent.common.messages.queries import PingRequest
+from ezpz.agent.common.messages.requests import LookRequest
 from ezpz.agent.stream import chunks
 from ezpz.agent.stream.chunk_buffer import KEPT_BYTES, ChunkBuffer
 from ezpz.agent.stream.codec import PLAIN, ZLIB, ZSTD, Codec
@@ -66,7 +68,7 @@ class Hand(Piped):
 
     def enlist(self) -> None:
         """Prepare, listen and join; `where` is how others find it."""
-        about = {"avoid": None, "source": "/shared/nasty", "executable": False, "replace": False}
+        about = {"avoid": None, "source": "/shared/nasty", "executable": False, "replace": False, "public": True}
         self.prepare(dst=str(self.place), run=RUN, files=200, bytes=10**8, allocated=10**8, **about)
         self.where = self.ask("listen", name=self.name, address=HERE, secret=SECRET.hex(), stall=STALL, private=True)
         assert (self.where["name"], self.where["address"]) == (self.name, HERE)

@@ -13,7 +13,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from ezpz.agent.common import errors
 from ezpz.agent.common.cancel import Cancelled, CancelToken
-from ezpz.agent.common.messages import answers, requests
+from ezpz.agent.common.messages import envelope, queries
 from ezpz.agent.common.messages.base import Message
 from ezpz.agent.common.wire_paths import ProtocolError
 
@@ -36,7 +36,7 @@ class QueryServer:
         self.replies = replies
         self.cancel = CancelToken()
         self.is_ending = threading.Event()
-        self.pending: "queue.Queue[Optional[requests.Request]]" = queue.Queue()
+        self.pending: "queue.Queue[Optional[envelope.Request]]" = queue.Queue()
         self.writing = threading.Lock()
 
     def serve(self) -> None:
@@ -61,14 +61,14 @@ class QueryServer:
         """Read requests until a channel ends, or what arrives is no request."""
         for line in iter(channel.readline, b""):
             try:
-                header, fields = requests.parse_line(line)
+                header, fields = envelope.parse_line(line)
             except ProtocolError:
                 break
             attached = channel.read(header.attached)
             if len(attached) != header.attached:
                 break
             try:
-                request = requests.parse_request(header.op, fields, header.id, attached)
+                request = envelope.parse_request(header.op, fields, header.id, attached)
             except ProtocolError as e:
                 self.send_error(header.id, errors.AgentError("error", "agent: {}".format(e)))
                 continue
@@ -90,13 +90,10 @@ class QueryServer:
         self.cancel.cancel()
         self.pending.put(None)
 
-    def answer(self, request: requests.Request) -> None:
+    def answer(self, request: envelope.Request) -> None:
         """Carry out a request, and send its result, or the error that it raises."""
         try:
-            act = getattr(self, "do_" + request.op, None)
-            if act is None:
-                raise errors.AgentError("error", "agent: '{}' is not for this agent".format(request.op))
-            result: Message = act(request)
+            result: Message = getattr(self, "do_" + request.op)(request)
             self.send({"id": request.number, "result": result.to_json()})
         except Cancelled:
             return
@@ -109,7 +106,7 @@ class QueryServer:
 
     def send_ready(self) -> None:
         """Send the first line."""
-        self.send(answers.Ready(ready=READY, host=os.uname().nodename, python=VERSION).to_json())
+        self.send(envelope.Ready(ready=READY, host=os.uname().nodename, python=VERSION).to_json())
 
     def send_error(self, number: int, error: errors.AgentError) -> None:
         """Send an error as the answer to a request."""
@@ -124,17 +121,17 @@ class QueryServer:
         except OSError:
             self.abandon()
 
-    def do_ping(self, _request: requests.PingRequest) -> answers.Done:
+    def do_ping(self, _request: queries.PingRequest) -> envelope.Done:
         """Answer, and nothing else."""
-        return answers.Done()
+        return envelope.Done()
 
-    def do_inventory(self, request: requests.InventoryRequest) -> answers.InventoryAnswer:
+    def do_inventory(self, request: queries.InventoryRequest) -> queries.InventoryAnswer:
         """See `inventory.survey`."""
         from ezpz.agent.destination import inventory
 
         return inventory.survey(request, self.cancel)
 
-    def do_clear(self, request: requests.ClearRequest) -> answers.ClearAnswer:
+    def do_clear(self, request: queries.ClearRequest) -> queries.ClearAnswer:
         """See `removal.clear`."""
         from ezpz.agent.destination import removal
 

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Optional
 
 from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.messages import answers, requests
+from ezpz.agent.common.messages import answers, envelope, queries, requests
 from ezpz.agent.destination import deployment, installed
 from ezpz.agent.query_server import QueryServer, open_replies
 
@@ -71,12 +71,12 @@ class AgentServer(QueryServer):
             raise AgentError("error", "agent: nobody listens")
         return self.receiver
 
-    def do_ping(self, _request: requests.PingRequest) -> answers.Done:
+    def do_ping(self, _request: queries.PingRequest) -> envelope.Done:
         """Note that the launch host is alive; from now on its silence means that it is not."""
         first, self.last_ping = not self.last_ping, time.monotonic()
         if first:
             threading.Thread(target=self._watch_pings, daemon=True).start()
-        return answers.Done()
+        return envelope.Done()
 
     def _watch_pings(self) -> None:
         while time.monotonic() - self.last_ping < HEARTBEAT_TIMEOUT:
@@ -135,34 +135,34 @@ class AgentServer(QueryServer):
         self.receiver = receiver.StreamReceiver(request, name, address, self.take_over, self.emit)
         return self.receiver.where
 
-    def do_start(self, request: requests.StartRequest) -> answers.Done:
+    def do_start(self, request: requests.StartRequest) -> envelope.Done:
         """See `AgentSpawner.start`."""
         from ezpz.agent import spawner
 
         if self.spawner is None:
             self.spawner = spawner.AgentSpawner(self.emit)
         self.spawner.start(request.agents)
-        return answers.Done()
+        return envelope.Done()
 
-    def do_join(self, _request: requests.JoinRequest) -> answers.Done:
+    def do_join(self, _request: requests.JoinRequest) -> envelope.Done:
         """See `StreamReceiver.join`."""
         self._receiver().join(self._deployment())
-        return answers.Done()
+        return envelope.Done()
 
-    def do_expect(self, request: requests.ExpectRequest) -> answers.Done:
+    def do_expect(self, request: requests.ExpectRequest) -> envelope.Done:
         """See `StreamReceiver.expect`."""
         self._receiver().expect(request)
-        return answers.Done()
+        return envelope.Done()
 
-    def do_serve(self, request: requests.ServeRequest) -> answers.Done:
+    def do_serve(self, request: requests.ServeRequest) -> envelope.Done:
         """See `StreamReceiver.serve`."""
         self._receiver().serve(request)
-        return answers.Done()
+        return envelope.Done()
 
-    def do_release(self, request: requests.ReleaseRequest) -> answers.Done:
+    def do_release(self, request: requests.ReleaseRequest) -> envelope.Done:
         """See `StreamReceiver.release`."""
         self._receiver().release(request.serial)
-        return answers.Done()
+        return envelope.Done()
 
     def do_publish(self, request: requests.PublishRequest) -> answers.PublishAnswer:
         """Wait for the end of the stream, if there is one, then verify and publish."""

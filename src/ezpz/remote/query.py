@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError, from_os_error
-from ezpz.agent.common.messages.requests import ClearRequest, InventoryRequest, parse_request
+from ezpz.agent.common.messages.envelope import parse_request
+from ezpz.agent.common.messages.queries import ClearRequest, InventoryRequest
 from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import EzpzError, by_code
 from ezpz.remote.bootstrap import bundle, query_command, shared_pythons

@@ -3,21 +3,25 @@
 import binascii
 import os
 import stat
-from typing import Any, Container, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional
 
 from ezpz.agent.common import find_digest, layout, manifest
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.manifest import Differences, Record, Unreadable
-from ezpz.agent.common.messages.answers import InstalledAnswer, ManifestAnswer
-from ezpz.agent.common.messages.parts import StandingCopy
 from ezpz.agent.common.receipt import open_in_own, read_receipt
 from ezpz.agent.common.wire_paths import ProtocolError, encode_path
+
+if TYPE_CHECKING:  # an agent that is only queried needs none of them
+    from ezpz.agent.common.messages.answers import InstalledAnswer, ManifestAnswer
+    from ezpz.agent.common.messages.parts import StandingCopy
 
 PIECE_SIZE = 1 << 20  # bytes of a manifest in one answer
 
 
-def describe(dst: bytes) -> Optional[StandingCopy]:
+def describe(dst: bytes) -> "Optional[StandingCopy]":
     """Return the receipt and the state ("receipt", "foreign") of what is at a destination, or None for nothing."""
+    from ezpz.agent.common.messages.parts import StandingCopy
+
     if not os.path.lexists(dst):
         return None
     receipt = read_receipt(dst)
@@ -65,7 +69,7 @@ def find_differences(
 
 def check_installed(
     dst: bytes, receipt: Optional[Dict[str, Any]], cancel: CancelToken, seen: Container[str] = ()
-) -> InstalledAnswer:
+) -> "InstalledAnswer":
     """Return what of the version in place can be used again, given its receipt. Raise OSError.
 
     Args:
@@ -74,6 +78,8 @@ def check_installed(
         cancel: is checked for every entry
         seen: digests of `find_digest`, one of which was taken here a moment ago
     """
+    from ezpz.agent.common.messages.answers import InstalledAnswer
+
     if receipt is None:
         return InstalledAnswer()
     same_mode = receipt.get("mode") == mode_of(os.lstat(dst).st_mode)
@@ -90,8 +96,10 @@ def check_installed(
     )
 
 
-def read_manifest(dst: bytes, offset: int) -> ManifestAnswer:
+def read_manifest(dst: bytes, offset: int) -> "ManifestAnswer":
     """Return a piece of the manifest as it is stored, in base64, "" after its end. Raise OSError."""
+    from ezpz.agent.common.messages.answers import ManifestAnswer
+
     fd = open_in_own(dst, layout.MANIFEST)
     try:
         return ManifestAnswer(piece=binascii.b2a_base64(os.pread(fd, PIECE_SIZE, offset), newline=False).decode())

@@ -11,13 +11,19 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ezpz.agent.common import filesystem, layout, manifest, mounts, tree
 from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.messages.answers import InventoryAnswer
-from ezpz.agent.common.messages.parts import ChangedPaths, CopyOnNode, Failing, LockHolder, StagingState
-from ezpz.agent.common.messages.requests import InventoryRequest
+from ezpz.agent.common.messages.envelope import Failing
+from ezpz.agent.common.messages.queries import (
+    ChangedPaths,
+    CopyOnNode,
+    InventoryAnswer,
+    InventoryRequest,
+    LockHolder,
+    StagingState,
+)
 from ezpz.agent.common.receipt import read_receipt
 from ezpz.agent.common.text import printable_path
 from ezpz.agent.destination import installed
-from ezpz.agent.destination.lock import lock_holder
+from ezpz.agent.destination.lock_holder import lock_holder
 from ezpz.agent.destination.places import STAGING, destinations_in, own_entries, stem_of, usual_places
 
 MAX_LISTED = 100  # paths that differ

@@ -12,9 +12,7 @@ from contextlib import suppress
 from ezpz.agent.common import filesystem, layout, tree
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError, from_os_error
-from ezpz.agent.common.messages.answers import ClearAnswer
-from ezpz.agent.common.messages.parts import VersionKey
-from ezpz.agent.common.messages.requests import ClearRequest
+from ezpz.agent.common.messages.queries import ClearAnswer, ClearRequest, VersionKey
 from ezpz.agent.common.text import printable_path
 from ezpz.agent.destination import inventory, validation
 from ezpz.agent.destination.lock import Lock

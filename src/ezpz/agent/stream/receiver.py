@@ -8,7 +8,8 @@ from typing import Any, Callable, Dict, Optional, Set
 from ezpz.agent.common.cancel import NEVER, CancelToken, ProgressToken
 from ezpz.agent.common.errors import AgentError, from_os_error
 from ezpz.agent.common.messages import events
-from ezpz.agent.common.messages.parts import Failing, PeerAddress
+from ezpz.agent.common.messages.envelope import Failing
+from ezpz.agent.common.messages.parts import PeerAddress
 from ezpz.agent.common.messages.requests import ExpectRequest, ListeningRequest, ServeRequest
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.agent.stream import frames

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ezpz.agent.common.messages.base import Message
-from ezpz.agent.common.messages.requests import NoteRequest, PingRequest, PrepareRequest
+from ezpz.agent.common.messages.queries import PingRequest
+from ezpz.agent.common.messages.requests import NoteRequest, PrepareRequest
 from ezpz.errors import EzpzError, ToolMissing
 from ezpz.remote.limits import connection_limit, raise_open_files
 from ezpz.remote.session import AgentSession

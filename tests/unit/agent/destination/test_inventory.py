@@ -13,11 +13,12 @@ import pytest
 from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.layout import RECEIPT
-from ezpz.agent.common.messages.parts import ExpectedTree, LockHolder
-from ezpz.agent.common.messages.requests import ClearRequest, InventoryRequest, PrepareRequest
+from ezpz.agent.common.messages.parts import ExpectedTree
+from ezpz.agent.common.messages.queries import ClearRequest, InventoryRequest, LockHolder
+from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.destination import inventory, places, removal
 from ezpz.agent.destination.deployment import Deployment
-from ezpz.agent.destination.lock import lock_holder
+from ezpz.agent.destination.lock_holder import lock_holder
 from tests.contract.support import on_btrfs
 
 if TYPE_CHECKING:
@@ -319,7 +320,8 @@ class TestClearing:
 
 ON_BTRFS = """
 import os, sys
-from ezpz.agent.destination.lock import Lock, lock_holder
+from ezpz.agent.destination.lock import Lock
+from ezpz.agent.destination.lock_holder import lock_holder
 lock = Lock(os.path.join(os.fsencode(sys.argv[1]), b"env"), "RUN")
 print(lock_holder(lock.path))
 lock.acquire()

@@ -1,17 +1,10 @@
-"""Results of requests."""
+"""Results of the requests of a run."""
 
 from typing import Mapping, Optional, Sequence
 
-from ezpz.agent.common.messages.base import Count, Json, Message, Path, Seconds
-from ezpz.agent.common.messages.parts import CopyOnNode, LeakFound, StandingCopy
-
-
-class Answer(Message):
-    """The result of a request."""
-
-
-class Done(Answer):
-    """Nothing but that it was done."""
+from ezpz.agent.common.messages.base import Count, Json, Path, Seconds
+from ezpz.agent.common.messages.envelope import Answer
+from ezpz.agent.common.messages.parts import LeakFound, StandingCopy
 
 
 class CapabilitiesAnswer(Answer):
@@ -97,30 +90,8 @@ class LookAnswer(Answer):
     standing: "Optional[StandingCopy]"
 
 
-class InventoryAnswer(Answer):
-    """What was found, and how long that took."""
-
-    found: "Sequence[CopyOnNode]"
-    seconds: "Seconds"
-
-
-class ClearAnswer(Answer):
-    """The bytes that were freed, and the paths that were removed."""
-
-    freed: "Count"
-    removed: "Sequence[Path]"
-
-
 class LeaksAnswer(Answer):
     """The version of the environment's Python, and its leaks."""
 
     python: "str"
     leaks: "Sequence[LeakFound]"
-
-
-class Ready(Message):
-    """The first line of an agent."""
-
-    ready: "str"
-    host: "str" = ""
-    python: "str" = ""

@@ -1,16 +1,12 @@
-"""Requests to an agent, each with its answer."""
+"""Requests of a run, each with its answer."""
 
-import json
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Type
+from typing import Mapping, Optional, Sequence
 
 from ezpz.agent.common.messages.answers import (
     AdoptAnswer,
     CapabilitiesAnswer,
-    ClearAnswer,
-    Done,
     InstalledAnswer,
     InterpreterAnswer,
-    InventoryAnswer,
     LeaksAnswer,
     LookAnswer,
     ManifestAnswer,
@@ -19,23 +15,9 @@ from ezpz.agent.common.messages.answers import (
     PublishAnswer,
     PullAnswer,
 )
-from ezpz.agent.common.messages.base import CHECKS, Count, Json, Message, Path, Seconds, fields_of, shown
-from ezpz.agent.common.messages.parts import ExpectedTree, PeerAddress, RemoteAgent, SmokeTest, VersionKey
-from ezpz.agent.common.wire_paths import ProtocolError
-
-
-class Request(Message):
-    """Something that an agent is asked to do: `op` is its name, `answer` the message that is the result."""
-
-    op = ""
-    number = 0  # of the request in its session
-    attached = b""  # bytes that follow it
-
-
-class PingRequest(Request):
-    """The launch host is alive."""
-
-    op, answer = "ping", Done
+from ezpz.agent.common.messages.base import Count, Json, Path, Seconds
+from ezpz.agent.common.messages.envelope import Done, Request
+from ezpz.agent.common.messages.parts import ExpectedTree, PeerAddress, RemoteAgent, SmokeTest
 
 
 class CapabilitiesRequest(Request):
@@ -182,31 +164,6 @@ class LookRequest(Request):
     dst: "Path"
 
 
-class InventoryRequest(Request):
-    """Say what ezpz created on the node.
-
-    wanted: destinations, none for all; places: directories to search besides the usual ones; contents: read every
-    file; quick: do not compare; weigh: add up the disk space
-    """
-
-    op, answer = "inventory", InventoryAnswer
-    wanted: "Sequence[Path]"
-    places: "Sequence[Path]"
-    contents: "bool" = False
-    quick: "bool" = False
-    weigh: "bool" = False
-
-
-class ClearRequest(Request):
-    """Remove from a destination the version that is given, and the staging of these runs."""
-
-    op, answer = "clear", ClearAnswer
-    dst: "Path"
-    run: "str"
-    version: "Optional[VersionKey]"
-    staging: "Sequence[str]"
-
-
 class LeaksRequest(Request):
     """Find leaks of an environment; known: directories that count as shared; environ: variables of the job."""
 
@@ -214,37 +171,3 @@ class LeaksRequest(Request):
     dst: "Path"
     known: "Sequence[Path]"
     environ: "Mapping[str, str]"
-
-
-REQUESTS: "Dict[str, Type[Request]]" = {each.op: each for each in Request.__subclasses__()}
-
-
-class Header(Message):
-    """What is in every request: its number, which its answer repeats, its op, and how many bytes follow it."""
-
-    id: "Count"
-    op: "str"
-    attached: "Count" = 0
-
-
-def parse_line(line: bytes) -> "Tuple[Header, Dict[str, Any]]":
-    """Return the header and the fields of a request from its line. Raise ProtocolError."""
-    try:
-        found = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as e:
-        raise ProtocolError("a request that is not JSON: {}".format(type(e).__name__))
-    if not CHECKS["Json"](found):
-        raise ProtocolError("a request that is not an object: {}".format(shown(found)))
-    names = fields_of(Header)
-    header = Header.from_json({name: value for name, value in found.items() if name in names})
-    return header, {name: value for name, value in found.items() if name not in names}
-
-
-def parse_request(op: str, fields: "Dict[str, Any]", number: int = 0, attached: bytes = b"") -> Request:
-    """Return a request. Raise ProtocolError for one that is unknown, or whose fields are wrong."""
-    kind = REQUESTS.get(op)
-    if kind is None:
-        raise ProtocolError("unknown request {}".format(shown(op)))
-    request = kind.from_json(fields)
-    request.__dict__.update(number=number, attached=attached)
-    return request

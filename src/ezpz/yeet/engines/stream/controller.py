@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.agent.common.messages import events
 from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
-from ezpz.agent.common.messages.requests import (
-    ExpectRequest,
-    JoinRequest,
-    PublishRequest,
-    ReleaseRequest,
-    ServeRequest,
-)
+from ezpz.agent.common.messages.requests import ExpectRequest, JoinRequest, PublishRequest, ReleaseRequest, ServeRequest
 from ezpz.agent.stream.chunks import CONTENT_LIMIT
 from ezpz.agent.stream.codec import Codec
 from ezpz.agent.stream.relay import Downstream
@@ -39,7 +33,7 @@ from ezpz.yeet.model.events import (
 from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 
 if TYPE_CHECKING:
-    from ezpz.agent.common.messages.answers import Done
+    from ezpz.agent.common.messages.envelope import Done
     from ezpz.agent.common.messages.events import Event
     from ezpz.cluster.allocation import Node
     from ezpz.remote.session import Question
