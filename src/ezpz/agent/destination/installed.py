@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional
 
 from ezpz.agent.common import find_digest, layout, manifest
 from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.manifest import Differences, Record, Unreadable
+from ezpz.agent.common.manifest import Differences, ManifestEntry, Unreadable
 from ezpz.agent.common.receipt import open_in_own, read_receipt
 from ezpz.agent.common.wire_paths import ProtocolError, encode_path
 
@@ -33,7 +33,7 @@ def mode_of(mode: int) -> str:
     return "%o" % stat.S_IMODE(mode)
 
 
-def read_entries(dst: bytes, receipt: Dict[str, Any]) -> List[Record]:
+def read_entries(dst: bytes, receipt: Dict[str, Any]) -> List[ManifestEntry]:
     """Return the entries of the manifest at a destination, given its receipt. Raise Unreadable."""
     try:
         fd = open_in_own(dst, layout.MANIFEST)
@@ -43,7 +43,7 @@ def read_entries(dst: bytes, receipt: Dict[str, Any]) -> List[Record]:
         return check_manifest(file.read(), receipt)
 
 
-def check_manifest(packed: bytes, receipt: Dict[str, Any]) -> List[Record]:
+def check_manifest(packed: bytes, receipt: Dict[str, Any]) -> List[ManifestEntry]:
     """Return the entries of a packed manifest, if it is the one that a receipt names. Raise Unreadable."""
     if manifest.manifest_digest(packed) != receipt.get("manifest"):
         raise Unreadable("the manifest is not the one that the receipt tells of")

@@ -8,7 +8,7 @@ from typing import Any, List, NamedTuple, Sequence, Set
 
 from ezpz.agent.common import manifest
 from ezpz.agent.common.cancel import NEVER, CancelToken
-from ezpz.agent.common.manifest import Record
+from ezpz.agent.common.manifest import ManifestEntry
 from ezpz.agent.common.wire_paths import ProtocolError, decode_path
 
 FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -128,7 +128,7 @@ def copy_content(source: int, sink: int, size: int, cancel: CancelToken = NEVER)
     os.ftruncate(sink, size)
 
 
-def adopt(have: List[Record], changed: Sequence[str], wanted: List[Record], reuser: FileReuser) -> int:
+def adopt(have: List[ManifestEntry], changed: Sequence[str], wanted: List[ManifestEntry], reuser: FileReuser) -> int:
     """Create the files of a manifest that another one has, and their directories; return how many.
 
     Args:
@@ -142,15 +142,17 @@ def adopt(have: List[Record], changed: Sequence[str], wanted: List[Record], reus
         ProtocolError: a path of a manifest points out of the tree.
     """
     gone = set(changed)
-    known = {record[5]: record for record in have if record[0] == "f" and record[1] not in gone}
+    known = {entry.digest: entry for entry in have if entry.kind == "f" and entry.path not in gone}
     count = 0
-    for _, path, mode, mtime_ns, size, digest in (record[:6] for record in wanted if record[0] == "f"):
-        held = known.get(digest)
-        if held is None or held[4] != size:
+    for entry in wanted:
+        held = known.get(entry.digest) if entry.kind == "f" else None
+        if held is None or held.size != entry.size:
             continue
-        _make_directories(os.path.dirname(decode_path(path)), reuser.new)
+        path, old = decode_path(entry.path), decode_path(held.path)
+        _make_directories(os.path.dirname(path), reuser.new)
+        mode = stat.S_IMODE(entry.mode)
         try:
-            reuser.take(parse_clone(["k", path, mode, mtime_ns, size, digest, held[1], held[3]]))
+            reuser.take(Clone(path, mode, entry.mtime_ns, entry.size, entry.digest, old, held.mtime_ns))
         except MissingSource:
             continue
         count += 1

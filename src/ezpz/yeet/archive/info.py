@@ -21,7 +21,7 @@ from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, format_at
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ezpz.agent.common.manifest import Record
+    from ezpz.agent.common.manifest import ManifestEntry
 
 HEADER_LIMIT = 16 << 20  # bytes of the first line; it names the bytecode that was left out
 NAME = b"./" + layout.MANIFEST
@@ -52,7 +52,7 @@ def read_info(path: str) -> ArchiveInfo | None:
         return None
 
 
-def records_of(path: str) -> list[Record]:
+def records_of(path: str) -> list[ManifestEntry]:
     """The entries that the manifest of an archive tells of. Raises Unreadable."""
     try:
         with _manifest(path) as lines:
@@ -62,7 +62,7 @@ def records_of(path: str) -> list[Record]:
             total, records = 0, []
             for line in lines:
                 total += manifest.line_hash(line + b"\n")
-                records.append(manifest.record_of(line))
+                records.append(manifest.parse_line(line))
     except (OSError, Damaged, EzpzError) as e:
         raise Unreadable(str(e)) from e
     if manifest.content_digest(total) != told.contents:

@@ -78,12 +78,13 @@ class RemoteFiles:
     Raises Unreadable, Malformed for a manifest that is damaged.
     """
 
-    def __init__(self, records: Iterable[manifest.Record], changed: Iterable[bytes] = ()) -> None:
+    def __init__(self, entries: Iterable[manifest.ManifestEntry], changed: Iterable[bytes] = ()) -> None:
         gone = frozenset(changed)
         self.files: dict[str, RemoteFile] = {}
-        for record in records:
-            if record[0] == "f" and decode_path(record[1]) not in gone:
-                self.files[record[5]] = RemoteFile(decode_path(record[1]), record[3], record[4])
+        for entry in entries:
+            path = decode_path(entry.path)
+            if entry.kind == "f" and path not in gone:
+                self.files[entry.digest] = RemoteFile(path, entry.mtime_ns, entry.size)
         self.large = frozenset(held.size for held in self.files.values() if held.size > manifest.BLOCK)
 
 

@@ -12,7 +12,7 @@ from ezpz.runtime.text import pluralize
 from ezpz.yeet.archive.info import is_whole, records_of
 
 if TYPE_CHECKING:
-    from ezpz.agent.common.manifest import Record
+    from ezpz.agent.common.manifest import ManifestEntry
     from ezpz.yeet.archive.info import ArchiveInfo
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.pack.collect import ArchivePlan
@@ -51,8 +51,8 @@ def differences(path: str, told: ArchiveInfo | None, parcel: ArchivePlan) -> Dif
     if not is_whole(path, told):
         return Differences(reason="it is not as long as it was written")
     try:
-        records = records_of(path)
-        was = {decode_path(record[1]): _facts(record) for record in records}
+        entries = records_of(path)
+        was = {decode_path(entry.path): _facts(entry) for entry in entries}
     except (Unreadable, ProtocolError) as e:
         return Differences(reason=str(e))
     dropped = {name.encode("utf-8", "surrogateescape") for name in told.dropped}
@@ -64,17 +64,17 @@ def differences(path: str, told: ArchiveInfo | None, parcel: ArchivePlan) -> Dif
     return Differences(tuple(new), tuple(changed), tuple(gone))
 
 
-def _facts(record: Record) -> tuple[object, ...]:
+def _facts(entry: ManifestEntry) -> tuple[object, ...]:
     """What an entry of a manifest is in the source: its size is what it was before it was relocated."""
-    if record[0] == "f":
-        made = record[6] if len(record) > 6 else None
-        was = made[0] if isinstance(made, list) and made else record[4]
-        return ("f", record[2], record[3], was)
-    if record[0] == "d":
-        return ("d", record[2], record[3])
-    if record[0] == "h":
-        return ("h", decode_path(record[2]))
-    return ("l", record[2], decode_target(record[3]))
+    if entry.kind == "f":
+        made = entry.extra[0] if entry.extra else None
+        was = made[0] if isinstance(made, list) and made else entry.size
+        return ("f", entry.mode, entry.mtime_ns, was)
+    if entry.kind == "d":
+        return ("d", entry.mode, entry.mtime_ns)
+    if entry.kind == "h":
+        return ("h", decode_path(entry.target))
+    return ("l", entry.mtime_ns, decode_target(entry.target))
 
 
 def _facts_now(entry: Entry) -> tuple[object, ...]:

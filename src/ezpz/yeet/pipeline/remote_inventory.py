@@ -20,7 +20,7 @@ from ezpz.yeet.transfer.previous_version import PreviousVersion
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    from ezpz.agent.common.manifest import Record
+    from ezpz.agent.common.manifest import ManifestEntry
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import Engine
     from ezpz.yeet.pipeline.local_node import LocalNode
@@ -142,7 +142,7 @@ def _known_here(here: LocalNode, ours: InstalledAnswer) -> PreviousVersion | Non
 
 async def _manifest(
     engine: Engine, here: LocalNode, ours: InstalledAnswer, node: Node, receipt: dict[str, Any]
-) -> list[Record] | None:
+) -> list[ManifestEntry] | None:
     """The manifest of a version, from this host or from a node that has it; None when it cannot be had."""
     try:
         if ours.contents == receipt["contents"]:

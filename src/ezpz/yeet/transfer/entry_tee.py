@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import stat
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.agent.common import layout, manifest, tree
-from ezpz.agent.common.manifest import BLOCK
+from ezpz.agent.common.manifest import BLOCK, ManifestEntry
 from ezpz.agent.common.wire_paths import decode_path, decode_target, encode_path
 from ezpz.yeet.model.entry import Entry, Provenance
 from ezpz.yeet.source.sparse_blocks import blocks_of, data_extents
@@ -69,19 +68,20 @@ class EntryTee:
     def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """A folder; the top is b""."""
         if path:
-            self._note(["d", encode_path(path), mode & 0o7777, mtime_ns], supersedes=path)
+            self._note(ManifestEntry("d", encode_path(path), mode & 0o7777, mtime_ns), supersedes=path)
         for feed in self.feeds:
             feed.folder(path, mode, mtime_ns)
 
     def symlink(self, entry: Entry) -> None:
-        self._note(["l", encode_path(entry.path), entry.mtime_ns, encode_path(entry.target)])
+        path, target = encode_path(entry.path), encode_path(entry.target)
+        self._note(ManifestEntry("l", path, mtime_ns=entry.mtime_ns, target=target))
         for feed in self.feeds:
             feed.symlink(entry)
 
     def further(self, path: bytes, first: bytes) -> None:
         """A further name of a file or link."""
         self._linked = True
-        self._note(["h", encode_path(path), encode_path(first)])
+        self._note(ManifestEntry("h", encode_path(path), target=encode_path(first)))
         for feed in self.feeds:
             feed.further(path, first)
 
@@ -164,11 +164,12 @@ class EntryTee:
         self._spool.close()
 
     def _note_file(self, entry: Entry, size: int, digest: str, made: Provenance | None) -> None:
-        record = ["f", encode_path(entry.path), entry.mode & 0o7777, entry.mtime_ns, size, digest]
-        self._note(record if made is None else [*record, list(made)])
+        extra = () if made is None else (list(made),)
+        mode = entry.mode & 0o7777
+        self._note(ManifestEntry("f", encode_path(entry.path), mode, entry.mtime_ns, size, digest, extra=extra))
 
-    def _note(self, record: list[Any], supersedes: bytes = b"") -> None:
-        line = manifest.line_of(record)
+    def _note(self, entry: ManifestEntry, supersedes: bytes = b"") -> None:
+        line = manifest.line_of(entry)
         with self._lock:
             if supersedes:
                 self._last[supersedes] = self._count
@@ -178,32 +179,32 @@ class EntryTee:
     def _groups(self) -> dict[str, list[str]]:
         """All names of what has several, by the one that was taken first."""
         groups: dict[str, list[str]] = {}
-        for _, record in self._lines() if self._linked else ():
-            if record[0] == "h":
-                groups.setdefault(record[2], [record[2]]).append(record[1])
+        for _, entry in self._lines() if self._linked else ():
+            if entry.kind == "h":
+                groups.setdefault(entry.target, [entry.target]).append(entry.path)
         return groups
 
-    def _in_order(self, groups: dict[str, list[str]]) -> Iterator[tuple[bytes, list[Any]]]:
+    def _in_order(self, groups: dict[str, list[str]]) -> Iterator[tuple[bytes, ManifestEntry]]:
         """The lines that count, as if of several names the least had been taken first; threads take any of them."""
-        for line, record in self._lines():
-            first = record[2] if record[0] == "h" else record[1]
+        for line, entry in self._lines():
+            first = entry.target if entry.kind == "h" else entry.path
             least = min(groups.get(first, [first]))
             if least == first:
-                yield line, record
+                yield line, entry
                 continue
-            if record[0] == "h":
-                named = ["h", first if record[1] == least else record[1], least]
+            if entry.kind == "h":
+                named = ManifestEntry("h", first if entry.path == least else entry.path, target=least)
             else:
-                named = [record[0], least, *record[2:]]
+                named = entry._replace(path=least)
             yield manifest.line_of(named), named
 
-    def _lines(self) -> Iterator[tuple[bytes, list[Any]]]:
+    def _lines(self) -> Iterator[tuple[bytes, ManifestEntry]]:
         """The lines that count, and what they say."""
         self._spool.seek(0)
         for number, line in enumerate(self._spool):
-            record = json.loads(line)
-            if number >= self._last.get(decode_path(record[1]), 0):
-                yield line, record
+            entry = manifest.parse_line(line)
+            if number >= self._last.get(decode_path(entry.path), 0):
+                yield line, entry
 
 
 def _send(feeds: Sequence[EntrySink], entry: Entry, size: int, offset: int, block: bytes) -> None:
@@ -221,34 +222,34 @@ class _Tally:
         self.total = 0
         self._files = self._bytes = self._entries = self._version = 0
 
-    def watch(self, lines: Iterator[tuple[bytes, list[Any]]], firsts: set[str]) -> Iterator[bytes]:
+    def watch(self, lines: Iterator[tuple[bytes, ManifestEntry]], firsts: set[str]) -> Iterator[bytes]:
         """firsts: the names that others are further ones of."""
         further = []
-        known: dict[str, list[Any]] = {}
-        for line, record in lines:
+        known: dict[str, ManifestEntry] = {}
+        for line, entry in lines:
             self.total += manifest.line_hash(line)
-            if record[0] == "h":
-                further.append(record)
+            if entry.kind == "h":
+                further.append(entry)
             else:
-                self._count(record[1], record)
-                if record[1] in firsts:
-                    known[record[1]] = record
+                self._count(entry.path, entry)
+                if entry.path in firsts:
+                    known[entry.path] = entry
             yield line
-        for _, name, first in further:
-            self._count(name, known[first])
+        for entry in further:
+            self._count(entry.path, known[entry.target])
 
-    def _count(self, name: str, record: list[Any]) -> None:
-        kind, path = record[0], decode_path(name)
+    def _count(self, name: str, entry: ManifestEntry) -> None:
+        kind, path = entry.kind, decode_path(name)
         self._entries += 1
         if kind == "d":
-            self._version += tree.fingerprint(path, stat.S_IFDIR | record[2], 0, 0, b"")
+            self._version += tree.fingerprint(path, stat.S_IFDIR | entry.mode, 0, 0, b"")
             return
         self._files += 1
         if kind == "l":
-            self._version += tree.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, decode_target(record[3]))
+            self._version += tree.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, decode_target(entry.target))
             return
-        self._bytes += record[4]
-        self._version += tree.fingerprint(path, stat.S_IFREG | record[2], record[4], record[3], b"")
+        self._bytes += entry.size
+        self._version += tree.fingerprint(path, stat.S_IFREG | entry.mode, entry.size, entry.mtime_ns, b"")
 
     @property
     def survey(self) -> tree.Survey:

@@ -52,7 +52,7 @@ def make(root: Path, tree: Tree) -> Path:
     return root
 
 
-def manifest_of(root: Path) -> list[manifest.Record]:
+def manifest_of(root: Path) -> list[manifest.ManifestEntry]:
     with contextlib.closing(EntryTee()) as intake:
         feed_tree(os.fsencode(root), intake, CancelToken())
         return manifest.read(intake.end().manifest)
