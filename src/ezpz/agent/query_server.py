@@ -36,7 +36,7 @@ class QueryServer:
         self.replies = replies
         self.cancel = CancelToken()
         self.is_ending = threading.Event()
-        self.pending: "queue.Queue[Optional[envelope.Request]]" = queue.Queue()
+        self.pending: "queue.Queue[Optional[envelope.AgentRequest]]" = queue.Queue()
         self.writing = threading.Lock()
 
     def serve(self) -> None:
@@ -90,7 +90,7 @@ class QueryServer:
         self.cancel.cancel()
         self.pending.put(None)
 
-    def answer(self, request: envelope.Request) -> None:
+    def answer(self, request: envelope.AgentRequest) -> None:
         """Carry out a request, and send its result, or the error that it raises."""
         try:
             result: Message = getattr(self, "do_" + request.op)(request)
@@ -113,7 +113,7 @@ class QueryServer:
         self.send({"id": number, "error": error.as_dict()})
 
     def send(self, message: "Dict[str, Any]") -> None:
-        """Send one line; cancel all work if nobody reads it."""
+        """Send one line; cancel all work if it cannot be sent."""
         try:
             with self.writing:
                 self.replies.write(json.dumps(message).encode() + b"\n")

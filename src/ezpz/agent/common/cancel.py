@@ -26,7 +26,7 @@ class CancelToken:
         self._is_cancelled = True
 
     def raise_if_cancelled(self) -> None:
-        """Raise Cancelled once the work was canceled."""
+        """Raise `Cancelled` once the work was canceled."""
         if self._is_cancelled:
             raise Cancelled
 
@@ -49,10 +49,10 @@ class ProgressToken(CancelToken):
         self.token.cancel()
 
     def raise_if_cancelled(self) -> None:
-        """Raise Cancelled once the work was canceled, else report progress."""
+        """Raise `Cancelled` once the work was canceled, else report progress."""
         self.token.raise_if_cancelled()
         self.report()
 
 
 NEVER = CancelToken()
-"""The token of work that nobody cancels."""
+"""The token of work that is never canceled."""

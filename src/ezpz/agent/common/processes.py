@@ -6,7 +6,7 @@ import subprocess
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a process and all that it started: SIGTERM, half a second, SIGKILL."""
+    """End a process and all that it started: SIGTERM, 0.5 s, SIGKILL."""
     for number, timeout in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
         if process.poll() is not None:
             break

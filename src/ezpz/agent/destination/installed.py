@@ -19,7 +19,7 @@ PIECE_SIZE = 1 << 20  # bytes of a manifest in one answer
 
 
 def describe(dst: bytes) -> "Optional[StandingCopy]":
-    """Return the receipt and the state ("receipt", "foreign") of what is at a destination, or None for nothing."""
+    """Return the receipt and the state (`receipt`, `foreign`) of what is at a destination, or None for nothing."""
     from ezpz.agent.common.messages.parts import StandingCopy
 
     if not os.path.lexists(dst):

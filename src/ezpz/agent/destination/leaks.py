@@ -102,7 +102,7 @@ CACHES = (
     Cache("TORCH_EXTENSIONS_DIR", "{XDG_CACHE_HOME}/torch_extensions", ("torch",)),
     Cache("TORCHINDUCTOR_CACHE_DIR"),  # by itself in the temporary directory
     Cache("MPLCONFIGDIR", "{XDG_CACHE_HOME}/matplotlib", ("matplotlib",)),
-    Cache("NUMBA_CACHE_DIR"),  # by itself beside the module
+    Cache("NUMBA_CACHE_DIR"),  # by default next to the module
     Cache(
         "CUDA_CACHE_PATH", "{HOME}/.nv/ComputeCache", ("torch", "cupy", "jax", "numba", "tensorflow"), "/dev/nvidiactl"
     ),

@@ -45,7 +45,7 @@ class ChunkBuffer:
         self._written_ahead: Set[int] = set()
 
     def put(self, number: int, frame: Bytes) -> None:
-        """Add a chunk; wait while the buffer is full, except for the chunk that all wait for. Raise Cancelled."""
+        """Add a chunk; wait while the buffer is full, except for the chunk that all wait for. Raise `Cancelled`."""
         with self.changed:
             while self.size > MAX_BYTES and number > self.next and not self.cancel.is_cancelled:
                 self.changed.wait(1.0)
@@ -85,7 +85,7 @@ class ChunkBuffer:
     def get(self, number: int, reader: object, timeout: float) -> Optional[Bytes]:
         """Return the frame of a chunk, b"" after the last one, None if it has not come within `timeout` seconds.
 
-        Raises Cancelled, or OSError if it cannot be rebuilt.
+        Raises `Cancelled`, or OSError if it cannot be rebuilt.
         """
         with self.changed:
             self.cursors[reader] = number

@@ -21,7 +21,7 @@ from tests.paths import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ABSTRACT = {Message, envelope.Request, envelope.Answer, events.Event, events.StreamEvent}
+ABSTRACT = {Message, envelope.AgentRequest, envelope.Answer, events.Event, events.StreamEvent}
 KINDS = [each for each in MESSAGES.values() if each not in ABSTRACT]
 MODULES = (answers, envelope, events, parts, queries, requests)
 
@@ -71,7 +71,7 @@ def test_what_is_sent_is_what_arrives(kind: type[Message], data: st.DataObject) 
     message = data.draw(messages_of(kind))
     if isinstance(message, events.Event):
         assert events.parse_event(received(message)) == message
-    elif isinstance(message, envelope.Request):
+    elif isinstance(message, envelope.AgentRequest):
         line = json.dumps({**message.to_json(), "id": 7, "op": message.op, "attached": 0}).encode()
         header, fields = envelope.parse_line(line)
         found = envelope.parse_request(header.op, fields, header.id)
@@ -132,7 +132,7 @@ def test_every_request_has_a_method_of_an_agent_and_every_method_a_request() -> 
 
 
 def _is_request(each: object) -> bool:
-    return isinstance(each, type) and issubclass(each, envelope.Request) and each is not envelope.Request
+    return isinstance(each, type) and issubclass(each, envelope.AgentRequest) and each is not envelope.AgentRequest
 
 
 def rows(title: str) -> dict[str, list[str]]:

@@ -59,7 +59,7 @@ class LeakFound(Message):
 
 
 class StandingCopy(Message):
-    """What is at a destination; state: receipt, or foreign."""
+    """What is at a destination; state: `receipt`, or `foreign`."""
 
     state: "str"
     receipt: "Optional[Json]"

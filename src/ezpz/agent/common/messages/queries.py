@@ -3,7 +3,7 @@
 from typing import Optional, Sequence
 
 from ezpz.agent.common.messages.base import Count, Json, Message, Path, Seconds
-from ezpz.agent.common.messages.envelope import Answer, Done, Failing, Request
+from ezpz.agent.common.messages.envelope import AgentRequest, Answer, Done, Failing
 
 
 class VersionKey(Message):
@@ -57,7 +57,7 @@ class ChangedPaths(Message):
 class CopyOnNode(Message):
     """A destination and what is next to it.
 
-    place: the destination as it was given; state: whole, modified, partial, foreign, or absent; why: "" if the state
+    place: the destination as it was given; state: `whole`, `modified`, `partial`, `foreign`, or `absent`; why: "" if the state
     says it all; contents: whether the contents were compared; disk: bytes, 0 unless they were asked for
     """
 
@@ -87,16 +87,16 @@ class ClearAnswer(Answer):
     removed: "Sequence[Path]"
 
 
-class PingRequest(Request):
+class PingRequest(AgentRequest):
     """The launch host is alive."""
 
     op, answer = "ping", Done
 
 
-class InventoryRequest(Request):
+class InventoryRequest(AgentRequest):
     """Say what ezpz created on the node.
 
-    wanted: destinations, none for all; places: directories to search besides the usual ones; contents: read every
+    wanted: destinations, none for all; places: further directories to search; contents: read every
     file; quick: do not compare; weigh: add up the disk space
     """
 
@@ -108,7 +108,7 @@ class InventoryRequest(Request):
     weigh: "bool" = False
 
 
-class ClearRequest(Request):
+class ClearRequest(AgentRequest):
     """Remove from a destination the version that is given, and the staging of these runs."""
 
     op, answer = "clear", ClearAnswer

@@ -16,17 +16,17 @@ from ezpz.agent.common.messages.answers import (
     PullAnswer,
 )
 from ezpz.agent.common.messages.base import Count, Json, Path, Seconds
-from ezpz.agent.common.messages.envelope import Done, Request
+from ezpz.agent.common.messages.envelope import AgentRequest, Done
 from ezpz.agent.common.messages.parts import ExpectedTree, PeerAddress, RemoteAgent, SmokeTest
 
 
-class CapabilitiesRequest(Request):
+class CapabilitiesRequest(AgentRequest):
     """Say what the rsync of the node can do."""
 
     op, answer = "capabilities", CapabilitiesAnswer
 
 
-class PrepareRequest(Request):
+class PrepareRequest(AgentRequest):
     """Check the destination, take its lock, and make the staging directory.
 
     avoid: a tree that the destination must not touch; source: what the receipt will name; allocated: `bytes` in whole
@@ -51,7 +51,7 @@ class PrepareRequest(Request):
     tools: "Sequence[str]" = ()
 
 
-class InterpreterRequest(Request):
+class InterpreterRequest(AgentRequest):
     """Say whether the node has an interpreter on its own disk; version: `sys.version`, which tells the build."""
 
     op, answer = "interpreter", InterpreterAnswer
@@ -61,7 +61,7 @@ class InterpreterRequest(Request):
     environ: "Optional[Mapping[str, str]]" = None
 
 
-class PullRequest(Request):
+class PullRequest(AgentRequest):
     """Run an rsync into staging; seconds: the timeout, 0 for none."""
 
     op, answer = "pull", PullAnswer
@@ -69,20 +69,20 @@ class PullRequest(Request):
     seconds: "Seconds"
 
 
-class InstalledRequest(Request):
+class InstalledRequest(AgentRequest):
     """Compare the version in place with its receipt; seen: digests that a shell has just taken."""
 
     op, answer = "installed", InstalledAnswer
     seen: "Sequence[str]" = ()
 
 
-class AdoptRequest(Request):
+class AdoptRequest(AgentRequest):
     """Take over files of the version in place, given the new manifest, which is attached."""
 
     op, answer = "adopt", AdoptAnswer
 
 
-class ManifestRequest(Request):
+class ManifestRequest(AgentRequest):
     """Send a piece of the manifest of the version in place."""
 
     op, answer = "manifest", ManifestAnswer
@@ -90,7 +90,7 @@ class ManifestRequest(Request):
     offset: "Count"
 
 
-class ListeningRequest(Request):
+class ListeningRequest(AgentRequest):
     """Open the listener, on the loopback if `private`; either `name` and `address`, or `names` for all nodes."""
 
     op, answer = "listen", PeerAddress
@@ -102,20 +102,20 @@ class ListeningRequest(Request):
     private: "bool" = False
 
 
-class StartRequest(Request):
+class StartRequest(AgentRequest):
     """Start agents on other nodes."""
 
     op, answer = "start", Done
     agents: "Sequence[RemoteAgent]"
 
 
-class JoinRequest(Request):
+class JoinRequest(AgentRequest):
     """Take part in the stream with the prepared staging directory."""
 
     op, answer = "join", Done
 
 
-class ExpectRequest(Request):
+class ExpectRequest(AgentRequest):
     """Expect a parent to connect and to send what is missing, or these chunks again."""
 
     op, answer = "expect", Done
@@ -124,7 +124,7 @@ class ExpectRequest(Request):
     chunks: "Sequence[Count]" = ()
 
 
-class ServeRequest(Request):
+class ServeRequest(AgentRequest):
     """Connect to a child, and send to it."""
 
     op, answer = "serve", Done
@@ -132,14 +132,14 @@ class ServeRequest(Request):
     to: "PeerAddress"
 
 
-class ReleaseRequest(Request):
+class ReleaseRequest(AgentRequest):
     """Stop sending to a child."""
 
     op, answer = "release", Done
     serial: "Count"
 
 
-class PublishRequest(Request):
+class PublishRequest(AgentRequest):
     """Wait for the end of the stream if `streamed`, verify, run the smoke test, and publish."""
 
     op, answer = "publish", PublishAnswer
@@ -150,21 +150,21 @@ class PublishRequest(Request):
     streamed: "bool" = False
 
 
-class NoteRequest(Request):
+class NoteRequest(AgentRequest):
     """Write the list of failed nodes into the destination."""
 
     op, answer = "note", NoteAnswer
     names: "Sequence[str]"
 
 
-class LookRequest(Request):
+class LookRequest(AgentRequest):
     """Say what is at a destination."""
 
     op, answer = "look", LookAnswer
     dst: "Path"
 
 
-class LeaksRequest(Request):
+class LeaksRequest(AgentRequest):
     """Find leaks of an environment; known: directories that count as shared; environ: variables of the job."""
 
     op, answer = "leaks", LeaksAnswer
