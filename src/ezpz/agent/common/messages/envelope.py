@@ -6,7 +6,7 @@ from typing import Any, Dict, Tuple, Type
 from ezpz.agent.common.messages.base import CHECKS, Count, Message, fields_of, shown
 from ezpz.agent.common.wire_paths import ProtocolError
 
-REQUESTS: "Dict[str, Type[Request]]" = {}
+REQUESTS: "Dict[str, Type[AgentRequest]]" = {}
 """The requests that this agent knows, by op."""
 
 
@@ -18,7 +18,7 @@ class Failing(Message):
     hint: "str" = ""
 
 
-class Request(Message):
+class AgentRequest(Message):
     """Something that an agent is asked to do: `op` is its name, `answer` the message that is the result."""
 
     op = ""
@@ -46,7 +46,7 @@ class Ready(Message):
     python: "str" = ""
 
 
-class Header(Message):
+class RequestHeader(Message):
     """What is in every request: its number, which its answer repeats, its op, and how many bytes follow it."""
 
     id: "Count"
@@ -54,7 +54,7 @@ class Header(Message):
     attached: "Count" = 0
 
 
-def parse_line(line: bytes) -> "Tuple[Header, Dict[str, Any]]":
+def parse_line(line: bytes) -> "Tuple[RequestHeader, Dict[str, Any]]":
     """Return the header and the fields of a request from its line. Raise ProtocolError."""
     try:
         found = json.loads(line.decode("utf-8"))
@@ -62,12 +62,12 @@ def parse_line(line: bytes) -> "Tuple[Header, Dict[str, Any]]":
         raise ProtocolError("a request that is not JSON: {}".format(type(e).__name__))
     if not CHECKS["Json"](found):
         raise ProtocolError("a request that is not an object: {}".format(shown(found)))
-    names = fields_of(Header)
-    header = Header.from_json({name: value for name, value in found.items() if name in names})
+    names = fields_of(RequestHeader)
+    header = RequestHeader.from_json({name: value for name, value in found.items() if name in names})
     return header, {name: value for name, value in found.items() if name not in names}
 
 
-def parse_request(op: str, fields: "Dict[str, Any]", number: int = 0, attached: bytes = b"") -> Request:
+def parse_request(op: str, fields: "Dict[str, Any]", number: int = 0, attached: bytes = b"") -> AgentRequest:
     """Return a request. Raise ProtocolError for one that is unknown, or whose fields are wrong."""
     kind = REQUESTS.get(op)
     if kind is None:

@@ -57,7 +57,7 @@ class ChangedPaths(Message):
 class CopyOnNode(Message):
     """A destination and what is next to it.
 
-    place: the destination as it was given; state: `whole`, `modified`, `partial`, `foreign`, or `absent`; why: "" if the state
+    place: the destination as given; state: `whole`, `modified`, `partial`, `foreign`, or `absent`; why: "" if the state
     says it all; contents: whether the contents were compared; disk: bytes, 0 unless they were asked for
     """
 
