@@ -159,7 +159,7 @@ class LocalNode:
             self.unchanged = self.landing.is_installed(shipment.receipt)
             if not self.unchanged:
                 published = self.landing.publish(self.found, shipment.receipt, executable=shipment.executable)
-                self.published = published.to_json()
+                self.published = {"removed": published.removed, "replaced": published.replaced}
             self.landed = True
         return replace(shipment, path=self.plan.destination)
 
