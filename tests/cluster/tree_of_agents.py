@@ -11,6 +11,8 @@ import json
 import secrets
 import sys
 
+from ezpz.agent.common.messages.envelope import Done
+from ezpz.agent.common.messages.queries import PingRequest
 from ezpz.cluster.allocation import Node
 from ezpz.errors import EzpzError
 from ezpz.remote.limits import connection_limit
@@ -31,7 +33,7 @@ async def main(fan: int, names: list[str]) -> None:
         node.given: type(result.line).__name__ if isinstance(result, AgentSession) else result.code
         for node, result in found.items()
     }
-    tell({"came": came, "where": {node.given: where for node, where in startup.where.items()}})
+    tell({"came": came, "where": {node.given: where.to_json() for node, where in startup.where.items()}})
     while (await run_in_thread(sys.stdin.readline)).strip() == "ping":
         answers = await gather_or_cancel(_answers(session) for session in sessions)
         tell({"here": [session.node.given for session, here in zip(sessions, answers, strict=True) if here]})
@@ -42,7 +44,7 @@ async def main(fan: int, names: list[str]) -> None:
 
 async def _answers(session: AgentSession) -> bool:
     try:
-        return await session.ask("ping", timeout=ANSWER_WITHIN) == {}
+        return await session.ask(PingRequest(), timeout=ANSWER_WITHIN) == Done()
     except EzpzError:
         return False
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from ezpz.agent.common.errors import AgentError, from_os_error
+from ezpz.agent.common.messages.parts import ExpectedTree
+from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.destination.deployment import Deployment
-from ezpz.agent.server import READY
+from ezpz.agent.query_server import READY
 from ezpz.remote.bootstrap import BOOTSTRAP, bundle
 from tests.waiting import DEADLINE
 
@@ -63,17 +65,18 @@ class Imported:
     def prepare(self, **request: Any) -> dict[str, Any]:
         with _refusing():
             self._landing = Deployment(os.fsencode(request["dst"]), request["run"])
-            return self.landing.prepare(request)
+            return self.landing.prepare(PrepareRequest.from_json(request)).to_json()
 
     def same(self, **made_of: Any) -> bool:
-        return is_same(self.landing.take_stock(), made_of)
+        return is_same(self.landing.check_installed().to_json(), made_of)
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         with _refusing():
-            return self.landing.publish(self.landing.verify(expected), receipt, executable=executable)
+            found = self.landing.verify(ExpectedTree.from_json(expected))
+            return self.landing.publish(found, receipt, executable=executable).to_json()
 
     def note(self, names: list[str]) -> str:
-        return self.landing.note_failed_nodes(names)
+        return self.landing.write_failed_nodes(names)
 
     def close(self) -> None:
         if self._landing is not None:
@@ -123,7 +126,7 @@ class Piped:
         return self.ask("prepare", **request)
 
     def same(self, **made_of: Any) -> bool:
-        return is_same(self.ask("stock"), made_of)
+        return is_same(self.ask("installed"), made_of)
 
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         return self.ask("publish", expected=expected, receipt=receipt, executable=executable)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.common.layout import OWN_FILES
+from ezpz.agent.common.messages.parts import PeerAddress
 from ezpz.agent.stream import frames
 from ezpz.agent.stream.chunk_buffer import ChunkBuffer
 from ezpz.agent.stream.chunk_index import ChunkIndex
@@ -18,6 +20,8 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ezpz.agent.common.messages.events import Event
 
 SECRET = b"s" * 32
 KEY = frames.derive(SECRET, "chunks")
@@ -32,24 +36,24 @@ class Node:
         self.old = None if old is None else os.open(old, os.O_RDONLY)
         (folder / "tree").mkdir()
         self.root = folder / "tree"
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.failures: list[BaseException] = []
         file = os.open(folder / "log", os.O_RDWR | os.O_CREAT)
         self.log = ChunkIndex(file, Codec(), KEY, self.read)
-        self.ring = ChunkBuffer(self.log.again)
+        self.ring = ChunkBuffer(self.log.rebuild_frame)
         self.writer = TreeWriter(
-            os.open(self.root, os.O_RDONLY), self.old, self.log, Codec(), lambda number, _: self.ring.land(number),
-            self.failures.append, threads,
+            os.open(self.root, os.O_RDONLY), self.old, self.log, Codec(),
+            lambda number, _: self.ring.mark_written(number), self.failures.append, threads,
         )  # fmt: skip
         self.upstream = Upstream(self.ring, KEY, 2.0, self.writer.put, self.events.append)
         self.listener = Listener("127.0.0.1", SECRET, self.upstream.answer, self.upstream.receive)
 
     def read(self, path: bytes, offset: int, length: int) -> bytes:
-        return self.writer.read(path, offset, length)
+        return self.writer.staged.read(path, offset, length)
 
     @property
-    def where(self) -> dict[str, Any]:
-        return {"name": "child", "address": "127.0.0.1", "port": self.listener.port}
+    def where(self) -> PeerAddress:
+        return PeerAddress(name="child", address="127.0.0.1", port=self.listener.port)
 
     def from_(self, ring: ChunkBuffer, chunks: tuple[int, ...] = (), serial: int = 1) -> Downstream:
         """Be served by whoever has this ring."""
@@ -57,17 +61,17 @@ class Node:
         return Downstream(ring, SECRET, "parent", serial, self.where, 2.0, self.events.append)
 
     def wait(self) -> None:
-        wait_until(lambda: self.ring.is_landed or bool(self.failures))
+        wait_until(lambda: self.ring.is_written or bool(self.failures))
         assert self.failures == []
 
     def finish(self) -> Path:
         self.wait()
-        self.writer.finish(lambda: None)
+        self.writer.staged.finish(NEVER)
         return self.root
 
     def close(self) -> None:
         self.listener.close()
-        self.ring.give_up()
+        self.ring.cancel_all()
         self.writer.stop()
         self.writer.join()
 

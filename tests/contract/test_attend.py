@@ -27,7 +27,7 @@ class Attendant:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen([python, "-IS", "-c", BOOTSTRAP], stdin=pipe, stdout=pipe, stderr=pipe)
         self.write(bundle("query_server"))
-        assert self.read() == {"ready": READY}
+        assert self.read()["ready"] == READY
 
     def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -58,7 +58,7 @@ def attendant(request: pytest.FixtureRequest) -> Iterator[Attendant]:
 
 
 def survey(attendant: Attendant, path: Path) -> Any:
-    attendant.send(7, op="estate", what="survey", wanted=[str(path)], places=[], contents=True)
+    attendant.send(7, op="inventory", wanted=[str(path)], places=[], contents=True)
     answer = attendant.read()
     assert answer["id"] == 7
     return answer["result"]["found"][0]
@@ -70,15 +70,15 @@ def test_it_judges_and_clears(attendant: Attendant, tmp_path: Path) -> None:
     assert survey(attendant, tmp_path / "dst")["state"] == "foreign"
     staging = tmp_path / f".dst.ezpz-{RUN}"
     (staging / "gone" / "half").mkdir(parents=True)
-    attendant.send(8, op="estate", what="clear", dst=str(tmp_path / "dst"), run=RUN, version=None, staging=[RUN])
+    attendant.send(8, op="clear", dst=str(tmp_path / "dst"), run=RUN, version=None, staging=[RUN])
     assert attendant.read()["result"]["removed"] == [str(staging)]
     assert [path.name for path in tmp_path.iterdir()] == ["dst"]
 
 
 def test_what_it_refuses_is_an_answer(attendant: Attendant) -> None:
-    attendant.send(1, op="estate", what="clear", dst="/tmp", run=RUN, version=None, staging=[])
+    attendant.send(1, op="clear", dst="/tmp", run=RUN, version=None, staging=[])
     assert attendant.read()["error"]["code"] == "destination-refused"
-    attendant.send(2, op="estate", what="survey")
+    attendant.send(2, op="inventory")
     assert attendant.read()["error"]["code"] == "error"
     attendant.send(3, op="ping")
     assert attendant.read() == {"id": 3, "result": {}}
@@ -94,7 +94,7 @@ def test_it_gives_up_what_it_reads_when_its_line_ends(tmp_path: Path) -> None:
     for number in range(2_000):
         (tmp_path / f"file-{number}").touch()
     attendant = Attendant(interpreter(SYSTEM))
-    attendant.send(1, op="estate", what="survey", wanted=[str(tmp_path / "dst")] * 5000, places=[])  # for a minute
+    attendant.send(1, op="inventory", wanted=[str(tmp_path / "dst")] * 5000, places=[])  # for a minute
     attendant.send(2, op="ping")
     assert attendant.read() == {"id": 2, "result": {}}
     assert attendant.process.stdin is not None
@@ -107,7 +107,7 @@ def test_pings_are_answered_meanwhile_and_a_signal_ends_it(tmp_path: Path) -> No
     for number in range(2_000):
         (tmp_path / f"file-{number}").touch()
     attendant = Attendant(interpreter(SYSTEM))
-    attendant.send(1, op="estate", what="survey", wanted=[str(tmp_path / "dst")] * 1000, places=[])
+    attendant.send(1, op="inventory", wanted=[str(tmp_path / "dst")] * 1000, places=[])
     attendant.send(2, op="ping")
     assert attendant.read() == {"id": 2, "result": {}}
     os.kill(attendant.process.pid, signal.SIGTERM)

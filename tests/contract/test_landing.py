@@ -935,11 +935,11 @@ class TestTheEndOfTheLine:
     def test_what_is_attached_is_read_with_its_request(self, name: str, local: Path, dst: Path) -> None:
         agent = Piped(interpreter(name))
         agent.prepare(**asked(dst))
-        agent.send("weigh", attached=3_000_000)
+        agent.send("capabilities", attached=3_000_000)
         agent.write(bytes(3_000_000))
         assert isinstance(agent.answer()["zstd"], bool)
         assert agent.ask("look", dst=str(dst)) == {"standing": None}
-        agent.send("weigh", attached=3_000_000)
+        agent.send("capabilities", attached=3_000_000)
         agent.write(bytes(1000))  # and then the line ends
         agent.close()
         assert list(local.iterdir()) == []

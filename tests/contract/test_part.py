@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.layout import OWN_FILES
+from ezpz.agent.common.messages.answers import LookAnswer
+from ezpz.agent.common.messages.envelope import Done
+from ezpz.agent.common.messages.events import Event, ServingEvent
+from ezpz.agent.common.messages.parts import PeerAddress
+from ezpz.agent.common.messages.queries import PingRequest
+from ezpz.agent.common.messages.requests import LookRequest
 from ezpz.agent.stream import chunks
-from ezpz.agent.stream.chunk_buffer import KEEP, ChunkBuffer
+from ezpz.agent.stream.chunk_buffer import KEPT_BYTES, ChunkBuffer
 from ezpz.agent.stream.codec import PLAIN, ZLIB, ZSTD, Codec
 from ezpz.agent.stream.relay import Downstream
 from ezpz.cluster.allocation import Node
@@ -49,7 +55,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More than an agent keeps in memory for those who come later."""
     root = nasty_tree(tmp_path_factory.mktemp("source") / "heavy")
-    (root / "heavy").write_bytes(os.urandom(3 * KEEP))
+    (root / "heavy").write_bytes(os.urandom(3 * KEPT_BYTES))
     return root
 
 
@@ -64,7 +70,7 @@ class Hand(Piped):
 
     def enlist(self) -> None:
         """Prepare, listen and join; `where` is how others find it."""
-        about = {"avoid": None, "source": "/shared/nasty", "executable": False, "replace": False}
+        about = {"avoid": None, "source": "/shared/nasty", "executable": False, "replace": False, "public": True}
         self.prepare(dst=str(self.place), run=RUN, files=200, bytes=10**8, allocated=10**8, **about)
         self.where = self.ask("listen", name=self.name, address=HERE, secret=SECRET.hex(), stall=STALL, private=True)
         assert (self.where["name"], self.where["address"]) == (self.name, HERE)
@@ -99,14 +105,16 @@ class Root:
         self.feed = StreamSender(SECRET, Codec(), kind, self.again.read, limit)
         self.intake = EntryTee((self.feed,))
         self.source = source
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.serving: list[Downstream] = []
 
     def serve(self, hand: Hand, serial: int, ring: ChunkBuffer | None = None) -> None:
         """Send what is fed, or what another ring has."""
         hand.ask("expect", parent="root", serial=serial, chunks=[])
         ring = self.feed.ring if ring is None else ring
-        self.serving.append(Downstream(ring, SECRET, "root", serial, hand.where, STALL, self.events.append))
+        self.serving.append(
+            Downstream(ring, SECRET, "root", serial, PeerAddress.from_json(hand.where), STALL, self.events.append)
+        )
 
     def read(self) -> None:
         feed_tree(os.fsencode(self.source), self.intake, CancelToken())
@@ -140,7 +148,7 @@ def test_it_lands_a_nasty_tree_and_passes_it_on_meanwhile(
     for hand in (first, second):
         hand.finish(root.taken)
         assert compare_trees(nasty, hand.place, but=OWN_FILES) == []
-    assert root.events == [{"stream": "serving", "serial": 1, "how": "tcp"}]
+    assert root.events == [ServingEvent(serial=1, how="tcp")]
     for hand in (first, second):
         assert {"at", "whole"} <= {event["stream"] for event in hand.events}
         assert hand.hang_up() == 0
@@ -160,9 +168,9 @@ def test_it_serves_from_its_disk_whoever_comes_later_and_goes_on_from_the_positi
         first.finish(root.taken)
         total = root.feed.ring.total
         assert total is not None
-        half = ChunkBuffer(root.feed.log.again)  # of somebody who knows no more, and then is gone
+        half = ChunkBuffer(root.feed.log.rebuild_frame)  # of somebody who knows no more, and then is gone
         for number in range(total // 2):
-            half.put(number, root.feed.log.again(number))
+            half.put(number, root.feed.log.rebuild_frame(number))
         root.serve(second, 2, half)
         wait_until(lambda: max(list(half.cursors.values()), default=0) == total // 2)
         root.serving[1].release()
@@ -178,10 +186,12 @@ def test_who_knows_the_secret_takes_over(python: str, hands: Callable[..., Hand]
     hand.enlist()
 
     async def take_over() -> None:
-        session = await ListenRequest(SECRET, "this host", STALL).accept(Node("node", HERE, "node"), hand.where)
-        assert session.host["python"] == hand.hello["python"]
-        assert await session.ask("ping", attached=bytes(2_000_000)) == {}
-        assert await session.ask("look", dst=str(hand.place)) == {"standing": None}
+        session = await ListenRequest(SECRET, "this host", STALL).accept(
+            Node("node", HERE, "node"), PeerAddress.from_json(hand.where)
+        )
+        assert session.host.python == hand.hello["python"]
+        assert await session.ask(PingRequest(), attached=bytes(2_000_000)) == Done()
+        assert await session.ask(LookRequest(dst=str(hand.place))) == LookAnswer(standing=None)
         await session.close()
 
     asyncio.run(take_over())

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz.agent import spawner
 from ezpz.agent.common import wire_paths
+from ezpz.agent.common.zstd import CorruptData
 from ezpz.agent.stream import chunks, frames
-from ezpz.agent.stream.codec import PLAIN, ZSTD, Codec, Unpackable
+from ezpz.agent.stream.codec import PLAIN, ZSTD, Codec
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
 KEY, NONCES = b"k" * 32, b"n" * 64
-REFUSALS = (frames.FrameError, wire_paths.ProtocolError, Unpackable, EOFError)
+REFUSALS = (frames.FrameError, wire_paths.ProtocolError, CorruptData, EOFError)
 CODEC = Codec()
 LISTED: list[list[Any]] = [
     ["d", "a", 0o755, 1],
@@ -67,10 +68,10 @@ def _hello(data: bytes) -> object:
 
 def _chunk(data: bytes, codec: int = ZSTD) -> object:
     kind, listed, content = chunks.split(memoryview(data))
-    records = chunks.records_of(listed, kind, CODEC)
+    records = chunks.parse_list(listed, kind, CODEC)
     for record in records:
         assert not wire_paths.decode_path(str(record[1])).startswith(b"/")
-    return records, chunks.content_of(content, codec, CODEC)
+    return records, chunks.unpack_content(content, codec, CODEC)
 
 
 DECODERS = (
@@ -78,7 +79,7 @@ DECODERS = (
     Decoder("read_hello", _hello, frames.hello(KEY, "dial", {"role": "stream", "chunks": [1, 2]}, NONCES)),
     Decoder("chunk", _chunk, chunks.pack(LISTED, b"hello" * 99, CODEC, ZSTD, 1)[1]),
     Decoder("plain chunk", partial(_chunk, codec=PLAIN), chunks.pack(LISTED, b"hello", CODEC, PLAIN, 1)[1]),
-    Decoder("result_in", spawner.result_in, json.dumps({"id": 1, "result": {"port": 1}}).encode()),
+    Decoder("parse_address", spawner.parse_address, json.dumps({"id": 1, "result": {"port": 1}}).encode()),
 )
 
 

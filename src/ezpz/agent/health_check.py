@@ -1,4 +1,8 @@
-"""Checks of the host that this runs on, each in a process of its own, so that a check that hangs delays nothing."""
+"""Check the host, each check in a process of its own, so that one that hangs delays no other.
+
+This is one file for the standard library of Python 3.6. It is sent as source, reads a request as a line of JSON,
+answers with lines that start with MARK, and exits.
+"""
 
 import binascii
 import errno
@@ -12,24 +16,26 @@ import subprocess
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
+from ezpz.agent.common.messages import queries
+
 RECEIPT = ".ezpz-yeet-receipt.json"
 RECEIPT_LIMIT = 1 << 20  # bytes
-SAID = 200  # characters of an error that are kept
+MAX_REASON = 200  # characters of an error that are kept
 NICS = "/sys/class/net"
 TOOLS = (
     (("nvidia-smi", "-L"), "GPU "),
     (("rocm-smi", "--showid"), "Device ID"),
     (("xpu-smi", "discovery"), "Device ID"),
 )  # command line, and what it prints once for each device
-Look = Callable[[], Dict[str, Any]]
+Check = Callable[[], Dict[str, Any]]
 
 
 class CheckFailed(Exception):
-    """What is wrong, in words."""
+    """The reason why a check fails."""
 
 
-def look_at_path(path: str) -> Dict[str, Any]:
-    """Whether it exists and can be read."""
+def check_path(path: str) -> Dict[str, Any]:
+    """Raise CheckFailed or OSError unless a path exists and can be read."""
     if os.path.isdir(path):
         os.listdir(path)
     elif os.path.exists(path):
@@ -42,8 +48,8 @@ def look_at_path(path: str) -> Dict[str, Any]:
     return {}
 
 
-def look_at_program(path: str) -> Dict[str, Any]:
-    """Whether it can be executed."""
+def check_program(path: str) -> Dict[str, Any]:
+    """Raise CheckFailed unless a program can be executed."""
     if not os.path.exists(path):
         raise CheckFailed("{} does not exist".format(path))
     if not os.access(path, os.X_OK):
@@ -51,16 +57,16 @@ def look_at_program(path: str) -> Dict[str, Any]:
     return {}
 
 
-def look_at_shared(path: str) -> Dict[str, Any]:
-    """Whether the filesystem answers."""
+def check_filesystem(path: str) -> Dict[str, Any]:
+    """Raise OSError unless a filesystem answers."""
     os.statvfs(path)
     with os.scandir(path) as entries:
         next(iter(entries), None)
     return {}
 
 
-def look_at_tmp(path: str, wanted: int) -> Dict[str, Any]:
-    """Whether there is room, and it can be written."""
+def check_tmp(path: str, wanted: int) -> Dict[str, Any]:
+    """Return the free bytes of a directory. Raise CheckFailed or OSError if they are few, or it cannot be written."""
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize
     if free < wanted:
@@ -77,45 +83,47 @@ def look_at_tmp(path: str, wanted: int) -> Dict[str, Any]:
     return {"free": free}
 
 
-def new_file(folder: str) -> Tuple[int, str]:
-    """Make a file for writing that only this user can read; return its descriptor, and its path, "" for no name.
+def new_file(directory: str) -> Tuple[int, str]:
+    """Create a file for writing that only this user can read. Raise OSError.
 
-    It has no name where the filesystem can do that, else one that nobody can foresee. Raises OSError.
+    Returns:
+        Its descriptor, and its path: "" where the filesystem supports files without a name, else one that cannot be
+        predicted.
     """
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), ""
-    except (AttributeError, OSError):  # a Python or a filesystem that does not know it
+        return os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), ""
+    except (AttributeError, OSError):  # a Python or a filesystem that does not support it
         pass
     while True:
-        name = os.path.join(folder, ".ezpz-checkup-{}".format(binascii.hexlify(os.urandom(8)).decode()))
+        name = os.path.join(directory, ".ezpz-checkup-{}".format(binascii.hexlify(os.urandom(8)).decode()))
         try:
             return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), name
         except FileExistsError:
             continue
 
 
-def read_own(folder: str, name: str, limit: int) -> bytes:
+def read_own(directory: str, name: str, limit: int) -> bytes:
     """Return the content, up to `limit` bytes, of a regular file of this user in a directory of this user.
 
-    Neither may be a link. Whose the directory is decides what lies in it: a file of this user can be put into one of
-    another user by a hard link. Raises OSError.
+    Neither may be a link. The owner of the directory decides what is in it: a hard link can put a file of this user
+    into a directory of another one. Raises OSError.
     """
-    above = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    above = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(above).st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "another user's", folder)
+            raise PermissionError(errno.EPERM, "another user's", directory)
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
     finally:
         os.close(above)
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "no file of this user", os.path.join(folder, name))
+            raise PermissionError(errno.EPERM, "no file of this user", os.path.join(directory, name))
         return file.read(limit)
 
 
-def look_at_links() -> Dict[str, Any]:
-    """The state of every network interface that is hardware or named like a fast one; and of InfiniBand's ports."""
+def find_links() -> Dict[str, Any]:
+    """Return the states of network interfaces that are hardware or named like a fast one, and of InfiniBand ports."""
     found = {}
     for name in sorted(os.listdir(NICS)):
         hardware = os.path.exists(os.path.join(NICS, name, "device"))
@@ -130,6 +138,7 @@ def look_at_links() -> Dict[str, Any]:
 
 
 def read(path: str) -> str:
+    """Return the text of a small file, "unknown" if it cannot be read."""
     try:
         with open(path) as file:
             return file.read(100).strip()
@@ -137,63 +146,64 @@ def read(path: str) -> str:
         return "unknown"
 
 
-def look_at_devices(argv: Tuple[str, ...], each: str) -> Dict[str, Any]:
-    """How many devices a tool lists, if it is there. It must succeed."""
+def count_devices(argv: Tuple[str, ...], each: str) -> Dict[str, Any]:
+    """Return how many devices a tool lists, nothing if it is not installed. Raise CheckFailed if it fails."""
     if not shutil.which(argv[0]):
         return {}
     done = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     text = done.communicate()[0].decode("utf-8", "replace")
     if done.returncode:
         last = (text.strip().splitlines() or ["it says nothing"])[-1]
-        raise CheckFailed("{} fails with status {}: {}".format(argv[0], done.returncode, last[:SAID]))
+        raise CheckFailed("{} fails with status {}: {}".format(argv[0], done.returncode, last[:MAX_REASON]))
     return {"devices": text.count(each)}
 
 
-def look_at_receipt(path: str) -> Dict[str, Any]:
-    """Return the yeet of this user that a path belongs to, if it does: where it stands, and its receipt's version."""
-    folder = path
-    while os.path.dirname(folder) != folder:
+def find_receipt(path: str) -> Dict[str, Any]:
+    """Return the copy that a path belongs to, if this user has one: its destination, and its version."""
+    directory = path
+    while os.path.dirname(directory) != directory:
         try:
-            found = json.loads(read_own(folder, RECEIPT, RECEIPT_LIMIT).decode("utf-8", "replace"))
-            return {"dst": folder, "version": str(found.get("version", ""))}
+            found = json.loads(read_own(directory, RECEIPT, RECEIPT_LIMIT).decode("utf-8", "replace"))
+            return {"dst": directory, "version": str(found.get("version", ""))}
         except OSError:
-            folder = os.path.dirname(folder)
+            directory = os.path.dirname(directory)
     return {}
 
 
-def looks(request: Dict[str, Any]) -> Dict[str, Look]:
-    """What is looked at, by name."""
-    found: Dict[str, Look] = {}
-    for path in request.get("programs", ()):
-        found["path " + path] = lambda path=path: look_at_program(path)  # type: ignore[misc]
-    for path in request.get("paths", ()):
-        found["path " + path] = lambda path=path: look_at_path(path)  # type: ignore[misc]
-    for path in request.get("shared", ()):
-        found["shared " + path] = lambda path=path: look_at_shared(path)  # type: ignore[misc]
-    for path in dict.fromkeys((*request.get("programs", ()), *request.get("paths", ()))):
-        found["version " + path] = lambda path=path: look_at_receipt(path)  # type: ignore[misc]
-    if "tmp" in request:
-        found["tmp"] = lambda: look_at_tmp(request["tmp"], int(request.get("room", 0)))
-    if request.get("links"):
-        found["links"] = look_at_links
-    for argv, each in TOOLS if request.get("devices") else ():
-        found["devices " + argv[0]] = lambda argv=argv, each=each: look_at_devices(argv, each)  # type: ignore[misc]
+def checks_of(request: queries.HealthCheckRequest) -> Dict[str, Check]:
+    """Return the checks that are requested, by name."""
+    found: Dict[str, Check] = {}
+    for path in request.programs:
+        found["path " + path] = lambda path=path: check_program(path)  # type: ignore[misc]
+    for path in request.paths:
+        found["path " + path] = lambda path=path: check_path(path)  # type: ignore[misc]
+    for path in request.shared:
+        found["shared " + path] = lambda path=path: check_filesystem(path)  # type: ignore[misc]
+    for path in dict.fromkeys((*request.programs, *request.paths)):
+        found["version " + path] = lambda path=path: find_receipt(path)  # type: ignore[misc]
+    tmp = request.tmp
+    if tmp is not None:
+        found["tmp"] = lambda: check_tmp(tmp, request.room)
+    if request.links:
+        found["links"] = find_links
+    for argv, each in TOOLS if request.devices else ():
+        found["devices " + argv[0]] = lambda argv=argv, each=each: count_devices(argv, each)  # type: ignore[misc]
     return found
 
 
 class IsolatedCheck:
-    """One look in a process of its own."""
+    """A check in a process of its own."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, act: Check) -> None:
         self.read, write = os.pipe()
         self.said = b""
         self.pid = os.fork()
         if self.pid == 0:
-            self._child(look, write)
+            self._child(act, write)
         os.close(write)
 
-    def _child(self, look: Look, write: int) -> None:
-        """What a hung child holds must be nothing that anybody waits for."""
+    def _child(self, act: Check, write: int) -> None:
+        """Run the check; a child that hangs must have nothing open that another process waits for."""
         try:
             os.setpgid(0, 0)
             os.dup2(write, 3)
@@ -201,12 +211,12 @@ class IsolatedCheck:
             nothing = os.open(os.devnull, os.O_RDWR)
             for number in (0, 1, 2):
                 os.dup2(nothing, number)
-            os.write(3, json.dumps(attempt(look)).encode())
+            os.write(3, json.dumps(attempt(act)).encode())
         finally:
             os._exit(0)
 
     def end(self) -> None:
-        """Kill what has not ended. It may be beyond that, in a call to a filesystem; nobody waits for it then."""
+        """Kill the process. It is not waited for: it may hang in a call to a filesystem."""
         for kill in (os.killpg, os.kill):
             try:
                 kill(self.pid, signal.SIGKILL)
@@ -215,26 +225,26 @@ class IsolatedCheck:
         os.close(self.read)
 
 
-def attempt(look: Look) -> Dict[str, Any]:
-    """What a look finds, or why it is bad."""
+def attempt(act: Check) -> Dict[str, Any]:
+    """Return what a check finds, or why it fails."""
     try:
-        return dict(look(), ok=True)
+        return dict(act(), ok=True)
     except CheckFailed as e:
         return {"ok": False, "why": str(e)}
     except OSError as e:
         where = ": {}".format(e.filename) if e.filename else ""
-        return {"ok": False, "why": "{}{}".format(e.strerror, where)[:SAID]}
+        return {"ok": False, "why": "{}{}".format(e.strerror, where)[:MAX_REASON]}
     except Exception as e:  # the boundary of this process: a bug becomes an answer
-        return {"ok": False, "why": "{}: {}".format(type(e).__name__, e)[:SAID]}
+        return {"ok": False, "why": "{}: {}".format(type(e).__name__, e)[:MAX_REASON]}
 
 
-def check(request: Dict[str, Any]) -> Dict[str, Any]:
-    """All looks at once; one that takes longer than `seconds` is an answer too.
+def check(request: queries.HealthCheckRequest) -> Dict[str, Any]:
+    """Return the results of all checks, which run at once; one that exceeds `seconds` has failed.
 
-    Nothing here may touch a filesystem: only what is done in a look is done in a process of its own.
+    Nothing here may touch a filesystem: only the checks run in processes of their own.
     """
-    seconds = float(request.get("seconds", 5.0))
-    begun = {name: IsolatedCheck(look) for name, look in looks(request).items()}
+    seconds = request.seconds
+    begun = {name: IsolatedCheck(act) for name, act in checks_of(request).items()}
     open_ends = {apart.read: apart for apart in begun.values()}
     deadline = time.monotonic() + seconds
     while open_ends:
@@ -253,6 +263,7 @@ def check(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def result(said: bytes, seconds: float) -> Dict[str, Any]:
+    """Return the result that a check has printed."""
     try:
         found: Dict[str, Any] = json.loads(said.decode())
     except ValueError:
@@ -261,7 +272,7 @@ def result(said: bytes, seconds: float) -> Dict[str, Any]:
 
 
 def sweep(mark: str) -> List[int]:
-    """Kill every process of this user whose environment holds this setting; return their numbers."""
+    """Kill every process of this user whose environment has this setting; return their IDs."""
     wanted, swept, me = mark.encode(), [], os.getpid()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -275,14 +286,8 @@ def sweep(mark: str) -> List[int]:
     return swept
 
 
-def answer(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the time at which the request arrived, what the checks found, and the processes that were killed.
-
-    Args:
-        request: the checks (see `looks`), with `seconds` for each; `sweep` is a setting of the processes to kill
-    """
-    found: Dict[str, Any] = {"time": time.time()}
-    if "sweep" in request:
-        found["swept"] = sweep(request["sweep"])
-    found["checks"] = check(request)
-    return found
+def answer(request: queries.HealthCheckRequest) -> queries.HealthCheckAnswer:
+    """Run the checks, and kill the processes that are left of a run, if one is named."""
+    now = time.time()
+    swept = sweep(request.sweep) if request.sweep else []
+    return queries.HealthCheckAnswer(time=now, swept=swept, checks=check(request))

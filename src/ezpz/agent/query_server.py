@@ -1,87 +1,157 @@
-"""Attend: the smallest agent: it answers questions about what is on its host, over stdin and stdout, like `serve`.
+"""The smallest agent: it answers questions about what ezpz created on its node, over stdin and stdout.
 
-It exists because a question to every node should cost little more than the way there: it imports, and its launching
-host sends, a third of what an agent that takes part in a run needs.
+A question to every node should cost little more than the way there: this agent imports, and the launch host sends, a
+third of what an agent needs that takes part in a run.
 """
 
 import json
 import os
+import queue
 import sys
 import threading
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Tuple
 
 from ezpz.agent.common import errors
 from ezpz.agent.common.cancel import Cancelled, CancelToken
+from ezpz.agent.common.messages import envelope, queries
+from ezpz.agent.common.messages.base import Message
+from ezpz.agent.common.wire_paths import ProtocolError
 
 READY = "EZPZ-AGENT-READY"
+VERSION = "{}.{}.{}".format(*sys.version_info[:3])
+EXIT_TIMEOUT = 3.0  # seconds that the work in hand has to end once the channel has ended; cleaning up has no limit
 
 
 class QueryServer:
-    """Answers one question after the other, each in a thread, while pings are answered at once."""
+    """Reads requests, one JSON object per line, and answers each with a result or an error.
 
-    def __init__(self, answers: Any) -> None:
-        self.answers = answers
+    The method whose name is `do_` and the op carries a request out. Requests wait for each other.
+    """
+
+    immediate: "Tuple[str, ...]" = ("ping",)  # ops that do not wait
+
+    def __init__(self, channel: Any, replies: Any) -> None:
+        """Take the two ends of a channel: a file to read from, and one to write to."""
+        self.channel = channel
+        self.replies = replies
         self.cancel = CancelToken()
-        self._saying = threading.Lock()
-        self._answering = threading.Lock()
+        self.is_ending = threading.Event()
+        self.pending: "queue.Queue[Optional[envelope.AgentRequest]]" = queue.Queue()
+        self.writing = threading.Lock()
 
-    def attend(self, requests: Any) -> None:
-        """Answer until the line ends, then end what is being done."""
-        self.say({"ready": READY})
-        for line in iter(requests.readline, b""):
-            request = json.loads(line.decode("utf-8"))
-            if request["op"] == "ping":
-                self.say({"id": request["id"], "result": {}})
-            else:
-                threading.Thread(target=self.answer, args=(request,)).start()
-        self.cancel.cancel()
-
-    def answer(self, request: Dict[str, Any]) -> None:
-        number = request["id"]
-        with self._answering:
-            try:
-                self.say({"id": number, "result": answer(request, self.cancel.raise_if_cancelled)})
-            except Cancelled:
-                return
-            except errors.AgentError as e:
-                self.say({"id": number, "error": e.as_dict()})
-            except OSError as e:
-                self.say({"id": number, "error": errors.from_os_error(e, request["what"]).as_dict()})
-            except Exception as e:  # the boundary of this process: a bug becomes an answer
-                message = "agent: {}: {}".format(type(e).__name__, e)
-                self.say({"id": number, "error": {"code": "error", "message": message, "hint": ""}})
-
-    def say(self, message: Dict[str, Any]) -> None:
+    def serve(self) -> None:
+        """Answer until the channel ends."""
+        threading.Thread(target=self.read_requests, args=(self.channel,), daemon=True).start()
+        self.replies.write(b"\n")  # ends an incomplete line that a .bashrc has printed
+        self.send_ready()
         try:
-            with self._saying:
-                self.answers.write(json.dumps(message).encode() + b"\n")
-                self.answers.flush()
+            while not self.cancel.is_cancelled:
+                request = self.pending.get()
+                if request is None:
+                    break
+                self.answer(request)
+        finally:
+            self.is_ending.set()
+            self.close()
+
+    def close(self) -> None:
+        """Clean up once the channel has ended."""
+
+    def read_requests(self, channel: Any) -> None:
+        """Read requests until a channel ends, or what arrives is no request."""
+        for line in iter(channel.readline, b""):
+            try:
+                header, fields = envelope.parse_line(line)
+            except ProtocolError:
+                break
+            attached = channel.read(header.attached)
+            if len(attached) != header.attached:
+                break
+            try:
+                request = envelope.parse_request(header.op, fields, header.id, attached)
+            except ProtocolError as e:
+                self.send_error(header.id, errors.AgentError("error", "agent: {}".format(e)))
+                continue
+            if request.op in self.immediate:
+                self.answer(request)
+            else:
+                self.pending.put(request)
+        if self.channel is channel:
+            self.leave()
+
+    def leave(self) -> None:
+        """End this process soon, whatever the work in hand is doing."""
+        self.abandon()
+        if not self.is_ending.wait(EXIT_TIMEOUT):
+            os._exit(2)
+
+    def abandon(self) -> None:
+        """Cancel all work: the channel has ended, or a signal has come."""
+        self.cancel.cancel()
+        self.pending.put(None)
+
+    def answer(self, request: envelope.AgentRequest) -> None:
+        """Carry out a request, and send its result, or the error that it raises."""
+        try:
+            result: Message = getattr(self, "do_" + request.op)(request)
+            self.send({"id": request.number, "result": result.to_json()})
+        except Cancelled:
+            return
+        except errors.AgentError as e:
+            self.send_error(request.number, e)
+        except OSError as e:
+            self.send_error(request.number, errors.from_os_error(e, request.op))
+        except Exception as e:  # the boundary of this process: a bug becomes an answer
+            self.send_error(request.number, errors.AgentError("error", "agent: {}: {}".format(type(e).__name__, e)))
+
+    def send_ready(self) -> None:
+        """Send the first line."""
+        self.send(envelope.Ready(ready=READY, host=os.uname().nodename, python=VERSION).to_json())
+
+    def send_error(self, number: int, error: errors.AgentError) -> None:
+        """Send an error as the answer to a request."""
+        self.send({"id": number, "error": error.as_dict()})
+
+    def send(self, message: "Dict[str, Any]") -> None:
+        """Send one line; cancel all work if it cannot be sent."""
+        try:
+            with self.writing:
+                self.replies.write(json.dumps(message).encode() + b"\n")
+                self.replies.flush()
         except OSError:
-            self.cancel.cancel()
+            self.abandon()
 
+    def do_ping(self, _request: queries.PingRequest) -> envelope.Done:
+        """Answer, and nothing else."""
+        return envelope.Done()
 
-def answer(request: Dict[str, Any], going_on: Any) -> Dict[str, Any]:
-    """Return the answer to a request about this host: `what` is "survey", "clear", or "health_check"."""
-    if request["what"] == "survey":
+    def do_inventory(self, request: queries.InventoryRequest) -> queries.InventoryAnswer:
+        """See `inventory.survey`."""
         from ezpz.agent.destination import inventory
 
-        return inventory.survey(request, going_on)
-    if request["what"] == "health_check":
+        return inventory.survey(request, self.cancel)
+
+    def do_clear(self, request: queries.ClearRequest) -> queries.ClearAnswer:
+        """See `removal.clear`."""
+        from ezpz.agent.destination import removal
+
+        return removal.clear(request, self.cancel)
+
+    def do_health_check(self, request: queries.HealthCheckRequest) -> queries.HealthCheckAnswer:
+        """See `health_check.answer`."""
         from ezpz.agent import health_check
 
         return health_check.answer(request)
-    from ezpz.agent.destination import removal
 
-    return removal.clear(request, going_on)
+
+def open_replies() -> Any:
+    """Return stdout for replies alone: from now on, what else this process prints goes to stderr."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return replies
 
 
 def main() -> None:
-    """Attend to this process's own stdin and stdout; whatever else prints goes to stderr."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    answers.write(b"\n")  # ends whatever a chatty .bashrc left unfinished
-    QueryServer(answers).attend(sys.stdin.buffer)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            thread.join()
+    """Serve on the stdin and stdout of this process."""
+    QueryServer(sys.stdin.buffer, open_replies()).serve()
     os._exit(0)

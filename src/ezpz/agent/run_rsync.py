@@ -1,13 +1,15 @@
-"""Run one rsync on a node, tell how far it is, and end its whole tree when it must stop."""
+"""Run one rsync on a node, report how far it is, and end all of its processes when it must stop."""
 
 import os
 import re
 import select
 import subprocess
 import time
-from typing import Any, Callable, Dict, List
+from typing import Callable, Optional, Sequence, Tuple
 
+from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.answers import PullAnswer
 from ezpz.agent.common.processes import end_group
 
 PROGRESS = re.compile(rb"(\d+)\s+\d+%\s")  # --info=progress2 with --no-human-readable
@@ -16,22 +18,23 @@ STATS = {
     "sent_bytes": re.compile(rb"Total transferred file size: (\d+)"),
 }
 STDERR_KEPT = 4096  # bytes
-EVENT_EVERY = 0.25  # seconds
+EVENT_INTERVAL = 0.25  # seconds
 
 
-def run_rsync(
-    argv: List[str], timeout: float, going_on: Callable[[], None], progress: Callable[[int], None]
-) -> Dict[str, Any]:
-    """Run rsync to its end: returncode, stderr (its last lines), sent_files, sent_bytes, seconds.
+def run_rsync(argv: Sequence[str], timeout: float, cancel: CancelToken, progress: Callable[[int], None]) -> PullAnswer:
+    """Run rsync to its end. Raise AgentError ("timed-out", "tool-missing").
 
-    `timeout` is in seconds, 0 for none; `going_on` may raise to stop it; `progress` takes the bytes so far.
-    Raises Refusal ("timed-out", "tool-missing").
+    Args:
+        argv: its command line
+        timeout: seconds, 0 for none
+        cancel: is checked several times per second
+        progress: takes the bytes that were copied so far
     """
     started = time.monotonic()
     environment = dict(os.environ, LC_ALL="C")
     try:
         process = subprocess.Popen(
-            argv,
+            list(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -41,7 +44,7 @@ def run_rsync(
     except OSError as e:
         raise AgentError("tool-missing", "'{}' cannot be started: {}".format(argv[0], e.strerror))
     try:
-        out, err = _follow(process, started + timeout if timeout else None, going_on, progress)
+        out, err = _follow(process, started + timeout if timeout else None, cancel, progress)
         code = process.wait()
     except TimeoutError:
         raise AgentError(
@@ -51,27 +54,29 @@ def run_rsync(
         )
     finally:
         end_group(process)
-    result = {
-        "returncode": code,
-        "stderr": err.decode("utf-8", "replace").strip(),
-        "seconds": time.monotonic() - started,
-    }
-    for name, pattern in STATS.items():
-        match = pattern.search(out)
-        result[name] = int(match.group(1)) if match else 0
-    return result
+    matches = {name: pattern.search(out) for name, pattern in STATS.items()}
+    return PullAnswer(
+        returncode=code,
+        stderr=err.decode("utf-8", "replace").strip(),
+        seconds=time.monotonic() - started,
+        **{name: int(match.group(1)) if match else 0 for name, match in matches.items()},
+    )
 
 
 def _follow(
-    process: "subprocess.Popen[bytes]", deadline: Any, going_on: Callable[[], None], progress: Callable[[int], None]
-) -> Any:
+    process: "subprocess.Popen[bytes]",
+    deadline: Optional[float],
+    cancel: CancelToken,
+    progress: Callable[[int], None],
+) -> Tuple[bytes, bytes]:
+    """Return the end of its stdout and of its stderr. Raise TimeoutError."""
     assert process.stdout is not None
     assert process.stderr is not None
     kept = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
     open_ends = list(kept)
-    told = 0.0
+    reported = 0.0
     while open_ends:
-        going_on()
+        cancel.raise_if_cancelled()
         now = time.monotonic()
         if deadline is not None and now > deadline:
             raise TimeoutError
@@ -81,14 +86,14 @@ def _follow(
                 open_ends.remove(fd)
             kept[fd] = (kept[fd] + data)[-STDERR_KEPT:]
         found = PROGRESS.findall(kept[process.stdout.fileno()])
-        if found and now - told > EVENT_EVERY:
-            told = now
+        if found and now - reported > EVENT_INTERVAL:
+            reported = now
             progress(int(found[-1]))
     return kept[process.stdout.fileno()], kept[process.stderr.fileno()]
 
 
 def knows_zstd() -> bool:
-    """Whether the rsync of this host can compress with zstd; its --version lists what it knows since 3.2."""
+    """Return whether the rsync of this host can compress with zstd, which --version lists since 3.2."""
     try:
         said = subprocess.run(
             ["rsync", "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=10, check=False

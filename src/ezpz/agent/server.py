@@ -1,267 +1,199 @@
-"""The agent's loop: one JSON request a line, events and one answer a line back, until the line ends or falls silent.
+"""The agent that takes part in a run: it prepares, receives, forwards, verifies, and publishes one destination.
 
-Request: {"id": int, "op": str, ...}.
-Answers: {"id", "event": {...}} any number of times, then {"id", "result": {...}} or {"id", "error": {...}}; without an
-id, what happens to a stream. The line is stdin and stdout, until somebody who knows the secret of `listen` connects and
-takes over. When it ends, whoever asked is gone: what runs is ended, staging is removed, and so is the agent.
+The channel is stdin and stdout, until someone who knows the secret of `listen` connects and takes over. When the
+channel ends, the launch host is gone: all work is canceled, staging is removed, and the agent exits.
 
 Modules are imported where they are needed, because each is compiled on every node.
 """
 
 import gc
-import json
 import os
-import queue
 import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
-from ezpz.agent.common import errors
-from ezpz.agent.common.cancel import Cancelled, CancelToken
+from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages import answers, envelope, queries, requests
 from ezpz.agent.destination import deployment, installed
+from ezpz.agent.query_server import QueryServer, open_replies
 
 if TYPE_CHECKING:
+    from ezpz.agent.common.messages.events import Event
+    from ezpz.agent.common.messages.parts import PeerAddress
     from ezpz.agent.stream.connection import Connection
     from ezpz.agent.stream.receiver import StreamReceiver
 
-READY = "EZPZ-AGENT-READY"
-VERSION = "{}.{}.{}".format(*sys.version_info[:3])
-AT_ONCE = ("ping", "expect", "serve", "release", "start")  # also while something else is being done
-HEARTBEAT_TIMEOUT = 10.0  # seconds without a word, once there was a ping, after which whoever asked is taken for dead
-FAREWELL = 3.0  # seconds that the work in hand has to end once nobody listens; tidying up takes what it takes
+HEARTBEAT_TIMEOUT = 10.0  # seconds without a ping, once there was one, after which the launch host is taken for dead
 
 
-class AgentServer:
-    """Answers requests about one destination on this host."""
+class AgentServer(QueryServer):
+    """Answers requests about one destination on this node."""
 
-    def __init__(self, requests: Any, answers: Any) -> None:
-        self.line = requests
-        self.answers = answers
-        self.landing: Optional[deployment.Deployment] = None
-        self.part: "Optional[StreamReceiver]" = None
-        self.starter: Any = None
-        self.requests: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue()
-        self.cancel = CancelToken()
-        self.tidying = threading.Event()
-        self.heard = 0.0  # when there was a ping
-        self._saying = threading.Lock()
+    immediate = ("ping", "expect", "serve", "release", "start")
 
-    def serve(self) -> None:
-        """Answer until the line ends."""
-        threading.Thread(target=self._listen, args=(self.line,), daemon=True).start()
-        self.answers.write(b"\n")  # ends whatever a chatty .bashrc left unfinished
-        self._say({"ready": READY, "host": os.uname().nodename, "python": VERSION})
-        try:
-            while not self.cancel.is_cancelled:
-                request = self.requests.get()
-                if request is None:
-                    break
-                self._answer(request)
-        finally:
-            self.tidying.set()
-            if self.starter is not None:
-                self.starter.close()
-            if self.part is not None:
-                self.part.close()
-            if self.landing is not None:
-                self.landing.close()
+    def __init__(self, channel: Any, replies: Any) -> None:
+        """Take the two ends of a channel: a file to read from, and one to write to."""
+        super().__init__(channel, replies)
+        self.deployment: Optional[deployment.Deployment] = None
+        self.receiver: "Optional[StreamReceiver]" = None
+        self.spawner: Any = None
+        self.last_ping = 0.0
 
-    def abandon(self) -> None:
-        """Let go of everything: called when stdin ends, when nobody reads the answers, and on SIGTERM or SIGHUP."""
-        self.cancel.cancel()
-        self.requests.put(None)
+    def close(self) -> None:
+        """End what was started, and remove what was not published."""
+        for each in (self.spawner, self.receiver, self.deployment):
+            if each is not None:
+                each.close()
 
-    def _listen(self, line: Any) -> None:
-        for text in iter(line.readline, b""):
-            request = json.loads(text.decode("utf-8"))
-            size = int(request.get("attached", 0))  # bytes that follow
-            request["attached"] = line.read(size)
-            if len(request["attached"]) != size:
-                break
-            if request["op"] in AT_ONCE:
-                self._answer(request)
-            else:
-                self.requests.put(request)
-        if self.line is line:
-            self.leave()
+    def take_over(self, found: "Connection") -> None:
+        """Take requests from this connection from now on."""
+        from ezpz.agent.stream import connection
 
-    def do_ping(self, _request: Dict[str, Any]) -> Dict[str, Any]:
-        """Whoever asked is alive; from now on a silence means that it is not."""
-        first, self.heard = not self.heard, time.monotonic()
+        channel = connection.MessageChannel(found, self._receiver().secret, outgoing="to root", incoming="from root")
+        with self.writing:
+            self.channel = self.replies = channel
+        self.send_ready()
+        self.read_requests(channel)
+
+    def emit(self, event: "Event") -> None:
+        """Send an event that belongs to no request."""
+        self.send({"event": event.to_json()})
+
+    def _deployment(self) -> deployment.Deployment:
+        if self.deployment is None:
+            raise AgentError("error", "agent: nothing was prepared")
+        return self.deployment
+
+    def _receiver(self) -> "StreamReceiver":
+        if self.receiver is None:
+            raise AgentError("error", "agent: nobody listens")
+        return self.receiver
+
+    def do_ping(self, _request: queries.PingRequest) -> envelope.Done:
+        """Note that the launch host is alive; from now on its silence means that it is not."""
+        first, self.last_ping = not self.last_ping, time.monotonic()
         if first:
-            threading.Thread(target=self._watch, daemon=True).start()
-        return {}
+            threading.Thread(target=self._watch_pings, daemon=True).start()
+        return envelope.Done()
 
-    def _watch(self) -> None:
-        while time.monotonic() - self.heard < HEARTBEAT_TIMEOUT:
+    def _watch_pings(self) -> None:
+        while time.monotonic() - self.last_ping < HEARTBEAT_TIMEOUT:
             time.sleep(1.0)
         self.leave()
 
-    def take_over(self, found: "Connection") -> None:
-        """From now on, requests come over this connection."""
-        from ezpz.agent.stream import connection
-
-        assert self.part is not None
-        line = connection.MessageChannel(found, self.part.secret, outgoing="to root", incoming="from root")
-        with self._saying:
-            self.line = self.answers = line
-        self._say({"ready": READY, "host": os.uname().nodename, "python": VERSION})
-        self._listen(line)
-
-    def leave(self) -> None:
-        """End this process soon, whatever the work in hand is doing."""
-        self.abandon()
-        if not self.tidying.wait(FAREWELL):
-            os._exit(2)
-
-    def _answer(self, request: Dict[str, Any]) -> None:
-        number = request["id"]
-        try:
-            result = getattr(self, "do_" + request["op"])(request)
-            self._say({"id": number, "result": result})
-        except Cancelled:
-            return
-        except errors.AgentError as e:
-            self._say({"id": number, "error": e.as_dict()})
-        except OSError as e:
-            self._say({"id": number, "error": errors.from_os_error(e, request["op"]).as_dict()})
-        except Exception as e:  # the boundary of this process: a bug becomes an answer
-            self._say(
-                {
-                    "id": number,
-                    "error": {"code": "error", "message": "agent: {}: {}".format(type(e).__name__, e), "hint": ""},
-                }
-            )
-
-    def _say(self, message: Dict[str, Any]) -> None:
-        try:
-            with self._saying:
-                self.answers.write(json.dumps(message).encode() + b"\n")
-                self.answers.flush()
-        except OSError:
-            self.abandon()
-
-    def _tell(self, event: Dict[str, Any]) -> None:
-        self._say({"event": event})
-
-    def _landed(self) -> deployment.Deployment:
-        if self.landing is None:
-            raise errors.AgentError("error", "agent: nothing was prepared")
-        return self.landing
-
-    def _part(self) -> "StreamReceiver":
-        if self.part is None:
-            raise errors.AgentError("error", "agent: nobody listens")
-        return self.part
-
-    def do_weigh(self, _request: Dict[str, Any]) -> Dict[str, Any]:
+    def do_capabilities(self, _request: requests.CapabilitiesRequest) -> answers.CapabilitiesAnswer:
+        """Return what the rsync of this node can do."""
         import shutil
 
         from ezpz.agent import run_rsync
 
-        return {"zstd": run_rsync.knows_zstd(), "rsync": shutil.which("rsync") is not None}
+        return answers.CapabilitiesAnswer(zstd=run_rsync.knows_zstd(), rsync=shutil.which("rsync") is not None)
 
-    def do_prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self.landing = deployment.Deployment(os.fsencode(request["dst"]), request["run"], self.cancel)
-        return self.landing.prepare(request)
+    def do_prepare(self, request: requests.PrepareRequest) -> answers.PrepareAnswer:
+        """See `Deployment.prepare`."""
+        self.deployment = deployment.Deployment(os.fsencode(request.dst), request.run, self.cancel)
+        return self.deployment.prepare(request)
 
-    def do_interpreter(self, request: Dict[str, Any]) -> Dict[str, Any]:
+    def do_interpreter(self, request: requests.InterpreterRequest) -> answers.InterpreterAnswer:
+        """See `smoke_test.has_python`."""
         from ezpz.agent.destination import smoke_test
 
-        return smoke_test.has_python(request, self.cancel.raise_if_cancelled)
+        return smoke_test.has_python(request, self.cancel)
 
-    def do_pull(self, request: Dict[str, Any]) -> Dict[str, Any]:
+    def do_pull(self, request: requests.PullRequest) -> answers.PullAnswer:
+        """Run an rsync, and report how far it is."""
         from ezpz.agent import run_rsync
+        from ezpz.agent.common.messages.events import ProgressEvent
 
-        landed = self._landed()
+        cancel = self._deployment().cancel
 
         def progress(size: int) -> None:
-            self._say({"id": request["id"], "event": {"bytes": size}})
+            self.send({"id": request.number, "event": ProgressEvent(bytes=size).to_json()})
 
-        return run_rsync.run_rsync(request["argv"], float(request["seconds"]), landed.check_on, progress)
+        return run_rsync.run_rsync(request.argv, request.seconds, cancel, progress)
 
-    def do_stock(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return self._landed().take_stock(request.get("seen", ()))
+    def do_installed(self, request: requests.InstalledRequest) -> answers.InstalledAnswer:
+        """See `Deployment.check_installed`."""
+        return self._deployment().check_installed(request.seen)
 
-    def do_adopt(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return {"files": self._landed().adopt(request["attached"])}
+    def do_adopt(self, request: requests.AdoptRequest) -> answers.AdoptAnswer:
+        """See `Deployment.adopt`."""
+        return answers.AdoptAnswer(files=self._deployment().adopt(request.attached))
 
-    def do_manifest(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return installed.read_manifest(os.fsencode(request["dst"]), request["offset"])
+    def do_manifest(self, request: requests.ManifestRequest) -> answers.ManifestAnswer:
+        """See `installed.read_manifest`."""
+        return installed.read_manifest(os.fsencode(request.dst), request.offset)
 
-    def do_listen(self, request: Dict[str, Any]) -> Dict[str, Any]:
+    def do_listen(self, request: requests.ListeningRequest) -> "PeerAddress":
+        """Open the listener, and return where it is."""
         from ezpz.agent import spawner
         from ezpz.agent.stream import receiver
 
-        request = spawner.own_part(request)
-        address = spawner.own_address(request)
-        self.part = receiver.StreamReceiver(request, address, self.take_over, self._tell)
-        return {
-            "name": self.part.name,
-            "address": address,
-            "port": self.part.listener.port,
-            "codec": self.part.codec.best,
-        }
+        name, address = spawner.own_address(request)
+        self.receiver = receiver.StreamReceiver(request, name, address, self.take_over, self.emit)
+        return self.receiver.where
 
-    def do_start(self, request: Dict[str, Any]) -> Dict[str, Any]:
+    def do_start(self, request: requests.StartRequest) -> envelope.Done:
+        """See `AgentSpawner.start`."""
         from ezpz.agent import spawner
 
-        if self.starter is None:
-            self.starter = spawner.AgentSpawner(self._tell)
-        self.starter.start(request)
-        return {}
+        if self.spawner is None:
+            self.spawner = spawner.AgentSpawner(self.emit)
+        self.spawner.start(request.agents)
+        return envelope.Done()
 
-    def do_join(self, _request: Dict[str, Any]) -> Dict[str, Any]:
-        self._part().join(self._landed())
-        return {}
+    def do_join(self, _request: requests.JoinRequest) -> envelope.Done:
+        """See `StreamReceiver.join`."""
+        self._receiver().join(self._deployment())
+        return envelope.Done()
 
-    def do_expect(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self._part().expect(request)
-        return {}
+    def do_expect(self, request: requests.ExpectRequest) -> envelope.Done:
+        """See `StreamReceiver.expect`."""
+        self._receiver().expect(request)
+        return envelope.Done()
 
-    def do_serve(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self._part().serve(request)
-        return {}
+    def do_serve(self, request: requests.ServeRequest) -> envelope.Done:
+        """See `StreamReceiver.serve`."""
+        self._receiver().serve(request)
+        return envelope.Done()
 
-    def do_release(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        self._part().release(int(request["serial"]))
-        return {}
+    def do_release(self, request: requests.ReleaseRequest) -> envelope.Done:
+        """See `StreamReceiver.release`."""
+        self._receiver().release(request.serial)
+        return envelope.Done()
 
-    def do_publish(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        landed = self._landed()
-        if request.get("streamed"):
-            self._part().land(landed.check_on)
-            landed.advanced = self._part().tell_advanced
-        if landed.has(request["receipt"]):
-            return {"unchanged": True}
-        found = landed.verify(request["expected"], request.get("trial"))
-        return landed.publish(found, request["receipt"], executable=bool(request["executable"]))
+    def do_publish(self, request: requests.PublishRequest) -> answers.PublishAnswer:
+        """Wait for the end of the stream, if there is one, then verify and publish."""
+        landed = self._deployment()
+        if request.streamed:
+            self._receiver().wait_until_written(landed.cancel)
+            landed.report_progress = self._receiver().report_advanced
+        if landed.is_installed(request.receipt):
+            return answers.PublishAnswer(unchanged=True)
+        found = landed.verify(request.expected, request.trial)
+        return landed.publish(found, request.receipt, executable=request.executable)
 
-    def do_note(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return {"path": self._landed().note_failed_nodes(request["names"])}
+    def do_note(self, request: requests.NoteRequest) -> answers.NoteAnswer:
+        """See `Deployment.note_failed_nodes`."""
+        return answers.NoteAnswer(path=self._deployment().write_failed_nodes(request.names))
 
-    def do_look(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        return {"standing": installed.describe(os.fsencode(request["dst"]))}
+    def do_look(self, request: requests.LookRequest) -> answers.LookAnswer:
+        """See `installed.describe`."""
+        return answers.LookAnswer(standing=installed.describe(os.fsencode(request.dst)))
 
-    def do_estate(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        from ezpz.agent import query_server
-
-        return query_server.answer(request, self.cancel.raise_if_cancelled)
-
-    def do_leaks(self, request: Dict[str, Any]) -> Dict[str, Any]:
+    def do_leaks(self, request: requests.LeaksRequest) -> answers.LeaksAnswer:
+        """See `leaks.find_leaks`."""
         from ezpz.agent.destination import leaks
 
-        return leaks.find_leaks(os.fsencode(request["dst"]), request, self.cancel.raise_if_cancelled)
+        return leaks.find_leaks(request, self.cancel)
 
 
 def main() -> None:
-    """Serve on this process's own stdin and stdout; whatever else prints goes to stderr."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    agent = AgentServer(sys.stdin.buffer, answers)
-    gc.set_threshold(50_000)  # lists of entries refer to nothing, and are many: by default they are looked at in vain
+    """Serve on the stdin and stdout of this process."""
+    agent = AgentServer(sys.stdin.buffer, open_replies())
+    gc.set_threshold(50_000)  # there are many lists of entries, which refer to nothing: looking at them is in vain
     for number in (signal.SIGTERM, signal.SIGHUP):
         # a thread, because a handler that takes the queue's lock can meet itself holding it
         signal.signal(number, lambda *_: threading.Thread(target=agent.leave, daemon=True).start())

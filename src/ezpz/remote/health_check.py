@@ -51,7 +51,7 @@ def check_health(
     """
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        return run_async(_check(nodes, {**request, "what": "health_check"}, transport, within), numbers=NOTICED)
+        return run_async(_check(nodes, {**request, "op": "health_check"}, transport, within), numbers=NOTICED)
     except Interrupted as e:
         name = signal.Signals(e.signal).name
         raise Interrupted(f"it was interrupted by {name} while it looked at the nodes", signal=e.signal) from None

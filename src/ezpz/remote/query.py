@@ -10,11 +10,13 @@ import contextlib
 import functools
 import secrets
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ezpz.agent import query_server
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError, from_os_error
+from ezpz.agent.common.messages.envelope import parse_request
+from ezpz.agent.common.messages.queries import ClearRequest, HealthCheckRequest, InventoryRequest
+from ezpz.agent.common.wire_paths import ProtocolError
 from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import EzpzError, by_code
 from ezpz.remote.bootstrap import BOOTSTRAP, bootstrap_command, bundle, shared_pythons
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 MAX_DIRECT = 256  # nodes that are reached by ssh from this host; more are reached through a tree of agents
 STALL = 10.0  # seconds without a byte after which an agent's connection is given up
+
+Query: TypeAlias = InventoryRequest | ClearRequest | HealthCheckRequest
 
 
 class NodeQuery:
@@ -107,12 +111,13 @@ class NodeQuery:
         """Send one node a request and return its answer."""
         if node in self._lost:
             return self._lost[node]
+        wanted = _parse(request)
         try:
             if node.is_local and not self.own_process:
-                return await _answer_here(node, request)
+                return await _answer_here(node, wanted)
             session = await self._session(node)
             try:
-                return await session.ask("estate", **request, timeout=within)
+                return (await session.ask(wanted, timeout=within)).to_json()
             finally:
                 if not self.keep:
                     del self._sessions[node]
@@ -152,10 +157,29 @@ class NodeQuery:
         return await session.started()
 
 
-async def _answer_here(node: Node, request: dict[str, Any]) -> dict[str, Any]:
+def _parse(request: dict[str, Any]) -> Query:
+    """Return the message that a request is. Raises ProtocolError."""
+    wanted = parse_request(request["op"], {name: value for name, value in request.items() if name != "op"})
+    if isinstance(wanted, (InventoryRequest, ClearRequest, HealthCheckRequest)):
+        return wanted
+    raise ProtocolError(f"'{wanted.op}' is not a query")
+
+
+def _answer(request: Query, cancel: CancelToken) -> dict[str, Any]:
+    from ezpz.agent import health_check
+    from ezpz.agent.destination import inventory, removal
+
+    if isinstance(request, ClearRequest):
+        return removal.clear(request, cancel).to_json()
+    if isinstance(request, HealthCheckRequest):
+        return health_check.answer(request).to_json()
+    return inventory.survey(request, cancel).to_json()
+
+
+async def _answer_here(node: Node, request: Query) -> dict[str, Any]:
     """Answer a request on this host, in a thread. Raises EzpzError."""
     cancel = CancelToken()
-    act = functools.partial(query_server.answer, request, cancel.raise_if_cancelled)
+    act = functools.partial(_answer, request, cancel)
     try:
         return await run_in_thread(act, cancel.cancel)
     except OSError as e:

@@ -6,9 +6,13 @@ import asyncio
 import contextlib
 import json
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from ezpz.agent.server import READY
+from ezpz.agent.common.messages.base import Message
+from ezpz.agent.common.messages.envelope import Failing, Ready
+from ezpz.agent.common.messages.events import Event, parse_event
+from ezpz.agent.common.wire_paths import ProtocolError
+from ezpz.agent.query_server import READY
 from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import EzpzError, NodeLost, TimedOut, by_code
 from ezpz.remote.bootstrap import bootstrap_command, bundle
@@ -23,10 +27,35 @@ if TYPE_CHECKING:
     from ezpz.cluster.allocation import Node
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Message)
+A_co = TypeVar("A_co", bound=Message, covariant=True)
 PING_INTERVAL = 2.0  # seconds
 SILENCE_TIMEOUT = 10.0  # seconds without a message after which an agent counts as lost
 READY_TIMEOUT = 60.0  # seconds for a node that accepts the login to start the agent
 MAX_LOGIN_LINES = 1000  # lines that a .bashrc may print
+
+
+class Question(Protocol[A_co]):
+    """A request to an agent, with the type of its answer; see `agent.common.messages.requests`."""
+
+    @property
+    def op(self) -> str:
+        """The name of the operation."""
+
+    @property
+    def answer(self) -> type[A_co]:
+        """The type of its answer."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields."""
+
+
+class _Pending(NamedTuple):
+    """A request that was sent: the type of its answer, the answer, and what takes its events."""
+
+    kind: type[Message]
+    answer: asyncio.Future[Any]
+    heard: Callable[[Event], None] | None
 
 
 class NodeSilent(NodeLost):
@@ -49,7 +78,7 @@ class AgentSession:
         self,
         node: Node,
         line: Channel,
-        happened: Callable[[dict[str, Any]], None] = lambda _: None,
+        happened: Callable[[Event], None] = lambda _: None,
         gone: Callable[[EzpzError], None] = lambda _: None,
         ready_within: float = READY_TIMEOUT,
     ) -> None:
@@ -59,12 +88,12 @@ class AgentSession:
         self.happened = happened
         self.gone = gone
         self.ready_within = ready_within
-        self.host: dict[str, Any] = {}
+        self.host = Ready(ready="")
         self.seen: dict[str, Any] | None = None
         self._starting = asyncio.Lock()
         self._number = 0
         self._heard = time.monotonic()
-        self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], Callable[[dict[str, Any]], None] | None]] = {}
+        self._waiting: dict[int, _Pending] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -138,25 +167,29 @@ class AgentSession:
 
     async def ask(
         self,
-        op: str,
+        request: Question[A],
         *,
         timeout: float | None = None,
         attached: bytes = b"",
-        heard: Callable[[dict[str, Any]], None] | None = None,
-        **request: Any,
-    ) -> dict[str, Any]:
-        """Have the agent do something and return its answer; `heard` takes its events. `timeout` is in seconds.
+        heard: Callable[[Event], None] | None = None,
+    ) -> A:
+        """Send a request to the agent and return its answer.
 
-        attached: bytes that go along with the request
+        Args:
+            request: What the agent is to do.
+            timeout: Seconds, None for no limit.
+            attached: Bytes that are sent after the request.
+            heard: Takes the events of the request.
 
-        Raises the EzpzError that the agent answers with, NodeLost when the line ends, TimedOut.
+        Raises:
+            EzpzError: What the agent answers with, NodeLost if the channel ends, or TimedOut.
         """
         await self.wake()
         self._number += 1
         number = self._number
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer, heard
-        line = json.dumps(dict(request, id=number, op=op, attached=len(attached))).encode() + b"\n"
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = _Pending(request.answer, answer, heard)
+        line = json.dumps(dict(request.to_json(), id=number, op=request.op, attached=len(attached))).encode() + b"\n"
         try:
             if self._tasks[0].done():
                 raise await self.line.failure()
@@ -164,14 +197,14 @@ class AgentSession:
             return await asyncio.wait_for(self._drained(answer), timeout)
         except asyncio.TimeoutError:
             raise TimedOut(
-                f"no answer to '{op}' within {timeout:g} s",
+                f"no answer to '{request.op}' within {timeout:g} s",
                 hint="is the node overloaded or its disk hung?",
                 node=self.node.given,
             ) from None
         finally:
             del self._waiting[number]
 
-    async def _drained(self, answer: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    async def _drained(self, answer: asyncio.Future[A]) -> A:
         with contextlib.suppress(ConnectionError):  # the reader finds the reason
             await self.line.drain()
         return await answer
@@ -187,9 +220,15 @@ class AgentSession:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.line.end(grace)
 
-    async def _ready(self) -> dict[str, Any]:
+    async def _ready(self) -> Ready:
         line = await self._first(lambda line: _parsed(line).get("ready") == READY)
-        return _parsed(line)
+        try:
+            return Ready.from_json(_parsed(line))
+        except ProtocolError as e:
+            raise self._unexpected(e) from e
+
+    def _unexpected(self, error: ProtocolError) -> NodeLost:
+        return NodeLost(f"its agent sent an invalid message: {error}", hint="run it again", node=self.node.given)
 
     async def _read_probe(self) -> dict[str, Any] | None:
         first = await self._first(lambda line: line.startswith(SEEN))
@@ -213,24 +252,35 @@ class AgentSession:
             while True:
                 self._take(_parsed(await self._line()))
         except EzpzError as e:
-            waiting = [answer for answer, _ in self._waiting.values() if not answer.done()]
+            waiting = [each.answer for each in self._waiting.values() if not each.answer.done()]
             for answer in waiting:
                 answer.set_exception(e)
             self.gone(e)
 
     def _take(self, message: dict[str, Any]) -> None:
         self._heard = time.monotonic()
-        answer, heard = self._waiting.get(message.get("id", 0), (None, None))
-        if "event" in message:
-            tell = self.happened if answer is None else heard
-            if tell is not None:
-                tell(message["event"])
-        elif answer is not None and not answer.done():
-            if "error" in message:
-                error = message["error"]
-                answer.set_exception(by_code(error["code"])(error["message"], hint=error["hint"], node=self.node.given))
-            else:
-                answer.set_result(message["result"])
+        number = message.get("id", 0)
+        pending = self._waiting.get(number) if type(number) is int else None
+        try:
+            if "event" in message:
+                tell = self.happened if pending is None else pending.heard
+                event = parse_event(message["event"])
+                if tell is not None:
+                    tell(event)
+            elif pending is not None and not pending.answer.done():
+                self._answer(pending, message)
+        except ProtocolError as e:
+            if pending is None or pending.answer.done():
+                raise self._unexpected(e) from e
+            pending.answer.set_exception(self._unexpected(e))
+
+    def _answer(self, pending: _Pending, message: dict[str, Any]) -> None:
+        """Give a request its answer. Raise ProtocolError for an answer of another type."""
+        if "error" in message:
+            error = Failing.from_json(message["error"])
+            pending.answer.set_exception(by_code(error.code)(error.message, hint=error.hint, node=self.node.given))
+        else:
+            pending.answer.set_result(pending.kind.from_json(message.get("result")))
 
     async def _keep_alive(self) -> None:
         """Send pings to the agent, and end the session if it sends nothing for SILENCE_TIMEOUT."""
@@ -244,9 +294,9 @@ class AgentSession:
                 lost = NodeSilent(
                     f"it has not answered for {SILENCE_TIMEOUT:g} s", hint="is the node hung?", node=self.node.given
                 )
-                for answer, _ in self._waiting.values():
-                    if not answer.done():
-                        answer.set_exception(lost)
+                for each in self._waiting.values():
+                    if not each.answer.done():
+                        each.answer.set_exception(lost)
                 self.gone(lost)
                 return
 
@@ -263,6 +313,6 @@ class AgentSession:
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

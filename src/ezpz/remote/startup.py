@@ -8,7 +8,10 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ezpz.agent.spawner import result_in
+from ezpz.agent.common.messages.events import Event, StartedEvent
+from ezpz.agent.common.messages.parts import PeerAddress, RemoteAgent
+from ezpz.agent.common.messages.requests import ListeningRequest, StartRequest
+from ezpz.agent.spawner import parse_address
 from ezpz.cluster.ssh import srun_argv, ssh_argv
 from ezpz.cluster.ssh_errors import classify_failure
 from ezpz.errors import EzpzError, NodeLost
@@ -52,18 +55,19 @@ class ListenRequest:
         return self._line(names={node.given: node.address for node in nodes})
 
     def _line(self, **whom: Any) -> str:
-        return json.dumps(dict(whom, id=1, op="listen", secret=self.secret.hex(), stall=self.stall)) + "\n"
+        request = ListeningRequest(secret=self.secret.hex(), stall=self.stall, **whom)
+        return json.dumps(dict(request.to_json(), id=1, op=request.op)) + "\n"
 
-    async def accept(self, node: Node, where: dict[str, Any]) -> AgentSession:
+    async def accept(self, node: Node, where: PeerAddress) -> AgentSession:
         """Open a session to an agent that listens. Raises EzpzError."""
-        line = await TcpChannel.dial(node, where["address"], where["port"], self.secret, self.me)
+        line = await TcpChannel.dial(node, where.address, where.port, self.secret, self.me)
         return await AgentSession(node, line, ready_within=self.ready_within).started()
 
 
 class AgentStarter(Protocol):
     """A way to start agents. `where` describes, for each node, the agent that listens there already."""
 
-    where: dict[Node, dict[str, Any]]
+    where: dict[Node, PeerAddress]
 
     async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
         """Return a session or an error for each node. If `seen` of a session is set, no agent was started yet."""
@@ -84,9 +88,9 @@ class SshStarter:
         self.invitation = invitation
         self.handshakes = handshakes
         self.fan = fan
-        self.where: dict[Node, dict[str, Any]] = {}
+        self.where: dict[Node, PeerAddress] = {}
         self._destination = ""
-        self._started: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._started: dict[str, asyncio.Future[StartedEvent]] = {}
 
     async def open(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
         self._destination = destination if len(nodes) <= self.fan else ""  # otherwise, some of them start others
@@ -125,31 +129,28 @@ class SshStarter:
 
     async def _by_agent(self, node: Node, starter: AgentSession) -> AgentSession:
         """Start the agent of a node by the agent of another node. Raises EzpzError."""
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[StartedEvent] = asyncio.get_running_loop().create_future()
         self._started[node.given] = answer
         within = self.invitation.ready_within
         feed = self.invitation.to(node)
-        agent = {
-            "name": node.given,
-            "argv": list(ssh_argv(node.address, bootstrap_command(self.invitation.pythons))),
-            "feed": feed,
-        }
-        await starter.ask("start", agents=[agent])
+        argv = ssh_argv(node.address, bootstrap_command(self.invitation.pythons))
+        await starter.ask(StartRequest(agents=[RemoteAgent(name=node.given, argv=argv, feed=feed)]))
         try:
             said = await asyncio.wait_for(answer, within)
         except asyncio.TimeoutError:
             raise NodeLost(f"no answer within {within:g} s of connecting", node=node.given) from None
-        if "where" not in said:
-            raise classify_failure(said["stderr"], said["status"], node.given)
-        session = await self.invitation.accept(node, said["where"])
+        if said.where is None:
+            raise classify_failure(said.stderr, said.status, node.given)
+        session = await self.invitation.accept(node, said.where)
         session.happened = self._happened
-        self.where[node] = said["where"]
+        self.where[node] = said.where
         return session
 
-    def _happened(self, event: dict[str, Any]) -> None:
-        answer = self._started.get(event.get("started", ""))
-        if answer is not None and not answer.done():
-            answer.set_result(event)
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, StartedEvent):
+            answer = self._started.get(event.started)
+            if answer is not None and not answer.done():
+                answer.set_result(event)
 
     async def close(self) -> None:
         """Do nothing: agents end the agents that they started."""
@@ -160,7 +161,7 @@ class SrunStarter:
 
     def __init__(self, invitation: ListenRequest) -> None:
         self.invitation = invitation
-        self.where: dict[Node, dict[str, Any]] = {}
+        self.where: dict[Node, PeerAddress] = {}
         self.children: list[AsyncProcess] = []
 
     async def open(self, nodes: tuple[Node, ...], _destination: str = "") -> Mapping[Node, AgentSession | EzpzError]:
@@ -183,8 +184,8 @@ class SrunStarter:
         by_name = {node.given: node for node in nodes}
         opening: dict[Node, asyncio.Future[AgentSession | EzpzError]] = {}
 
-        def heard(where: dict[str, Any]) -> None:
-            node = by_name.get(where.get("name", ""))
+        def heard(where: PeerAddress) -> None:
+            node = by_name.get(where.name)
             if node is not None and node not in opening:
                 self.where[node] = where
                 opening[node] = asyncio.ensure_future(self._accept(node, where))
@@ -201,14 +202,14 @@ class SrunStarter:
         return {node: found.get(node) or _missing(node, child, within) for node in nodes}
 
     async def _listen(
-        self, child: AsyncProcess, heard: Callable[[dict[str, Any]], None], complete: Callable[[], bool]
+        self, child: AsyncProcess, heard: Callable[[PeerAddress], None], complete: Callable[[], bool]
     ) -> None:
         while not complete() and (line := await _line(child)):
-            where = result_in(line)
-            if where:
+            where = parse_address(line)
+            if where is not None:
                 heard(where)
 
-    async def _accept(self, node: Node, where: dict[str, Any]) -> AgentSession | EzpzError:
+    async def _accept(self, node: Node, where: PeerAddress) -> AgentSession | EzpzError:
         try:
             return await self.invitation.accept(node, where)
         except EzpzError as e:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from ezpz.agent.common import tree
+from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.destination import inventory
 from ezpz.agent.destination.removal import STALE
 
@@ -85,7 +86,7 @@ def remove_stale(directory: str, now: float) -> None:
         for name in filter(PART.fullmatch, os.listdir(directory)):
             path = os.fsencode(os.path.join(directory, name))
             with suppress(OSError):
-                old = now - inventory.disk_usage(path, lambda: None)["changed"] >= STALE
+                old = now - inventory.disk_usage(path, NEVER).changed >= STALE
                 if old and os.lstat(path).st_uid == os.geteuid():
                     tree.remove(path)
 

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from ezpz.agent.common import find_digest
+from ezpz.agent.common.cancel import NEVER, ProgressToken
 from ezpz.agent.common.layout import FAILED_NODES, MANIFEST, RECEIPT
+from ezpz.agent.common.messages.parts import ExpectedTree
+from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.remote.shell_probe import ANSWER_LINES, SEEN, parse_probe, probe_command
 
@@ -23,7 +26,7 @@ SHELLS = [shell for shell in ("sh", "bash", "busybox", "ksh", "zsh") if shutil.w
 def published(place: Path) -> Path:
     """A version of ours at a place."""
     landing = Deployment(os.fsencode(place), RUN)
-    landing.prepare({"bytes": 0, "allocated": 0, "files": 0})
+    landing.prepare(PrepareRequest(dst=str(place), run=RUN, bytes=0, allocated=0, files=0))
     tree = os.fsdecode(landing.tree)
     os.makedirs(f"{tree}/bin")
     for name, mode in (("data", 0o644), ("bin/run", 0o755), ('bin/it\'s a "name"\n', 0o600)):
@@ -34,7 +37,7 @@ def published(place: Path) -> Path:
         pass
     os.symlink("data", f"{tree}/link")
     landing.write_manifest(b"")
-    landing.publish(landing.verify({}), {"contents": "c", "source": "/source"}, executable=False)
+    landing.publish(landing.verify(ExpectedTree()), {"contents": "c", "source": "/source"}, executable=False)
     landing.close()
     return place
 
@@ -111,7 +114,7 @@ def test_a_name_that_no_line_can_hold_is_not_asked_for() -> None:
 
 @pytest.mark.processes
 def test_what_is_not_there_has_no_listing(tmp_path: Path) -> None:
-    assert find_digest.digest(os.fsencode(tmp_path / "gone"), lambda: None) == ""
+    assert find_digest.digest(os.fsencode(tmp_path / "gone"), NEVER) == ""
 
 
 @pytest.mark.processes
@@ -122,7 +125,7 @@ def test_a_find_that_fails_lists_never_the_same(tmp_path: Path, monkeypatch: pyt
     tool.write_text("#!/bin/sh\nexit 1\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-    assert len({find_digest.digest(os.fsencode(tmp_path), lambda: None) for _ in range(3)}) == 3
+    assert len({find_digest.digest(os.fsencode(tmp_path), NEVER) for _ in range(3)}) == 3
 
 
 @pytest.mark.processes
@@ -140,6 +143,6 @@ def test_a_listing_that_nobody_waits_for_ends(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     turns = iter([None] * 5)
     with pytest.raises(Gone):
-        find_digest.digest(os.fsencode(tmp_path), lambda: leave() if next(turns, 1) else None)
+        find_digest.digest(os.fsencode(tmp_path), ProgressToken(NEVER, lambda: leave() if next(turns, 1) else None))
     pid = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()

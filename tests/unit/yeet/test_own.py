@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.agent.common import layout, manifest, receipt
+from ezpz.agent.common.messages.answers import ManifestAnswer
 from ezpz.agent.destination import installed
 from ezpz.errors import EzpzError, UsageError
 from ezpz.yeet.reporting.html.page import check_report_path, write_report
@@ -31,8 +32,8 @@ def copy_at(place: Path) -> Path:
 def is_ours(place: Path) -> bool:
     found = installed.describe(os.fsencode(place))
     assert found is not None
-    assert (found["receipt"] is not None) == (found["state"] == "receipt")
-    return found["receipt"] is not None
+    assert (found.receipt is not None) == (found.state == "receipt")
+    return found.receipt is not None
 
 
 @needs_root
@@ -78,12 +79,12 @@ def test_a_link_to_a_copy_is_foreign(tmp_path: Path) -> None:
 def test_a_manifest_of_another_user_is_not_read(tmp_path: Path) -> None:
     copy = copy_at(tmp_path / "torch")
     (copy / MANIFEST).write_bytes(b"packed")
-    assert installed.read_manifest(os.fsencode(copy), 0) == {"piece": "cGFja2Vk"}
+    assert installed.read_manifest(os.fsencode(copy), 0) == ManifestAnswer(piece="cGFja2Vk")
     os.chown(copy / MANIFEST, NOBODY, NOBODY)
     with pytest.raises(PermissionError):
         installed.read_manifest(os.fsencode(copy), 0)
     with pytest.raises(manifest.Unreadable):
-        installed.records_of(os.fsencode(copy), {})
+        installed.read_entries(os.fsencode(copy), {})
 
 
 def test_a_new_file_takes_no_name_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

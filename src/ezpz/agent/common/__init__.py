@@ -1,1 +1,1 @@
-"""What both ends use: errors, messages, layout, manifest, receipt, facts about filesystems."""
+"""Modules that both ends use: errors, messages, layout, manifest, receipt, facts about filesystems."""

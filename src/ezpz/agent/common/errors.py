@@ -1,4 +1,4 @@
-"""What an agent answers instead of a result: a code of `ezpz.errors`, one line, and the next step."""
+"""The error of an agent: a code of `ezpz.errors`, one line, and the next step."""
 
 import errno
 from typing import Dict
@@ -14,11 +14,12 @@ class AgentError(Exception):
         self.hint = hint
 
     def as_dict(self) -> Dict[str, str]:
+        """Return the fields of the message `Failing`."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
 def from_os_error(error: OSError, doing: str) -> AgentError:
-    """What an operating system error means to a user; `doing` says what was being done, and to what."""
+    """Return what an error of the operating system means to a user; `doing` says what was being done."""
     reason = "{}: {}".format(doing, error.strerror or error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AgentError("no-space", reason, "free some space there, or choose another place with --dst")

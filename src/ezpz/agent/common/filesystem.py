@@ -1,4 +1,4 @@
-"""The destination on one host: which paths are refused, whose it is, how much room it has."""
+"""Facts about paths and filesystems of a host."""
 
 import hashlib
 import os
@@ -22,18 +22,18 @@ SHARED_FILESYSTEMS = (
 SYSTEM = tuple(
     b"/usr /etc /bin /sbin /lib /lib64 /boot /dev /proc /sys /var/cache /var/lib /var/log /var/run /var/spool".split()
 )
-FREE = (b"/dev/shm",)  # a place in those that is for everybody
+FREE = (b"/dev/shm",)  # in SYSTEM, but for all users
 
 
 def refuse_mounts(path: bytes) -> None:
-    """Raise Refusal when a filesystem is mounted in the tree at `path`."""
+    """Raise AgentError if a filesystem is mounted in the tree at `path`."""
     refusal = refusal_of_mounts(path)
     if refusal is not None:
         raise refusal
 
 
 def refusal_of_mounts(path: bytes) -> Optional[AgentError]:
-    """Return why the tree at `path` must not be replaced or removed: a filesystem is mounted in it; None otherwise."""
+    """Return why the tree at `path` must not be replaced or removed, None if nothing is mounted in it."""
     mounted = mounts.within(path)
     if not mounted:
         return None
@@ -48,6 +48,7 @@ def refusal_of_mounts(path: bytes) -> Optional[AgentError]:
 
 
 def user_name(uid: int) -> str:
+    """Return the name of a user for a message."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -55,7 +56,7 @@ def user_name(uid: int) -> str:
 
 
 def filesystem(path: bytes) -> str:
-    """The type of the filesystem that `path` is on, as the kernel names it; "" when that cannot be told."""
+    """Return the type of the filesystem that `path` is on, as the kernel names it, "" if it is unknown."""
     device = os.stat(path).st_dev
     wanted = "{}:{}".format(os.major(device), os.minor(device))
     kinds = [mount.kind for mount in mounts.table() if mount.device == wanted]
@@ -63,13 +64,13 @@ def filesystem(path: bytes) -> str:
 
 
 def is_node_local(kind: str) -> bool:
-    """Whether a filesystem of this type is, as far as its type tells, a disk that only one host has."""
+    """Return whether a filesystem of this type is a disk of one host only, as far as the type says."""
     return kind not in SHARED_FILESYSTEMS and kind.partition(".")[0] != "fuse"
 
 
 def beside(dst: bytes, suffix: bytes) -> bytes:
-    """The path of something of ours beside a destination: hidden, named after it, and never too long a name."""
-    folder, name = os.path.split(dst)
+    """Return a path next to a destination: hidden, named after it, and with a name that is not too long."""
+    parent, name = os.path.split(dst)
     if len(name) + len(suffix) + 1 > NAME_MAX:
         name = name[:64] + b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
-    return os.path.join(folder, b"." + name + suffix)
+    return os.path.join(parent, b"." + name + suffix)

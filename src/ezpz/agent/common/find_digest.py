@@ -1,20 +1,20 @@
-"""Listing: whether a tree is as it was published, by one digest of find's view of it, without reading its manifest.
+"""One digest of what `find` says of a tree, by which a version is known to be as it was published.
 
-It is taken by a shell, so that a node can be asked before any python is started there. Names come in whatever order
-the filesystem tells them, which stays while nothing is added: a digest that differs proves nothing, an equal one all.
+A shell takes it, so that a node can be checked before a Python is started there. The order of the names is that of the
+filesystem, which stays while nothing is added. So a digest that differs proves nothing, and an equal one everything.
 """
 
 import os
 import re
-from typing import Callable
 
+from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.layout import FAILED_NODES, RECEIPT
 
-WITHIN = 20  # seconds, after which a manifest is the quicker way to find out what is there
-TURN = 0.1  # seconds
+TIMEOUT = 20  # seconds, after which comparing with the manifest is quicker
+POLL_INTERVAL = 0.1  # seconds
 OWN = " -o ".join("-path ./" + os.fsdecode(name) for name in (RECEIPT, FAILED_NODES))  # the manifest counts
 COMMAND = (
-    "{ LC_ALL=C timeout " + str(WITHIN) + " find . -mindepth 1"
+    "{ LC_ALL=C timeout " + str(TIMEOUT) + " find . -mindepth 1"
     ' -name ".ezpz-yeet-*" \\( ' + OWN + " \\)"
     ' -o -type d -printf "d%m %p\\0"'
     ' -o -type l -printf "l%p\\0%l\\0"'
@@ -23,13 +23,13 @@ COMMAND = (
     ' -o -printf "%y%p\\0"'
     " || head -c 16 /dev/urandom; } 2>/dev/null | sha256sum"
 )
-"""What a shell runs in the top of the tree: GNU find's facts of every entry, or, where it fails, of nothing."""
+"""The command of a shell in the top of the tree: GNU find prints every entry, or something random if it fails."""
 DIGEST = re.compile(rb"([0-9a-f]{64})  -\n")
 
 
-def digest(root: bytes, going_on: Callable[[], None]) -> str:
-    """The listing of a tree by one name, "" where it cannot be had. `going_on` is called often and may raise."""
-    import subprocess  # takes longer than all else of an agent that is never asked for this
+def digest(root: bytes, cancel: CancelToken) -> str:
+    """Return the digest of a tree, "" if it cannot be taken; `cancel` is checked often."""
+    import subprocess  # it takes longer to import than everything else of an agent that never needs it
 
     try:
         process = subprocess.Popen(
@@ -45,9 +45,9 @@ def digest(root: bytes, going_on: Callable[[], None]) -> str:
     said = b""
     try:
         while not said:
-            going_on()
+            cancel.raise_if_cancelled()
             try:
-                said = process.communicate(timeout=TURN)[0] or b"\n"
+                said = process.communicate(timeout=POLL_INTERVAL)[0] or b"\n"
             except subprocess.TimeoutExpired:
                 continue
     finally:

@@ -1,14 +1,14 @@
-"""Manifest: what a version holds, entry by entry, with a digest of every file's content; kept beside its receipt.
+"""The entries of a version, each file with a digest of its content; stored next to the receipt.
 
-A zlib stream of lines: a header {"format": ..., ...}, then one JSON array for each entry, in any order:
+A manifest is a zlib stream of lines: a header {"format": ..., ...}, then one JSON array for each entry, in any order:
 
-    ["d", path, mode, mtime_ns]                             a folder
-    ["f", path, mode, mtime_ns, size, digest]               a file; further fields are whoever wrote it's own business
+    ["d", path, mode, mtime_ns]                             a directory
+    ["f", path, mode, mtime_ns, size, digest]               a file; its writer may add fields
     ["l", path, mtime_ns, target]                           a symbolic link
-    ["h", path, path of the first name]                     a further name of a file or link
+    ["h", path, path of the first name]                     a hard link to a file or link
 
-Paths are relative to the top, which is not an entry; bytes that are no UTF-8 are lone surrogates. A digest is the
-SHA-256 of the content, or of the digests of its blocks, one behind the other, when there is more than one block.
+Paths are relative to the top, which is not an entry. Bytes that are not UTF-8 are lone surrogates. A digest is the
+SHA-256 of the content. If there is more than one block, it is that of the digests of the blocks in a row.
 """
 
 import hashlib
@@ -16,71 +16,120 @@ import json
 import os
 import stat
 import zlib
-from typing import IO, Any, Callable, Dict, Iterable, List, NamedTuple
+from typing import IO, Any, Dict, Iterable, List, NamedTuple, Tuple
 
 from ezpz.agent.common import tree
+from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.wire_paths import decode_path, decode_target, encode_path
 
 FORMAT = "ezpz/manifest/1"
 BLOCK = 512 << 10  # bytes
-FIELDS = {"d": 4, "f": 6, "l": 4, "h": 3}
-KINDS = {"d": (str, int, int), "f": (str, int, int, int, str), "l": (str, int, str), "h": (str, str)}
-GRAINS = (100, 1000, 10**9)  # ns: how exactly filesystems keep times that keep them no better
+FIELDS = {
+    "d": (("mode", int), ("mtime_ns", int)),
+    "f": (("mode", int), ("mtime_ns", int), ("size", int), ("digest", str)),
+    "l": (("mtime_ns", int), ("target", str)),
+    "h": (("target", str),),
+}  # after the kind and the path
+PRECISIONS = (100, 1000, 10**9)  # ns, of the times on filesystems that store no exact ones
+SHOWN = 80  # characters of a bad entry in an error
 
-ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make another one each time
-
-Record = List[Any]
+ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make a new encoder each time
 
 
 class Unreadable(Exception):
-    """A manifest that is not one, or is damaged."""
+    """A file that is no manifest, or a damaged one."""
+
+
+class ManifestEntry(NamedTuple):
+    """An entry of a version.
+
+    Attributes:
+        kind: "d", "f", "l", or "h"
+        target: of a symbolic link; of a hard link the path of the first name
+        extra: what the writer of a file has added
+    """
+
+    kind: str
+    path: str
+    mode: int = 0
+    mtime_ns: int = 0
+    size: int = 0
+    digest: str = ""
+    target: str = ""
+    extra: Tuple[Any, ...] = ()
+
+    def to_json(self) -> List[Any]:
+        """Return the array of an entry."""
+        return [self.kind, self.path, *(getattr(self, name) for name, _ in FIELDS[self.kind]), *self.extra]
+
+
+def parse_entry(record: Any) -> ManifestEntry:
+    """Return an entry, from its array. Raise Unreadable."""
+    is_list = isinstance(record, list) and len(record) > 1 and isinstance(record[0], str)
+    fields = FIELDS.get(record[0]) if is_list else None
+    if fields is None or type(record[1]) is not str or len(record) < len(fields) + 2:
+        raise Unreadable("no entry of a manifest: {}".format(ascii(record)[:SHOWN]))
+    values: Dict[str, Any] = {}
+    for (name, kind), value in zip(fields, record[2:]):
+        if type(value) is not kind or (name == "size" and int(value) < 0):
+            raise Unreadable("no entry of a manifest: {}".format(ascii(record)[:SHOWN]))
+        values[name] = value
+    return ManifestEntry(record[0], record[1], extra=tuple(record[len(fields) + 2 :]), **values)
+
+
+def parse_line(line: bytes) -> ManifestEntry:
+    """Return an entry, from its line. Raise Unreadable."""
+    try:
+        return parse_entry(json.loads(line.decode("utf-8")))
+    except (ValueError, RecursionError):
+        raise Unreadable("a line of a manifest that cannot be read: {!r}".format(line[:SHOWN]))
+
+
+def line_of(entry: ManifestEntry) -> bytes:
+    """Return the line of an entry, with its line break."""
+    return ENCODE(entry.to_json()).encode() + b"\n"
 
 
 def digest(content: bytes) -> str:
-    """What the content of a file is known by."""
+    """Return the digest of the content of a file."""
     if len(content) <= BLOCK:
         return hashlib.sha256(content).hexdigest()
     return joined(hashlib.sha256(content[start : start + BLOCK]).digest() for start in range(0, len(content), BLOCK))
 
 
 def joined(blocks: Iterable[bytes]) -> str:
-    """The digest of a file of more than one block, from the SHA-256 of each."""
+    """Return the digest of a file of more than one block, from the SHA-256 of each."""
     return hashlib.sha256(b"".join(blocks)).hexdigest()
 
 
-def digest_file(fd: int, size: int, going_on: Callable[[], None] = lambda: None) -> str:
-    """The digest of what is behind a descriptor; `going_on` is called for each block. Raises OSError."""
+def digest_file(fd: int, size: int, cancel: CancelToken = NEVER) -> str:
+    """Return the digest of an open file; `cancel` is checked for each block. Raise OSError."""
     if size <= BLOCK:
         return digest(os.pread(fd, size, 0))
     blocks = []
     for start in range(0, size, BLOCK):
-        going_on()
+        cancel.raise_if_cancelled()
         blocks.append(hashlib.sha256(os.pread(fd, min(BLOCK, size - start), start)).digest())
     return joined(blocks)
 
 
-def line_of(record: Record) -> bytes:
-    """An entry as the manifest has it, its line break included."""
-    return ENCODE(record).encode() + b"\n"
-
-
 def manifest_digest(packed: bytes) -> str:
-    """What a packed manifest is known by in the receipt beside it: it is whole if it is this very one."""
+    """Return the digest of a packed manifest, by which the receipt next to it names it."""
     return hashlib.sha256(packed).hexdigest()
 
 
 def line_hash(line: bytes) -> int:
-    """What a line adds to the sum that a manifest's `contents` are, whatever their order; see `contents_of`."""
+    """Return what a line adds to the sum over a manifest, from which `content_digest` is made."""
     return int.from_bytes(hashlib.sha256(line).digest(), "big")
 
 
 def content_digest(total: int) -> str:
-    """What is known of all entries by one name: equal for the same entries with the same content."""
+    """Return the digest of all entries, from the sum over their lines: it does not depend on their order."""
     return tree.version_of(total)
 
 
 def write(file: IO[bytes], header: Dict[str, Any], lines: Iterable[bytes]) -> None:
-    """Write a manifest. Raises OSError."""
+    """Write a manifest. Raise OSError."""
     packing = zlib.compressobj(1)
     file.write(packing.compress(json.dumps(dict(header, format=FORMAT), sort_keys=True).encode() + b"\n"))
     for line in lines:
@@ -88,8 +137,8 @@ def write(file: IO[bytes], header: Dict[str, Any], lines: Iterable[bytes]) -> No
     file.write(packing.flush())
 
 
-def read(packed: bytes) -> List[Record]:
-    """The entries of a packed manifest that is known to be whole, by `name_of`. Raises Unreadable."""
+def read(packed: bytes) -> List[ManifestEntry]:
+    """Return the entries of a packed manifest, which is known to be complete by its digest. Raise Unreadable."""
     unpacking = zlib.decompressobj()
     try:
         lines = unpacking.decompress(packed)
@@ -99,90 +148,79 @@ def read(packed: bytes) -> List[Record]:
         raise Unreadable("a manifest that is cut short")
     header, _, lines = lines[:-1].partition(b"\n")
     try:
-        found: "List[Record]" = json.loads((b"[" + lines.replace(b"\n", b",") + b"]").decode())
-        sound = all(FIELDS[record[0]] <= len(record) for record in found)
-        sound = sound and json.loads(header.decode())["format"] == FORMAT
+        found = json.loads((b"[" + lines.replace(b"\n", b",") + b"]").decode())
+        sound = json.loads(header.decode())["format"] == FORMAT
     except (ValueError, TypeError, LookupError, RecursionError):
         raise Unreadable("a manifest that cannot be read")
     if not sound:
         raise Unreadable("no manifest, or one of another ezpz")
-    return found
+    return [parse_entry(record) for record in found]
 
 
-def record_of(line: bytes) -> Record:
-    """An entry, from its line. Raises Unreadable."""
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise Unreadable("a line of a manifest that cannot be read: {!r}".format(line[:80]))
-    if not isinstance(record, list) or not record or not isinstance(record[0], str) or record[0] not in FIELDS:
-        raise Unreadable("no entry of a manifest: {!r}".format(line[:80]))
-    kinds = KINDS[record[0]]
-    if len(record) <= len(kinds) or not all(type(value) is kind for value, kind in zip(record[1:], kinds)):
-        raise Unreadable("no entry of a manifest: {!r}".format(line[:80]))
-    return record
-
-
-def by_name(records: Iterable[Record]) -> Dict[str, Record]:
-    """The entries by path; a further name has the entry of the first one. Raises Unreadable."""
-    found = {record[1]: record for record in records}
-    for name, record in found.items():
-        if record[0] == "h":
+def by_name(entries: Iterable[ManifestEntry]) -> Dict[str, ManifestEntry]:
+    """Return the entries by path; a hard link has the entry of the first name. Raise Unreadable."""
+    found = {entry.path: entry for entry in entries}
+    for name, entry in found.items():
+        if entry.kind == "h":
             try:
-                found[name] = found[record[2]]
+                found[name] = found[entry.target]
             except KeyError:
                 raise Unreadable("a further name of nothing: {!r}".format(name))
     return found
 
 
 Differences = NamedTuple("Differences", [("changed", List[bytes]), ("missing", List[bytes]), ("extra", List[bytes])])
-"""What a tree has unlike its manifest: entries of other facts, entries that are gone, entries that were never in it."""
+"""Paths of a tree that differ from its manifest: entries that changed, that are gone, and that were never in it."""
 
 
 def compare(
-    root: bytes, records: Dict[str, Record], going_on: Callable[[], None], *, contents: bool = False
+    root: bytes, entries: Dict[str, ManifestEntry], cancel: CancelToken, *, contents: bool = False
 ) -> Differences:
-    """Hold a tree against its entries by type, permissions, size, time and link target. Raises OSError.
+    """Compare a tree with its entries by type, permissions, size, time, and link target. Raise OSError.
 
-    contents: files are read as well, and held against their digests; records: by path, see `by_name`; is used up
+    Args:
+        root: of the tree
+        entries: by path, see `by_name`; it is emptied
+        cancel: is checked for every entry
+        contents: whether files are read as well, and compared with their digests
     """
     changed, extra = [], []
     for path, status in tree.walk(root):
-        going_on()
-        record = records.pop(encode_path(path), None)
-        if record is None:
+        cancel.raise_if_cancelled()
+        entry = entries.pop(encode_path(path), None)
+        if entry is None:
             extra.append(path)
-        elif not _is_as(root, path, status, record) or (contents and _content_differs(root, path, record, going_on)):
+        elif not _has_facts(root, path, status, entry) or (contents and _content_differs(root, path, entry, cancel)):
             changed.append(path)
-    return Differences(changed, sorted(map(decode_path, records)), extra)
+    return Differences(changed, sorted(map(decode_path, entries)), extra)
 
 
-def _is_as(root: bytes, path: bytes, status: os.stat_result, record: Record) -> bool:
-    """Whether what stands at a path, whose lstat is given, is what an entry tells, its content aside."""
-    kind, mode = record[0], status.st_mode
-    if kind == "l":
-        return stat.S_ISLNK(mode) and os.readlink(os.path.join(root, path)) == decode_target(record[3])
-    if mode & 0o7777 != record[2]:
+def _has_facts(root: bytes, path: bytes, status: os.stat_result, entry: ManifestEntry) -> bool:
+    """Return whether a path, given its lstat, is what its entry says, except for the content."""
+    mode = status.st_mode
+    if entry.kind == "l":
+        return stat.S_ISLNK(mode) and os.readlink(os.path.join(root, path)) == decode_target(entry.target)
+    if mode & 0o7777 != entry.mode:
         return False
-    if kind == "d":
+    if entry.kind == "d":
         return stat.S_ISDIR(mode)
-    return stat.S_ISREG(mode) and status.st_size == record[4] and same_time(status.st_mtime_ns, record[3])
+    return stat.S_ISREG(mode) and status.st_size == entry.size and same_time(status.st_mtime_ns, entry.mtime_ns)
 
 
-def same_time(standing: int, told: int) -> bool:
-    """Whether a file's time, in ns, is what it was told to be, as exactly as its filesystem keeps times."""
-    return standing == told or any(standing == told // grain * grain for grain in GRAINS)
+def same_time(found: int, expected: int) -> bool:
+    """Return whether a time of a file, in ns, is what it should be, as exactly as its filesystem stores times."""
+    return found == expected or any(found == expected // each * each for each in PRECISIONS)
 
 
-def _content_differs(root: bytes, path: bytes, record: Record, going_on: Callable[[], None]) -> bool:
-    """Whether a file holds something else than its entry tells."""
-    if record[0] != "f":
+def _content_differs(root: bytes, path: bytes, entry: ManifestEntry, cancel: CancelToken) -> bool:
+    """Return whether a file has another content than its entry says."""
+    if entry.kind != "f":
         return False
     try:
         fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return True
     try:
-        return bool(digest_file(fd, os.fstat(fd).st_size, going_on) != record[5])
+        return bool(digest_file(fd, os.fstat(fd).st_size, cancel) != entry.digest)
     finally:
         os.close(fd)

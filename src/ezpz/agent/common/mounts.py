@@ -1,4 +1,4 @@
-"""Where filesystems are mounted on this host, bind mounts included, as /proc tells."""
+"""Mount points of this host, bind mounts included, as /proc lists them."""
 
 import os
 import re
@@ -12,7 +12,7 @@ Mount = NamedTuple("Mount", [("point", bytes), ("device", str), ("kind", str)])
 
 
 def table() -> Iterator[Mount]:
-    """Yield every mount that this process sees, in the order of the kernel; none where that cannot be read."""
+    """Yield every mount that this process sees, in the order of the kernel; none if /proc cannot be read."""
     try:
         with open(MOUNTINFO, "rb") as file:
             lines = file.read().splitlines()
@@ -33,17 +33,17 @@ def _unescaped(text: bytes) -> bytes:
 def within(path: bytes) -> List[Mount]:
     """Return what is mounted at or below a path, sorted; of several mounts at one place the topmost.
 
-    The folder of `path` is resolved; `path` itself is not followed.
+    The parent of `path` is resolved; `path` itself is not followed.
     """
-    folder, name = os.path.split(path)
-    real = os.path.join(os.path.realpath(folder or b"."), name)
+    parent, name = os.path.split(path)
+    real = os.path.join(os.path.realpath(parent or b"."), name)
     below = real.rstrip(b"/") + b"/"
     found = {mount.point: mount for mount in table() if mount.point == real or mount.point.startswith(below)}
     return [found[point] for point in sorted(found)]
 
 
 def mount_id(fd: int) -> Optional[int]:
-    """Return which mount an open file is on; None where the kernel (before 3.15) does not tell."""
+    """Return the ID of the mount of an open file; None if the kernel (before 3.15) does not provide it."""
     try:
         with open("/proc/self/fdinfo/{}".format(fd), "rb") as file:
             for line in file:

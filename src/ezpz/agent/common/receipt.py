@@ -1,4 +1,4 @@
-"""Own: what proves that a file, or a tree, is ours."""
+"""The receipt of a version, and other files of this user: what proves that ezpz created a tree."""
 
 import binascii
 import errno
@@ -14,11 +14,9 @@ LIMIT = 1 << 20  # bytes of a receipt
 
 
 def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, Any]]:
-    """Return the receipt of the tree at `at` (by default `dst`), or None when nothing proves that it is ours and for
-    `dst`.
+    """Return the receipt of the tree at `at` (by default `dst`), None if nothing proves that it was created for `dst`.
 
-    It proves that when it is a regular file of this user in a directory of this user, in our format, and names this
-    very place.
+    The proof is a regular file of this user in a directory of this user, in the format of a receipt, that names `dst`.
     """
     try:
         fd = open_in_own(dst if at is None else at, RECEIPT)
@@ -30,7 +28,7 @@ def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, A
 
 
 def parse_receipt(said: bytes) -> Optional[Dict[str, Any]]:
-    """What a receipt says, None for what is none."""
+    """Return the fields of a receipt, None if it is no receipt."""
     try:
         receipt = json.loads(said.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -43,7 +41,7 @@ def parse_receipt(said: bytes) -> Optional[Dict[str, Any]]:
 
 
 def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
-    """Whether a receipt names this very place."""
+    """Return whether a receipt names this destination."""
     try:
         return os.path.realpath(os.fsencode(str(receipt.get("destination", "")))) == os.path.realpath(dst)
     except (OSError, ValueError):
@@ -53,7 +51,7 @@ def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
 def open_own(path: bytes, dir_fd: Optional[int] = None, flags: int = os.O_RDONLY) -> int:
     """Open a regular file of this user that is not a link; a file that `flags` create is private.
 
-    Raises OSError for anything else, with EPERM for a file of another user.
+    Raise OSError for anything else, with EPERM for a file of another user.
     """
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     status = os.fstat(fd)
@@ -63,23 +61,23 @@ def open_own(path: bytes, dir_fd: Optional[int] = None, flags: int = os.O_RDONLY
     raise PermissionError(errno.EPERM, "no file of this user", path)
 
 
-def open_in_own(folder: bytes, name: bytes) -> int:
-    """The same, for a file in a directory of this user, which is no link either.
+def open_in_own(directory: bytes, name: bytes) -> int:
+    """Open a regular file of this user in a directory of this user; neither may be a link. Raise OSError.
 
-    Whose the directory is decides what lies in it: another user can put a file of this one into his by a hard link,
-    and by a rename keep no second name of it. Raises OSError.
+    The owner of the directory decides what is in it. Another user can put a file of this user into his directory by a
+    hard link, and remove its other name by a rename.
     """
-    above = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    above = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(above).st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "no directory of this user", folder)
+            raise PermissionError(errno.EPERM, "no directory of this user", directory)
         return open_own(name, above)
     finally:
         os.close(above)
 
 
 def read_own_file(path: bytes, limit: int) -> Optional[Tuple[bytes, os.stat_result]]:
-    """Return what a regular file of this user holds, up to `limit` bytes, and its fstat; None for anything else."""
+    """Return up to `limit` bytes of a regular file of this user, and its fstat; None for anything else."""
     try:
         fd = open_own(path)
     except OSError:
@@ -88,7 +86,7 @@ def read_own_file(path: bytes, limit: int) -> Optional[Tuple[bytes, os.stat_resu
 
 
 def _read(fd: int, limit: int) -> Optional[Tuple[bytes, os.stat_result]]:
-    """Read up to `limit` bytes, and close."""
+    """Return up to `limit` bytes, and the fstat, of an open file, and close it."""
     try:
         return os.read(fd, limit), os.fstat(fd)
     except OSError:
@@ -97,12 +95,14 @@ def _read(fd: int, limit: int) -> Optional[Tuple[bytes, os.stat_result]]:
         os.close(fd)
 
 
-def create(folder: bytes, prefix: bytes) -> Tuple[int, bytes]:
-    """Make a file for writing, readable by this user alone, under a name that nobody can foresee; its descriptor and
-    path. Raises OSError.
+def create(directory: bytes, prefix: bytes) -> Tuple[int, bytes]:
+    """Create a file that only this user can read, with a name that cannot be predicted. Raise OSError.
+
+    Returns:
+        Its descriptor, for writing, and its path.
     """
     while True:
-        path = os.path.join(folder, prefix + binascii.hexlify(os.urandom(8)))
+        path = os.path.join(directory, prefix + binascii.hexlify(os.urandom(8)))
         try:
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), path
         except FileExistsError:

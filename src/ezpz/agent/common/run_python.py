@@ -1,4 +1,4 @@
-"""Run the Python of an environment on this host, for so long and no longer, and end whatever it has started."""
+"""Run the Python of an environment with a timeout, and end everything that it has started."""
 
 import os
 import re
@@ -7,17 +7,18 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from typing import Callable, Dict, Tuple
+from typing import Dict, Tuple
 
+from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.text import printable_path
 
 NAMES = (b"python3", b"python")
-ERROR = re.compile(rb"\s*(\w*Error|Fatal)\b")  # a python that dies early adds lines that say nothing
+ERROR = re.compile(rb"\s*(\w*Error|Fatal)\b")  # a Python that dies early adds other lines
 
 
 def python_of(root: bytes) -> bytes:
-    """The Python of the environment at `root`. Raises Refusal ("smoke-failed") when it has none."""
+    """Return the Python of the environment at `root`. Raise AgentError ("smoke-failed") if it has none."""
     for name in NAMES:
         python = os.path.join(root, b"bin", name)
         if os.path.exists(python):
@@ -30,17 +31,25 @@ def run_python(
     python: bytes,
     program: str,
     environ: Dict[str, str],
-    going_on: Callable[[], None],
+    cancel: CancelToken,
     seconds: float,
     *,
     cwd: bytes,
     options: Tuple[bytes, ...] = (),
 ) -> bytes:
-    """What `program` prints on stdout when a Python runs it in the folder `cwd`.
+    """Return what a program prints on stdout; it writes no bytecode.
 
-    options: of that python. `going_on` is called several times a second and may raise to stop it. No bytecode is
-    written.
-    Raises Refusal: "smoke-failed" when it does not start or does not end well, "timed-out".
+    Args:
+        python: the interpreter
+        program: its source
+        environ: its variables
+        cancel: is checked several times per second
+        seconds: the timeout
+        cwd: the directory that it runs in
+        options: of the interpreter
+
+    Raises:
+        AgentError: it does not start or fails ("smoke-failed"), or it takes too long ("timed-out").
     """
     argv = [python, b"-B", *options, b"-c", program.encode()]
     try:
@@ -57,7 +66,7 @@ def run_python(
         message = "'{}' cannot be started: {}".format(printable_path(python), e.strerror)
         raise AgentError("smoke-failed", message, "look at the file; yeet it again")
     try:
-        out, err = _follow(process, time.monotonic() + seconds, going_on)
+        out, err = _follow(process, time.monotonic() + seconds, cancel)
     except TimeoutError:
         message = "'{}' did not end within {:g} s".format(printable_path(python), seconds)
         raise AgentError("timed-out", message, "does a module hang when it is imported? try it on that node")
@@ -69,8 +78,8 @@ def run_python(
     return out
 
 
-def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Callable[[], None]) -> Tuple[bytes, bytes]:
-    """What it writes until it has ended; what it left behind may hold the pipes open for ever. Raises TimeoutError."""
+def _follow(process: "subprocess.Popen[bytes]", deadline: float, cancel: CancelToken) -> Tuple[bytes, bytes]:
+    """Return stdout and stderr once a process has ended; its children may keep the pipes open. Raise TimeoutError."""
     assert process.stdout is not None
     assert process.stderr is not None
     kept: Dict[int, bytes] = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
@@ -79,7 +88,7 @@ def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Calla
         ends.register(fd, select.POLLIN)
     wait = 50  # milliseconds
     while True:
-        going_on()
+        cancel.raise_if_cancelled()
         if time.monotonic() > deadline:
             raise TimeoutError
         ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -95,7 +104,7 @@ def _follow(process: "subprocess.Popen[bytes]", deadline: float, going_on: Calla
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End it and whatever it started: until it is waited for, the number of its group is its own."""
+    """End a process and its group, whose ID is not used again until the process was waited for."""
     with suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, with its disk
@@ -106,7 +115,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _ending(code: int, err: bytes) -> str:
-    """Why a process has ended, in a line: a signal, or the last thing it said."""
+    """Return why a process has ended, in one line: a signal, or the last line that it printed."""
     if code < 0:
         try:
             return "ended by {}".format(signal.Signals(-code).name)

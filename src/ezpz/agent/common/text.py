@@ -1,8 +1,8 @@
-"""Text for people: amounts and paths."""
+"""Amounts and paths as text."""
 
 
 def format_bytes(size: float) -> str:
-    """Bytes for people: 1.5 GB."""
+    """Return an amount of bytes as text, as in "1.5 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return "{:.0f} B".format(size) if unit == "B" else "{:.1f} {}".format(size, unit)
@@ -11,6 +11,6 @@ def format_bytes(size: float) -> str:
 
 
 def printable_path(path: bytes) -> str:
-    """A path as a user should see it: whatever is not printable is escaped, so that it cannot fake a line."""
+    """Return a path as text: what is not printable is escaped, so that it cannot fake a line."""
     text = path.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,11 +1,11 @@
-"""A call in a thread of its own, whose failure is raised where its end is waited for."""
+"""Calls in threads."""
 
 import threading
 from typing import Any, Callable, Optional
 
 
 class BackgroundTask(threading.Thread):
-    """Calls `act` at once; `finish` waits for its end and raises what it raised."""
+    """A call that runs in a thread, and whose error `finish` raises."""
 
     def __init__(self, act: Callable[..., Any], *arguments: Any) -> None:
         super().__init__(daemon=True)
@@ -15,13 +15,14 @@ class BackgroundTask(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Make the call, and keep its error."""
         try:
             self.act(*self.arguments)
         except BaseException as e:
             self.error = e
 
     def finish(self) -> None:
-        """Wait for the end of the call. Raises what it raised."""
+        """Wait for the end of the call. Raise what it raised."""
         self.join()
         if self.error is not None:
             raise self.error

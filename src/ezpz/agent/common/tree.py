@@ -1,4 +1,4 @@
-"""What a directory tree holds, as one digest; and how to remove a tree."""
+"""Directory trees: walk, count, digest, remove."""
 
 import errno
 import hashlib
@@ -6,46 +6,47 @@ import operator
 import os
 import stat
 from contextlib import suppress
-from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ezpz.agent.common import mounts
+from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.layout import CARRIED, OWN_FILES
 from ezpz.agent.common.text import printable_path
 
-NOT_THERE = (errno.ENOENT, errno.ENAMETOOLONG)  # no yeet makes a path that is too long
+MISSING = (errno.ENOENT, errno.ENAMETOOLONG)  # no copy has a path that is too long
 TO_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-TO_PASS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # asks for no right to read it
+TO_PASS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # needs no right to read it
 
 Name = Union[bytes, str]
 
 Survey = NamedTuple("Survey", [("files", int), ("bytes", int), ("entries", int), ("version", str)])
-"""files: everything that is not a directory; bytes: sum of regular files' sizes; version: see `survey`."""
+"""files: everything that is not a directory; bytes: sum of regular files' sizes; version: see `summarize`."""
 
 
 def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
-    """Every directory, file and link below `root` as (relative path, lstat), parents first, names sorted.
+    """Yield every directory, file, and link below `root` as (relative path, lstat), parents first, names sorted.
 
-    Our own files and what no yeet carries (FIFOs, sockets, devices) are left out, and so is what goes meanwhile, or has
-    a path that is too long to be opened.
+    Files of ezpz, and what is never copied (FIFOs, sockets, devices), are left out. So is what is removed meanwhile,
+    or has a path that is too long to be opened.
     """
     pending = [b""]
     while pending:
-        folder = pending.pop()
+        directory = pending.pop()
         try:
-            with os.scandir(os.path.join(root, folder)) as found:
+            with os.scandir(os.path.join(root, directory)) as found:
                 entries = sorted(found, key=operator.attrgetter("name"))
         except OSError as e:
-            if e.errno in NOT_THERE:
+            if e.errno in MISSING:
                 continue
             raise
-        before = folder + b"/" if folder else b""
+        before = directory + b"/" if directory else b""
         for entry in entries:
             name = entry.name
-            if folder or name not in OWN_FILES:
+            if directory or name not in OWN_FILES:
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError as e:
-                    if e.errno in NOT_THERE:
+                    if e.errno in MISSING:
                         continue
                     raise
                 kind = stat.S_IFMT(status.st_mode)
@@ -55,15 +56,14 @@ def walk(root: bytes) -> Iterator[Tuple[bytes, os.stat_result]]:
                     yield before + name, status
 
 
-def summarize(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Survey:
-    """Count a tree and digest its entries. `going_on` is called for each entry and may raise.
+def summarize(root: bytes, cancel: CancelToken = NEVER) -> Survey:
+    """Count a tree and digest its entries; `cancel` is checked for each entry.
 
-    The version is the sum of the entries' fingerprints modulo 2**256, in hex: the same in whatever order they come.
+    The version is the sum of the entries' fingerprints modulo 2**256, in hex: it does not depend on their order.
     """
     total = files = size = entries = 0
     for path, status in walk(root):
-        if going_on is not None:
-            going_on()
+        cancel.raise_if_cancelled()
         mode = status.st_mode
         target = os.readlink(os.path.join(root, path)) if stat.S_ISLNK(mode) else b""
         size += status.st_size if stat.S_ISREG(mode) else 0
@@ -74,10 +74,10 @@ def summarize(root: bytes, going_on: Optional[Callable[[], None]] = None) -> Sur
 
 
 def fingerprint(path: bytes, mode: int, size: int, mtime_ns: int, target: bytes) -> int:
-    """SHA-256 over an entry: path, type, permissions, size, modification time, link target.
+    """Return the SHA-256 of an entry: path, type, permissions, size, modification time, link target.
 
-    Times count in whole seconds, because some filesystems and tools keep no more; those of directories and links, and
-    the permissions of links, do not count.
+    Times count in seconds, because some filesystems and tools keep no more. Times of directories and links, and
+    permissions of links, do not count.
     """
     if stat.S_ISREG(mode):
         facts = b"%o %d %d" % (mode & 0o7777, size, mtime_ns // 10**9)
@@ -88,45 +88,45 @@ def fingerprint(path: bytes, mode: int, size: int, mtime_ns: int, target: bytes)
 
 
 def version_of(total: int) -> str:
-    """The version of a tree, from the sum of its fingerprints."""
+    """Return the version of a tree, from the sum of its fingerprints."""
     return "%064x" % (total % (1 << 256))
 
 
 def count_missing(old: bytes, new: bytes) -> int:
-    """How many files of `old` have no counterpart in `new`; by names alone."""
+    """Return how many files of `old` have no counterpart in `new`, by names alone."""
     count = 0
     pending = [b""]
     while pending:
-        folder = pending.pop()
+        directory = pending.pop()
         try:
-            names = set(os.listdir(os.path.join(new, folder)))
+            names = set(os.listdir(os.path.join(new, directory)))
         except OSError:
             names = set()
-        names.update(() if folder else OWN_FILES)
+        names.update(() if directory else OWN_FILES)
         try:
-            found = os.scandir(os.path.join(old, folder))
+            found = os.scandir(os.path.join(old, directory))
         except OSError as e:
-            if e.errno in NOT_THERE:
+            if e.errno in MISSING:
                 continue
             raise
         with found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
-                    pending.append(os.path.join(folder, entry.name))
+                    pending.append(os.path.join(directory, entry.name))
                 elif entry.name not in names and (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
                     count += 1
     return count
 
 
 def remove(root: bytes) -> None:
-    """Remove a tree, its read-only directories included; a link is removed, never followed. Raises OSError.
+    """Remove a tree, its read-only directories included; a link is removed, never followed. Raise OSError.
 
-    Nothing is removed when a filesystem is mounted at or below `root`, and no mount that comes later is crossed. The
-    tree may have any depth: a few descriptors are open at a time, and no path is longer than one name.
+    Nothing is removed if a filesystem is mounted at or below `root`, and no later mount is crossed. The tree may have
+    any depth: a few descriptors are open at a time, and no path is longer than one name.
     """
-    folder, name = os.path.split(root)
+    directory, name = os.path.split(root)
     try:
-        above = os.open(folder or b".", TO_PASS)
+        above = os.open(directory or b".", TO_PASS)
     except FileNotFoundError:
         return
     try:
@@ -150,7 +150,7 @@ def _mounted_at(path: bytes) -> OSError:
 
 
 def _unlink(name: Name, above: int) -> bool:
-    """Remove a file or link; whether it is gone, which a directory is not. Raises OSError."""
+    """Remove a file or link. Return False for a directory, which stays. Raise OSError."""
     try:
         os.unlink(name, dir_fd=above)
     except FileNotFoundError:
@@ -163,7 +163,7 @@ def _unlink(name: Name, above: int) -> bool:
 
 
 def open_directory(name: Name, above: Optional[int] = None) -> int:
-    """Open a directory, which a link is not, and give its owner full access to it first. Raises OSError."""
+    """Open a directory, not a link, and give its owner full access to it first. Raise OSError."""
     try:
         fd = os.open(name, TO_LIST, dir_fd=above)
     except PermissionError:
@@ -191,27 +191,27 @@ def _remove_empty(name: Name, above: int) -> None:
 
 
 class _Level:
-    """A directory that is being emptied; folders: the names of the directories that are still in it."""
+    """A directory that is being emptied, with the names of the directories that are still in it."""
 
     def __init__(self, name: str, fd: int) -> None:
-        """Remove the files and links in it. Raises OSError."""
+        """Remove the files and links in it. Raise OSError."""
         self.name = name
         self.status = os.fstat(fd)
         self.mount = mounts.mount_id(fd)
-        self.folders = [each for each in os.listdir(fd) if not _unlink(each, fd)]
+        self.directories = [each for each in os.listdir(fd) if not _unlink(each, fd)]
 
     def is_on_mount_of(self, fd: int) -> bool:
         return os.fstat(fd).st_dev == self.status.st_dev and mounts.mount_id(fd) == self.mount
 
 
 def _empty(root: bytes, here: int) -> None:
-    """Remove what is in a directory, given its path for messages and a descriptor, which is closed. Raises OSError."""
+    """Remove what is in a directory, given its path for messages and a descriptor, which is closed. Raise OSError."""
     above: "List[_Level]" = []
     try:
         level = _Level("", here)
-        while level.folders or above:
-            if level.folders:
-                name = level.folders.pop()
+        while level.directories or above:
+            if level.directories:
+                name = level.directories.pop()
                 try:
                     below = open_directory(name, here)
                 except FileNotFoundError:

@@ -1,17 +1,17 @@
-"""Names: paths of a tree as JSON has them, and back; bytes that are no UTF-8 travel as lone surrogates. Pure."""
+"""Paths of a tree as JSON has them, and back. Bytes that are not UTF-8 are lone surrogates. Pure."""
 
 
 class ProtocolError(Exception):
-    """What no sender of ours makes."""
+    """Data that no end of a run sends."""
 
 
 def encode_path(path: bytes) -> str:
-    """A path as a list has it."""
+    """Return a path as JSON has it."""
     return path.decode("utf-8", "surrogateescape")
 
 
 def decode_path(path: str) -> bytes:
-    """A path as the filesystem has it. Raises Malformed for one that leads out of the tree."""
+    """Return a path as the filesystem has it. Raise ProtocolError if it points out of the tree."""
     found = decode_target(path)
     if found.startswith(b"/") or b"\0" in found or (b".." in found and b".." in found.split(b"/")):
         raise ProtocolError("a path that leads out: {!r}".format(path))
@@ -19,7 +19,7 @@ def decode_path(path: str) -> bytes:
 
 
 def decode_target(target: str) -> bytes:
-    """What a symbolic link says, as the filesystem has it. Raises Malformed for what is no text of ours."""
+    """Return the target of a symbolic link as the filesystem has it. Raise ProtocolError if it cannot be one."""
     try:
         return target.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -1,40 +1,44 @@
-"""One destination on one host, from the first question to the published tree: stage beside it, verify, rename.
+"""One destination on one host, from the first check to the published tree: stage next to it, verify, rename.
 
-The launching host and every node run this same code, so that a version is never half there on any of them.
+The launch host and every node run this same code, so that no version is ever incomplete on any of them.
 """
 
-import errno
 import json
 import os
 import re
 import stat
 import time
-from contextlib import contextmanager, suppress
-from typing import Any, Callable, Container, Dict, Iterator, List, Optional, TextIO
+from contextlib import suppress
+from typing import Any, Callable, Container, Dict, List, Optional, Sequence, TextIO
 
 from ezpz.agent.common import filesystem, find_digest, layout, tree
-from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.cancel import NEVER, CancelToken, ProgressToken
 from ezpz.agent.common.errors import AgentError, from_os_error
+from ezpz.agent.common.messages.answers import InstalledAnswer, PrepareAnswer, PublishAnswer
+from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.common.receipt import FORMAT, create, read_receipt
 from ezpz.agent.common.text import printable_path
 from ezpz.agent.destination import installed, validation
 from ezpz.agent.destination.lock import Lock
+from ezpz.agent.destination.swap import is_same, move_in, swap, writable
 
-AT_FDCWD = -100
-RENAME_NOREPLACE = 1  # renameat2(2)
-RENAME_EXCHANGE = 2
-RUN = rb"\d{8}-\d{6}-[0-9a-f]{8}"  # a run's id, in the name of a staging directory
-OLD = b"old"  # in staging: what stood at the destination, where the kernel cannot exchange two names
-UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+RUN = rb"\d{8}-\d{6}-[0-9a-f]{8}"  # the ID of a run, in the name of a staging directory
 
 
 class Deployment:
-    """A destination that is being written; `prepare` first, then `publish`, `keep` or nothing, always `close`.
+    """A destination that is being written: call `prepare`, then perhaps `publish`, and always `close`.
 
-    dst: absolute path; run: the run's id, which names the staging directory
+    Attributes:
+        dst: the destination, its parent resolved
+        staging: the private directory next to it
+        tree: the new version, in staging
+        receipt: of the version in place, None for none
+        report_progress: is called while long work advances
     """
 
-    def __init__(self, dst: bytes, run: str, cancel: Optional[CancelToken] = None) -> None:
+    def __init__(self, dst: bytes, run: str, cancel: CancelToken = NEVER) -> None:
+        """Take an absolute path, and the ID of the run, which names the staging directory."""
         self.dst = os.path.join(os.path.realpath(os.path.dirname(dst)), os.path.basename(dst))
         self.given = dst
         self.run = run
@@ -42,74 +46,67 @@ class Deployment:
         self.staging = filesystem.beside(self.dst, b".ezpz-" + run.encode())
         self.tree = os.path.join(self.staging, b"tree")
         self.lock = Lock(self.dst, run)
-        self.cancel = cancel or CancelToken()
-        self.advanced: "Callable[[], None]" = lambda: None
+        self.report_progress: "Callable[[], None]" = lambda: None
+        self.cancel = ProgressToken(cancel, self._report)
         self.receipt: Optional[Dict[str, Any]] = None
-        self.standing: Optional[os.stat_result] = None
+        self.before: Optional[os.stat_result] = None
         self.public = False
-        self.stock: Dict[str, Any] = {}
-        self.listing = ""
+        self.installed = InstalledAnswer()
+        self.find_digest = ""
         self._made_parents: List[bytes] = []
 
-    def check_on(self) -> None:
-        """Raise Cancelled once the work was cancelled; else report progress."""
-        self.cancel.raise_if_cancelled()
-        self.advanced()
+    def _report(self) -> None:
+        self.report_progress()
 
-    def prepare(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        """Check the destination, take its lock, remove what dead runs left, make the staging directory.
+    def prepare(self, request: PrepareRequest) -> PrepareAnswer:
+        """Check the destination, take its lock, remove what dead runs left, and make the staging directory.
 
-        request: avoid (a tree that the destination must not touch, or None), source (what the receipt will name),
-        bytes, allocated (the same in whole blocks), files, executable, replace, tools (programs that must be here),
-        longest, longest_name (bytes of paths and names), clash (a path that differs from another only in case, or ""),
-        public (whether the top keeps the permissions of the source's, instead of being closed to others).
-        Returns staging, receipt, tools (name -> path) and what the filesystem offers. Raises Refusal.
+        Raises AgentError.
         """
-        avoid = request.get("avoid")
-        self.public = bool(request.get("public"))
-        validation.check_path(self.given, None if avoid is None else os.fsencode(avoid))
+        self.public = request.public
+        validation.check_path(self.given, None if request.avoid is None else os.fsencode(request.avoid))
         filesystem.refuse_mounts(self.dst)
-        tools = _found(request["tools"]) if request.get("tools") else {}
+        tools = find_tools(request.tools)
         try:
             self._make_parents()
             validation.check_parent(self.parent)
             self.lock.acquire()
             self._rescue_old_version()
-            self.receipt = receipt = validation.check_ownership(self.dst, replace=bool(request.get("replace")))
-            self.standing = os.lstat(self.dst) if os.path.lexists(self.dst) else None
+            self.receipt = validation.check_ownership(self.dst, replace=request.replace)
+            self.before = os.lstat(self.dst) if os.path.lexists(self.dst) else None
             self._remove_leftovers()
-            self.forget_failed_nodes()
-            held = int(receipt.get("bytes", 0)) if receipt and receipt.get("source") == request.get("source") else 0
-            room = validation.check_room(
-                self.parent,
-                size=max(0, int(request["bytes"]) - held) if held else int(request["allocated"]),
-                files=int(request["files"]) if not held else 0,
-                executable=bool(request.get("executable")),
-            )
+            self.remove_failed_nodes()
+            space = self._check_space(request)
             os.mkdir(self.staging, 0o700)
-            validation.check_names(
-                self.tree,
-                int(request.get("longest", 0)),
-                int(request.get("longest_name", 0)),
-                os.fsencode(request.get("clash", "")),
-            )
+            validation.check_names(self.tree, request.longest, request.longest_name, os.fsencode(request.clash))
             os.mkdir(self.tree, 0o700)
         except OSError as e:
             raise from_os_error(e, "cannot prepare '{}'".format(printable_path(self.parent)))
-        return dict(room, staging=os.fsdecode(self.tree), receipt=receipt, tools=tools)
+        return PrepareAnswer(staging=os.fsdecode(self.tree), receipt=self.receipt, tools=tools, **space)
+
+    def _check_space(self, request: PrepareRequest) -> Dict[str, Any]:
+        """Return what the filesystem offers, given that a version of the same source is there. Raise AgentError."""
+        receipt = self.receipt or {}
+        held = int(receipt.get("bytes", 0)) if receipt.get("source") == request.source else 0
+        return validation.check_room(
+            self.parent,
+            size=max(0, request.bytes - held) if held else request.allocated,
+            files=0 if held else request.files,
+            executable=request.executable,
+        )
 
     def _make_parents(self) -> None:
         missing = []
-        folder = self.parent
-        while not os.path.isdir(folder):
-            missing.append(folder)
-            folder = os.path.dirname(folder)
-        for folder in reversed(missing):
-            os.mkdir(folder, 0o755)
-            self._made_parents.append(folder)
+        directory = self.parent
+        while not os.path.isdir(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(missing):
+            os.mkdir(directory, 0o755)
+            self._made_parents.append(directory)
 
     def _leftovers(self) -> List[bytes]:
-        """The staging directories of dead runs, and of this run's dead agent: ours by name, kind and owner."""
+        """Return the staging directories of dead runs, and of the dead agent of this run, by name, kind, and owner."""
         run = b"00000000-000000-00000000"
         staging = re.escape(os.path.basename(filesystem.beside(self.dst, b".ezpz-" + run))).replace(re.escape(run), RUN)
         with os.scandir(self.parent) as found:
@@ -122,20 +119,20 @@ class Deployment:
             ]
 
     def _rescue_old_version(self) -> None:
-        """Put back what a run moved aside that died before it had put the new version in."""
+        """Put back the version that a run moved aside, if the run died before it had renamed the new one."""
         for staging in self._leftovers():
-            old = os.path.join(staging, OLD)
+            old = os.path.join(staging, layout.OLD)
             if not os.path.lexists(self.dst) and read_receipt(self.dst, at=old) is not None:
                 os.rename(old, self.dst)
 
     def _remove_leftovers(self) -> None:
         for path in self._leftovers():
-            self.check_on()
-            with suppress(OSError):  # somebody else's files in it, perhaps; they are in nobody's way
+            self.cancel.raise_if_cancelled()
+            with suppress(OSError):  # perhaps files of another user in it, which are in nobody's way
                 tree.remove(path)
 
-    def forget_failed_nodes(self) -> None:
-        """Remove an earlier run's list of failed nodes, which would mislead. Raises Refusal if that cannot be done."""
+    def remove_failed_nodes(self) -> None:
+        """Remove the list of failed nodes of an earlier run, which would mislead. Raise AgentError."""
         path = os.path.join(self.dst, layout.FAILED_NODES)
         if not os.path.lexists(path):
             return
@@ -148,8 +145,8 @@ class Deployment:
             )
             raise AgentError("stale-list", message, "remove it by hand, so that nobody takes it for this run's")
 
-    def note_failed_nodes(self, names: List[str]) -> str:
-        """Write the failed nodes into the destination, one a line, and return the path. Raises OSError."""
+    def write_failed_nodes(self, names: Sequence[str]) -> str:
+        """Write the failed nodes into the destination, one per line, and return the path. Raise OSError."""
         path = os.path.join(self.dst, layout.FAILED_NODES)
         with writable(self.dst):
             fd, part = create(self.dst, layout.FAILED_NODES + b".")
@@ -162,28 +159,30 @@ class Deployment:
                 raise
         return os.fsdecode(path)
 
-    def take_stock(self, seen: Container[str] = ()) -> Dict[str, Any]:
-        """What of the version in place can be used again; see `standing.take_stock`. Raises OSError."""
-        self.stock = installed.check_installed(self.dst, self.receipt, self.check_on, seen)
-        return self.stock
+    def check_installed(self, seen: Container[str] = ()) -> InstalledAnswer:
+        """Return what of the version in place can be used again; see `installed.check_installed`. Raise OSError."""
+        self.installed = installed.check_installed(self.dst, self.receipt, self.cancel, seen)
+        return self.installed
 
-    def has(self, receipt: Dict[str, Any]) -> bool:
-        """Whether what stood here when stock was taken is what publishing this receipt would bring.
+    def is_installed(self, receipt: Dict[str, Any]) -> bool:
+        """Return whether the version in place, when it was checked, was the one that this receipt would publish.
 
-        Of the same contents there are many manifests, each with another order.
+        The same contents have many manifests, each with another order.
         """
         there = self.receipt or {}
-        sound = self.stock.get("untouched") and receipt.get("contents")
-        return bool(sound) and all(there.get(name) == value for name, value in receipt.items() if name != "manifest")
+        untouched = self.installed.untouched and receipt.get("contents")
+        return bool(untouched) and all(
+            there.get(name) == value for name, value in receipt.items() if name != "manifest"
+        )
 
-    def open_standing(self) -> Optional[int]:
-        """A descriptor of the version of ours that stands here, None for none. Raises OSError."""
+    def open_installed(self) -> Optional[int]:
+        """Return a descriptor of the version in place, None if ezpz created none. Raise OSError."""
         if self.receipt is None:
             return None
         return os.open(self.dst, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def write_manifest(self, packed: bytes) -> None:
-        """Put the manifest of what is staged beside it. Raises OSError."""
+        """Write the manifest of the staged tree into it. Raise OSError."""
         path = os.path.join(self.tree, layout.MANIFEST)
         times = os.stat(self.tree)
         with writable(self.tree):
@@ -193,96 +192,88 @@ class Deployment:
             os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def adopt(self, packed: bytes) -> int:
-        """Take what a manifest tells of from the version in place into staging; how many files. Raises OSError."""
+        """Take files of the version in place into staging, given the new manifest; return how many. Raise OSError."""
         from ezpz.agent.common import manifest, wire_paths
         from ezpz.agent.destination import reuse
 
         self.write_manifest(packed)
-        old = self.open_standing()
-        if old is None or not self.stock.get("contents"):
+        old = self.open_installed()
+        if old is None or not self.installed.contents:
             return 0
         new = os.open(self.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            have = installed.records_of(self.dst, self.receipt or {})
-            return reuse.adopt(have, self.stock["changed"], manifest.read(packed), reuse.FileReuser(old, new))
+            have = installed.read_entries(self.dst, self.receipt or {})
+            return reuse.adopt(have, self.installed.changed, manifest.read(packed), reuse.FileReuser(old, new))
         except (manifest.Unreadable, wire_paths.ProtocolError):
             return 0
         finally:
             os.close(old)
             os.close(new)
 
-    def verify(self, expected: Dict[str, Any], trial: Optional[Dict[str, Any]] = None) -> tree.Survey:
-        """Survey what has been staged and hold it against `expected` (files, bytes, version; None for unknown).
+    def verify(self, expected: ExpectedTree, smoke: Optional[SmokeTest] = None) -> tree.Survey:
+        """Compare the staged tree with what is expected, and run the smoke test meanwhile, if there is one.
 
-        trial: what its python must say (see `smoke.try_out`), which is asked at the same time; None for no python
-        Raises Refusal or OSError.
+        Raises AgentError or OSError.
         """
         from ezpz.agent.common.threads import BackgroundTask
         from ezpz.agent.destination import smoke_test
 
-        spellings = (self.given, self.dst)
-        beside = (
-            []
-            if trial is None
-            else [BackgroundTask(smoke_test.run_smoke_test, self.tree, spellings, trial, self.check_on)]
-        )
-        beside.append(BackgroundTask(self._list))
+        tasks = [BackgroundTask(self._take_digest)]
+        if smoke is not None:
+            spellings = (self.given, self.dst)
+            tasks.append(BackgroundTask(smoke_test.run_smoke_test, self.tree, spellings, smoke, self.cancel))
         try:
-            found = tree.summarize(self.tree, self.check_on)
+            found = tree.summarize(self.tree, self.cancel)
         finally:
-            for each in beside:
+            for each in reversed(tasks):
                 each.finish()
         for name in ("files", "bytes", "version"):
-            want, have = expected.get(name), getattr(found, name)
+            want, have = getattr(expected, name), getattr(found, name)
             if want is not None and want != have:
                 message = "what landed is not what was sent: {} {}, expected {}".format(name, have, want)
                 raise AgentError("verify-failed", message, "was the source changed during the run? run it again")
         return found
 
-    def _list(self) -> None:
-        self.listing = find_digest.digest(self.tree, self.check_on)
+    def _take_digest(self) -> None:
+        self.find_digest = find_digest.digest(self.tree, self.cancel)
 
-    def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> Dict[str, Any]:
-        """Add the receipt to what was verified and rename it into place.
-
-        Returns replaced, the version that stood there ("" for none of ours), and removed, the count of its files that
-        are gone. Raises Refusal or OSError.
-        """
+    def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> PublishAnswer:
+        """Add the receipt to what was verified, and rename it into place. Raise AgentError or OSError."""
         if executable:
             validation.check_room(self.parent, size=0, files=0, executable=True)
         times = os.stat(self.tree)
         mode = top_mode(times.st_mode, public=self.public)
         os.chmod(self.tree, mode | 0o700)
-        facts = {"files": found.files, "bytes": found.bytes, "version": found.version, "listing": self.listing}
+        facts = {"files": found.files, "bytes": found.bytes, "version": found.version, "listing": self.find_digest}
         self._write_receipt(dict(receipt, **facts, mode=installed.mode_of(mode)))
         os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
         has_old = os.path.isdir(self.dst) and not os.path.islink(self.dst)
         removed = tree.count_missing(self.dst, self.tree) if has_old else 0
-        self.check_on()
+        self.cancel.raise_if_cancelled()
         self._swap()
-        self.advanced()
+        self.report_progress()
         if mode & 0o700 != 0o700:
             os.chmod(self.dst, mode)
         self._made_parents = []
-        with suppress(OSError):  # the new version stands; the next run tries again to remove the old one
+        with suppress(OSError):  # the new version is in place; the next run tries again to remove the old one
             tree.remove(self.staging)
-        return {"removed": removed, "replaced": str((self.receipt or {}).get("version", ""))}
+        return PublishAnswer(removed=removed, replaced=str((self.receipt or {}).get("version", "")))
 
     def _swap(self) -> None:
-        """Put the new version in place of what stood there when the run began, and of nothing else."""
-        if not same(self.standing, self.dst):
+        """Rename the new version into the place of what was there when the run started, and of nothing else."""
+        if not is_same(self.before, self.dst):
             raise self._changed()
-        if self.standing is None:
+        if self.before is None:
             try:
                 move_in(self.tree, self.dst)
             except FileExistsError:
                 raise self._changed()
             return
         filesystem.refuse_mounts(self.dst)
-        aside = os.path.join(self.staging, OLD)
-        with writable(self.dst):  # a folder that is moved elsewhere must be writable itself
+        aside = os.path.join(self.staging, layout.OLD)
+        with writable(self.dst):  # a directory that is moved to another one must be writable itself
             old = swap(self.tree, self.dst, aside=aside)
-        if not same(self.standing, old):
+        if not is_same(self.before, old):
             swap(old, self.dst, aside=aside)
             raise self._changed()
 
@@ -304,15 +295,15 @@ class Deployment:
             file.write("\n")
 
     def close(self) -> None:
-        """Leave nothing behind but what was published: staging goes, the lock is given up. Never raises OSError."""
+        """Remove staging, and give up the lock. Never raise OSError."""
         if self.lock.fd >= 0:
-            with suppress(OSError):  # a disk that is gone; the next run removes what is ours
+            with suppress(OSError):  # a disk that has failed; the next run removes what is left
                 tree.remove(self.staging)
             with suppress(OSError):
                 self.lock.release()
         with suppress(OSError):
-            for folder in reversed(self._made_parents):
-                os.rmdir(folder)
+            for directory in reversed(self._made_parents):
+                os.rmdir(directory)
         self._made_parents = []
 
 
@@ -322,12 +313,12 @@ def top_mode(mode: int, *, public: bool) -> int:
 
 
 def _new_private(path: bytes) -> TextIO:
-    """Open a new file that its owner alone may read. Raises OSError."""
+    """Open a new file that only its owner may read. Raise OSError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w")
 
 
-def _found(tools: List[str]) -> Dict[str, str]:
-    """Where these programs are. Raises Refusal for one that is not here."""
+def find_tools(tools: Sequence[str]) -> Dict[str, str]:
+    """Return the paths of programs. Raise AgentError for one that is not installed."""
     import shutil
 
     found = {}
@@ -341,71 +332,3 @@ def _found(tools: List[str]) -> Dict[str, str]:
             )
         found[tool] = path
     return found
-
-
-@contextmanager
-def writable(folder: bytes) -> Iterator[None]:
-    """Within it the owner may write to a folder; afterwards the mode of what stands there is as it was."""
-    before = os.lstat(folder)
-    if before.st_mode & 0o700 == 0o700 or not stat.S_ISDIR(before.st_mode):
-        yield
-        return
-    fd = tree.open_directory(folder)
-    try:
-        yield
-    finally:
-        try:
-            if same(os.fstat(fd), folder):
-                os.fchmod(fd, stat.S_IMODE(before.st_mode))
-        finally:
-            os.close(fd)
-
-
-def same(before: Optional[os.stat_result], path: bytes) -> bool:
-    """Whether what stands at a path now is what stood there before, or nothing in both cases."""
-    if before is None:
-        return not os.path.lexists(path)
-    try:
-        return os.path.samestat(before, os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
-def move_in(new: bytes, dst: bytes) -> None:
-    """Put `new` at `dst`, where nothing stands. Raises OSError, also when something does."""
-    if not _renameat2(new, dst, RENAME_NOREPLACE):
-        if os.path.lexists(dst):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(dst))
-        os.rename(new, dst)
-
-
-def swap(new: bytes, dst: bytes, *, aside: bytes) -> bytes:
-    """Put `new` at `dst` in one step and return where what stood there is now: `new` or `aside`.
-
-    Uses renameat2(2) with RENAME_EXCHANGE; where the kernel or the filesystem has none, two renames, the first undone
-    if the second fails. Raises OSError.
-    """
-    if _renameat2(new, dst, RENAME_EXCHANGE):
-        return new
-    os.rename(dst, aside)
-    try:
-        os.rename(new, dst)
-    except OSError:
-        os.rename(aside, dst)
-        raise
-    return aside
-
-
-def _renameat2(old: bytes, new: bytes, flags: int) -> bool:
-    """True when it was done, False when this system cannot do it. Raises OSError."""
-    import ctypes
-
-    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if function is None:
-        return False
-    if function(AT_FDCWD, ctypes.c_char_p(old), AT_FDCWD, ctypes.c_char_p(new), ctypes.c_uint(flags)) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in UNSUPPORTED:
-        return False
-    raise OSError(code, os.strerror(code), os.fsdecode(new))

@@ -1,24 +1,31 @@
-"""Standing: what stands at a destination: its receipt, its manifest, and what has become unlike them."""
+"""The version in place at a destination: its receipt, its manifest, and what has changed since."""
 
 import binascii
 import os
 import stat
-from typing import Any, Callable, Container, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional
 
 from ezpz.agent.common import find_digest, layout, manifest
-from ezpz.agent.common.manifest import Differences, Record, Unreadable
+from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.manifest import Differences, ManifestEntry, Unreadable
 from ezpz.agent.common.receipt import open_in_own, read_receipt
 from ezpz.agent.common.wire_paths import ProtocolError, encode_path
 
-PIECE = 1 << 20  # bytes of a manifest in one answer
+if TYPE_CHECKING:  # an agent that is only queried needs none of them
+    from ezpz.agent.common.messages.answers import InstalledAnswer, ManifestAnswer
+    from ezpz.agent.common.messages.parts import StandingCopy
+
+PIECE_SIZE = 1 << 20  # bytes of a manifest in one answer
 
 
-def describe(dst: bytes) -> Optional[Dict[str, Any]]:
-    """What stands at a destination: its receipt and state ("receipt", "foreign"), or None when nothing does."""
+def describe(dst: bytes) -> "Optional[StandingCopy]":
+    """Return the receipt and the state (`receipt`, `foreign`) of what is at a destination, or None for nothing."""
+    from ezpz.agent.common.messages.parts import StandingCopy
+
     if not os.path.lexists(dst):
         return None
     receipt = read_receipt(dst)
-    return {"state": "foreign" if receipt is None else "receipt", "receipt": receipt}
+    return StandingCopy(state="foreign" if receipt is None else "receipt", receipt=receipt)
 
 
 def mode_of(mode: int) -> str:
@@ -26,63 +33,75 @@ def mode_of(mode: int) -> str:
     return "%o" % stat.S_IMODE(mode)
 
 
-def records_of(dst: bytes, receipt: Dict[str, Any]) -> List[Record]:
-    """The entries of the manifest at a destination, given its receipt. Raises Unreadable."""
+def read_entries(dst: bytes, receipt: Dict[str, Any]) -> List[ManifestEntry]:
+    """Return the entries of the manifest at a destination, given its receipt. Raise Unreadable."""
     try:
         fd = open_in_own(dst, layout.MANIFEST)
     except OSError as e:
         raise Unreadable("the manifest cannot be read: {}".format(e.strerror))
     with os.fdopen(fd, "rb") as file:
-        return checked(file.read(), receipt)
+        return check_manifest(file.read(), receipt)
 
 
-def checked(packed: bytes, receipt: Dict[str, Any]) -> List[Record]:
-    """The entries of a packed manifest that the receipt beside it tells of. Raises Unreadable."""
+def check_manifest(packed: bytes, receipt: Dict[str, Any]) -> List[ManifestEntry]:
+    """Return the entries of a packed manifest, if it is the one that a receipt names. Raise Unreadable."""
     if manifest.manifest_digest(packed) != receipt.get("manifest"):
         raise Unreadable("the manifest is not the one that the receipt tells of")
     return manifest.read(packed)
 
 
-def differences(
-    dst: bytes, receipt: Dict[str, Any], going_on: Callable[[], None], *, contents: bool = False
+def find_differences(
+    dst: bytes, receipt: Dict[str, Any], cancel: CancelToken, *, contents: bool = False
 ) -> Differences:
-    """What is unlike the manifest of the version at `dst`. Raises Unreadable, OSError.
+    """Compare the version at `dst` with its manifest. Raise Unreadable or OSError.
 
-    contents: every file is read and digested as well
+    Args:
+        dst: the destination
+        receipt: of the version
+        cancel: is checked for every entry
+        contents: whether every file is read and compared as well
     """
     try:
-        return manifest.compare(dst, manifest.by_name(records_of(dst, receipt)), going_on, contents=contents)
+        return manifest.compare(dst, manifest.by_name(read_entries(dst, receipt)), cancel, contents=contents)
     except ProtocolError as e:
         raise Unreadable(str(e))
 
 
 def check_installed(
-    dst: bytes, receipt: Optional[Dict[str, Any]], going_on: Callable[[], None], seen: Container[str] = ()
-) -> Dict[str, Any]:
-    """What of the version in place can be used again, given its receipt: contents ("" for nothing), changed (paths that
-    cannot), untouched (whether it and the mode of its top are as they were published) and the receipt. Raises OSError.
+    dst: bytes, receipt: Optional[Dict[str, Any]], cancel: CancelToken, seen: Container[str] = ()
+) -> "InstalledAnswer":
+    """Return what of the version in place can be used again, given its receipt. Raise OSError.
 
-    seen: listings of which one was taken here a moment ago
+    Args:
+        dst: the destination
+        receipt: of the version in place, None for none
+        cancel: is checked for every entry
+        seen: digests of `find_digest`, one of which was taken here a moment ago
     """
-    found = {"contents": "", "changed": [], "untouched": False, "receipt": receipt}
+    from ezpz.agent.common.messages.answers import InstalledAnswer
+
     if receipt is None:
-        return found
+        return InstalledAnswer()
     same_mode = receipt.get("mode") == mode_of(os.lstat(dst).st_mode)
     listed = receipt.get("listing")
-    if listed and (listed in seen or listed == find_digest.digest(dst, going_on)):
-        return dict(found, contents=receipt.get("contents", ""), untouched=same_mode)
+    if listed and (listed in seen or listed == find_digest.digest(dst, cancel)):
+        return InstalledAnswer(contents=receipt.get("contents", ""), untouched=same_mode, receipt=receipt)
     try:
-        unlike = differences(dst, receipt, going_on)
+        found = find_differences(dst, receipt, cancel)
     except Unreadable:
-        return found
-    changed = [encode_path(path) for path in unlike.changed + unlike.missing]
-    return dict(found, contents=receipt["contents"], changed=changed, untouched=same_mode and not any(unlike))
+        return InstalledAnswer(receipt=receipt)
+    changed = [encode_path(path) for path in found.changed + found.missing]
+    return InstalledAnswer(
+        contents=receipt.get("contents", ""), changed=changed, untouched=same_mode and not any(found), receipt=receipt
+    )
 
 
-def read_manifest(dst: bytes, offset: int) -> Dict[str, Any]:
-    """A piece of the manifest as it lies there, in base64; an empty one behind its end. Raises OSError."""
+def read_manifest(dst: bytes, offset: int) -> "ManifestAnswer":
+    """Return a piece of the manifest as it is stored, in base64, "" after its end. Raise OSError."""
+    from ezpz.agent.common.messages.answers import ManifestAnswer
+
     fd = open_in_own(dst, layout.MANIFEST)
     try:
-        return {"piece": binascii.b2a_base64(os.pread(fd, PIECE, offset), newline=False).decode()}
+        return ManifestAnswer(piece=binascii.b2a_base64(os.pread(fd, PIECE_SIZE, offset), newline=False).decode())
     finally:
         os.close(fd)

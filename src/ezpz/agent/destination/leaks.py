@@ -1,18 +1,22 @@
-"""What in an environment still leads to a shared filesystem, as its own Python tells and the filesystems' types."""
+"""Paths of an environment that still point to a shared filesystem, as its own Python lists them."""
 
 import json
 import os
 import shlex
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from ezpz.agent.common import filesystem
+from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.answers import LeaksAnswer
+from ezpz.agent.common.messages.parts import LeakFound
+from ezpz.agent.common.messages.requests import LeaksRequest
 from ezpz.agent.common.run_python import python_of, run_python
 from ezpz.agent.common.text import printable_path
 
-WITHIN = 60.0  # seconds for the environment's Python to start, import and tell
+TIMEOUT = 60.0  # seconds for the environment's Python to start, import and tell
 MARK = b"EZPZ-LEAKS "  # begins the line with the facts; modules may print what they like
-MOST = 5  # folders that are told apart, for each kind of leak
+MAX_DIRECTORIES = 5  # that are reported for each kind of leak
 PROBE = """\
 import importlib, importlib.util, json, os, platform, site, sys, sysconfig
 if sys.path and not sys.path[0]:
@@ -80,9 +84,10 @@ REMEDIES = {
 
 
 class Cache(NamedTuple):
-    """Where a package keeps what it compiles: in a variable's folder, without it in `default`, of $HOME or ~/.cache.
+    """Where a package keeps what it compiles: in the directory that a variable names, else in `default`.
 
-    packages: the default counts if one of them is installed, and `device`, if any, is there
+    Attributes:
+        packages: the default counts if one of them is installed, and `device`, if any, exists
     """
 
     variable: str
@@ -97,7 +102,7 @@ CACHES = (
     Cache("TORCH_EXTENSIONS_DIR", "{XDG_CACHE_HOME}/torch_extensions", ("torch",)),
     Cache("TORCHINDUCTOR_CACHE_DIR"),  # by itself in the temporary directory
     Cache("MPLCONFIGDIR", "{XDG_CACHE_HOME}/matplotlib", ("matplotlib",)),
-    Cache("NUMBA_CACHE_DIR"),  # by itself beside the module
+    Cache("NUMBA_CACHE_DIR"),  # by default next to the module
     Cache(
         "CUDA_CACHE_PATH", "{HOME}/.nv/ComputeCache", ("torch", "cupy", "jax", "numba", "tensorflow"), "/dev/nvidiactl"
     ),
@@ -106,45 +111,45 @@ CACHES = (
 
 
 def job_environ(environ: Mapping[str, str]) -> Dict[str, str]:
-    """The variables of a job that decide where its Python looks for things and puts them."""
+    """Return the variables of a job that decide where its Python reads and writes."""
     names = {"LD_LIBRARY_PATH"}.union(cache.variable for cache in CACHES)
     return {name: value for name, value in environ.items() if name in names or name.startswith("PYTHON")}
 
 
-def find_leaks(dst: bytes, request: Dict[str, Any], going_on: Callable[[], None]) -> Dict[str, Any]:
-    """What the environment at `dst` would still touch on a shared filesystem: {"python": version, "leaks": [...]}.
+def find_leaks(request: LeaksRequest, cancel: CancelToken) -> LeaksAnswer:
+    """Return what the environment at a destination would still read from a shared filesystem.
 
-    request: known (folders that count as shared wherever they are: the source, its base, its editables), environ (what
-    `job_environ` says of the job). A leak is {"what": a key of REMEDIES, "path", "count": of things there, "remedy"}.
-    `going_on` may raise to stop it. Raises Refusal ("smoke-failed", "timed-out").
+    Raises AgentError ("smoke-failed", "timed-out").
     """
-    theirs = job_environ(request["environ"])
-    ours = job_environ(os.environ)
-    environ = dict({name: value for name, value in os.environ.items() if name not in ours}, **theirs)
-    facts = _ask(dst, environ, going_on)
-    judge = _Judge(dst, [os.fsencode(path) for path in request["known"]])
-    tally = _Tally(judge)
-    if judge.is_shared(judge.dst):
-        tally.own("destination", dst)
-    tally.own("interpreter", os.fsencode(facts["base"]))
+    dst = os.fsencode(request.dst)
+    job = job_environ(request.environ)
+    own = job_environ(os.environ)
+    environ = dict({name: value for name, value in os.environ.items() if name not in own}, **job)
+    facts = _ask_python(dst, environ, cancel)
+    paths = _PathClassifier(dst, [os.fsencode(path) for path in request.known])
+    tally = _Tally(paths)
+    if paths.is_shared(paths.dst):
+        tally.add_cause("destination", dst)
+    tally.add_cause("interpreter", os.fsencode(facts["base"]))
     for entry in _entries(environ.get("PYTHONPATH", "")):
-        tally.own("PYTHONPATH", entry)
+        tally.add_cause("PYTHONPATH", entry)
     for entry in _entries(environ.get("LD_LIBRARY_PATH", "")):
-        tally.own("LD_LIBRARY_PATH", entry, only=("library",))
+        tally.add_cause("LD_LIBRARY_PATH", entry, only=("library",))
     if facts["user"] and os.path.isdir(facts["user"]):
-        tally.own("user-site", os.fsencode(facts["user"]))
+        tally.add_cause("user-site", os.fsencode(facts["user"]))
     facts["library"] = set(facts["library"]) - set(facts["module"]) - set(facts["interpreter"])
     for what in ("interpreter", "sys.path", "module", "library", "sysconfig"):
         for path in facts[what]:
-            tally.add(what, os.fsencode(path))
-    for folder in _caches(environ, facts["packages"]):
-        tally.own("cache", folder, only=())
-    return {"python": facts["python"], "leaks": list(tally.leaks(dst))}
+            tally.add_path(what, os.fsencode(path))
+    for directory in _cache_directories(environ, facts["packages"]):
+        tally.add_cause("cache", directory, only=())
+    return LeaksAnswer(python=facts["python"], leaks=list(tally.leaks(dst)))
 
 
-def _ask(dst: bytes, environ: Dict[str, str], going_on: Callable[[], None]) -> Dict[str, Any]:
+def _ask_python(dst: bytes, environ: Dict[str, str], cancel: CancelToken) -> Dict[str, Any]:
+    """Return what the Python of an environment says of itself. Raise AgentError."""
     packages = sorted({package for cache in CACHES for package in cache.packages})
-    out = run_python(python_of(dst), PROBE % (packages, MARK), environ, going_on, WITHIN, cwd=dst)
+    out = run_python(python_of(dst), PROBE % (packages, MARK), environ, cancel, TIMEOUT, cwd=dst)
     for line in reversed(out.splitlines()):
         if line.startswith(MARK):
             facts: Dict[str, Any] = json.loads(line[len(MARK) :].decode())
@@ -153,26 +158,26 @@ def _ask(dst: bytes, environ: Dict[str, str], going_on: Callable[[], None]) -> D
 
 
 def _entries(value: str) -> Iterator[bytes]:
-    """The folders that a search path names and that exist; what is relative depends on where a job starts."""
+    """Yield the directories of a search path that exist; a relative one depends on where a job starts."""
     for entry in value.split(":"):
         if os.path.isabs(entry) and os.path.exists(entry):
             yield os.fsencode(entry)
 
 
-def _caches(environ: Dict[str, str], packages: List[str]) -> Iterator[bytes]:
+def _cache_directories(environ: Dict[str, str], packages: List[str]) -> Iterator[bytes]:
     home = environ.get("HOME", "")
-    folders = {"HOME": home, "XDG_CACHE_HOME": environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")}
+    parents = {"HOME": home, "XDG_CACHE_HOME": environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")}
     for cache in CACHES:
-        folder = environ.get(cache.variable, "")
+        directory = environ.get(cache.variable, "")
         used = home and set(cache.packages).intersection(packages)
-        if not folder and used and os.path.exists(cache.device or "/"):
-            folder = cache.default.format(**folders)
-        if os.path.isabs(folder):
-            yield os.fsencode(folder)
+        if not directory and used and os.path.exists(cache.device or "/"):
+            directory = cache.default.format(**parents)
+        if os.path.isabs(directory):
+            yield os.fsencode(directory)
 
 
-class _Judge:
-    """Whether a path leads out of the destination to what only the shared filesystem has."""
+class _PathClassifier:
+    """Decides whether a path points out of the destination to what only a shared filesystem has."""
 
     def __init__(self, dst: bytes, known: Iterable[bytes]) -> None:
         self.given = os.path.normpath(dst)
@@ -182,25 +187,25 @@ class _Judge:
         self.shared: Dict[int, bool] = {}
 
     def leak(self, path: bytes) -> Optional[bytes]:
-        """Where it leads, or None when that is nowhere but the destination and this node's own disks."""
+        """Return where a path points to, or None if that is in the destination or on a disk of this node."""
         path, real = os.path.normpath(path), os.path.realpath(path)
-        inside = _below(path, self.given) or _below(path, self.dst)
-        if inside and _below(real, self.dst):
+        inside = _is_below(path, self.given) or _is_below(path, self.dst)
+        if inside and _is_below(real, self.dst):
             return None
         if self.known_above(path) or self.is_shared(real):
             return real if inside else path
         return None
 
     def known_above(self, path: bytes) -> Optional[bytes]:
-        """The folder that is known to be shared and has this path, the one nearest to it, or None."""
+        """Return the nearest directory above a path that is known to be shared, or None."""
         real = os.path.realpath(path)
-        above = [folder for folder in self.known if _below(path, folder) or _below(real, self.known[folder])]
+        above = [known for known in self.known if _is_below(path, known) or _is_below(real, self.known[known])]
         return max(above, key=len) if above else None
 
     def is_shared(self, real: bytes) -> bool:
-        """Whether the filesystem of a path, or of what exists above it, is shared by its type.
+        """Return whether the filesystem of a path, or of what exists above it, is shared by its type.
 
-        That of `/` never counts: a diskless node has its whole image on it, and no job can do anything about that.
+        That of `/` never counts: a diskless node has its whole image on it, and no job can change that.
         """
         while not os.path.exists(real):
             real = os.path.dirname(real)
@@ -210,8 +215,8 @@ class _Judge:
         return self.shared[device]
 
 
-class _Owner(NamedTuple):
-    """A folder that explains every leak below it, or of those only some kinds."""
+class _Cause(NamedTuple):
+    """A directory that explains every leak below it, or only some kinds of them."""
 
     what: str
     path: bytes
@@ -220,68 +225,72 @@ class _Owner(NamedTuple):
 
 
 class _Tally:
-    """Leaks by what they are and the folder they have in common."""
+    """Leaks by their kind and the directory that they have in common."""
 
-    def __init__(self, judge: _Judge) -> None:
-        self.judge = judge
-        self.owners: List[_Owner] = []
+    def __init__(self, paths: _PathClassifier) -> None:
+        self.paths = paths
+        self.causes: List[_Cause] = []
         self.found: Dict[str, Dict[bytes, Set[bytes]]] = {what: {} for what in REMEDIES}
 
-    def own(self, what: str, path: bytes, *, only: Optional[Tuple[str, ...]] = None) -> None:
-        """Note a folder, if it leaks, as the reason for what leaks below it."""
-        name = path if what == "destination" else self.judge.leak(path)
+    def add_cause(self, what: str, path: bytes, *, only: Optional[Tuple[str, ...]] = None) -> None:
+        """Note a directory, if it leaks, as the cause of what leaks below it."""
+        name = path if what == "destination" else self.paths.leak(path)
         if name is not None:
             self.found[what].setdefault(name, set()).add(name)
             if what != "destination":
-                self.owners.append(_Owner(what, name, os.path.realpath(name), only))
+                self.causes.append(_Cause(what, name, os.path.realpath(name), only))
 
-    def add(self, what: str, path: bytes) -> None:
-        """Count a path, if it leaks, for its reason or else for itself."""
-        name = self.judge.leak(path)
+    def add_path(self, what: str, path: bytes) -> None:
+        """Count a path, if it leaks, for its cause or else for itself."""
+        name = self.paths.leak(path)
         if name is None:
             return
         real = os.path.realpath(name)
-        owners = [
-            owner
-            for owner in self.owners
-            if (_below(name, owner.path) or _below(real, owner.real)) and (owner.only is None or what in owner.only)
+        causes = [
+            cause
+            for cause in self.causes
+            if (_is_below(name, cause.path) or _is_below(real, cause.real))
+            and (cause.only is None or what in cause.only)
         ]
-        if owners:
-            owner = max(owners, key=lambda owner: len(owner.real))
-            self.found[owner.what][owner.path].add(name)
+        if causes:
+            cause = max(causes, key=lambda cause: len(cause.real))
+            self.found[cause.what][cause.path].add(name)
             return
-        folder = name if what == "sys.path" else self.judge.known_above(name) or os.path.dirname(name)
-        self.found[what].setdefault(folder, set()).add(name)
+        directory = name if what == "sys.path" else self.paths.known_above(name) or os.path.dirname(name)
+        self.found[what].setdefault(directory, set()).add(name)
 
-    def leaks(self, dst: bytes) -> Iterator[Dict[str, Any]]:
-        """One entry for each kind and folder."""
+    def leaks(self, dst: bytes) -> Iterator[LeakFound]:
+        """Yield one leak for each kind and directory."""
         for what, remedy in REMEDIES.items():
             groups = self.found[what]
             if what in ("module", "library", "sysconfig"):
                 groups = group_by_directory(groups)
-            for folder in sorted(groups):
-                yield {
-                    "what": what,
-                    "path": os.fsdecode(folder),
-                    "count": len(groups[folder]),
-                    "remedy": remedy.format(dst=shlex.quote(os.fsdecode(dst))),
-                }
+            for directory in sorted(groups):
+                yield LeakFound(
+                    what=what,
+                    path=os.fsdecode(directory),
+                    count=len(groups[directory]),
+                    remedy=remedy.format(dst=shlex.quote(os.fsdecode(dst))),
+                )
 
 
 def group_by_directory(groups: Dict[bytes, Set[bytes]]) -> Dict[bytes, Set[bytes]]:
-    """The same paths below at most `MOST` folders: a folder below another goes to it, then the deepest goes up."""
+    """Return the same paths below at most MAX_DIRECTORIES directories.
+
+    A directory below another is merged into it. If there are still too many, the deepest is replaced by its parent.
+    """
     while True:
         merged: Dict[bytes, Set[bytes]] = {}
-        for folder in sorted(groups):
-            above = next((other for other in merged if _below(folder, other)), folder)
-            merged.setdefault(above, set()).update(groups[folder])
-        if len(merged) <= MOST:
+        for directory in sorted(groups):
+            above = next((other for other in merged if _is_below(directory, other)), directory)
+            merged.setdefault(above, set()).update(groups[directory])
+        if len(merged) <= MAX_DIRECTORIES:
             return merged
-        deepest = max(merged, key=lambda folder: (folder.count(b"/"), folder))
+        deepest = max(merged, key=lambda directory: (directory.count(b"/"), directory))
         paths = merged.pop(deepest)
         merged.setdefault(os.path.dirname(deepest), set()).update(paths)
         groups = merged
 
 
-def _below(path: bytes, folder: bytes) -> bool:
-    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+def _is_below(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")

@@ -1,4 +1,4 @@
-"""The lock of a destination: who may change what stands there."""
+"""The lock of a destination."""
 
 import fcntl
 import json
@@ -12,17 +12,19 @@ from typing import Any, Dict
 from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.filesystem import beside, user_name
 from ezpz.agent.common.text import printable_path
+from ezpz.agent.destination.lock_holder import CONTENT_LIMIT
 
-PATIENCE = 3.0  # seconds for a process that is killed to go
+KILL_TIMEOUT = 3.0  # seconds for a process that is killed to end
 
 
 class Lock:
-    """The right to change what stands at a destination on this host; it ends with the process that holds it.
+    """The right to change a destination on this host, which ends with the process that holds it.
 
-    A file `.NAME.ezpz-lock` beside the destination, locked with flock(2), says who holds it.
+    A file `.NAME.ezpz-lock` next to the destination, locked with flock(2), names the holder.
     """
 
     def __init__(self, dst: bytes, run: str) -> None:
+        """Take the destination, and the ID of the run."""
         self.path = beside(dst, b".ezpz-lock")
         self.run = run
         self.fd = -1
@@ -38,7 +40,7 @@ class Lock:
         ).encode()
 
     def acquire(self) -> None:
-        """Raise Refusal when another run holds the destination, or when another host of this run already does."""
+        """Take the lock. Raise AgentError if another run holds it, or another host of this run does."""
         while True:
             fd = self._open()
             holder = self._holder(fd)
@@ -52,7 +54,7 @@ class Lock:
                 )
             if holder.get("run") == self.run and not _lock(fd):
                 self._end_predecessor(int(holder.get("pid", 0)))
-                _lock(fd, patience=PATIENCE)
+                _lock(fd, timeout=KILL_TIMEOUT)
             if not _lock(fd):
                 os.close(fd)
                 raise AgentError(
@@ -60,7 +62,7 @@ class Lock:
                     "another run holds the destination: {}".format(_describe(holder)),
                     "wait for it to end, or choose another place with --dst",
                 )
-            if self._still_there(fd):
+            if self._is_in_place(fd):
                 self.fd = fd
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, self.content, 0)
@@ -69,7 +71,7 @@ class Lock:
 
     @staticmethod
     def _end_predecessor(pid: int) -> None:
-        """End an agent of this very run on this host that hangs: somebody gave it up, and started this one."""
+        """End an agent of the same run on this host: it hung, was abandoned, and this one was started instead."""
         if pid > 1 and pid != os.getpid():
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -95,7 +97,7 @@ class Lock:
         return AgentError("destination-not-ours", message, "choose another name with --dst")
 
     def release(self) -> None:
-        """Give the destination up; harmless when it is not held."""
+        """Give up the lock, if it is held."""
         if self.fd >= 0:
             try:
                 os.unlink(self.path)
@@ -104,7 +106,7 @@ class Lock:
             os.close(self.fd)
             self.fd = -1
 
-    def _still_there(self, fd: int) -> bool:
+    def _is_in_place(self, fd: int) -> bool:
         try:
             return os.path.samestat(os.fstat(fd), os.lstat(self.path))
         except FileNotFoundError:
@@ -113,15 +115,15 @@ class Lock:
     @staticmethod
     def _holder(fd: int) -> Dict[str, Any]:
         try:
-            found = json.loads(os.pread(fd, 4096, 0).decode("utf-8"))
+            found = json.loads(os.pread(fd, CONTENT_LIMIT, 0).decode("utf-8"))
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
 
 
-def _lock(fd: int, patience: float = 0.0) -> bool:
-    """Whether the lock could be had within so many seconds."""
-    deadline = time.monotonic() + patience
+def _lock(fd: int, timeout: float = 0.0) -> bool:
+    """Lock a file within a timeout in seconds. Return whether that succeeded."""
+    deadline = time.monotonic() + timeout
     while not _try_lock(fd):
         if time.monotonic() >= deadline:
             return False

@@ -1,20 +1,21 @@
-"""Clone: a file of the new version from one of the version in place that has the same content, without moving it."""
+"""Files of the new version from files of the version in place with the same content, without sending them."""
 
 import errno
 import fcntl
 import os
 import stat
-from typing import Any, Callable, List, NamedTuple, Set
+from typing import Any, List, NamedTuple, Sequence, Set
 
 from ezpz.agent.common import manifest
-from ezpz.agent.common.manifest import Record
+from ezpz.agent.common.cancel import NEVER, CancelToken
+from ezpz.agent.common.manifest import ManifestEntry
 from ezpz.agent.common.wire_paths import ProtocolError, decode_path
 
 FICLONE = 0x40049409  # ioctl_ficlone(2)
-PIECE = 8 << 20  # bytes asked of sendfile(2) at once
+PIECE_SIZE = 8 << 20  # bytes for one call of sendfile(2)
 NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP)
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-STANDING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+EXISTING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 Clone = NamedTuple(
     "Clone",
@@ -23,15 +24,15 @@ Clone = NamedTuple(
         ("old_mtime_ns", int),
     ],
 )  # fmt: skip
-"""old: the path in the version in place, whose time tells that it is as it was"""
+"""old: the path in the version in place; old_mtime_ns: its time, by which a change is seen."""
 
 
 class MissingSource(Exception):
-    """The version in place has not what it was thought to have."""
+    """A file that the version in place does not have, or not any more."""
 
 
-def clone_of(record: List[Any]) -> Clone:
-    """A record of kind "k" of a chunk. Raises Malformed."""
+def parse_clone(record: List[Any]) -> Clone:
+    """Return the file that a record of kind "k" of a chunk describes. Raise ProtocolError."""
     _, path, mode, mtime_ns, size, digest, old, old_mtime_ns = record
     if not isinstance(mode, int) or not isinstance(size, int) or size < 0:
         raise ProtocolError("no clone: {!r}".format(record)[:200])
@@ -39,22 +40,21 @@ def clone_of(record: List[Any]) -> Clone:
 
 
 class FileReuser:
-    """Takes files of the tree `old` into the tree `new`, both descriptors of folders.
+    """Takes files of one tree into another.
 
-    A file becomes a further name of the old one if nothing about it changes, for which there is one chance, since two
-    files are two; else a copy, which shares the blocks if the filesystem can.
-
-    going_on: is called for each piece of a file that is copied
+    A file becomes a hard link to the old one if nothing about it changes. That is done once for each old file, since
+    two files must not become one. Otherwise it is a copy, which shares the blocks if the filesystem can.
     """
 
-    def __init__(self, old: int, new: int, going_on: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, old: int, new: int, cancel: CancelToken = NEVER) -> None:
+        """Take descriptors of the two directories, and a token that is checked for each piece that is copied."""
         self.old = old
         self.new = new
-        self.going_on = going_on
-        self._lent: "Set[int]" = set()
+        self.cancel = cancel
+        self._linked: "Set[int]" = set()
 
     def take(self, what: Clone) -> None:
-        """Make one file, where nothing stands. Raises Lacking, OSError."""
+        """Create one file, where nothing must be. Raise MissingSource or OSError."""
         try:
             status = os.stat(what.old, dir_fd=self.old, follow_symlinks=False)
         except OSError as e:
@@ -65,7 +65,7 @@ class FileReuser:
 
     def _link(self, what: Clone, status: os.stat_result) -> bool:
         same = stat.S_IMODE(status.st_mode) == what.mode and manifest.same_time(status.st_mtime_ns, what.mtime_ns)
-        if not same or status.st_ino in self._lent:
+        if not same or status.st_ino in self._linked:
             return False
         try:
             os.link(what.old, what.path, src_dir_fd=self.old, dst_dir_fd=self.new, follow_symlinks=False)
@@ -73,11 +73,11 @@ class FileReuser:
             if e.errno not in NO_LINK:
                 raise
             return False
-        self._lent.add(status.st_ino)
+        self._linked.add(status.st_ino)
         return True
 
     def _copy(self, what: Clone) -> None:
-        source = os.open(what.old, STANDING, dir_fd=self.old)
+        source = os.open(what.old, EXISTING, dir_fd=self.old)
         try:
             _check(what, os.fstat(source))
             fd = os.open(what.path, NEW, 0o600, dir_fd=self.new)
@@ -92,8 +92,8 @@ class FileReuser:
         try:
             fcntl.ioctl(fd, FICLONE, source)
         except OSError:
-            copy_content(source, fd, what.size, self.going_on)
-        if manifest.digest_file(fd, what.size, self.going_on) != what.digest:
+            copy_content(source, fd, what.size, self.cancel)
+        if manifest.digest_file(fd, what.size, self.cancel) != what.digest:
             os.unlink(what.path, dir_fd=self.new)
             raise MissingSource("'{}' has been changed".format(os.fsdecode(what.old)))
         os.fchmod(fd, what.mode)
@@ -101,14 +101,14 @@ class FileReuser:
 
 
 def _check(what: Clone, status: os.stat_result) -> None:
-    """Raise Lacking for what is not the file that was meant, as it was."""
-    as_it_was = stat.S_ISREG(status.st_mode) and status.st_size == what.size
-    if not as_it_was or not manifest.same_time(status.st_mtime_ns, what.old_mtime_ns):
+    """Raise MissingSource if a file is not what it was."""
+    unchanged = stat.S_ISREG(status.st_mode) and status.st_size == what.size
+    if not unchanged or not manifest.same_time(status.st_mtime_ns, what.old_mtime_ns):
         raise MissingSource("'{}' has been changed".format(os.fsdecode(what.old)))
 
 
-def copy_content(source: int, sink: int, size: int, going_on: Callable[[], None] = lambda: None) -> None:
-    """Copy a file with its holes into an empty one. Raises OSError."""
+def copy_content(source: int, sink: int, size: int, cancel: CancelToken = NEVER) -> None:
+    """Copy a file with its holes into an empty one. Raise OSError."""
     end = 0
     while end < size:
         try:
@@ -120,37 +120,46 @@ def copy_content(source: int, sink: int, size: int, going_on: Callable[[], None]
             start, end = end, size
         os.lseek(sink, start, os.SEEK_SET)
         while start < end:
-            going_on()
-            sent = os.sendfile(sink, source, start, min(PIECE, end - start))
+            cancel.raise_if_cancelled()
+            sent = os.sendfile(sink, source, start, min(PIECE_SIZE, end - start))
             if not sent:
                 break
             start += sent
     os.ftruncate(sink, size)
 
 
-def adopt(have: List[Record], changed: List[str], wanted: List[Record], cloner: FileReuser) -> int:
-    """Make the files of a manifest that another one has, and the folders above them; how many. Raises OSError.
+def adopt(have: List[ManifestEntry], changed: Sequence[str], wanted: List[ManifestEntry], reuser: FileReuser) -> int:
+    """Create the files of a manifest that another one has, and their directories; return how many.
 
-    have: of the version in place; changed: its paths that are not as it tells; wanted: of the new one
-    Raises Malformed.
+    Args:
+        have: entries of the version in place
+        changed: its paths that are not what they were
+        wanted: entries of the new version
+        reuser: creates the files
+
+    Raises:
+        OSError: the disk fails.
+        ProtocolError: a path of a manifest points out of the tree.
     """
     gone = set(changed)
-    known = {record[5]: record for record in have if record[0] == "f" and record[1] not in gone}
+    known = {entry.digest: entry for entry in have if entry.kind == "f" and entry.path not in gone}
     count = 0
-    for _, path, mode, mtime_ns, size, digest in (record[:6] for record in wanted if record[0] == "f"):
-        held = known.get(digest)
-        if held is None or held[4] != size:
+    for entry in wanted:
+        held = known.get(entry.digest) if entry.kind == "f" else None
+        if held is None or held.size != entry.size:
             continue
-        _make_folders(os.path.dirname(decode_path(path)), cloner.new)
+        path, old = decode_path(entry.path), decode_path(held.path)
+        _make_directories(os.path.dirname(path), reuser.new)
+        mode = stat.S_IMODE(entry.mode)
         try:
-            cloner.take(clone_of(["k", path, mode, mtime_ns, size, digest, held[1], held[3]]))
+            reuser.take(Clone(path, mode, entry.mtime_ns, entry.size, entry.digest, old, held.mtime_ns))
         except MissingSource:
             continue
         count += 1
     return count
 
 
-def _make_folders(path: bytes, root: int) -> None:
+def _make_directories(path: bytes, root: int) -> None:
     missing = []
     while path and not _is_made(path, root):
         missing.append(path)
@@ -160,7 +169,7 @@ def _make_folders(path: bytes, root: int) -> None:
 
 
 def _is_made(path: bytes, root: int) -> bool:
-    """Make a directory if the one above is there; whether it stands."""
+    """Create a directory if its parent exists. Return whether it exists now."""
     try:
         os.mkdir(path, 0o700, dir_fd=root)
     except FileExistsError:

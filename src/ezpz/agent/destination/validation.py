@@ -1,4 +1,4 @@
-"""Which destinations are refused, and why."""
+"""Checks of a destination before anything is written."""
 
 import os
 import pwd
@@ -22,7 +22,7 @@ from ezpz.agent.common.text import format_bytes, printable_path
 
 
 def check_path(dst: bytes, source: Optional[bytes]) -> None:
-    """Raise Refusal for a destination that must never be replaced; `source` is the tree that is read, if it is here."""
+    """Raise AgentError for a destination that must never be replaced; `source` is the tree that is read, if known."""
     name = printable_path(dst)
     if os.path.basename(dst) in (b"", b".", b".."):
         raise AgentError("destination-refused", "destination '{}' has no name of its own".format(name), "spell it out")
@@ -55,13 +55,13 @@ def check_path(dst: bytes, source: Optional[bytes]) -> None:
 
 
 def _refuse_common(real: bytes, name: str) -> None:
-    """Refuse what belongs to the system or to everybody."""
+    """Raise AgentError for what belongs to the system or to all users."""
     if os.path.ismount(real) or any(mount.point == real for mount in mounts.table()):
         raise AgentError(
             "destination-refused", "destination '{}' is a mount point".format(name), "choose a directory below it"
         )
-    for folder in SYSTEM:
-        if _holds(folder, real) and not any(_holds(free, real) and real != free for free in FREE):
+    for directory in SYSTEM:
+        if _holds(directory, real) and not any(_holds(free, real) and real != free for free in FREE):
             raise AgentError(
                 "destination-refused",
                 "destination '{}' belongs to the system".format(name),
@@ -76,31 +76,31 @@ def _refuse_common(real: bytes, name: str) -> None:
 
 
 def check_parent(parent: bytes) -> None:
-    """Raise Refusal when somebody else could replace what is below `parent`, as sshd's StrictModes does.
+    """Raise AgentError if another user could replace what is below `parent`, as sshd's StrictModes does.
 
-    Each folder above must belong to this user or to root, and be sticky if everybody may write to it.
+    Each directory above must belong to this user or to root, and be sticky if all users may write to it.
     """
-    trusted = (0, os.geteuid(), os.stat(b"/").st_uid)  # in a user namespace root may have another number
-    folder = os.path.realpath(parent)
+    trusted = (0, os.geteuid(), os.stat(b"/").st_uid)  # in a user namespace root may have another ID
+    directory = os.path.realpath(parent)
     while True:
-        status = os.stat(folder)
+        status = os.stat(directory)
         if status.st_uid not in trusted:
             raise AgentError(
                 "destination-refused",
                 "'{}' belongs to {}, who could replace what is put there".format(
-                    printable_path(folder), user_name(status.st_uid)
+                    printable_path(directory), user_name(status.st_uid)
                 ),
                 "choose a place of your own with --dst",
             )
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             raise AgentError(
                 "destination-refused",
-                "everybody may write to '{}', and replace what is put there".format(printable_path(folder)),
+                "everybody may write to '{}', and replace what is put there".format(printable_path(directory)),
                 "choose another place with --dst, or `chmod +t` it",
             )
-        if folder == os.path.dirname(folder):
+        if directory == os.path.dirname(directory):
             return
-        folder = os.path.dirname(folder)
+        directory = os.path.dirname(directory)
 
 
 def _refuse_source(dst: bytes, real: bytes, source: bytes) -> None:
@@ -124,7 +124,7 @@ def _refuse_source(dst: bytes, real: bytes, source: bytes) -> None:
 
 
 def homes() -> Tuple[bytes, ...]:
-    """The user's home directories, by the environment and by the password database, resolved."""
+    """Return the home directories of the user, by the environment and by the password database, resolved."""
     found = [os.environb.get(b"HOME", b"")]
     try:
         found.append(os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir))
@@ -138,7 +138,7 @@ def _holds(outer: bytes, inner: bytes) -> bool:
 
 
 def check_ownership(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
-    """The receipt of our own version at `dst`, None when nothing stands there; raise Refusal for anything else."""
+    """Return the receipt of the version at `dst`, None for nothing. Raise AgentError for what ezpz did not create."""
     try:
         status = os.lstat(dst)
     except FileNotFoundError:
@@ -162,7 +162,7 @@ def check_ownership(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
 
 
 def check_room(parent: bytes, *, size: int, files: int, executable: bool) -> Dict[str, Any]:
-    """What the filesystem of `parent` offers; raise Refusal when so much does not fit there, or may not run."""
+    """Return what the filesystem of `parent` offers. Raise AgentError if a version does not fit, or cannot run."""
     room = os.statvfs(parent)
     free = room.f_bavail * room.f_frsize
     kind = filesystem(parent)
@@ -198,37 +198,41 @@ def check_room(parent: bytes, *, size: int, files: int, executable: bool) -> Dic
 
 
 def check_names(tree: bytes, longest: int, longest_name: int, clash: bytes) -> None:
-    """Raise Refusal when paths or names of a source cannot be had on this filesystem; `tree` is to be made.
+    """Raise AgentError if a filesystem cannot have the paths or names of a source.
 
-    longest, longest_name: bytes; clash: a path that differs from another only in case, b"" for none
+    Args:
+        tree: the directory that will be created
+        longest: bytes of the longest path
+        longest_name: bytes of the longest name
+        clash: a path that differs from another only in case, b"" for none
     """
-    folder = os.path.dirname(tree)
+    directory = os.path.dirname(tree)
     hint = "leave it out with --exclude, or choose a shorter --dst"
     if len(tree) + 1 + longest >= PATH_MAX:
         raise AgentError(
             "destination-refused",
-            "paths of {} bytes in the source are too long below '{}'".format(longest, printable_path(folder)),
+            "paths of {} bytes in the source are too long below '{}'".format(longest, printable_path(directory)),
             hint,
         )
-    limit = os.statvfs(folder).f_namemax
+    limit = os.statvfs(directory).f_namemax
     if longest_name > limit:
         message = "the source has a name of {} bytes, and '{}' takes {}".format(
-            longest_name, printable_path(folder), limit
+            longest_name, printable_path(directory), limit
         )
         raise AgentError("destination-refused", message, hint)
-    if clash and _folds_case(folder):
+    if clash and _folds_case(directory):
         message = "'{}' has a name that differs only in case, which '{}' cannot tell apart".format(
-            printable_path(clash), printable_path(folder)
+            printable_path(clash), printable_path(directory)
         )
         raise AgentError("destination-refused", message, "choose another place with --dst")
 
 
-def _folds_case(folder: bytes) -> bool:
-    """Whether names in a directory of ours that differ only in case are the same."""
-    path = os.path.join(folder, b"case")
+def _folds_case(directory: bytes) -> bool:
+    """Return whether names in a directory that differ only in case are the same."""
+    path = os.path.join(directory, b"case")
     os.mkdir(path, 0o700)
     try:
-        return os.path.exists(os.path.join(folder, b"CASE"))
+        return os.path.exists(os.path.join(directory, b"CASE"))
     finally:
         os.rmdir(path)
 

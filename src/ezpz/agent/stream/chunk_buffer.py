@@ -1,7 +1,7 @@
-"""Ring: the chunks of a stream that are on their way through this host, for whoever passes them on.
+"""The chunks of a stream that are on their way through this host, for those who forward them.
 
-What has been landed can be made again from the disk, so that the ring may forget it; what lags behind is served from
-there.
+A chunk that was written can be rebuilt from the disk, so that the buffer may drop it. A child that lags behind is
+served from there.
 """
 
 import threading
@@ -10,9 +10,9 @@ from typing import Callable, Dict, Optional, Set, Union
 
 from ezpz.agent.common.cancel import CancelToken
 
-KEEP = 8 << 20  # bytes that stay for those who come a little late
-PATIENCE = 0.5  # seconds that those who pass it on may take before they are left to the disk
-ROOM = 24 << 20  # bytes above which nothing more is taken in
+KEPT_BYTES = 8 << 20  # that stay for children that are a little late
+FORWARD_TIMEOUT = 0.5  # seconds that children may take before they are left to the disk
+MAX_BYTES = 24 << 20  # above which nothing more is taken
 
 
 Bytes = Union[bytes, bytearray]
@@ -21,35 +21,41 @@ Bytes = Union[bytes, bytearray]
 class ChunkBuffer:
     """Frames by number; safe from any thread.
 
-    again: makes a chunk's frame from what was landed
+    Attributes:
+        first: the lowest number that may be here
+        next: all numbers below it have been here
+        total: the count of chunks, None while it is not known
+        written: all numbers below it are on the disk
+        wire: bytes that have been here
     """
 
-    def __init__(self, again: Callable[[int], bytes]) -> None:
-        self.again = again
+    def __init__(self, rebuild: Callable[[int], bytes]) -> None:
+        """Take what makes the frame of a chunk from what was written."""
+        self.rebuild = rebuild
         self.changed = threading.Condition()
         self.frames: Dict[int, Bytes] = {}
         self.size = 0
-        self.first = 0  # the lowest number that may be here
-        self.next = 0  # all below it have been here
+        self.first = 0
+        self.next = 0
         self.total: Optional[int] = None
-        self.landed = 0  # all below it are landed
-        self.wire = 0  # bytes that have been here
+        self.written = 0
+        self.wire = 0
         self.cursors: Dict[object, int] = {}
         self.cancel = CancelToken()
-        self._landed_ahead: Set[int] = set()
+        self._written_ahead: Set[int] = set()
 
     def put(self, number: int, frame: Bytes) -> None:
-        """Take a chunk; wait while there is no room, but never for the one that all wait for. Raises Cancelled."""
+        """Add a chunk; wait while the buffer is full, except for the chunk that all wait for. Raise `Cancelled`."""
         with self.changed:
-            while self.size > ROOM and number > self.next and not self.cancel.is_cancelled:
+            while self.size > MAX_BYTES and number > self.next and not self.cancel.is_cancelled:
                 self.changed.wait(1.0)
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + FORWARD_TIMEOUT
             while (
-                self.size > ROOM
-                and not self._forget(for_all=time.monotonic() < deadline)
+                self.size > MAX_BYTES
+                and not self._drop(for_all=time.monotonic() < deadline)
                 and not self.cancel.is_cancelled
             ):
-                self.changed.wait(PATIENCE)
+                self.changed.wait(FORWARD_TIMEOUT)
             self.cancel.raise_if_cancelled()
             if number in self.frames or number < self.next:
                 return
@@ -58,34 +64,34 @@ class ChunkBuffer:
             self.wire += len(frame)
             while self.next in self.frames:
                 self.next += 1
-            self._forget()
+            self._drop()
             self.changed.notify_all()
 
     def end(self, total: int) -> None:
-        """There are so many chunks."""
+        """Set the count of chunks."""
         with self.changed:
             self.total = total
             self.changed.notify_all()
 
-    def land(self, number: int) -> None:
-        """A chunk is on the disk."""
+    def mark_written(self, number: int) -> None:
+        """Note that a chunk is on the disk."""
         with self.changed:
-            self._landed_ahead.add(number)
-            while self.landed in self._landed_ahead:
-                self._landed_ahead.discard(self.landed)
-                self.landed += 1
+            self._written_ahead.add(number)
+            while self.written in self._written_ahead:
+                self._written_ahead.discard(self.written)
+                self.written += 1
             self.changed.notify_all()
 
-    def get(self, number: int, who: object, patience: float) -> Optional[Bytes]:
-        """The frame of a chunk, b"" behind the last one, None when it has not come within `patience` seconds.
+    def get(self, number: int, reader: object, timeout: float) -> Optional[Bytes]:
+        """Return the frame of a chunk, b"" after the last one, None if it has not come within `timeout` seconds.
 
-        Raises Cancelled, or OSError when it cannot be made again.
+        Raises `Cancelled`, or OSError if it cannot be rebuilt.
         """
         with self.changed:
-            self.cursors[who] = number
+            self.cursors[reader] = number
             self.changed.notify_all()
             if not self._is_known(number):
-                self.changed.wait_for(lambda: self._is_known(number), patience)
+                self.changed.wait_for(lambda: self._is_known(number), timeout)
             self.cancel.raise_if_cancelled()
             if self.total is not None and number >= self.total:
                 return b""
@@ -93,27 +99,27 @@ class ChunkBuffer:
                 return self.frames[number]
             if number >= self.next:
                 return None
-        return self.again(number)
+        return self.rebuild(number)
 
-    def leave(self, who: object) -> None:
-        """Nobody waits for this one any more."""
+    def leave(self, reader: object) -> None:
+        """Forget a reader, which waits for nothing any more."""
         with self.changed:
-            self.cursors.pop(who, None)
+            self.cursors.pop(reader, None)
             self.changed.notify_all()
 
-    def give_up(self) -> None:
-        """Let go of everybody who waits."""
+    def cancel_all(self) -> None:
+        """Cancel everything that waits."""
         with self.changed:
             self.cancel.cancel()
             self.changed.notify_all()
 
     @property
-    def is_landed(self) -> bool:
-        """Whether all of it is on the disk."""
-        return self.total is not None and self.landed >= self.total
+    def is_written(self) -> bool:
+        """Whether all chunks are on the disk."""
+        return self.total is not None and self.written >= self.total
 
-    def waiting(self) -> int:
-        """Bytes that are here and were not yet asked for by the one that is farthest."""
+    def unsent_bytes(self) -> int:
+        """Return the bytes that are here, and that the farthest reader has not requested yet."""
         with self.changed:
             ahead = max(self.cursors.values(), default=self.next)
             return sum(len(frame) for number, frame in self.frames.items() if number >= ahead)
@@ -126,11 +132,11 @@ class ChunkBuffer:
             or (self.total is not None and number >= self.total)
         )
 
-    def _forget(self, *, for_all: bool = True) -> bool:
-        """Drop what is landed and, `for_all`, was passed on, the oldest first; whether there is room now."""
-        passed = max(self.cursors.values(), default=self.next) if for_all else self.next
-        while self.size > KEEP and self.first < min(self.landed, passed):
+    def _drop(self, *, for_all: bool = True) -> bool:
+        """Drop what is written and, with `for_all`, was forwarded, the oldest first; return whether there is room."""
+        forwarded = max(self.cursors.values(), default=self.next) if for_all else self.next
+        while self.size > KEPT_BYTES and self.first < min(self.written, forwarded):
             frame = self.frames.pop(self.first, None)
             self.size -= 0 if frame is None else len(frame)
             self.first += 1
-        return self.size <= ROOM
+        return self.size <= MAX_BYTES

@@ -1,7 +1,7 @@
-"""Links: an authenticated connection between two hosts of a run, over TCP or through ssh.
+"""Authenticated connections between two hosts of a run, over TCP or through ssh.
 
-The end that dials sends the stream; the end that listens says from where on it wants it. Both prove that they know the
-run's secret, for this very connection. See docs/explanation/stream.md.
+The end that dials sends the stream; the end that listens says from where it is needed. Both prove that they know the
+secret of the run, for this connection only. See docs/explanation/stream.md.
 """
 
 import os
@@ -11,47 +11,47 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 from ezpz.agent.stream import frames
 
-HANDSHAKE = 5.0  # seconds that a stranger may take
-LOW = 16 << 10  # bytes that should have come before a thread is woken; well below the smallest window
-TICK = 1  # seconds after which it looks by itself
-STRANGERS = 16  # connections that have not proved anything yet; the oldest goes when there are more
+HANDSHAKE_TIMEOUT = 5.0  # seconds
+LOW_WATER = 16 << 10  # bytes that wake a thread; well below the smallest window
+TICK = 1  # seconds after which it checks without being woken
+MAX_UNAUTHENTICATED = 16  # connections before their proof; the oldest is dropped if there are more
 
 
 class Connection:
-    """One connection whose other end is known; `facts` is what it says of itself."""
+    """One authenticated connection; `facts` is what the other end says of itself."""
 
     def __init__(self, sock: socket.socket, facts: Dict[str, Any], nonces: bytes) -> None:
         self.sock = sock
         self.facts = facts
         self.nonces = nonces
-        self.patience = 0.0
+        self.timeout = 0.0
         self._low = 1
 
     def limit(self, seconds: float) -> None:
-        """How long nothing may come, or be taken, before that is a `socket.timeout`; 0 for as long as it likes.
+        """Set after how many seconds of silence receiving and sending raise `socket.timeout`; 0 for never.
 
-        The kernel's own limits (socket(7), SO_RCVTIMEO), because Python's cost a system call for each packet.
+        These are the kernel's limits (socket(7), SO_RCVTIMEO): Python's cost a system call for each packet.
         """
-        self.patience = seconds
+        self.timeout = seconds
         self.sock.settimeout(None)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", TICK, 0))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), 0))
 
     def fill(self, view: memoryview) -> None:
-        """Fill a buffer, woken only for a good deal of it. Raises EOFError at the end, OSError."""
+        """Fill a buffer, woken as rarely as possible. Raise EOFError at the end, or OSError."""
         left = len(view)
         began = time.monotonic()
         while left:
-            wanted = left - LOW if left > LOW else left
-            self._wake_at(min(left, LOW))
+            wanted = left - LOW_WATER if left > LOW_WATER else left
+            self._wake_at(min(left, LOW_WATER))
             try:
                 count = self.sock.recv_into(view[len(view) - left :], wanted, socket.MSG_WAITALL)
             except BlockingIOError:
-                if self.patience and time.monotonic() - began > self.patience:
+                if self.timeout and time.monotonic() - began > self.timeout:
                     raise socket.timeout("timed out")
                 continue
             if count == 0:
@@ -66,13 +66,14 @@ class Connection:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low)
 
     def send(self, data: Union[bytes, bytearray]) -> None:
-        """Send all of it. Raises OSError."""
+        """Send all of some data. Raise OSError."""
         try:
             self.sock.sendall(data)
         except BlockingIOError:
-            raise socket.timeout("it took nothing for {:g} s".format(self.patience))
+            raise socket.timeout("it took nothing for {:g} s".format(self.timeout))
 
     def close(self) -> None:
+        """Close the connection."""
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -81,7 +82,7 @@ class Connection:
 
 
 def recv_exactly(sock: socket.socket, view: memoryview) -> None:
-    """Fill a buffer from a socket. Raises EOFError at the end, OSError."""
+    """Fill a buffer from a socket. Raise EOFError at the end, or OSError."""
     got = 0
     while got < len(view):
         count = sock.recv_into(view[got:])
@@ -91,37 +92,42 @@ def recv_exactly(sock: socket.socket, view: memoryview) -> None:
 
 
 class Listener:
-    """Takes connections on one address; only who knows the secret and is expected gets past the handshake.
-
-    arrived: is called in a thread of its own with each Link; answer: what we say to who dials, given what it said, None
-    to turn it away
-    """
+    """Accepts connections on one address from peers that know the secret and are expected."""
 
     def __init__(
         self,
         address: str,
         secret: bytes,
         answer: Callable[[Dict[str, Any]], Optional[Dict[str, Any]]],
-        arrived: Callable[[Connection], None],
+        on_connection: Callable[[Connection], None],
     ) -> None:
+        """Listen. Raise OSError.
+
+        Args:
+            address: of this host
+            secret: of the run
+            answer: returns what a peer is told, given what it says of itself, or None to reject it
+            on_connection: is called in a thread of its own with each connection
+        """
         self.secret = secret
         self.answer = answer
-        self.arrived = arrived
+        self.on_connection = on_connection
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             self.sock.bind((address, 0))
-            self.sock.listen(STRANGERS)
+            self.sock.listen(MAX_UNAUTHENTICATED)
         except OSError:
             self.sock.close()
             raise
         self.address = address
         self.port = self.sock.getsockname()[1]
-        self._strangers: "List[socket.socket]" = []
+        self._unauthenticated: "List[socket.socket]" = []
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        """Take no more connections."""
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -135,27 +141,27 @@ class Listener:
             except OSError:
                 return
             with self._lock:
-                self._strangers.append(sock)
-                oldest = self._strangers.pop(0) if len(self._strangers) > STRANGERS else None
+                self._unauthenticated.append(sock)
+                oldest = self._unauthenticated.pop(0) if len(self._unauthenticated) > MAX_UNAUTHENTICATED else None
             if oldest is not None:
                 oldest.close()
-            threading.Thread(target=self._meet, args=(sock,), daemon=True).start()
+            threading.Thread(target=self._authenticate, args=(sock,), daemon=True).start()
 
-    def _meet(self, sock: socket.socket) -> None:
+    def _authenticate(self, sock: socket.socket) -> None:
         try:
-            link = self._shake(sock)
+            link = self._shake_hands(sock)
         except (OSError, EOFError, frames.FrameError):
             link = None
         with self._lock:
-            if sock in self._strangers:
-                self._strangers.remove(sock)
+            if sock in self._unauthenticated:
+                self._unauthenticated.remove(sock)
         if link is None:
             sock.close()
         else:
-            self.arrived(link)
+            self.on_connection(link)
 
-    def _shake(self, sock: socket.socket) -> Optional[Connection]:
-        sock.settimeout(HANDSHAKE)
+    def _shake_hands(self, sock: socket.socket) -> Optional[Connection]:
+        sock.settimeout(HANDSHAKE_TIMEOUT)
         ours = os.urandom(frames.NONCE)
         sock.sendall(frames.MAGIC + ours)
         theirs = bytearray(frames.NONCE)
@@ -171,19 +177,19 @@ class Listener:
 
 
 def dial(sock: socket.socket, secret: bytes, facts: Dict[str, Any]) -> Connection:
-    """Introduce ourselves on a connection that we have made; the Link has what the other end says.
+    """Authenticate this end of a connection, and the other one.
 
-    Raises Broken, EOFError, OSError; then the connection is closed.
+    Raises FrameError, EOFError, or OSError; then the connection is closed.
     """
     try:
-        return _introduced(sock, secret, facts)
+        return _authenticated(sock, secret, facts)
     except (OSError, EOFError, frames.FrameError):
         sock.close()
         raise
 
 
-def _introduced(sock: socket.socket, secret: bytes, facts: Dict[str, Any]) -> Connection:
-    sock.settimeout(HANDSHAKE)
+def _authenticated(sock: socket.socket, secret: bytes, facts: Dict[str, Any]) -> Connection:
+    sock.settimeout(HANDSHAKE_TIMEOUT)
     start = bytearray(len(frames.MAGIC) + frames.NONCE)
     recv_exactly(sock, memoryview(start))
     if not start.startswith(frames.MAGIC):
@@ -196,21 +202,22 @@ def _introduced(sock: socket.socket, secret: bytes, facts: Dict[str, Any]) -> Co
 
 
 def connect(address: str, port: int, timeout: float) -> socket.socket:
-    """A TCP connection. Raises OSError."""
+    """Return a TCP connection. Raise OSError."""
     sock = socket.create_connection((address, port), timeout)
     tune(sock)
     return sock
 
 
 class ProcessTunnel:
-    """A connection whose bytes a process carries, such as `ssh -W`. Raises OSError."""
+    """A connection whose bytes a process carries, such as `ssh -W`."""
 
-    def __init__(self, argv: List[str]) -> None:
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Start the process. Raise OSError."""
         self.sock, theirs = socket.socketpair()
         try:
             fd = theirs.fileno()
             self._process = subprocess.Popen(
-                argv, stdin=fd, stdout=fd, stderr=subprocess.DEVNULL, start_new_session=True
+                list(argv), stdin=fd, stdout=fd, stderr=subprocess.DEVNULL, start_new_session=True
             )
         except OSError:
             self.sock.close()
@@ -226,26 +233,25 @@ class ProcessTunnel:
 
 
 def tune(sock: socket.socket) -> None:
-    """Send small frames at once."""
+    """Let a socket send small frames at once."""
     with suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class MessageChannel:
-    """A Link as the two ends of a line: what is written to it is framed, what is framed is read from it.
-
-    outgoing, incoming: the labels of the keys of both directions
-    """
+    """A connection as a pair of binary files, whose bytes are sent in frames."""
 
     def __init__(self, link: Connection, secret: bytes, outgoing: str, incoming: str) -> None:
+        """Take a connection, the secret of the run, and the labels of the keys of both directions."""
         self.link = link
         self._out = frames.derive(secret, outgoing, link.nonces)
         self._in = frames.derive(secret, incoming, link.nonces)
         self._sent = self._received = 0
-        self._heard = b""
+        self._buffered = b""
         self._lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
+        """Send some bytes. Raise OSError."""
         with self._lock:
             for start in range(0, len(data), frames.LIMIT):
                 piece = data[start : start + frames.LIMIT]
@@ -253,25 +259,27 @@ class MessageChannel:
                 self._sent += 1
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing, as nothing is held back."""
 
     def readline(self) -> bytes:
-        while b"\n" not in self._heard:
+        """Return the next line, incomplete or b"" at the end."""
+        while b"\n" not in self._buffered:
             more = self._more()
             if not more:
-                line, self._heard = self._heard, b""
+                line, self._buffered = self._buffered, b""
                 return line
-            self._heard += more
-        line, _, self._heard = self._heard.partition(b"\n")
+            self._buffered += more
+        line, _, self._buffered = self._buffered.partition(b"\n")
         return line + b"\n"
 
     def read(self, size: int) -> bytes:
-        while len(self._heard) < size:
+        """Return so many bytes, fewer at the end."""
+        while len(self._buffered) < size:
             more = self._more()
             if not more:
                 break
-            self._heard += more
-        data, self._heard = self._heard[:size], self._heard[size:]
+            self._buffered += more
+        data, self._buffered = self._buffered[:size], self._buffered[size:]
         return data
 
     def _more(self) -> bytes:

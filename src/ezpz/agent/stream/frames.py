@@ -1,7 +1,7 @@
-"""Frames: what travels on a connection between two hosts of a run. Pure: bytes in, bytes out.
+"""Frames on a connection between two hosts of a run. Pure: bytes in, bytes out.
 
-A frame is a header (kind, codec, flags, length, number), so many bytes of payload, and a keyed digest of both. Chunks
-keep theirs from the root to the last node: whoever passes one on does not touch it. See docs/explanation/stream.md.
+A frame is a header (kind, codec, flags, length, number), the payload, and a keyed digest of both. A chunk keeps its
+digest from the root to the last node: hosts forward it as it is. See docs/explanation/stream.md.
 """
 
 import hashlib
@@ -12,32 +12,32 @@ from typing import Any, Callable, Dict, List, NamedTuple
 
 CHUNK, END, BEAT, MESSAGE = 1, 2, 3, 4
 KINDS = (CHUNK, END, BEAT, MESSAGE)
-BARRIER = 1  # flag: all chunks before it have to be landed first, because it replaces some of them
+BARRIER = 1  # flag: all chunks before it have to be written first, because it replaces some of them
 HEADER = struct.Struct(">BBHIQ")
 MAC = 32  # bytes: HMAC-SHA-256 (RFC 2104)
 LIMIT = 1 << 20  # bytes of a payload
 MAGIC = b"EZPZ1"
 NONCE = 32  # bytes
-HELLO_LIMIT = 4096  # bytes of a hello: what a stranger may make us read
+HELLO_LIMIT = 4096  # bytes of a hello: an unauthenticated peer can make us read no more
 
 Frame = NamedTuple(
     "Frame",
     [("kind", int), ("codec", int), ("flags", int), ("number", int), ("payload", memoryview), ("raw", bytearray)],
 )
-"""raw: the whole of it, as it was received and is passed on."""
+"""raw: the complete frame, as it was received and is forwarded."""
 
 
 class FrameError(Exception):
-    """What arrived is no frame of this run: the connection is of no use any more."""
+    """Bytes that are no frame of this run: the connection is of no use any more."""
 
 
 def derive(secret: bytes, label: str, *parts: bytes) -> bytes:
-    """A key, or a proof, for one purpose from the run's secret; `parts` are of fixed length, but for the last."""
+    """Return a key, or a proof, for one purpose; all `parts` but the last are of fixed length."""
     return hmac.new(secret, label.encode() + b"\0" + b"".join(parts), hashlib.sha256).digest()
 
 
 def encode_frame(key: bytes, kind: int, number: int, payload: bytes, codec: int = 0, flags: int = 0) -> bytes:
-    """A frame, ready to be sent."""
+    """Return a frame as it is sent."""
     head = HEADER.pack(kind, codec, flags, len(payload), number)
     digest = hmac.new(key, head, hashlib.sha256)
     digest.update(payload)
@@ -45,7 +45,7 @@ def encode_frame(key: bytes, kind: int, number: int, payload: bytes, codec: int 
 
 
 def read_frame(fill: Callable[[memoryview], None], key: bytes) -> Frame:
-    """The next frame; `fill` fills a buffer from the connection, or raises. Raises Broken."""
+    """Return the next frame; `fill` fills a buffer from the connection, or raises. Raise FrameError."""
     head = bytearray(HEADER.size)
     fill(memoryview(head))
     kind, codec, flags, length, number = HEADER.unpack(head)
@@ -62,13 +62,13 @@ def read_frame(fill: Callable[[memoryview], None], key: bytes) -> Frame:
 
 
 def hello(secret: bytes, label: str, facts: Dict[str, Any], nonces: bytes) -> bytes:
-    """What one end says of itself, with the proof that it knows the secret and means this very connection."""
+    """Return what one end says of itself, with the proof that it knows the secret, for this connection only."""
     text = json.dumps(facts).encode()
     return struct.pack(">H", len(text)) + text + derive(secret, label, nonces, text)
 
 
 def read_hello(fill: Callable[[memoryview], None], secret: bytes, label: str, nonces: bytes) -> Dict[str, Any]:
-    """What the other end says of itself. Raises Broken for a stranger."""
+    """Return what the other end says of itself. Raise FrameError if it does not know the secret."""
     size = bytearray(2)
     fill(memoryview(size))
     length = struct.unpack(">H", size)[0]
@@ -89,7 +89,7 @@ def read_hello(fill: Callable[[memoryview], None], secret: bytes, label: str, no
 
 
 def numbers_of(facts: Dict[str, Any]) -> List[int]:
-    """The chunks that a hello asks for. Raises Broken."""
+    """Return the chunks that a hello requests. Raise FrameError."""
     wanted = facts.get("chunks", [])
     if not isinstance(wanted, list) or not all(type(number) is int and number >= 0 for number in wanted):
         raise FrameError("no list of chunks")

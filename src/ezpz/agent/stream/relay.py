@@ -1,104 +1,112 @@
-"""Relay: one end of each connection that a stream runs over: what comes from the parent, what goes to a child."""
+"""The two ends of a connection that a stream runs over: from the parent, and to a child."""
 
 import itertools
 import socket
 import threading
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
 
 from ezpz.agent.common.cancel import Cancelled
+from ezpz.agent.common.messages import events
+from ezpz.agent.common.messages.parts import PeerAddress
 from ezpz.agent.common.wire_paths import ProtocolError
 from ezpz.agent.stream import frames
 from ezpz.agent.stream.chunk_buffer import ChunkBuffer
 from ezpz.agent.stream.connection import Connection, ProcessTunnel, connect, dial
 
-BEAT_EVERY = 1.0  # seconds of silence after which a parent says that it is there
-CONNECT_WITHIN = 5.0  # seconds
+BEAT_INTERVAL = 1.0  # seconds of silence after which a parent sends a heartbeat
+CONNECT_TIMEOUT = 5.0  # seconds
 
-Say = Callable[[Dict[str, Any]], None]
+Emit = Callable[[events.Event], None]
 
 
-def words(error: BaseException, otherwise: str) -> str:
-    """Why a connection failed, without the number of the error."""
+def reason_of(error: BaseException, otherwise: str) -> str:
+    """Return why a connection failed, without the number of the error."""
     return getattr(error, "strerror", None) or str(error) or otherwise
 
 
 class Downstream:
-    """Sends the stream to one child, from where the child says, until all of it is sent or `release` is called.
-
-    serial: names this serving; to: where the child listens: name, address, port; detour: argv of a process that carries
-    the connection when TCP does not, or instead of it when `direct` is False; say: is told how it went
-    """
+    """Sends the stream to one child, from where the child says, until all of it is sent or `release` is called."""
 
     def __init__(
-        self, ring: ChunkBuffer, secret: bytes, me: str, serial: int, to: Dict[str, Any], stall: float, say: Say
+        self, buffer: ChunkBuffer, secret: bytes, me: str, serial: int, to: PeerAddress, stall: float, emit: Emit
     ) -> None:
-        self.ring = ring
+        """Start to connect and to send, in a thread.
+
+        Args:
+            buffer: the chunks
+            secret: of the run
+            me: the name of this host
+            serial: identifies this connection
+            to: where the child listens
+            stall: seconds after which a child that takes nothing is lost
+            emit: is told how it went
+        """
+        self.buffer = buffer
         self.secret = secret
         self.key = frames.derive(secret, "chunks")
         self.me = me
         self.serial = serial
         self.to = to
         self.stall = stall
-        self.say = say
-        self.released = False
+        self.emit = emit
+        self.is_released = False
         self.link: "Optional[Connection]" = None
-        self.detour: "Optional[ProcessTunnel]" = None
+        self.tunnel: "Optional[ProcessTunnel]" = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def release(self) -> None:
         """Stop at once."""
-        self.released = True
+        self.is_released = True
         if self.link is not None:
             self.link.close()
-        if self.detour is not None:
-            self.detour.close()
+        if self.tunnel is not None:
+            self.tunnel.close()
 
     def _run(self) -> None:
-        how, why = "", ""
         try:
             link, how = self._dial()
         except (OSError, EOFError, frames.FrameError) as e:
-            self._report("refused", words(e, "the connection was closed"))
+            self._report(events.RefusedEvent, reason_of(e, "the connection was closed"))
             self.release()
             return
         self.link = link
+        why = ""
         try:
-            self.say({"stream": "serving", "serial": self.serial, "how": how})
+            self.emit(events.ServingEvent(serial=self.serial, how=how))
             self._send_all(link)
         except (OSError, ProtocolError, frames.FrameError, ValueError) as e:
-            why = words(e, type(e).__name__)
+            why = reason_of(e, type(e).__name__)
         except Cancelled:
-            self.released = True
+            self.is_released = True
         finally:
-            self.ring.leave(self)
+            self.buffer.leave(self)
             link.close()
-            if self.detour is not None:
-                self.detour.close()
+            if self.tunnel is not None:
+                self.tunnel.close()
         if why:
-            self._report("lost", why)
+            self._report(events.LostEvent, why)
 
-    def _report(self, what: str, why: str) -> None:
-        if not self.released:
-            self.say({"stream": what, "serial": self.serial, "why": why})
+    def _report(self, kind: Any, why: str) -> None:
+        if not self.is_released:
+            self.emit(kind(serial=self.serial, why=why))
 
-    def _dial(self) -> Any:
-        """A Link to the child, and how it was made."""
-        facts = {"role": "stream", "from": self.me, "to": self.to["name"], "serial": self.serial}
-        detour: "Optional[List[str]]" = self.to.get("detour")
-        if self.to.get("direct", True):
+    def _dial(self) -> "Tuple[Connection, str]":
+        """Return a connection to the child, and how it was made: "tcp" or "ssh". Raise an error of `dial`."""
+        facts = {"role": "stream", "from": self.me, "to": self.to.name, "serial": self.serial}
+        if self.to.direct:
             try:
-                return dial(connect(self.to["address"], self.to["port"], CONNECT_WITHIN), self.secret, facts), "tcp"
+                return dial(connect(self.to.address, self.to.port, CONNECT_TIMEOUT), self.secret, facts), "tcp"
             except (OSError, EOFError, frames.FrameError):
-                if not detour:
+                if not self.to.detour:
                     raise
-        if self.released or not detour:
-            raise OSError("there is no way to {}".format(self.to["name"]))
-        self.detour = ProcessTunnel(detour)
-        if self.released:  # meanwhile, so that nobody else closes it
-            self.detour.close()
+        if self.is_released or not self.to.detour:
+            raise OSError("there is no way to {}".format(self.to.name))
+        self.tunnel = ProcessTunnel(self.to.detour)
+        if self.is_released:  # meanwhile, so that `release` has not closed it
+            self.tunnel.close()
             raise OSError("the run has ended")
-        return dial(self.detour.sock, self.secret, facts), "ssh"
+        return dial(self.tunnel.sock, self.secret, facts), "ssh"
 
     def _send_all(self, link: Connection) -> None:
         link.limit(self.stall)
@@ -106,18 +114,18 @@ class Downstream:
         numbers: "Iterable[int]" = chunks or itertools.count(int(link.facts.get("position", 0)))
         beat = frames.encode_frame(self.key, frames.BEAT, 0, b"")
         for number in numbers:
-            frame = self.ring.get(number, self, BEAT_EVERY)
-            while frame is None and not self.released:
+            frame = self.buffer.get(number, self, BEAT_INTERVAL)
+            while frame is None and not self.is_released:
                 link.send(beat)
-                frame = self.ring.get(number, self, BEAT_EVERY)
-            if not frame or self.released:
+                frame = self.buffer.get(number, self, BEAT_INTERVAL)
+            if not frame or self.is_released:
                 break
             link.send(frame)
-        if not self.released:
-            link.send(frames.encode_frame(self.key, frames.END, self.ring.total or 0, b""))
-            self._see_off(link)
+        if not self.is_released:
+            link.send(frames.encode_frame(self.key, frames.END, self.buffer.total or 0, b""))
+            self._wait_for_end(link)
 
-    def _see_off(self, link: Connection) -> None:
+    def _wait_for_end(self, link: Connection) -> None:
         """Wait until the child has closed its end, so that nothing on the way is lost."""
         try:
             link.sock.shutdown(socket.SHUT_WR)
@@ -127,27 +135,33 @@ class Downstream:
 
 
 class Upstream:
-    """Receives the stream from whoever is expected to send it, for as long as something is missing.
-
-    take: is given each chunk that is wanted
-    """
+    """Receives the stream from the parent that is expected, as long as something is missing."""
 
     def __init__(
-        self, ring: ChunkBuffer, key: bytes, stall: float, take: Callable[[frames.Frame], None], say: Say
+        self, buffer: ChunkBuffer, key: bytes, stall: float, on_chunk: Callable[[frames.Frame], None], emit: Emit
     ) -> None:
-        self.ring = ring
+        """Wait for a parent.
+
+        Args:
+            buffer: takes the chunks
+            key: of the digests of chunks
+            stall: seconds without a byte after which a parent is lost
+            on_chunk: takes each chunk that is wanted
+            emit: is told when a connection breaks
+        """
+        self.buffer = buffer
         self.key = key
         self.stall = stall
-        self.take = take
-        self.say = say
+        self.on_chunk = on_chunk
+        self.emit = emit
         self.parent = ""
         self.serial = -1
-        self.chunks: "List[int]" = []
+        self.chunks: "Sequence[int]" = ()
         self.link: "Optional[Connection]" = None
         self._lock = threading.Lock()
 
-    def expect(self, parent: str, serial: int, chunks: List[int]) -> None:
-        """From now on `parent` sends: what is missing, or these chunks again."""
+    def expect(self, parent: str, serial: int, chunks: "Sequence[int]") -> None:
+        """Expect a parent that sends what is missing, or these chunks again; close any other connection."""
         with self._lock:
             self.parent, self.serial, self.chunks = parent, serial, chunks
             link, self.link = self.link, None
@@ -155,14 +169,14 @@ class Upstream:
             link.close()
 
     def answer(self, facts: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        """What to say to who dials: from where on the stream is wanted; None to a peer that is not expected."""
+        """Answer a connecting peer: the first chunk that is needed, or None to reject a peer that is not expected."""
         with self._lock:
             if facts.get("from") != self.parent or facts.get("serial") != self.serial or self.link is not None:
                 return None
-            return {"position": self.ring.next, "chunks": self.chunks}
+            return {"position": self.buffer.next, "chunks": list(self.chunks)}
 
     def receive(self, link: Connection) -> None:
-        """Take what comes, to the end."""
+        """Receive until the end of a connection."""
         with self._lock:
             serial, wanted = self.serial, set(self.chunks)
             if link.facts.get("serial") != serial:
@@ -172,25 +186,25 @@ class Upstream:
         why = ""
         try:
             link.limit(self.stall)
-            self._take_all(link, wanted)
+            self._receive_all(link, wanted)
         except socket.timeout:
             why = "nothing came for {:g} s".format(self.stall)
         except (OSError, EOFError, frames.FrameError, Cancelled) as e:
-            why = words(e, "the connection broke")
+            why = reason_of(e, "the connection broke")
         link.close()
         with self._lock:
             current = serial == self.serial
             if current:
                 self.link = None
-        if why and current and not self.ring.cancel.is_cancelled:
-            self.say({"stream": "cut", "serial": serial, "why": why})
+        if why and current and not self.buffer.cancel.is_cancelled:
+            self.emit(events.CutEvent(serial=serial, why=why))
 
-    def _take_all(self, link: Connection, wanted: "set[int]") -> None:
+    def _receive_all(self, link: Connection, wanted: "Set[int]") -> None:
         repairing = bool(wanted)
         while True:
             frame = frames.read_frame(link.fill, self.key)
             if frame.kind == frames.END:
-                self.ring.end(frame.number)
+                self.buffer.end(frame.number)
                 return
             if frame.kind != frames.CHUNK:
                 continue
@@ -198,8 +212,8 @@ class Upstream:
                 if frame.number not in wanted:
                     raise frames.FrameError("a chunk that nobody asked for")
                 wanted.discard(frame.number)
-            elif frame.number != self.ring.next:
-                raise frames.FrameError("chunk {} instead of {}".format(frame.number, self.ring.next))
+            elif frame.number != self.buffer.next:
+                raise frames.FrameError("chunk {} instead of {}".format(frame.number, self.buffer.next))
             else:
-                self.ring.put(frame.number, frame.raw)
-            self.take(frame)
+                self.buffer.put(frame.number, frame.raw)
+            self.on_chunk(frame)

@@ -47,7 +47,7 @@ def read_gzip(file: IO[bytes]) -> Iterator[bytes]:
 
 def read_zstd(file: IO[bytes]) -> Iterator[bytes]:
     """Yield the content of a file of zstd frames. Raises Damaged, OSError, ToolMissing."""
-    return zstd().unpack(file)
+    return zstd().unpack_file(file)
 
 
 READERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {

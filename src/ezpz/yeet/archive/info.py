@@ -21,7 +21,8 @@ from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, detect_format
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from ezpz.agent.common.manifest import Record
+    from ezpz.agent.common.manifest import ManifestEntry
+
 
 MAX_LINE = 16 << 20  # bytes; the first line names the bytecode that was left out
 MANIFEST_NAMES = (b"./" + layout.MANIFEST, layout.MANIFEST)
@@ -53,7 +54,7 @@ def read_info(path: str) -> ArchiveInfo | None:
         return None
 
 
-def read_records(path: str) -> list[Record]:
+def read_records(path: str) -> list[ManifestEntry]:
     """Return the entries in an archive's manifest. Raises Unreadable."""
     try:
         with _open_lines(path) as lines:
@@ -63,7 +64,7 @@ def read_records(path: str) -> list[Record]:
             total, records = 0, []
             for line in lines:
                 total += manifest.line_hash(line + b"\n")
-                records.append(manifest.record_of(line))
+                records.append(manifest.parse_line(line))
     except (OSError, Damaged, EzpzError) as e:
         raise Unreadable(str(e)) from e
     if manifest.content_digest(total) != info.contents:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ezpz.agent.common.messages.base import Message
+from ezpz.agent.common.messages.queries import PingRequest
+from ezpz.agent.common.messages.requests import NoteRequest, PrepareRequest
 from ezpz.errors import EzpzError
 from ezpz.remote.limits import connection_limit, raise_open_files
 from ezpz.remote.session import AgentSession
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from ezpz.agent.common.messages.answers import PrepareAnswer
     from ezpz.cluster.allocation import Node
+    from ezpz.remote.session import Question
     from ezpz.yeet.engines.base import EngineOptions
     from ezpz.yeet.model.events import Emit
 
+A = TypeVar("A", bound=Message)
 ANSWER_TIMEOUT = 120.0  # seconds for an agent to read its disk
 PREPARE_TIMEOUT = 30.0  # seconds for it to make its staging, for which all other nodes wait
 PROBE_TIMEOUT = 3.0  # seconds for the bytes that measure the bandwidth
@@ -49,7 +55,7 @@ class AgentEngine:
         self.rng = rng
         self.started_at = time.monotonic()
         self.sessions: dict[Node, AgentSession] = {}
-        self.prepared: dict[Node, dict[str, Any]] = {}
+        self.prepared: dict[Node, PrepareAnswer] = {}
         self.request: dict[str, Any] = {}
         self.handshakes = connection_limit()
 
@@ -64,16 +70,16 @@ class AgentEngine:
         self.request = dict(request, tools=list(self.needs))
         return await self.on_each(nodes, self.prepare)
 
-    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
-        asked = (answer_or_nothing(self.sessions[node].ask(op, timeout=ANSWER_TIMEOUT, **request)) for node in nodes)
+    async def ask(self, nodes: tuple[Node, ...], request: Question[A]) -> Mapping[Node, A]:
+        asked = (answer_or_none(self.sessions[node].ask(request, timeout=ANSWER_TIMEOUT)) for node in nodes)
         answers = await gather_or_cancel(asked)
-        return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer}
+        return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer is not None}
 
     async def note_failed(self, node: Node, names: tuple[str, ...]) -> str:
         if node not in self.prepared:
             await self.prepare(node)
-        answer = await self.sessions[node].ask("note", names=list(names), timeout=ANSWER_TIMEOUT)
-        return str(answer["path"])
+        answer = await self.sessions[node].ask(NoteRequest(names=names), timeout=ANSWER_TIMEOUT)
+        return answer.path
 
     async def close(self) -> None:
         await asyncio.gather(*(session.close() for session in self.sessions.values()))
@@ -96,7 +102,8 @@ class AgentEngine:
     async def prepare(self, node: Node) -> None:
         """Let a node check its destination, and make its staging. Raises EzpzError."""
         await self.sessions[node].wake()
-        self.prepared[node] = await self.sessions[node].ask("prepare", timeout=PREPARE_TIMEOUT, **self.request)
+        request = PrepareRequest.from_json(self.request)
+        self.prepared[node] = await self.sessions[node].ask(request, timeout=PREPARE_TIMEOUT)
 
     async def on_each(
         self, nodes: tuple[Node, ...], act: Callable[[Node], Coroutine[Any, Any, None]]
@@ -110,12 +117,12 @@ class AgentEngine:
         return time.monotonic() - self.started_at
 
 
-async def answer_or_nothing(request: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """Return the answer, or an empty one if the request fails: the next request fails as well, and is handled."""
+async def answer_or_none(request: Coroutine[Any, Any, A]) -> A | None:
+    """Return the answer, or None if the request fails: the next request fails as well, and is handled."""
     try:
         return await request
     except EzpzError:
-        return {}
+        return None
 
 
 async def _failure_of(act: Coroutine[Any, Any, None]) -> Failure | None:
@@ -138,7 +145,7 @@ async def measure_bandwidth(sessions: Sequence[AgentSession]) -> float:
 async def _measure(session: AgentSession) -> float:
     async def seconds(size: int) -> float:
         started_at = time.monotonic()
-        await session.ask("ping", timeout=PROBE_TIMEOUT, attached=bytes(size))
+        await session.ask(PingRequest(), timeout=PROBE_TIMEOUT, attached=bytes(size))
         return time.monotonic() - started_at
 
     try:

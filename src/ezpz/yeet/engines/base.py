@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ezpz.agent.common import manifest
+from ezpz.agent.common.messages.base import Message
 from ezpz.agent.common.wire_paths import decode_path
 from ezpz.cluster.allocation import Node
 from ezpz.runtime.plugins import Registry
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Mapping
 
+    from ezpz.remote.session import Question
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.model.events import Emit
     from ezpz.yeet.model.results import Failure
 
 
+A = TypeVar("A", bound=Message)
 Packed: TypeAlias = bytes
 
 
@@ -84,12 +87,13 @@ class RemoteFiles:
     Raises Unreadable, Malformed for a manifest that is damaged.
     """
 
-    def __init__(self, records: Iterable[manifest.Record], changed: Iterable[bytes] = ()) -> None:
+    def __init__(self, entries: Iterable[manifest.ManifestEntry], changed: Iterable[bytes] = ()) -> None:
         gone = frozenset(changed)
         self.files: dict[str, RemoteFile] = {}
-        for record in records:
-            if record[0] == "f" and decode_path(record[1]) not in gone:
-                self.files[record[5]] = RemoteFile(decode_path(record[1]), record[3], record[4])
+        for entry in entries:
+            path = decode_path(entry.path)
+            if entry.kind == "f" and path not in gone:
+                self.files[entry.digest] = RemoteFile(path, entry.mtime_ns, entry.size)
         self.large = frozenset(held.size for held in self.files.values() if held.size > manifest.BLOCK)
 
 
@@ -174,7 +178,7 @@ class Engine(Protocol):
         are asked.
         """
 
-    async def ask(self, nodes: tuple[Node, ...], op: str, **request: Any) -> Mapping[Node, dict[str, Any]]:
+    async def ask(self, nodes: tuple[Node, ...], request: Question[A]) -> Mapping[Node, A]:
         """Ask the agents of all these nodes at once and return the answers; nodes that fail have none."""
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:

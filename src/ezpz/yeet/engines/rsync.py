@@ -13,6 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ezpz.agent.common.layout import OWN_FILES
+from ezpz.agent.common.messages.events import Event, ProgressEvent
+from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.requests import AdoptRequest, CapabilitiesRequest, PublishRequest, PullRequest
 from ezpz.agent.run_rsync import PROGRESS, STATS, knows_zstd
 from ezpz.cluster.ssh import ssh_command_line
 from ezpz.cluster.ssh_errors import classify_failure
@@ -22,7 +25,7 @@ from ezpz.yeet.engines.agent_engine import (
     ANSWER_TIMEOUT,
     PERMANENT_FAILURES,
     AgentEngine,
-    answer_or_nothing,
+    answer_or_none,
     measure_bandwidth,
 )
 from ezpz.yeet.engines.base import ROOT
@@ -87,7 +90,7 @@ class RsyncDelivery:
         self.tree = CopyTree(ROOT, nodes, retries=engine.options.retries, rng=engine.rng)
         self.running: set[asyncio.Task[None]] = set()
         self.ended: asyncio.Queue[BaseException | None] = asyncio.Queue()
-        self.expected = {"version": payload.version, "files": payload.files, "bytes": payload.bytes}
+        self.expected = ExpectedTree(version=payload.version, files=payload.files, bytes=payload.bytes)
 
     async def run(self) -> None:
         """Copy to every node; each result is emitted as NodeDone."""
@@ -118,9 +121,9 @@ class RsyncDelivery:
     async def _choose_pace(self) -> Pace:
         """Measure the network to one node, and ask all nodes whether their rsync has zstd."""
         sessions = [self.engine.sessions[node] for node in self.nodes]
-        asked = (answer_or_nothing(session.ask("weigh", timeout=ANSWER_TIMEOUT)) for session in sessions)
+        asked = (answer_or_none(session.ask(CapabilitiesRequest(), timeout=ANSWER_TIMEOUT)) for session in sessions)
         answers = await gather_or_cancel(asked)
-        zstd = await run_in_thread(knows_zstd) and all(answer.get("zstd", True) for answer in answers)
+        zstd = await run_in_thread(knows_zstd) and all(answer is None or answer.zstd for answer in answers)
         return choose_pace(await measure_bandwidth(sessions), zstd=zstd)
 
     async def _serve(self, node: Node, source: Node) -> None:
@@ -145,7 +148,7 @@ class RsyncDelivery:
     async def _reuse_files(self, node: Node) -> None:
         """Let a node put the files that it has already into staging, where rsync finds them. Raises EzpzError."""
         timeout = self.engine.options.timeout or None
-        await self.engine.sessions[node].ask("adopt", attached=self.payload.manifest, timeout=timeout)
+        await self.engine.sessions[node].ask(AdoptRequest(), attached=self.payload.manifest, timeout=timeout)
 
     def _on_failed(self, node: Node, source: Node, error: EzpzError, number: int) -> None:
         if isinstance(error, PeerUnreachable):
@@ -168,24 +171,28 @@ class RsyncDelivery:
 
     async def _pull(self, node: Node, source: Node) -> dict[str, Any]:
         address = rsync_host(self.engine.sessions[source].address)
-        staging = self.engine.prepared[node]["staging"]
+        staging = self.engine.prepared[node].staging
         argv = self._argv(f"{address}:{self.payload.destination}/", staging + "/")
         timeout = self.engine.options.timeout
         session = self.engine.sessions[node]
         copied = await session.ask(
-            "pull", argv=argv, timeout=timeout + ANSWER_TIMEOUT if timeout else None, seconds=timeout,
-            heard=lambda event: self.engine.emit(NodeProgress(node, event["bytes"])),
+            PullRequest(argv=argv, seconds=timeout), timeout=timeout + ANSWER_TIMEOUT if timeout else None,
+            heard=lambda event: self._on_event(node, event),
         )  # fmt: skip
-        if copied["returncode"] != 0:
-            error = classify_failure(copied["stderr"], copied["returncode"], source.given)
+        if copied.returncode != 0:
+            error = classify_failure(copied.stderr, copied.returncode, source.given)
             if error.code in LOGIN_FAILURES:
                 raise PeerUnreachable(error, node)
             raise type(error)(f"{node.given}, copying from {error.message}", hint=error.hint)
-        return {name: copied[name] for name in STATS}
+        return {name: getattr(copied, name) for name in STATS}
+
+    def _on_event(self, node: Node, event: Event) -> None:
+        if isinstance(event, ProgressEvent):
+            self.engine.emit(NodeProgress(node, event.bytes))
 
     async def _push(self, node: Node) -> dict[str, Any]:
         address = rsync_host(self.engine.sessions[node].address)
-        staging = self.engine.prepared[node]["staging"]
+        staging = self.engine.prepared[node].staging
         argv = self._argv(self.payload.path + "/", f"{address}:{staging}/")
         child = await AsyncProcess.start(argv, env=dict(os.environ, LC_ALL="C"))
         timeout = self.engine.options.timeout or None
@@ -219,10 +226,12 @@ class RsyncDelivery:
         return kept
 
     async def _publish(self, node: Node) -> dict[str, Any]:
-        return await self.engine.sessions[node].ask(
-            "publish", expected=self.expected, receipt=self.payload.receipt, executable=self.payload.executable,
-            trial=self.payload.smoke_test, timeout=self.engine.options.timeout or None,
+        payload, timeout = self.payload, self.engine.options.timeout or None
+        request = PublishRequest(
+            expected=self.expected, receipt=payload.receipt, executable=payload.executable,
+            trial=None if payload.smoke_test is None else SmokeTest.from_json(payload.smoke_test),
         )  # fmt: skip
+        return (await self.engine.sessions[node].ask(request, timeout=timeout)).to_json()
 
     def _argv(self, source: str, target: str) -> list[str]:
         return ["rsync", *OPTIONS, *self.pace.options, "-e", ssh_command_line(), "--", source, target]

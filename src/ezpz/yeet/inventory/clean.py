@@ -152,7 +152,7 @@ def _removal_request(destination: Destination, removal: Removal, run: str) -> di
     receipt = removal.status.receipt
     version = {name: receipt.get(name) for name in ("run", "version", "created")} if removal.version else None
     staging = [each["run"] for each in removal.staging]
-    return {"what": "clear", "dst": destination.path, "run": run, "version": version, "staging": staging}
+    return {"op": "clear", "dst": destination.path, "run": run, "version": version, "staging": staging}
 
 
 def _record_answer(removal: Removal, answer: dict[str, Any] | EzpzError) -> Removal:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz import __version__
+from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.requests import LeaksRequest, LookRequest
 from ezpz.agent.destination import leaks
 from ezpz.agent.destination.installed import describe
 from ezpz.errors import EzpzError, NodesFailed, by_code
@@ -25,6 +27,8 @@ from ezpz.runtime.signals import run_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
+    from ezpz.agent.common.cancel import CancelToken
+    from ezpz.agent.common.messages.answers import LeaksAnswer
     from ezpz.cluster.allocation import Allocation, Node
 
 SessionOpener: TypeAlias = "Callable[[Node], Awaitable[AgentSession]]"
@@ -106,14 +110,14 @@ def find_leaks(allocation: Allocation, destination: str, environ: Mapping[str, s
     local = allocation.local
     if local is not None:
         found = describe(os.fsencode(destination))
-        if found is not None and found["receipt"] is not None:
-            return find_local_leaks(local, destination, _original_directories(found["receipt"]), environ, lambda: None)
+        if found is not None and found.receipt is not None:
+            return find_local_leaks(local, destination, _original_directories(found.receipt), environ, NEVER)
     remote = tuple(node for node in allocation.nodes if not node.is_local)
     return run_async(_find_remote_leaks(remote, destination, environ, transport))
 
 
 def find_local_leaks(
-    node: Node, destination: str, known: Iterable[str], environ: Mapping[str, str], check_cancel: Callable[[], None]
+    node: Node, destination: str, known: Iterable[str], environ: Mapping[str, str], cancel: CancelToken
 ) -> LeakReport:
     """Find leaks on this host.
 
@@ -122,13 +126,13 @@ def find_local_leaks(
         destination: the destination
         known: directories that count as shared: the source, its base Python, its editable installs
         environ: the variables of the job
-        check_cancel: called now and then; what it raises ends the search
+        cancel: cancels the search
 
     Raises:
         EzpzError: the copy cannot be examined.
     """
     try:
-        found = leaks.find_leaks(os.fsencode(destination), leaks_request(known, environ), check_cancel)
+        found = leaks.find_leaks(leaks_request(destination, known, environ), cancel)
     except AgentError as e:
         raise by_code(e.code)(e.message, hint=e.hint) from e
     return _leak_report(destination, node, found)
@@ -140,8 +144,8 @@ async def _find_remote_leaks(
     async with _session_opener(nodes, transport) as open_session:
         session, receipt = await _first_with_copy(nodes, destination, open_session)
         try:
-            request = leaks_request(_original_directories(receipt), environ)
-            found = await session.ask("leaks", dst=destination, **request, timeout=leaks.WITHIN + ANSWER_TIMEOUT)
+            request = leaks_request(destination, _original_directories(receipt), environ)
+            found = await session.ask(request, timeout=leaks.TIMEOUT + ANSWER_TIMEOUT)
         finally:
             await session.close()
     return _leak_report(destination, session.node, found)
@@ -217,22 +221,23 @@ async def _read_receipt(
     session = await open_session(node)
     answered = False
     try:
-        found = (await session.ask("look", dst=destination, timeout=ANSWER_TIMEOUT))["standing"]
+        found = (await session.ask(LookRequest(dst=destination), timeout=ANSWER_TIMEOUT)).standing
         answered = True
     finally:
         if not answered:
             await session.close()
-    return session, None if found is None else found["receipt"]
+    return session, None if found is None else found.receipt
 
 
-def leaks_request(known: Iterable[str], environ: Mapping[str, str]) -> dict[str, Any]:
+def leaks_request(destination: str, known: Iterable[str], environ: Mapping[str, str]) -> LeaksRequest:
     """Return the request for leaks.
 
     Args:
+        destination: the destination
         known: directories that count as shared
         environ: the variables of the job
     """
-    return {"known": list(known), "environ": leaks.job_environ(environ)}
+    return LeaksRequest(dst=destination, known=list(known), environ=leaks.job_environ(environ))
 
 
 def _original_directories(receipt: Mapping[str, Any]) -> tuple[str, ...]:
@@ -240,5 +245,5 @@ def _original_directories(receipt: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(path) for path in receipt.get("origins", ())) or (str(receipt["source"]),)
 
 
-def _leak_report(destination: str, node: Node, found: dict[str, Any]) -> LeakReport:
-    return LeakReport(destination, node, found["python"], tuple(Leak(**each) for each in found["leaks"]))
+def _leak_report(destination: str, node: Node, found: LeaksAnswer) -> LeakReport:
+    return LeakReport(destination, node, found.python, tuple(Leak(**each.to_json()) for each in found.leaks))

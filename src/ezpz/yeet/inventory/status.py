@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.text import printable_path
-from ezpz.agent.destination.inventory import VARIABLES
+from ezpz.agent.destination.places import VARIABLES
 from ezpz.errors import EzpzError
 from ezpz.remote.query import NodeQuery
 from ezpz.runtime.async_process import run_in_thread
@@ -66,7 +66,7 @@ def survey_request(destination: str, environ: Mapping[str, str], **options: bool
         options: as in `agent.destination.inventory.survey`
     """
     places = [environ[name] for name in VARIABLES if environ.get(name)]
-    return {"what": "survey", "wanted": [destination] if destination else [], "places": places, **options}
+    return {"op": "inventory", "wanted": [destination] if destination else [], "places": places, **options}
 
 
 async def query_copies(

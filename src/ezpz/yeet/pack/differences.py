@@ -12,7 +12,7 @@ from ezpz.runtime.text import pluralize
 from ezpz.yeet.archive.info import is_complete, read_records
 
 if TYPE_CHECKING:
-    from ezpz.agent.common.manifest import Record
+    from ezpz.agent.common.manifest import ManifestEntry
     from ezpz.yeet.archive.info import ArchiveInfo
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.pack.archive_plan import ArchivePlan
@@ -67,7 +67,7 @@ def find_differences(path: str, info: ArchiveInfo | None, plan: ArchivePlan) -> 
     if not is_complete(path, info):
         return Differences(reason="it is not as long as it was written")
     try:
-        old = {decode_path(record[1]): _record_facts(record) for record in read_records(path)}
+        old = {decode_path(entry.path): _record_facts(entry) for entry in read_records(path)}
     except (Unreadable, ProtocolError) as e:
         return Differences(reason=str(e))
     dropped = {name.encode("utf-8", "surrogateescape") for name in info.dropped}
@@ -79,17 +79,17 @@ def find_differences(path: str, info: ArchiveInfo | None, plan: ArchivePlan) -> 
     return Differences(tuple(new), tuple(changed), tuple(gone))
 
 
-def _record_facts(record: Record) -> tuple[object, ...]:
+def _record_facts(entry: ManifestEntry) -> tuple[object, ...]:
     """Return what a manifest says about an entry of the source: the size is the one before relocation."""
-    if record[0] == "f":
-        provenance = record[6] if len(record) > 6 else None
-        size = provenance[0] if isinstance(provenance, list) and provenance else record[4]
-        return ("f", record[2], record[3], size)
-    if record[0] == "d":
-        return ("d", record[2], record[3])
-    if record[0] == "h":
-        return ("h", decode_path(record[2]))
-    return ("l", record[2], decode_target(record[3]))
+    if entry.kind == "f":
+        provenance = entry.extra[0] if entry.extra else None
+        size = provenance[0] if isinstance(provenance, list) and provenance else entry.size
+        return ("f", entry.mode, entry.mtime_ns, size)
+    if entry.kind == "d":
+        return ("d", entry.mode, entry.mtime_ns)
+    if entry.kind == "h":
+        return ("h", decode_path(entry.target))
+    return ("l", entry.mtime_ns, decode_target(entry.target))
 
 
 def _entry_facts(entry: Entry) -> tuple[object, ...]:

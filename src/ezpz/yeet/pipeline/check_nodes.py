@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ezpz.agent.common.messages.answers import InterpreterAnswer
+from ezpz.agent.common.messages.requests import InterpreterRequest
 from ezpz.errors import EzpzError
 from ezpz.runtime.async_process import run_in_thread
 from ezpz.yeet.model.events import NodeDone, Read
@@ -105,7 +107,7 @@ def _interpreter_missing_on(
         if on_shared_filesystem(os.fsencode(request[name])):
             return f"'{request[name]}' is on a shared filesystem"
     nodes = run.record.waiting_nodes(plan)
-    asking = asyncio.run_coroutine_threadsafe(run.engine.ask(nodes, "interpreter", **request), loop)
+    asking = asyncio.run_coroutine_threadsafe(run.engine.ask(nodes, InterpreterRequest.from_json(request)), loop)
     found = asking.result()
-    answers = {node.given: found.get(node, {"same": False, "why": "no answer"}) for node in nodes}
-    return next((f"{name}: {answer['why']}" for name, answer in answers.items() if not answer["same"]), "")
+    answers = {node.given: found.get(node, InterpreterAnswer(same=False, why="no answer")) for node in nodes}
+    return next((f"{name}: {answer.why}" for name, answer in answers.items() if not answer.same), "")

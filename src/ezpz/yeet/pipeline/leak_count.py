@@ -67,13 +67,10 @@ async def _count(
         return None
     node, origins = await first_copy.wait(), payload.receipt["origins"]
     if not node.is_local:
-        request = leaks_request(origins, environ)
-        answers = await engine.ask((node,), "leaks", dst=payload.destination, **request)
-        return len(answers[node]["leaks"]) if node in answers else None
+        answers = await engine.ask((node,), leaks_request(payload.destination, origins, environ))
+        return len(answers[node].leaks) if node in answers else None
     try:
-        found = await run_in_thread(
-            lambda: find_local_leaks(node, payload.destination, origins, environ, cancel.raise_if_cancelled)
-        )
+        found = await run_in_thread(lambda: find_local_leaks(node, payload.destination, origins, environ, cancel))
     except EzpzError:
         return None
     return len(found.leaks)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ezpz import __version__
 from ezpz.agent.common.errors import AgentError, from_os_error
 from ezpz.agent.common.manifest import manifest_digest
+from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.common.tree import Survey
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.errors import EzpzError, by_code
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ezpz.agent.common.cancel import CancelToken
+    from ezpz.agent.common.messages.answers import InstalledAnswer
     from ezpz.yeet.model.plan import Plan
     from ezpz.yeet.pipeline.read_source import SourceReader
     from ezpz.yeet.transfer.entry_tee import EntryTee
@@ -72,9 +75,9 @@ class LocalNode:
         with translate_agent_errors():
             if self.plan.in_place:
                 self.deployment.lock.acquire()
-                self.deployment.forget_failed_nodes()
+                self.deployment.remove_failed_nodes()
             else:
-                self.deployment.prepare(self.request)
+                self.deployment.prepare(PrepareRequest.from_json(self.request))
 
     def prepare_elsewhere(self) -> None:
         """Leave the destination on this host alone and create private staging for the other nodes. Raise EzpzError."""
@@ -88,7 +91,7 @@ class LocalNode:
             request = dict(self.request, executable=False, dst=os.fsdecode(self.deployment.dst))
             try:
                 with translate_agent_errors():
-                    self.deployment.prepare(request)
+                    self.deployment.prepare(PrepareRequest.from_json(request))
             except EzpzError as e:
                 self.deployment.close()
                 failures.append(e)
@@ -115,10 +118,10 @@ class LocalNode:
         self.reader.restore(directory)
         return directory
 
-    def check_installed(self) -> dict[str, Any]:
+    def check_installed(self) -> InstalledAnswer:
         """Describe the installed version, see `ezpz.agent.destination.installed`. Raise EzpzError or `Cancelled`."""
         with translate_agent_errors():
-            return self.deployment.take_stock()
+            return self.deployment.check_installed()
 
     def accept_installed(self) -> None:
         """Accept the installed version as the result."""
@@ -149,8 +152,10 @@ class LocalNode:
             if not self._is_kept:
                 return self._payload("", summary)
             self.deployment.write_manifest(summary.manifest)
-            expected = {**summary.survey._asdict(), **self._expected()}
-            self._verified = self.deployment.verify(expected, self.reader.smoke_test if self.is_target else None)
+            found = summary.survey
+            facts = {"files": found.files, "bytes": found.bytes, "version": found.version, **self._expected()}
+            trial = SmokeTest.from_json(self.reader.smoke_test) if self.is_target and self.reader.smoke_test else None
+            self._verified = self.deployment.verify(ExpectedTree.from_json(facts), trial)
             return self._payload(os.fsdecode(self.deployment.tree), summary)
 
     def _read_in_place(self, tee: EntryTee, previous: PreviousVersion) -> Payload:
@@ -169,17 +174,18 @@ class LocalNode:
             self.is_unchanged = self.is_deployed = True
             return payload
         with translate_agent_errors():
-            self.is_unchanged = self.deployment.has(payload.receipt)
+            self.is_unchanged = self.deployment.is_installed(payload.receipt)
             if not self.is_unchanged:
                 receipt, executable = payload.receipt, payload.executable
-                self.published = self.deployment.publish(self._verified, receipt, executable=executable)
+                done = self.deployment.publish(self._verified, receipt, executable=executable)
+                self.published = {"removed": done.removed, "replaced": done.replaced}
             self.is_deployed = True
         return replace(payload, path=self.plan.destination)
 
     def write_failed_nodes(self, names: tuple[str, ...]) -> str:
         """Write the list of failed nodes into the destination and return its path. Raise EzpzError."""
         with translate_agent_errors():
-            return self.deployment.note_failed_nodes(list(names))
+            return self.deployment.write_failed_nodes(names)
 
     def close(self) -> None:
         """Remove staging and release the lock. Later calls do nothing."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ezpz.agent.common import manifest
+from ezpz.agent.common.messages.answers import InstalledAnswer
+from ezpz.agent.common.messages.requests import InstalledRequest, ManifestRequest
 from ezpz.agent.common.wire_paths import ProtocolError, decode_path
 from ezpz.agent.destination import installed
 from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
@@ -18,12 +20,12 @@ from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVer
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    from ezpz.agent.common.manifest import Record
+    from ezpz.agent.common.manifest import ManifestEntry
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import Engine
     from ezpz.yeet.pipeline.local_node import LocalNode
 
-NOTHING = {"contents": "", "changed": [], "untouched": False, "receipt": None}
+NOTHING = InstalledAnswer()
 MAX_VERSIONS = 3  # whose manifests are read; nodes with any other version get everything
 
 
@@ -38,8 +40,8 @@ class InventoryReplies:
         seen: The nodes whose reply comes from the shell that started the agent. They have no prepared agent.
     """
 
-    here: dict[str, Any]
-    nodes: Mapping[Node, dict[str, Any]]
+    here: InstalledAnswer
+    nodes: Mapping[Node, InstalledAnswer]
     is_target: bool
     seen: frozenset[Node] = frozenset()
 
@@ -47,7 +49,7 @@ class InventoryReplies:
     def interpreter(self) -> str:
         """The interpreter that every node had when its untouched version was made, or ""."""
         replies = [*self.nodes.values(), *([self.here] if self.is_target else [])]
-        found = {str((each["receipt"] or {}).get("interpreter", "")) if each["untouched"] else "" for each in replies}
+        found = {str((each.receipt or {}).get("interpreter", "")) if each.untouched else "" for each in replies}
         return found.pop() if len(found) == 1 else ""
 
     def seen_with_other_version(self, made_of: dict[str, Any]) -> tuple[Node, ...]:
@@ -56,8 +58,8 @@ class InventoryReplies:
 
     async def ask_again(self, engine: Engine, nodes: tuple[Node, ...], lost: Container[Node]) -> InventoryReplies:
         """Return these replies, updated by the agents of some nodes. Lost nodes have nothing."""
-        seen = sorted({self.nodes[node]["receipt"]["listing"] for node in nodes})
-        replies = await engine.ask(tuple(node for node in nodes if node not in lost), "stock", seen=seen)
+        seen = sorted({str((self.nodes[node].receipt or {}).get("listing", "")) for node in nodes})
+        replies = await engine.ask(tuple(node for node in nodes if node not in lost), InstalledRequest(seen=seen))
         return replace(self, nodes={**self.nodes, **{node: replies.get(node, NOTHING) for node in nodes}})
 
 
@@ -86,12 +88,14 @@ async def query_installed(engine: Engine, here: LocalNode, nodes: tuple[Node, ..
     A node that does not answer has nothing.
     """
     seen = {
-        node: dict(NOTHING, contents=receipt["contents"], untouched=True, receipt=receipt)
+        node: InstalledAnswer(contents=receipt["contents"], untouched=True, receipt=receipt)
         for node, receipt in engine.seen().items()
         if node in nodes
     }
     rest = tuple(node for node in nodes if node not in seen)
-    replies: list[Any] = await gather_or_cancel((run_in_thread(here.check_installed), engine.ask(rest, "stock")))
+    replies: list[Any] = await gather_or_cancel(
+        (run_in_thread(here.check_installed), engine.ask(rest, InstalledRequest()))
+    )
     by_node = {node: seen.get(node) or replies[1].get(node, NOTHING) for node in nodes}
     return InventoryReplies(replies[0], by_node, here.is_target, frozenset(seen))
 
@@ -103,67 +107,67 @@ async def compare_installed(
     by_node, ours = replies.nodes, replies.here
     same = tuple(node for node, reply in by_node.items() if _is_same(reply, made_of))
     is_here = replies.is_target and _is_same(ours, made_of)
-    receipt = by_node[same[0]]["receipt"] if same else ours["receipt"] if is_here else None
+    receipt = by_node[same[0]].receipt if same else ours.receipt if is_here else None
     if len(same) == len(by_node) and (is_here or not replies.is_target):
         return RemoteInventory(same, receipt, is_here)
     bases: dict[Node, RemoteFiles] = {}
     previous = _previous_here(here, ours) if _is_alike(ours, made_of) else None
     for nodes in _most_frequent(by_node, same):
-        records = await _manifest(engine, here, ours, nodes[0], by_node[nodes[0]]["receipt"])
+        records = await _manifest(engine, here, ours, nodes[0], by_node[nodes[0]].receipt or {})
         if records is None:
             continue
-        untouched = [node for node in nodes if not by_node[node]["changed"]]
+        untouched = [node for node in nodes if not by_node[node].changed]
         for group in (untouched, [node for node in nodes if node not in untouched]):
-            changed = {decode_path(path) for node in group for path in by_node[node]["changed"]}
+            changed = {decode_path(path) for node in group for path in by_node[node].changed}
             bases.update(dict.fromkeys(group, RemoteFiles(records, changed)))
         if previous is None and _is_alike(by_node[nodes[0]], made_of) and not replies.is_target:
             previous = PreviousVersion(records, None)
     return RemoteInventory(same, receipt, is_here, bases, previous or NO_PREVIOUS_VERSION)
 
 
-def _most_frequent(by_node: Mapping[Node, dict[str, Any]], same: tuple[Node, ...]) -> list[list[Node]]:
+def _most_frequent(by_node: Mapping[Node, InstalledAnswer], same: tuple[Node, ...]) -> list[list[Node]]:
     """Return the nodes of each of the most frequent other versions."""
     by_contents: defaultdict[str, list[Node]] = defaultdict(list)
     for node, reply in by_node.items():
-        if reply["contents"] and node not in same:
-            by_contents[reply["contents"]].append(node)
+        if reply.contents and node not in same:
+            by_contents[reply.contents].append(node)
     return sorted(by_contents.values(), key=lambda nodes: -len(nodes))[:MAX_VERSIONS]
 
 
-def _is_same(reply: dict[str, Any], made_of: dict[str, Any]) -> bool:
+def _is_same(reply: InstalledAnswer, made_of: dict[str, Any]) -> bool:
     """Return whether a node has exactly the version that is made of these facts."""
-    receipt = reply["receipt"] or {}
-    return bool(reply["untouched"]) and all(receipt.get(name) == value for name, value in made_of.items())
+    receipt = reply.receipt or {}
+    return bool(reply.untouched) and all(receipt.get(name) == value for name, value in made_of.items())
 
 
-def _is_alike(reply: dict[str, Any], made_of: dict[str, Any]) -> bool:
+def _is_alike(reply: InstalledAnswer, made_of: dict[str, Any]) -> bool:
     """Return whether a version was made of the same source by the same rules, whatever the source held then."""
-    receipt = reply["receipt"] or {}
+    receipt = reply.receipt or {}
     rules = (item for item in made_of.items() if item[0] not in (INPUTS, PUBLIC))
-    return bool(reply["contents"]) and all(receipt.get(name) == value for name, value in rules)
+    return bool(reply.contents) and all(receipt.get(name) == value for name, value in rules)
 
 
-def _previous_here(here: LocalNode, ours: dict[str, Any]) -> PreviousVersion | None:
+def _previous_here(here: LocalNode, ours: InstalledAnswer) -> PreviousVersion | None:
     try:
-        records = installed.records_of(here.deployment.dst, ours["receipt"])
+        records = installed.read_entries(here.deployment.dst, ours.receipt or {})
     except manifest.Unreadable:
         return None
-    return PreviousVersion(records, here.deployment.dst, (decode_path(path) for path in ours["changed"]))
+    return PreviousVersion(records, here.deployment.dst, (decode_path(path) for path in ours.changed))
 
 
 async def _manifest(
-    engine: Engine, here: LocalNode, ours: dict[str, Any], node: Node, receipt: dict[str, Any]
-) -> list[Record] | None:
+    engine: Engine, here: LocalNode, ours: InstalledAnswer, node: Node, receipt: dict[str, Any]
+) -> list[ManifestEntry] | None:
     """Return the manifest of a version, from this host or from a node that has it, or None if it is unavailable."""
     try:
-        if ours["contents"] == receipt["contents"]:
-            return installed.records_of(here.deployment.dst, ours["receipt"])
+        if ours.contents == receipt["contents"]:
+            return installed.read_entries(here.deployment.dst, ours.receipt or {})
         packed = b""
         while True:
-            answer = await engine.ask((node,), "manifest", dst=here.plan.destination, offset=len(packed))
-            piece = base64.b64decode(answer.get(node, {}).get("piece", ""))
+            answer = await engine.ask((node,), ManifestRequest(dst=here.plan.destination, offset=len(packed)))
+            piece = base64.b64decode(answer[node].piece) if node in answer else b""
             if not piece:
-                return installed.checked(packed, receipt)
+                return installed.check_manifest(packed, receipt)
             packed += piece
     except (manifest.Unreadable, ProtocolError, OSError):
         return None

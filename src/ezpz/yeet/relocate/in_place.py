@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.agent.common import tree
-from ezpz.agent.destination.deployment import writable
+from ezpz.agent.destination.swap import writable
 from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.relocate.bytecode.validity import HEADER_SIZE

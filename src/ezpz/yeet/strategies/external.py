@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ezpz.agent.common import tree
-from ezpz.agent.destination.deployment import writable
+from ezpz.agent.destination.swap import writable
 from ezpz.runtime import process
 from ezpz.yeet.relocate.in_place import relocate_tree
 from ezpz.yeet.source.errors import check_exit, local_failure

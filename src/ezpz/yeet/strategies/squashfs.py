@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ezpz.agent.common import layout, tree
 from ezpz.agent.common.text import format_bytes, printable_path
-from ezpz.agent.destination.deployment import writable
+from ezpz.agent.destination.swap import writable
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.runtime import process
 from ezpz.runtime.streamed_process import StreamedProcess

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import stat
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ezpz.agent.common import manifest, tree
+from ezpz.agent.common.manifest import ManifestEntry
 from ezpz.agent.common.wire_paths import decode_path, decode_target, encode_path
 
 if TYPE_CHECKING:
@@ -40,21 +40,23 @@ class ManifestBuilder:
 
     def directory(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """Add a directory. The last call for a path counts."""
-        self._add(["d", encode_path(path), mode & 0o7777, mtime_ns], supersedes=path)
+        self._add(ManifestEntry("d", encode_path(path), mode & 0o7777, mtime_ns), supersedes=path)
 
     def symlink(self, entry: Entry) -> None:
         """Add a symbolic link."""
-        self._add(["l", encode_path(entry.path), entry.mtime_ns, encode_path(entry.target)])
+        path, target = encode_path(entry.path), encode_path(entry.target)
+        self._add(ManifestEntry("l", path, mtime_ns=entry.mtime_ns, target=target))
 
     def hard_link(self, path: bytes, first: bytes) -> None:
         """Add a hard link to the file or symbolic link `first`."""
         self._linked = True
-        self._add(["h", encode_path(path), encode_path(first)])
+        self._add(ManifestEntry("h", encode_path(path), target=encode_path(first)))
 
     def file(self, entry: Entry, size: int, digest: str, made: Provenance | None) -> None:
         """Add a file. `made` is None for a file that was not made from the source."""
-        record = ["f", encode_path(entry.path), entry.mode & 0o7777, entry.mtime_ns, size, digest]
-        self._add(record if made is None else [*record, list(made)])
+        path, mode = encode_path(entry.path), entry.mode & 0o7777
+        extra = () if made is None else (list(made),)
+        self._add(ManifestEntry("f", path, mode, entry.mtime_ns, size, digest, extra=extra))
 
     def remove(self, path: bytes) -> None:
         """Ignore every line of a path that was added before."""
@@ -73,8 +75,8 @@ class ManifestBuilder:
         """Discard the lines."""
         self._spool.close()
 
-    def _add(self, record: list[Any], supersedes: bytes = b"") -> None:
-        line = manifest.line_of(record)
+    def _add(self, entry: ManifestEntry, supersedes: bytes = b"") -> None:
+        line = manifest.line_of(entry)
         with self._lock:
             if supersedes:
                 self._first_valid[supersedes] = self._count
@@ -84,35 +86,35 @@ class ManifestBuilder:
     def _groups(self) -> dict[str, list[str]]:
         """Return all names of each file that has several, by the name that was added first."""
         groups: dict[str, list[str]] = {}
-        for _, record in self._lines() if self._linked else ():
-            if record[0] == "h":
-                groups.setdefault(record[2], [record[2]]).append(record[1])
+        for _, entry in self._lines() if self._linked else ():
+            if entry.kind == "h":
+                groups.setdefault(entry.target, [entry.target]).append(entry.path)
         return groups
 
-    def _in_order(self, groups: dict[str, list[str]]) -> Iterator[tuple[bytes, list[Any]]]:
+    def _in_order(self, groups: dict[str, list[str]]) -> Iterator[tuple[bytes, ManifestEntry]]:
         """Yield the valid lines as if the least name of each file had been added first.
 
         Which name is added first depends on the threads. The manifest does not.
         """
-        for line, record in self._lines():
-            first = record[2] if record[0] == "h" else record[1]
+        for line, entry in self._lines():
+            first = entry.target if entry.kind == "h" else entry.path
             least = min(groups.get(first, [first]))
             if least == first:
-                yield line, record
+                yield line, entry
                 continue
-            if record[0] == "h":
-                named = ["h", first if record[1] == least else record[1], least]
+            if entry.kind == "h":
+                named = ManifestEntry("h", first if entry.path == least else entry.path, target=least)
             else:
-                named = [record[0], least, *record[2:]]
+                named = entry._replace(path=least)
             yield manifest.line_of(named), named
 
-    def _lines(self) -> Iterator[tuple[bytes, list[Any]]]:
-        """Yield the valid lines and their records."""
+    def _lines(self) -> Iterator[tuple[bytes, ManifestEntry]]:
+        """Yield the valid lines and their entries."""
         self._spool.seek(0)
         for number, line in enumerate(self._spool):
-            record = json.loads(line)
-            if number >= self._first_valid.get(decode_path(record[1]), 0):
-                yield line, record
+            entry = manifest.parse_line(line)
+            if number >= self._first_valid.get(decode_path(entry.path), 0):
+                yield line, entry
 
 
 class _Tally:
@@ -122,34 +124,34 @@ class _Tally:
         self.total = 0
         self._files = self._bytes = self._entries = self._version = 0
 
-    def watch(self, lines: Iterator[tuple[bytes, list[Any]]], firsts: set[str]) -> Iterator[bytes]:
+    def watch(self, lines: Iterator[tuple[bytes, ManifestEntry]], firsts: set[str]) -> Iterator[bytes]:
         """Yield the lines and count them. `firsts` holds the names that have hard links."""
         hard_links = []
-        known: dict[str, list[Any]] = {}
-        for line, record in lines:
+        known: dict[str, ManifestEntry] = {}
+        for line, entry in lines:
             self.total += manifest.line_hash(line)
-            if record[0] == "h":
-                hard_links.append(record)
+            if entry.kind == "h":
+                hard_links.append(entry)
             else:
-                self._count(record[1], record)
-                if record[1] in firsts:
-                    known[record[1]] = record
+                self._count(entry.path, entry)
+                if entry.path in firsts:
+                    known[entry.path] = entry
             yield line
-        for _, name, first in hard_links:
-            self._count(name, known[first])
+        for link in hard_links:
+            self._count(link.path, known[link.target])
 
-    def _count(self, name: str, record: list[Any]) -> None:
-        kind, path = record[0], decode_path(name)
+    def _count(self, name: str, entry: ManifestEntry) -> None:
+        kind, path = entry.kind, decode_path(name)
         self._entries += 1
         if kind == "d":
-            self._version += tree.fingerprint(path, stat.S_IFDIR | record[2], 0, 0, b"")
+            self._version += tree.fingerprint(path, stat.S_IFDIR | entry.mode, 0, 0, b"")
             return
         self._files += 1
         if kind == "l":
-            self._version += tree.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, decode_target(record[3]))
+            self._version += tree.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, decode_target(entry.target))
             return
-        self._bytes += record[4]
-        self._version += tree.fingerprint(path, stat.S_IFREG | record[2], record[4], record[3], b"")
+        self._bytes += entry.size
+        self._version += tree.fingerprint(path, stat.S_IFREG | entry.mode, entry.size, entry.mtime_ns, b"")
 
     @property
     def survey(self) -> tree.Survey:

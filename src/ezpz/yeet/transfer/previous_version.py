@@ -13,7 +13,7 @@ from ezpz.yeet.model.entry import BYTECODE_DIRECTORY, Provenance
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ezpz.agent.common.manifest import Record
+    from ezpz.agent.common.manifest import ManifestEntry
     from ezpz.yeet.model.entry import Entry
 
 
@@ -38,24 +38,24 @@ class PreviousVersion:
     """The files of a manifest, by path: those made from files of the source, and those that were added.
 
     Args:
-        records: The records of the manifest.
+        entries: The entries of the manifest.
         root: The copy on this host that the manifest describes, or None if the copy is elsewhere.
         changed: The paths of the copy that differ from the manifest.
     """
 
-    def __init__(self, records: Iterable[Record], root: bytes | None, changed: Iterable[bytes] = ()) -> None:
+    def __init__(self, entries: Iterable[ManifestEntry], root: bytes | None, changed: Iterable[bytes] = ()) -> None:
         self.root = root
         self._changed = frozenset(changed)
         self._results: dict[bytes, PreviousFile] = {}
         self._added: dict[bytes, PreviousFile] = {}
         self._caches: dict[bytes, tuple[int, int]] = {}
-        for record in records:
-            path = decode_path(record[1])
-            if record[0] == "d" and path.endswith(BYTECODE_DIRECTORY):
-                self._caches[path] = record[2], record[3]
-            elif record[0] == "f":
-                made = Provenance(*record[6]) if len(record) > 6 else None
-                result = PreviousFile(record[2], record[3], record[4], record[5], made or Provenance(-1))
+        for entry in entries:
+            path = decode_path(entry.path)
+            if entry.kind == "d" and path.endswith(BYTECODE_DIRECTORY):
+                self._caches[path] = entry.mode, entry.mtime_ns
+            elif entry.kind == "f":
+                made = Provenance(*entry.extra[0]) if entry.extra else None
+                result = PreviousFile(entry.mode, entry.mtime_ns, entry.size, entry.digest, made or Provenance(-1))
                 (self._added if made is None else self._results)[path] = result
 
     @property

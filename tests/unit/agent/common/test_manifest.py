@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.agent.common import manifest, tree
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.manifest import BLOCK, Unreadable
+from ezpz.agent.common.cancel import NEVER, CancelToken
+from ezpz.agent.common.manifest import BLOCK, ManifestEntry, Unreadable
 from ezpz.agent.common.wire_paths import encode_path
 from ezpz.agent.destination import installed
 from ezpz.yeet.model.entry import Entry, Provenance
@@ -36,13 +36,17 @@ records = st.one_of(
     st.tuples(st.just("d"), paths, numbers, numbers),
     st.tuples(st.just("f"), paths, numbers, numbers, numbers, st.text(max_size=64)),
     st.tuples(st.just("l"), paths, numbers, paths),
-).map(list)
+).map(lambda record: manifest.parse_entry(list(record)))
 
 
 def packed(lines: list[bytes]) -> bytes:
     file = io.BytesIO()
     manifest.write(file, {}, lines)
     return file.getvalue()
+
+
+def arrays(made: ManifestSummary) -> list[list[Any]]:
+    return sorted(entry.to_json() for entry in manifest.read(made.manifest))
 
 
 def taken(root: Path) -> ManifestSummary:
@@ -60,31 +64,31 @@ def nasty(tmp_path: Path) -> Path:
 
 def differences(root: Path, made: ManifestSummary, *, contents: bool = False) -> manifest.Differences:
     records = manifest.by_name(manifest.read(made.manifest))
-    return manifest.compare(os.fsencode(root), records, lambda: None, contents=contents)
+    return manifest.compare(os.fsencode(root), records, NEVER, contents=contents)
 
 
 class TestLines:
     @given(st.lists(records, max_size=30), st.randoms())
     def test_what_is_written_is_read_again_and_its_order_does_not_matter(
-        self, entries: list[list[Any]], rng: random.Random
+        self, entries: list[ManifestEntry], rng: random.Random
     ) -> None:
         lines = [manifest.line_of(entry) for entry in entries]
         assert manifest.read(packed(lines)) == entries
-        assert [manifest.record_of(line) for line in lines] == entries
+        assert [manifest.parse_line(line) for line in lines] == entries
         contents = manifest.content_digest(sum(map(manifest.line_hash, lines)))
         rng.shuffle(lines)
         assert manifest.content_digest(sum(map(manifest.line_hash, lines))) == contents
 
     @given(st.lists(records, min_size=1, max_size=5), st.data())
-    def test_one_that_is_damaged_is_refused(self, entries: list[list[Any]], data: st.DataObject) -> None:
+    def test_one_that_is_damaged_is_refused(self, entries: list[ManifestEntry], data: st.DataObject) -> None:
         whole = packed([manifest.line_of(entry) for entry in entries])
         receipt = {"manifest": manifest.manifest_digest(whole)}
-        assert installed.checked(whole, receipt) == entries
+        assert installed.check_manifest(whole, receipt) == entries
         at = data.draw(st.integers(0, len(whole) - 1))
         damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
         for wrong in (damaged, whole[:at], whole + b"x"):
             with pytest.raises(Unreadable):
-                installed.checked(wrong, receipt)
+                installed.check_manifest(wrong, receipt)
             with contextlib.suppress(Unreadable):  # whatever else is raised would be a traceback on a node
                 manifest.read(wrong)
 
@@ -97,7 +101,7 @@ class TestLines:
     )  # fmt: skip
     def test_a_line_that_is_no_entry(self, line: bytes) -> None:
         with pytest.raises(Unreadable):
-            manifest.record_of(line)
+            manifest.parse_line(line)
 
     @pytest.mark.parametrize(
         "content",
@@ -136,7 +140,7 @@ class TestIntake:
                 intake.hard_link(other, first)
             taken = intake.end()
             found.add((taken.contents, taken.survey))
-            assert sorted(manifest.read(taken.manifest))[1:] == [["h", "b", "a"], ["h", "c", "a"]]
+            assert arrays(taken)[1:] == [["h", "b", "a"], ["h", "c", "a"]]
         assert len(found) == 1
 
     def test_what_was_superseded_does_not_count(self) -> None:
@@ -149,9 +153,9 @@ class TestIntake:
             intake.remove(path)
         intake.file(Entry(b"f/a", 0o100600, 2, 3), b"newer", Provenance(3, changed=True, replaced=2))
         intake.directory(b"f", 0o755, 3)
-        found = manifest.read(intake.end().manifest)
+        found = arrays(intake.end())
         digest = manifest.digest(b"newer")
-        assert sorted(found) == [["d", "f", 0o755, 3], ["f", "f/a", 0o600, 2, 5, digest, [3, True, 2, "", ""]]]
+        assert found == [["d", "f", 0o755, 3], ["f", "f/a", 0o600, 2, 5, digest, [3, True, 2, "", ""]]]
 
     def test_blocks_in_any_order_are_one_file(self) -> None:
         data = random.Random(0).randbytes(3 * BLOCK + 5)
@@ -161,7 +165,7 @@ class TestIntake:
             intake = EntryTee()
             for start in order:
                 intake.block(entry, start, data[start : start + BLOCK])
-            assert manifest.read(intake.end().manifest)[0][5] == manifest.digest(data)
+            assert manifest.read(intake.end().manifest)[0].digest == manifest.digest(data)
 
 
 def _shrink(path: Path) -> None:

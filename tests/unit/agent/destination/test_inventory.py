@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.agent import query_server
+from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.layout import RECEIPT
-from ezpz.agent.destination import inventory, removal
+from ezpz.agent.common.messages.parts import ExpectedTree
+from ezpz.agent.common.messages.queries import ClearRequest, InventoryRequest, LockHolder
+from ezpz.agent.common.messages.requests import PrepareRequest
+from ezpz.agent.destination import inventory, places, removal
 from ezpz.agent.destination.deployment import Deployment
+from ezpz.agent.destination.lock_holder import lock_holder
 from tests.contract.support import on_btrfs
 
 if TYPE_CHECKING:
@@ -28,16 +32,18 @@ REQUEST = {
 }  # fmt: skip
 
 
-def nothing() -> None: ...
+def prepare(landing: Deployment, **request: Any) -> None:
+    asked = {**REQUEST, "dst": os.fsdecode(landing.given), "run": landing.run, **request}
+    landing.prepare(PrepareRequest.from_json(asked))
 
 
 def publish(dst: Path, content: str = "content", run: str = RUN, source: str = "/lus/me/data") -> dict[str, Any]:
     """A version as an ezpz without manifests put it there; its receipt."""
     landing = Deployment(os.fsencode(dst), run)
     try:
-        landing.prepare({**REQUEST, "source": source})
+        prepare(landing, source=source)
         (dst.parent / f".{dst.name}.ezpz-{run}" / "tree" / "file").write_text(content)
-        landing.publish(landing.verify({}), {"source": source, "kind": "data"}, executable=False)
+        landing.publish(landing.verify(ExpectedTree()), {"source": source, "kind": "data"}, executable=False)
     finally:
         landing.close()
     found: dict[str, Any] = json.loads((dst / os.fsdecode(RECEIPT)).read_text())
@@ -45,11 +51,11 @@ def publish(dst: Path, content: str = "content", run: str = RUN, source: str = "
 
 
 def judged(dst: Path, **request: Any) -> dict[str, Any]:
-    found = inventory.survey({"wanted": [str(dst)], "places": [], **request}, nothing)["found"]
+    asked = InventoryRequest(wanted=[str(dst)], places=[], **request)
+    found: list[dict[str, Any]] = inventory.survey(asked, NEVER).to_json()["found"]
     assert len(found) == 1
     assert found[0]["place"] == str(dst)
-    result: dict[str, Any] = found[0]
-    return result
+    return found[0]
 
 
 class TestTheStateOfADestination:
@@ -122,7 +128,7 @@ class TestTheStateOfADestination:
 
     def test_staging_of_a_run_that_is_going_on_and_of_one_that_died(self, tmp_path: Path) -> None:
         landing = Deployment(os.fsencode(tmp_path / "dst"), RUN)
-        landing.prepare(REQUEST)
+        prepare(landing)
         (tmp_path / f".dst.ezpz-{RUN}" / "tree" / "part").write_text("so far")
         found = judged(tmp_path / "dst")
         assert (found["state"], found["lock"]["run"], found["lock"]["pid"]) == ("partial", RUN, os.getpid())
@@ -138,23 +144,23 @@ class TestTheStateOfADestination:
         path.write_text("{}")
         with path.open() as first, path.open() as second:
             fcntl.flock(first, fcntl.LOCK_SH)
-            assert inventory.lock_holder(os.fsencode(path)) == {"run": "", "user": "", "host": "", "pid": 0, "since": 0}
+            assert lock_holder(os.fsencode(path)) == LockHolder(run="", user="", host="", pid=0)
             fcntl.flock(second, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     @pytest.mark.parametrize("content", ["", "no json", "[]", '{"pid": "x", "since": null}', "[" * 3000, "\xff"])
     def test_a_lock_that_says_nothing_sensible(self, tmp_path: Path, content: str) -> None:
         path = tmp_path / ".dst.ezpz-lock"
         path.write_text(content)
-        assert inventory.lock_holder(os.fsencode(path)) is None
+        assert lock_holder(os.fsencode(path)) is None
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            assert inventory.lock_holder(os.fsencode(path)) is not None
+            assert lock_holder(os.fsencode(path)) is not None
 
     def test_a_lock_that_is_a_pipe_or_a_link_is_not_opened(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / ".pipe.ezpz-lock")
         (tmp_path / ".link.ezpz-lock").symlink_to("/etc/passwd")
-        assert inventory.lock_holder(os.fsencode(tmp_path / ".pipe.ezpz-lock")) is None
-        assert inventory.lock_holder(os.fsencode(tmp_path / ".link.ezpz-lock")) is None
+        assert lock_holder(os.fsencode(tmp_path / ".pipe.ezpz-lock")) is None
+        assert lock_holder(os.fsencode(tmp_path / ".link.ezpz-lock")) is None
 
 
 class TestWhatIsFound:
@@ -169,7 +175,7 @@ class TestWhatIsFound:
         (tmp_path / f".link.ezpz-{RUN}").symlink_to("plain")
         (tmp_path / ".locked.ezpz-lock").write_text("{}")
         (tmp_path / "alias").symlink_to("version")
-        names = [os.path.basename(path) for path in inventory.destinations_in(os.fsencode(tmp_path), nothing)]
+        names = [os.path.basename(path) for path in places.destinations_in(os.fsencode(tmp_path), NEVER)]
         assert names == [b"locked", b"staged", b"version"]
 
     @pytest.mark.processes
@@ -181,38 +187,36 @@ class TestWhatIsFound:
         publish(tmp_path / "job" / "dst")
         monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "job"))
         told = [str(tmp_path / "alias"), "relative", "/no/such/place"]
-        found = inventory.survey({"wanted": [], "places": told}, nothing)["found"]
-        assert [each["place"] for each in found if str(tmp_path) in each["place"]] == [str(tmp_path / "job" / "dst")]
+        found = inventory.survey(InventoryRequest(wanted=[], places=told), NEVER).found
+        assert [each.place for each in found if str(tmp_path) in each.place] == [str(tmp_path / "job" / "dst")]
 
     def test_a_folder_that_cannot_be_read_holds_nothing(self, tmp_path: Path) -> None:
-        assert inventory.destinations_in(os.fsencode(tmp_path / "none"), nothing) == []
+        assert places.destinations_in(os.fsencode(tmp_path / "none"), NEVER) == []
 
     def test_names_that_are_too_long_or_no_text(self, tmp_path: Path) -> None:
         for name in ("n" * 240, "b\udcff\n"):
             landing = Deployment(os.fsencode(tmp_path / name), RUN)
-            landing.prepare(REQUEST)
+            prepare(landing)
             os.close(landing.lock.fd)
             assert judged(tmp_path / name)["state"] == "partial", name
-            found = [os.fsdecode(path) for path in inventory.destinations_in(os.fsencode(tmp_path), nothing)]
+            found = [os.fsdecode(path) for path in places.destinations_in(os.fsencode(tmp_path), NEVER)]
             assert str(tmp_path / name) in found
 
     def test_links_to_one_file_count_once_and_those_from_elsewhere_not_at_all(self, tmp_path: Path) -> None:
         (tmp_path / "tree").mkdir()
         (tmp_path / "tree" / "one").write_bytes(b"x" * 8192)
-        one = inventory.disk_usage(os.fsencode(tmp_path / "tree"), nothing)["disk"]
+        one = inventory.disk_usage(os.fsencode(tmp_path / "tree"), NEVER).disk
         os.link(tmp_path / "tree" / "one", tmp_path / "tree" / "two")
-        assert inventory.disk_usage(os.fsencode(tmp_path / "tree"), nothing) | {"changed": 0} == {
-            "files": 2, "bytes": 16384, "disk": one, "changed": 0,
-        }  # fmt: skip
+        assert inventory.disk_usage(os.fsencode(tmp_path / "tree"), NEVER)[:3] == (2, 16384, one)
         os.link(tmp_path / "tree" / "one", tmp_path / "three")
-        assert inventory.disk_usage(os.fsencode(tmp_path / "tree"), nothing)["disk"] == 0
+        assert inventory.disk_usage(os.fsencode(tmp_path / "tree"), NEVER).disk == 0
 
 
 class TestClearing:
     def clear(self, dst: Path, receipt: dict[str, Any] | None = None, staging: tuple[str, ...] = ()) -> dict[str, Any]:
         version = None if receipt is None else {name: receipt[name] for name in ("run", "version", "created")}
-        request = {"what": "clear", "dst": str(dst), "run": RUN, "version": version, "staging": list(staging)}
-        return query_server.answer(request, nothing)
+        request = {"dst": str(dst), "run": RUN, "version": version, "staging": list(staging)}
+        return removal.clear(ClearRequest.from_json(request), NEVER).to_json()
 
     @pytest.mark.processes
     def test_a_version_goes_whole_and_tells_what_it_freed(self, tmp_path: Path) -> None:
@@ -268,7 +272,7 @@ class TestClearing:
     def test_a_run_that_holds_the_lock_is_left_alone(self, tmp_path: Path) -> None:
         receipt = publish(tmp_path / "dst")
         running = Deployment(os.fsencode(tmp_path / "dst"), OLD_RUN)
-        running.prepare(REQUEST)
+        prepare(running)
         with pytest.raises(AgentError, match="another run holds the destination") as caught:
             self.clear(tmp_path / "dst", receipt, (OLD_RUN,))
         assert caught.value.code == "destination-busy"
@@ -316,15 +320,15 @@ class TestClearing:
 
 ON_BTRFS = """
 import os, sys
-from ezpz.agent.destination import inventory
 from ezpz.agent.destination.lock import Lock
+from ezpz.agent.destination.lock_holder import lock_holder
 lock = Lock(os.path.join(os.fsencode(sys.argv[1]), b"env"), "RUN")
-print(inventory.lock_holder(lock.path))
+print(lock_holder(lock.path))
 lock.acquire()
-held = inventory.lock_holder(lock.path)
-print(held["run"], held["pid"] == os.getpid())
+held = lock_holder(lock.path)
+print(held.run, held.pid == os.getpid())
 os.close(lock.fd)
-print(inventory.lock_holder(lock.path))
+print(lock_holder(lock.path))
 """
 
 

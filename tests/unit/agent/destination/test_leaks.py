@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ezpz.agent.common.cancel import NEVER, ProgressToken
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.requests import LeaksRequest
 from ezpz.agent.common.run_python import python_of, run_python
 from ezpz.agent.destination import leaks
 from ezpz.cluster.allocation import Node
@@ -49,10 +51,10 @@ class Environment:
 
     def leaks(self, *known: str | Path, **environ: str) -> list[dict[str, Any]]:
         """What is found, with `shared` or else `known` as the shared filesystem."""
-        request = {"known": [os.fspath(path) for path in known or (self.shared,)], "environ": environ}
-        found = leaks.find_leaks(os.fsencode(self.root), request, lambda: None)
-        assert all(each["remedy"] and each["count"] for each in found["leaks"])
-        return list(found["leaks"])
+        shared = [os.fspath(path) for path in known or (self.shared,)]
+        found = leaks.find_leaks(LeaksRequest(dst=str(self.root), known=shared, environ=environ), NEVER)
+        assert all(each.remedy and each.count for each in found.leaks)
+        return [each.to_json() for each in found.leaks]
 
     def found(self, *known: str | Path, **environ: str) -> set[tuple[str, str, int]]:
         return {(leak["what"], leak["path"], leak["count"]) for leak in self.leaks(*known, **environ)}
@@ -294,7 +296,7 @@ class TestBroken:
 
     def test_one_that_hangs(self, env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         pids = self.hang(env)
-        monkeypatch.setattr(leaks, "WITHIN", 1.0)
+        monkeypatch.setattr(leaks, "TIMEOUT", 1.0)
         assert self.refusal(env).code == "timed-out"
         assert len(pids.read_text().split()) == 2
         wait_until(
@@ -304,12 +306,13 @@ class TestBroken:
     def test_one_that_nobody_waits_for_any_more(self, env: Environment) -> None:
         pids = self.hang(env)
 
-        def going_on() -> None:
+        def leave() -> None:
             if pids.exists() and len(pids.read_text().split()) == 2:
                 raise KeyboardInterrupt
 
+        request = LeaksRequest(dst=str(env.root), known=[], environ={})
         with pytest.raises(KeyboardInterrupt):
-            leaks.find_leaks(os.fsencode(env.root), {"known": [], "environ": {}}, going_on)
+            leaks.find_leaks(request, ProgressToken(NEVER, leave))
         wait_until(
             lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), "the end of all that it started"
         )
@@ -321,7 +324,7 @@ class TestBroken:
                 python_of(os.fsencode(env.root)),
                 program,
                 dict(os.environ),
-                lambda: None,
+                NEVER,
                 20.0,
                 cwd=os.fsencode(env.root),
             )
@@ -369,7 +372,7 @@ PATHS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=5).map(
 @given(st.dictionaries(PATHS, st.sets(st.binary(min_size=1), min_size=1), max_size=30))
 def test_folders_are_few_and_lose_nothing(groups: Mapping[bytes, set[bytes]]) -> None:
     merged = leaks.group_by_directory(dict(groups))
-    assert len(merged) <= leaks.MOST
+    assert len(merged) <= leaks.MAX_DIRECTORIES
     assert set().union(*merged.values()) == set().union(*groups.values())
     for folder in groups:
         assert any(folder == top or folder.startswith(top.rstrip(b"/") + b"/") for top in merged)

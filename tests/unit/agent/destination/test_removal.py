@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ezpz.agent.common import mounts, tree
 from ezpz.agent.destination import reuse
-from ezpz.agent.destination.deployment import writable
+from ezpz.agent.destination.swap import writable
 from tests.contract.support import in_mount_namespace, powerless, run_code
 
 DEEP = 1100  # levels: more than python recurses, and more than a process has descriptors
@@ -215,9 +215,9 @@ def test_folders_above_are_made_at_any_depth(deep_path: Path) -> None:
     path = "/".join(["d"] * DEEP)
     root = os.open(deep_path, os.O_RDONLY)
     try:
-        reuse._make_folders(path.encode(), root)
+        reuse._make_directories(path.encode(), root)
         assert (deep_path / path).is_dir()
-        reuse._make_folders(path.encode(), root)
+        reuse._make_directories(path.encode(), root)
     finally:
         os.close(root)
 

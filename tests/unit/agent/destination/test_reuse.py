@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ezpz.agent.common import manifest
-from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.destination.reuse import Clone, FileReuser, MissingSource, adopt, copy_content
 from ezpz.agent.stream.codec import ZSTD, Codec
@@ -52,7 +52,7 @@ def make(root: Path, tree: Tree) -> Path:
     return root
 
 
-def manifest_of(root: Path) -> list[manifest.Record]:
+def manifest_of(root: Path) -> list[manifest.ManifestEntry]:
     with contextlib.closing(EntryTee()) as intake:
         feed_tree(os.fsencode(root), intake, CancelToken())
         return manifest.read(intake.end().manifest)
@@ -200,7 +200,7 @@ def test_from_any_version_to_any_other_through_the_stream(
             assert photograph(standing, inode=False) == before
             shutil.rmtree(standing)  # as a node does, so that nothing has two names any more
             assert facts(node.root) == facts(source)
-            assert node.writer.damaged(lambda: None) == []
+            assert node.writer.find_damaged(NEVER) == []
         finally:
             node.close()
             again.close()

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.agent.common import filesystem
-from ezpz.agent.common.cancel import Cancelled
+from ezpz.agent.common.cancel import NEVER, Cancelled, ProgressToken
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.parts import SmokeTest
+from ezpz.agent.common.messages.requests import InterpreterRequest
 from ezpz.agent.destination import smoke_test
 from tests.contract.doors import SYSTEM, Piped, Refused, interpreter
 from tests.contract.support import photograph
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
 DESTINATION = b"/tmp/smoke/env"
 RUN = "20240101-000000-deadbeef"
 GOOD = {"version": "3.11.7 (main)", "prefix": "TREE", "base_prefix": "/usr", "failed": {}}
-
-
-def nothing() -> None:
-    """What is called while it runs."""
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def saying(tree: Path, **facts: Any) -> None:
 
 
 def trial(tree: Path, **expected: Any) -> None:
-    smoke_test.run_smoke_test(os.fsencode(tree), (DESTINATION,), expected, nothing)
+    smoke_test.run_smoke_test(os.fsencode(tree), (DESTINATION,), SmokeTest(**expected), NEVER)
 
 
 def refusal(tree: Path, **expected: Any) -> str:
@@ -129,7 +127,7 @@ class TestFindings:
     def test_one_that_hangs_is_ended_with_all_that_it_started(
         self, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(smoke_test, "WITHIN", 0.5)
+        monkeypatch.setattr(smoke_test, "TIMEOUT", 0.5)
         python(tree, f"sleep 60 & echo $! > {tree.parent}/pid; sleep 60")
         assert "did not end within 0.5 s" in refusal(tree)
         pid = (tree.parent / "pid").read_text().strip()
@@ -142,7 +140,7 @@ class TestFindings:
 
         python(tree, "sleep 60")
         with pytest.raises(Cancelled):
-            smoke_test.run_smoke_test(os.fsencode(tree), (DESTINATION,), {}, gone)
+            smoke_test.run_smoke_test(os.fsencode(tree), (DESTINATION,), SmokeTest(), ProgressToken(NEVER, gone))
 
 
 class TestTraces:
@@ -188,7 +186,7 @@ class TestHasPython:
 
     def ask(self, executable: Path, prefix: Path, version: str) -> dict[str, Any]:
         request = {"executable": str(executable), "prefix": str(prefix), "version": version}
-        return smoke_test.has_python(request, nothing)
+        return smoke_test.has_python(InterpreterRequest.from_json(request), NEVER).to_json()
 
     @pytest.mark.processes
     def test_case_07_the_same(self) -> None:

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ezpz.agent.common import layout, tree, wire_paths
-from ezpz.agent.common.cancel import Cancelled, CancelToken
+from ezpz.agent.common.cancel import NEVER, Cancelled, CancelToken
+from ezpz.agent.common.messages.events import AdvancedEvent, Event, PositionEvent, ReceivedEvent
+from ezpz.agent.common.messages.requests import ExpectRequest, ListeningRequest, PrepareRequest
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.agent.stream import chunks, frames
-from ezpz.agent.stream.chunk_buffer import ROOM, ChunkBuffer
+from ezpz.agent.stream.chunk_buffer import MAX_BYTES, ChunkBuffer
 from ezpz.agent.stream.chunk_index import ChunkIndex
 from ezpz.agent.stream.codec import ZLIB, ZSTD, Codec
 from ezpz.agent.stream.connection import Connection, Listener, MessageChannel, connect, dial
 from ezpz.agent.stream.receiver import StreamReceiver
-from ezpz.agent.stream.relay import Downstream, words
+from ezpz.agent.stream.relay import Downstream, reason_of
 from ezpz.yeet.engines.stream.sender import NOTHING, StreamSender
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from ezpz.yeet.transfer.manifest_builder import ManifestSummary
 
 FEEDS: list[StreamSender] = []
+
+REQUEST = PrepareRequest(dst="/dst", run="", bytes=0, allocated=0, files=0)
+LISTEN = ListeningRequest(secret=SECRET.hex(), stall=2.0)
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_a_nasty_tree_arrives_as_it_is(tmp_path: Path, nasty: Path, nodes: list[
     node.from_(feed.ring)
     node.finish()
     assert facts(node.root) == facts(nasty)
-    assert node.writer.damaged(lambda: None) == []
+    assert node.writer.find_damaged(NEVER) == []
     assert tree.summarize(os.fsencode(node.root)) == feed.taken.survey == tree.summarize(os.fsencode(nasty))
 
 
@@ -110,7 +115,7 @@ def test_a_child_goes_on_from_where_it_is(tmp_path: Path, nasty: Path, nodes: li
     nodes.append(node := Node(tmp_path / "node"))
     total, feed.ring.total = feed.ring.total, None
     assert total is not None
-    half = ChunkBuffer(feed.log.again)
+    half = ChunkBuffer(feed.log.rebuild_frame)
     for number in range(total // 2):
         half.put(number, feed.ring.frames[number])
     node.from_(half)
@@ -130,13 +135,13 @@ def test_a_flipped_bit_on_the_disk_is_found_and_mended(tmp_path: Path, nasty: Pa
     with (node.root / "victim").open("r+b") as file:
         file.seek(12_000)
         file.write(b"y")
-    damaged = node.writer.damaged(lambda: None)
+    damaged = node.writer.find_damaged(NEVER)
     assert len(damaged) == 1
-    node.writer.reopen()
+    node.writer.staged.make_writable()
     node.from_(feed.ring, tuple(damaged), serial=2)
     wait_until(lambda: (node.root / "victim").read_bytes() == b"x" * 25_000)
     node.finish()
-    assert node.writer.damaged(lambda: None) == []
+    assert node.writer.find_damaged(NEVER) == []
     assert facts(node.root) == facts(nasty)
 
 
@@ -167,10 +172,10 @@ def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path
         "stays": b"1", "changes": new, "link": b"5", "linked": b"own",
     }  # fmt: skip
     assert node.root.stat().st_mode & 0o777 == 0o755
-    assert node.writer.damaged(lambda: None) == []
+    assert node.writer.find_damaged(NEVER) == []
     assert taken.survey == tree.summarize(os.fsencode(node.root))
     for number in node.log.numbers():  # and any of it can be passed on from the disk
-        frame = node.log.again(number)
+        frame = node.log.rebuild_frame(number)
         sent.ring.frames[number] = frame
     nodes.append(other := Node(tmp_path / "other"))
     other.from_(sent.ring)
@@ -184,10 +189,10 @@ def test_a_chunk_is_made_again_as_long_as_it_was_though_a_file_has_changed_since
     _, payload = chunks.pack([["f", "file", 0o644, 0, 5, 0, 5, "0" * 64]], b"12345", Codec(), ZSTD, 1)
     list_kind, packed, _ = chunks.split(memoryview(payload))
     log.add(0, list_kind, packed, 0)
-    sound = log.again(0)
+    sound = log.rebuild_frame(0)
     for data in (b"123", b"1234567"):
         read[0] = data
-        assert len(log.again(0)) == len(sound)
+        assert len(log.rebuild_frame(0)) == len(sound)
     log.close()
 
 
@@ -204,12 +209,12 @@ def test_a_chunk_that_lies_about_its_content_is_a_failure(tmp_path: Path, nodes:
 class TestRing:
     def test_what_is_not_landed_stays_and_makes_others_wait(self) -> None:
         ring = ChunkBuffer(lambda number: b"again %d" % number)
-        ring.put(0, bytes(ROOM + 1))
+        ring.put(0, bytes(MAX_BYTES + 1))
         waiting = threading.Thread(target=lambda: ring.put(1, b"next"), daemon=True)
         waiting.start()
         waiting.join(0.1)
         assert waiting.is_alive()
-        ring.land(0)
+        ring.mark_written(0)
         waiting.join(DEADLINE)
         assert not waiting.is_alive()
         assert ring.get(0, "child", 0.0) == b"again 0"
@@ -217,8 +222,8 @@ class TestRing:
 
     def test_a_child_that_is_stuck_stops_nobody_for_long(self) -> None:
         ring = ChunkBuffer(lambda number: b"again %d" % number)
-        ring.put(0, bytes(ROOM + 1))
-        ring.land(0)
+        ring.put(0, bytes(MAX_BYTES + 1))
+        ring.mark_written(0)
         ring.get(0, "stuck", 0.0)
         ring.put(1, b"next")
         assert ring.get(1, "child", 0.0) == b"next"
@@ -228,7 +233,7 @@ class TestRing:
         assert ring.get(0, "child", 0.0) is None
         ring.end(0)
         assert ring.get(0, "child", 0.0) == b""
-        ring.give_up()
+        ring.cancel_all()
         with pytest.raises(Cancelled):
             ring.get(0, "child", 0.0)
 
@@ -237,19 +242,18 @@ def test_a_part_that_is_closed_writes_nothing_any_more(tmp_path: Path, nasty: Pa
     """Its staging is removed next, and a folder in which something appears meanwhile would stay."""
     writing, wrote = threading.Event(), threading.Event()
 
-    def say(event: dict[str, Any]) -> None:
-        if event["stream"] == "at":
+    def say(event: Event) -> None:
+        if isinstance(event, PositionEvent):
             writing.set()
             wrote.wait(0.5)
             wrote.set()
 
     landing = Deployment(os.fsencode(tmp_path / "dst"), "20261129-000000-00000000")
-    landing.prepare({"bytes": 0, "allocated": 0, "files": 0})
-    part = StreamReceiver({"name": "child", "secret": SECRET.hex(), "stall": 2.0}, "127.0.0.1", lambda _: None, say)
+    landing.prepare(REQUEST)
+    part = StreamReceiver(LISTEN, "child", "127.0.0.1", lambda _: None, say)
     part.join(landing)
-    part.expect({"parent": "parent", "serial": 1, "chunks": []})
-    where = {"name": "child", "address": "127.0.0.1", "port": part.listener.port}
-    sending = Downstream(fed(nasty).ring, SECRET, "parent", 1, where, 2.0, lambda _: None)
+    part.expect(ExpectRequest(parent="parent", serial=1))
+    sending = Downstream(fed(nasty).ring, SECRET, "parent", 1, part.where, 2.0, lambda _: None)
     assert writing.wait(DEADLINE)
     part.close()
     assert wrote.is_set()
@@ -260,20 +264,17 @@ def test_a_part_that_is_closed_writes_nothing_any_more(tmp_path: Path, nasty: Pa
 
 def test_reading_back_is_reported_as_progress(tmp_path: Path, nasty: Path) -> None:
     landing = Deployment(os.fsencode(tmp_path / "dst"), "20261129-000000-00000001")
-    landing.prepare({"bytes": 0, "allocated": 0, "files": 0})
-    said: list[dict[str, Any]] = []
-    part = StreamReceiver(
-        {"name": "child", "secret": SECRET.hex(), "stall": 2.0}, "127.0.0.1", lambda _: None, said.append
-    )
+    landing.prepare(REQUEST)
+    said: list[Event] = []
+    part = StreamReceiver(LISTEN, "child", "127.0.0.1", lambda _: None, said.append)
     part.join(landing)
-    part.expect({"parent": "parent", "serial": 1, "chunks": []})
-    where = {"name": "child", "address": "127.0.0.1", "port": part.listener.port}
-    sending = Downstream(fed(nasty).ring, SECRET, "parent", 1, where, 2.0, lambda _: None)
-    part.land(lambda: None)
+    part.expect(ExpectRequest(parent="parent", serial=1))
+    sending = Downstream(fed(nasty).ring, SECRET, "parent", 1, part.where, 2.0, lambda _: None)
+    part.wait_until_written(NEVER)
     part.close()
     landing.close()
     sending.release()
-    assert [event["stream"] for event in said][-2:] == ["advanced", "whole"]
+    assert said[-2:] == [AdvancedEvent(), ReceivedEvent()]
 
 
 class TestStrangers:
@@ -332,8 +333,8 @@ class TestStrangers:
         theirs.close()
         with pytest.raises(OSError, match="Broken pipe") as broken:
             link.send(b"x")
-        assert words(broken.value, "") == "Broken pipe"
-        assert words(EOFError(), "the connection was closed") == "the connection was closed"
+        assert reason_of(broken.value, "") == "Broken pipe"
+        assert reason_of(EOFError(), "the connection was closed") == "the connection was closed"
 
     def test_a_line_carries_large_messages_both_ways_and_ends_when_one_is_tampered_with(self) -> None:
         ours, theirs = socket.socketpair()

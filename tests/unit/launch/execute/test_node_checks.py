@@ -145,7 +145,7 @@ def test_all_looks_on_this_host(tmp_path: Path) -> None:
 
 def test_too_little_room(tmp_path: Path) -> None:
     with pytest.raises(health_check.CheckFailed, match="MB free in"):
-        health_check.look_at_tmp(str(tmp_path), 1 << 60)
+        health_check.check_tmp(str(tmp_path), 1 << 60)
 
 
 def planted(folder: Path, victim: Path, names: list[str]) -> None:
@@ -168,7 +168,7 @@ def test_a_link_that_waits_for_the_checkup_is_not_followed(
         monkeypatch.delattr(os, "O_TMPFILE")
     random = iter((b"guessed!", b"tooquick"))
     monkeypatch.setattr(os, "urandom", lambda _: next(random))
-    assert health_check.look_at_tmp(str(place), 0)["free"] > 0
+    assert health_check.check_tmp(str(place), 0)["free"] > 0
     assert (tmp_path / "victim").read_text() == "thesis"
     assert sorted(os.listdir(place)) == sorted(names)
 
@@ -193,7 +193,7 @@ def receipt_of(folder: Path) -> Path:
 def test_a_receipt_counts_only_if_it_and_its_directory_are_the_users(tmp_path: Path, how: str) -> None:
     copy = tmp_path / "copy"
     receipt = receipt_of(copy)
-    assert health_check.look_at_receipt(f"{copy}/bin/python3") == {"dst": str(copy), "version": "abc"}
+    assert health_check.find_receipt(f"{copy}/bin/python3") == {"dst": str(copy), "version": "abc"}
     if how in ("file", "both"):
         os.chown(receipt, NOBODY, NOBODY)
     if how in ("folder", "both"):
@@ -212,7 +212,7 @@ def test_a_receipt_counts_only_if_it_and_its_directory_are_the_users(tmp_path: P
     if how == "linked folder":
         copy.rename(tmp_path / "elsewhere")
         copy.symlink_to("elsewhere")
-    assert health_check.look_at_receipt(f"{copy}/bin/python3") == {}
+    assert health_check.find_receipt(f"{copy}/bin/python3") == {}
 
 
 @pytest.mark.processes

@@ -21,7 +21,7 @@ from ezpz.yeet.archive import tar_header
 from ezpz.yeet.archive.compress import compressor_for
 from ezpz.yeet.archive.decompress import Prefetcher, decompress
 from ezpz.yeet.archive.tar_reader import TarReader
-from ezpz.yeet.archive.zstd import Damaged, Library, Program, Zstd
+from ezpz.yeet.archive.zstd import ArchiveZstdLibrary, ArchiveZstdProgram, Damaged, Zstd
 from ezpz.yeet.model.entry import Entry
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 every_format = pytest.mark.parametrize("kind", [ZSTD, GZIP, TAR], ids=lambda kind: kind.name)
-every_zstd = pytest.mark.parametrize("make", [Library, Program])
+every_zstd = pytest.mark.parametrize("make", [ArchiveZstdLibrary, ArchiveZstdProgram])
 NOISE = random.Random(5).randbytes(300_000)
 UNPACKERS = {ZSTD: ["zstd", "-dc"], GZIP: ["gzip", "-dc"], TAR: ["cat"]}
 
@@ -95,19 +95,19 @@ def test_zeros_behind_a_gzip_mean_nothing() -> None:
 def test_every_way_to_pack_zstd(make: Callable[[], Zstd]) -> None:
     zstd = make()
     data = zstd.pack(NOISE, 1) + zstd.pack(b"", 3) + zstd.pack(NOISE * 12, 1)
-    assert b"".join(Library().unpack(io.BytesIO(data))) == NOISE * 13
+    assert b"".join(ArchiveZstdLibrary().unpack_file(io.BytesIO(data))) == NOISE * 13
     assert subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True).stdout == NOISE * 13
 
 
 @pytest.mark.processes
 def test_the_program_unpacks_a_file(tmp_path: Path) -> None:
     path = tmp_path / "x.zst"
-    path.write_bytes(Library().pack(NOISE, 1) + Library().pack(NOISE, 1))
+    path.write_bytes(ArchiveZstdLibrary().pack(NOISE, 1) + ArchiveZstdLibrary().pack(NOISE, 1))
     with path.open("rb") as file:
-        assert b"".join(Program().unpack(file)) == NOISE * 2
-    path.write_bytes(Library().pack(NOISE, 1)[:-9])
+        assert b"".join(ArchiveZstdProgram().unpack_file(file)) == NOISE * 2
+    path.write_bytes(ArchiveZstdLibrary().pack(NOISE, 1)[:-9])
     with path.open("rb") as file, pytest.raises(Damaged):
-        b"".join(Program().unpack(file))
+        b"".join(ArchiveZstdProgram().unpack_file(file))
 
 
 @pytest.mark.processes

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ezpz.agent.common import tree
-from ezpz.agent.common.cancel import Cancelled, CancelToken
+from ezpz.agent.common.cancel import NEVER, Cancelled, CancelToken
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.stream.codec import ZSTD, Codec
 from ezpz.yeet.engines.stream.sender import StreamSender
@@ -91,7 +91,7 @@ class Way:
         self.node.finish()
 
     def is_as_unpacked(self) -> bool:
-        return facts(self.node.root) == facts(self.staging) and self.node.writer.damaged(lambda: None) == []
+        return facts(self.node.root) == facts(self.staging) and self.node.writer.find_damaged(NEVER) == []
 
     def close(self) -> None:
         self.node.close()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ezpz.agent.common.messages.requests import ExpectRequest, ReleaseRequest, ServeRequest
 from ezpz.agent.stream.relay import Downstream
-from ezpz.yeet.engines.agent_engine import ANSWER_TIMEOUT, answer_or_nothing
+from ezpz.yeet.engines.agent_engine import ANSWER_TIMEOUT, answer_or_none
 from ezpz.yeet.engines.base import ROOT, STALL_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from ezpz.agent.common.messages.envelope import Done
+    from ezpz.agent.common.messages.events import Event
     from ezpz.agent.stream.chunk_buffer import ChunkBuffer
     from ezpz.cluster.allocation import Node
+    from ezpz.remote.session import Question
     from ezpz.yeet.engines.stream.context import StreamContext
 
 
@@ -32,7 +36,7 @@ class StreamConnections:
         context: StreamContext,
         nodes: tuple[Node, ...],
         buffer: ChunkBuffer,
-        on_event: Callable[[dict[str, Any]], None],
+        on_event: Callable[[Event], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.attempts: dict[Node, int] = dict.fromkeys(nodes, 0)
@@ -68,7 +72,7 @@ class StreamConnections:
 
     async def _connect(self, parent: Node, child: Node, serial: int, chunks: tuple[int, ...]) -> None:
         """Tell the child which peer to expect, then the parent to connect to it."""
-        await self._ask(child, "expect", parent=parent.given, serial=serial, chunks=list(chunks))
+        await self._ask(child, ExpectRequest(parent=parent.given, serial=serial, chunks=chunks))
         if self._serial_of.get(child) != serial:
             return
         address = self._context.peer_address(child)
@@ -77,7 +81,7 @@ class StreamConnections:
                 self._buffer, self._context.secret, ROOT.given, serial, address, STALL_TIMEOUT, self._on_event
             )
         else:
-            await self._ask(parent, "serve", serial=serial, to=address)
+            await self._ask(parent, ServeRequest(serial=serial, to=address))
 
     def close(self, parent: Node, child: Node, *, is_parent_alive: bool) -> None:
         """Close the connection between two nodes, if there is one."""
@@ -89,12 +93,12 @@ class StreamConnections:
             if downstream is not None:
                 downstream.release()
         elif is_parent_alive:
-            self._spawn(self._ask(parent, "release", serial=serial))
+            self._spawn(self._ask(parent, ReleaseRequest(serial=serial)))
 
     def close_all(self) -> None:
         """Close the connections of this host."""
         for downstream in self._downstreams.values():
             downstream.release()
 
-    async def _ask(self, node: Node, op: str, **request: Any) -> None:
-        await answer_or_nothing(self._context.sessions[node].ask(op, timeout=ANSWER_TIMEOUT, **request))
+    async def _ask(self, node: Node, request: Question[Done]) -> None:
+        await answer_or_none(self._context.sessions[node].ask(request, timeout=ANSWER_TIMEOUT))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Mapping
 
+    from ezpz.agent.common.messages.parts import PeerAddress
     from ezpz.cluster.allocation import Node
     from ezpz.remote.session import AgentSession
     from ezpz.yeet.engines.base import EngineOptions
@@ -38,7 +39,7 @@ class StreamContext:
     secret: bytes
     rate: float
     sessions: Mapping[Node, AgentSession]
-    listening: Mapping[Node, dict[str, Any]]
-    peer_address: Callable[[Node], dict[str, Any]]
+    listening: Mapping[Node, PeerAddress]
+    peer_address: Callable[[Node], PeerAddress]
     restart: Callable[[Node], Awaitable[None]]
     elapsed: Callable[[], float]

@@ -7,6 +7,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
+from ezpz.agent.common.messages import events
+from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.requests import JoinRequest, PublishRequest
 from ezpz.agent.stream.chunks import CONTENT_LIMIT
 from ezpz.agent.stream.codec import Codec
 from ezpz.errors import CopyFailed, EzpzError, NodeLost, TimedOut, by_code
@@ -34,6 +37,7 @@ from ezpz.yeet.model.results import Failure, NodeResult, Outcome
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from ezpz.agent.common.messages.events import Event
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import Payload, RemoteFiles, TransferSpec
     from ezpz.yeet.engines.stream.context import StreamContext
@@ -70,7 +74,7 @@ class StreamController:
         self.payload: Payload | None = None
         self.bug: BaseException | None = None
         codec = Codec()
-        kind = min([codec.best, *(context.listening[node]["codec"] for node in nodes)])
+        kind = min([codec.best, *(context.listening[node].codec for node in nodes)])
         is_slow = context.rate < SLOW_WIRE
         self.sender = StreamSender(
             context.secret, codec, kind, start.read, SMALL_CHUNK if is_slow else CONTENT_LIMIT, base=base
@@ -105,7 +109,7 @@ class StreamController:
 
     async def _join(self, node: Node) -> None:
         try:
-            await self.context.sessions[node].ask("join", timeout=PROGRESS_TIMEOUT)
+            await self.context.sessions[node].ask(JoinRequest(), timeout=PROGRESS_TIMEOUT)
         except TimedOut:
             text = f"it could not make its files in staging within {PROGRESS_TIMEOUT:g} s"
             self.on_lost(node, TimedOut(text, hint=DISK_HINT, node=node.given))
@@ -150,46 +154,47 @@ class StreamController:
 
     # Events
 
-    def on_event(self, node: Node, event: dict[str, Any]) -> None:
+    def on_event(self, node: Node, event: Event) -> None:
         """Handle what an agent, or this host itself, reports of the stream."""
-        what = event["stream"]
-        if what == "at":
-            self.context.emit(NodeProgress(node, event["content"]))
+        if isinstance(event, events.PositionEvent):
+            self.context.emit(NodeProgress(node, event.content))
             self._report_own_progress()
             now = time.monotonic()
-            self._act(self.scheduler.on_progress(node, event["position"], event["wire"], now, event["time"]))
-        elif what == "whole":
+            self._act(self.scheduler.on_progress(node, event.position, event.wire, now, event.time))
+        elif isinstance(event, events.ReceivedEvent):
             self.context.emit(NodeReceived(node))
             self._act(self.scheduler.on_received(node))
-        elif what == "damaged":
+        elif isinstance(event, events.DamagedEvent):
             error = CopyFailed("what landed was damaged, and is sent again", node=node.given)
             self.context.emit(NodeRetrying(node, Failure.of(error)))
-            self._act(self.scheduler.on_damaged(node, tuple(event["chunks"])))
-        elif what == "failed":
-            failure = event["failure"]
-            self.on_lost(node, by_code(failure["code"])(failure["message"], hint=failure["hint"], node=node.given))
-        elif what == "advanced":
+            self._act(self.scheduler.on_damaged(node, tuple(event.chunks)))
+        elif isinstance(event, events.FailedEvent):
+            failure = event.failure
+            self.on_lost(node, by_code(failure.code)(failure.message, hint=failure.hint, node=node.given))
+        elif isinstance(event, events.AdvancedEvent):
             self.scheduler.on_activity(node, time.monotonic())
-        elif what in ("serving", "cut", "lost", "refused"):
-            self._on_connection_event(what, event)
+        elif isinstance(event, (events.ServingEvent, events.CutEvent, events.LostEvent, events.RefusedEvent)):
+            self._on_connection_event(event)
 
-    def _on_own_event(self, event: dict[str, Any]) -> None:
+    def _on_own_event(self, event: Event) -> None:
         """Handle what this host's own connections report from their threads."""
         self.loop.call_soon_threadsafe(self.on_event, ROOT, event)
 
-    def _on_connection_event(self, what: str, event: dict[str, Any]) -> None:
-        ends = self.connections.ends_of(event["serial"])
+    def _on_connection_event(
+        self, event: events.ServingEvent | events.CutEvent | events.LostEvent | events.RefusedEvent
+    ) -> None:
+        ends = self.connections.ends_of(event.serial)
         if ends is None:
             return
         parent, child = ends
-        if what == "serving":
+        if isinstance(event, events.ServingEvent):
             self.scheduler.on_connected(child, parent, time.monotonic())
             return
-        self.context.emit(DetailLogged(f"{child.given} from {parent.given}: {event['why']}"))
-        if what == "refused":
-            self._act(self.scheduler.on_refused(child, parent, event["why"]))
+        self.context.emit(DetailLogged(f"{child.given} from {parent.given}: {event.why}"))
+        if isinstance(event, events.RefusedEvent):
+            self._act(self.scheduler.on_refused(child, parent, event.why))
         else:
-            self._act(self.scheduler.on_disconnect(child, parent, event["why"]))
+            self._act(self.scheduler.on_disconnect(child, parent, event.why))
 
     def on_lost(self, node: Node, error: EzpzError) -> None:
         """Handle a node whose session has ended or whose agent has failed: restart it if that may help."""
@@ -208,7 +213,7 @@ class StreamController:
     async def _restart(self, node: Node, error: EzpzError) -> None:
         try:
             await self.context.restart(node)
-            await self.context.sessions[node].ask("join", timeout=ANSWER_TIMEOUT)
+            await self.context.sessions[node].ask(JoinRequest(), timeout=ANSWER_TIMEOUT)
         except EzpzError:
             self.restarting.discard(node)
             self._fail(node, error)
@@ -219,19 +224,21 @@ class StreamController:
             self._spawn(self._publish(node, self.payload))
 
     async def _publish(self, node: Node, payload: Payload) -> None:
-        expected = {"version": payload.version, "files": payload.files, "bytes": payload.bytes}
+        request = PublishRequest(
+            expected=ExpectedTree(version=payload.version, files=payload.files, bytes=payload.bytes),
+            receipt=payload.receipt, executable=payload.executable, streamed=True,
+            trial=None if payload.smoke_test is None else SmokeTest.from_json(payload.smoke_test),
+        )  # fmt: skip
         try:
-            published = await self.context.sessions[node].ask(
-                "publish", expected=expected, receipt=payload.receipt, executable=payload.executable,
-                trial=payload.smoke_test, streamed=True, timeout=self.context.options.timeout or None,
-            )  # fmt: skip
+            answer = await self.context.sessions[node].ask(request, timeout=self.context.options.timeout or None)
         except EzpzError as e:
             self.on_lost(node, e)
             return
         if node not in self.results:
             self._record(NodeResult(
                 node, Outcome.OK, self.connections.attempts[node], self.connections.via[node],
-                seconds=self.context.elapsed(), sent_files=self.sender.files, sent_bytes=self.sender.bytes, **published,
+                seconds=self.context.elapsed(), sent_files=self.sender.files, sent_bytes=self.sender.bytes,
+                **answer.to_json(),
             ))  # fmt: skip
             self._act(self.scheduler.on_published(node))
 

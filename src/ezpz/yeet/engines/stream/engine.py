@@ -6,6 +6,9 @@ import secrets
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ezpz.agent.common.messages.events import Event, StreamEvent
+from ezpz.agent.common.messages.parts import PeerAddress
+from ezpz.agent.common.messages.requests import ListeningRequest
 from ezpz.errors import EzpzError
 from ezpz.remote.limits import raise_open_files
 from ezpz.remote.startup import FANOUT, AgentStarter, ListenRequest
@@ -41,7 +44,7 @@ class Stream(AgentEngine):
         fan = 1 << 20 if options.encrypt else FANOUT
         self.transport = TRANSPORTS[options.transport]
         self.starter: AgentStarter = self.transport.starter(invitation, self.handshakes, fan)
-        self.listening: dict[Node, dict[str, Any]] = {}
+        self.listening: dict[Node, PeerAddress] = {}
         self.streams: list[StreamController] = []
 
     async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
@@ -70,10 +73,11 @@ class Stream(AgentEngine):
         """Let a node's agent listen, for other nodes and for this host. Raises EzpzError."""
         session = self.sessions[node]
         if node not in self.listening:
-            self.listening[node] = await session.ask(
-                "listen", name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL_TIMEOUT,
-                private=self.options.encrypt, timeout=ANSWER_TIMEOUT,
+            request = ListeningRequest(
+                name=node.given, address=node.address, secret=self.secret.hex(), stall=STALL_TIMEOUT,
+                private=self.options.encrypt,
             )  # fmt: skip
+            self.listening[node] = await session.ask(request, timeout=ANSWER_TIMEOUT)
 
     async def restart(self, node: Node) -> None:
         """Start a node's agent again, with nothing. Raises EzpzError."""
@@ -118,15 +122,18 @@ class Stream(AgentEngine):
         await super().close()
         await self.starter.close()
 
-    def peer_address(self, node: Node) -> dict[str, Any]:
+    def peer_address(self, node: Node) -> PeerAddress:
         """Return how another host connects to a node: where its agent listens, and the detour through ssh."""
         where = self.listening[node]
-        argv = self.transport.detour(self.sessions[node].address, where["address"], where["port"])
-        return {**where, "name": node.given, "detour": argv and list(argv), "direct": not self.options.encrypt}
+        argv = self.transport.detour(self.sessions[node].address, where.address, where.port)
+        return PeerAddress(
+            name=node.given, address=where.address, port=where.port, codec=where.codec, detour=argv or None,
+            direct=not self.options.encrypt,
+        )  # fmt: skip
 
-    def _on_event(self, node: Node, event: dict[str, Any]) -> None:
+    def _on_event(self, node: Node, event: Event) -> None:
         for stream in self.streams:
-            if "stream" in event and node in stream.nodes:
+            if isinstance(event, StreamEvent) and node in stream.nodes:
                 stream.on_event(node, event)
 
     def _on_lost(self, node: Node, error: EzpzError) -> None:

@@ -10,7 +10,7 @@ from ezpz.agent.common import wire_paths
 from ezpz.agent.common.layout import MANIFEST
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.stream import chunks, frames
-from ezpz.agent.stream.chunk_buffer import KEEP, ChunkBuffer
+from ezpz.agent.stream.chunk_buffer import KEPT_BYTES, ChunkBuffer
 from ezpz.agent.stream.chunk_index import ChunkIndex
 from ezpz.yeet.engines.base import RemoteFiles
 
@@ -34,9 +34,9 @@ class CompressionLevel:
 
     def update(self, waiting: int) -> int:
         """Return the level for the next chunk; `waiting`: bytes that wait for the wire."""
-        if waiting > KEEP // 2:
+        if waiting > KEPT_BYTES // 2:
             self.level = min(MAX_LEVEL, self.level + 1)
-        elif waiting < KEEP // 8:
+        elif waiting < KEPT_BYTES // 8:
             self.level = max(MIN_LEVEL, self.level - 1)
         return self.level
 
@@ -76,7 +76,7 @@ class StreamSender:
         self.key = frames.derive(secret, "chunks")
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.log = ChunkIndex(self._file.fileno(), codec, self.key, read)
-        self.ring = ChunkBuffer(self.log.again)
+        self.ring = ChunkBuffer(self.log.rebuild_frame)
         self.compression = CompressionLevel()
         self.files = self.bytes = 0
         self._lock = threading.Lock()
@@ -152,7 +152,7 @@ class StreamSender:
 
     def close(self) -> None:
         """Release all resources, and all threads that wait."""
-        self.ring.give_up()
+        self.ring.cancel_all()
         self.log.file = -1
         self._file.close()
 
@@ -192,15 +192,15 @@ class StreamSender:
         if not records:
             return
         try:
-            level = self.compression.update(self.ring.waiting())
+            level = self.compression.update(self.ring.unsent_bytes())
             kind, payload = chunks.pack(records, b"".join(content), self.codec, self.kind, level)
             list_kind, packed_list, _ = chunks.split(memoryview(payload))
             self.log.add(number, list_kind, packed_list, flags)
             for record in records:
                 if record[0] == "x":
-                    self.log.replaced(wire_paths.decode_path(record[1]), number)
+                    self.log.supersede(wire_paths.decode_path(record[1]), number)
             self.ring.put(number, frames.encode_frame(self.key, frames.CHUNK, number, payload, kind, flags))
-            self.ring.land(number)
+            self.ring.mark_written(number)
         finally:
             with self._idle:
                 self._busy -= 1

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.run_python import run_python
 from ezpz.agent.common.text import printable_path
@@ -140,12 +141,8 @@ def _run_program(python: bytes, program: str, cancel: CancelToken | None, option
     Raises AgentError, `Cancelled`.
     """
 
-    def check_cancelled() -> None:
-        if cancel is not None:
-            cancel.raise_if_cancelled()
-
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return run_python(python, program, environ, check_cancelled, PROBE_TIMEOUT, cwd=b"/", options=options)
+    return run_python(python, program, environ, cancel or NEVER, PROBE_TIMEOUT, cwd=b"/", options=options)
 
 
 def _parse_facts(output: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""Requests, answers, and events of an agent; docs/reference/protocol.md lists them."""
