@@ -324,9 +324,7 @@ _LOCATIONS = {
     "NODE_GROUP": "ezpz.launch.launchers.failure_lines:NODE_GROUP",
     "RankVariables": "ezpz.launch.launchers.base:RankVariables",
     "SSH_FAILURES": "ezpz.launch.launchers.failure_lines:SSH_FAILURES",
-    "FailurePattern": "ezpz.launch.launchers.failure_lines:FailurePattern",
     "Tools": "ezpz.launch.launchers.base:Tools",
-    "Availability": "ezpz.launch.launchers.base:Availability",
     "binding_words": "ezpz.launch.launchers.base:binding_words",
     "check_version": "ezpz.launch.launchers.base:check_version",
 }

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "src"
 OTHER_WORDS: Mapping[tuple[str, str], str] = {
     ("ezpz/launch/plan/rendezvous.py", "localhost"): "the name of a host",
+    ("ezpz/agent/common/messages/events.py", "stream"): "a field of an event",
     ("ezpz/remote/startup.py", "launch"): "a word in Slurm's messages",
     ("ezpz/yeet/reporting/html/chart_data.py", "stream"): "the name of a phase",
     ("ezpz/yeet/reporting/progress_state.py", "stream"): "the name of a phase",

@@ -44,7 +44,8 @@ MODULES = {
         WarningRaised
         Answer DetectionContext JobCandidate JobSystem NodeDetector NodesFound NotFound PBS SLURM System read_hostfile
         run_query select_job
-        HOSTFILE Invocation LaunchSpec LOST_NODE_PATTERN LabelFormat Launcher NODE_GROUP RankVariables SSH_FAILURES FailurePattern Tools Availability binding_words
+        HOSTFILE Invocation LaunchSpec LOST_NODE_PATTERN LabelFormat Launcher NODE_GROUP RankVariables
+        SSH_FAILURES FailurePattern Tools Availability binding_words
         check_version
         ArchiveCorrupt ArchiveUnsafe BadHostName ChattyShell ChecksFailed CommandNotFound CopyFailed DestinationBusy
         DestinationNotOurs DestinationRefused DestinationUnwritable EditableRefused EzpzError HostKeyUnknown HostUnknown

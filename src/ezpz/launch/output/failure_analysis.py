@@ -1,8 +1,8 @@
 """Cause of a failed attempt, from the lines that its launcher and its ranks print. Pure.
 
 Each line that matches a pattern is a finding with a weight. The earliest of the findings with the highest weight is the
-cause. Ranks that the launcher ended, or that only noticed the end of another rank, are victims. If more than half of
-the ranks failed, on several nodes, the program is the cause and not a node.
+cause. Ranks that the launcher ended, or that only noticed the end of another rank, have less weight. If more than half
+of the ranks failed, on several nodes, the program is the cause and not a node.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class FailureRule:
     """A pattern for a line of output that tells why a run failed, and the cause. It can have groups `host` and `rank`.
 
     Attributes:
-        is_cause: Whether the node of the host or rank is the cause; otherwise it is a victim of another node.
+        is_cause: Whether the node of the host or rank is the cause; otherwise it failed because another node did.
     """
 
     pattern: str

@@ -36,7 +36,7 @@ def clean_command(
 
     Without DST: every yeet under the usual places on each node, such as /tmp and TMPDIR. Only what a receipt, or the
     name of a staging directory, proves to be yours goes, and nothing that a run holds. It shows what would go, and
-    asks; where nobody can be asked it removes nothing and exits with 2, unless --yes is given.
+    asks; if there is no terminal it removes nothing and exits with 2, unless --yes is given.
 
     \b
     Examples:

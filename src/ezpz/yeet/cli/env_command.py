@@ -38,7 +38,7 @@ def yeet() -> None:
       ezpz yeet /lus/me/models/llama --dst /tmp/llama
       ezpz yeet env.tar.zst --min-success-fraction 0.9
       ezpz yeet --dry-run                       what would be done, and why
-      ezpz yeet status                          what stands on each node
+      ezpz yeet status                          the state on each node
       ezpz yeet clean                           remove it again
     """
 

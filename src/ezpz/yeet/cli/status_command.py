@@ -39,16 +39,16 @@ from ezpz.yeet.cli.options import PREFIX, destination_argument, excludes, option
 def status_command(
     ctx: click.Context, /, *, dst: str | None, verify: bool, leaks: bool, watch: bool, output: Output, **where: Any
 ) -> None:
-    """Tell what stands at DST on every node: exit 0 only if every node is current.
+    """Show the state of DST on every node. Exit with 0 only if every node is current.
 
     Without DST: every yeet under the usual places on each node, such as /tmp and TMPDIR. A node is current, stale
     (another version is newer, or the source has changed since), modified (not as it was published), partial, absent,
-    foreign (nothing of ours) or unreachable. With --leaks: run the environment's python on one node and list what it
+    `foreign` (not created by ezpz) or unreachable. With --leaks: run the environment's python on one node and list what it
     still uses of a shared filesystem, with what to do about it; exit 0 only if nothing.
 
     \b
     Examples:
-      ezpz yeet status                          what stands anywhere
+      ezpz yeet status                          every copy on every node
       ezpz yeet status /tmp/torch --verify      is every byte as it was sent?
       ezpz yeet status --watch                  how far is the run in the other terminal?
       ezpz yeet status --leaks /tmp/torch

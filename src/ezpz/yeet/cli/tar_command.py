@@ -71,7 +71,7 @@ def tar_command(
 
     \b
     Examples:
-      ezpz yeet tar                              NAME.tar.zst beside the active environment
+      ezpz yeet tar                              NAME.tar.zst next to the active environment
       ezpz yeet tar /lus/me/envs/torch -o /lus/me/torch.tar.gz
       ezpz yeet tar --base embed --level 9       for another machine, and small
       ezpz yeet tar --unpack torch.tar.zst /tmp/torch

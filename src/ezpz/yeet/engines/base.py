@@ -98,42 +98,44 @@ class RemoteFiles:
 
 
 class EntrySink(Protocol):
-    """Takes the entries of a tree while they are read, from any thread, for an engine that sends them on at once.
+    """Takes the entries of a tree while they are read, from any thread, for an engine that sends them at once.
 
-    A folder comes before what is in it, and the first name of a file before any further one. What takes the place of
-    something that was fed already comes after `barrier` and `remove`; of a folder the last word counts.
+    A directory comes before its contents, and a file before its hard links. A replacement of an entry that was passed
+    before comes after `barrier` and `remove`. The last call for a directory counts.
     """
 
     def may_have(self, size: int) -> bool:
-        """Whether the nodes may have a large file of this size already."""
+        """Return whether the nodes may already have a large file of this size."""
 
     def has(self, size: int, digest: str) -> bool:
-        """Whether the nodes have a file of this content already."""
+        """Return whether the nodes already have a file with this content."""
 
     def keep(self, entry: Entry, size: int, digest: str) -> bool:
-        """A file whose content they have; False, and nothing, if they have it not."""
+        """Tell the nodes to reuse a file they already have. Return False, sending nothing, if they do not have it."""
 
-    def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
-        """A folder; the top is b""."""
+    def directory(self, path: bytes, mode: int, mtime_ns: int) -> None:
+        """Take a directory. The path of the top is b""."""
 
-    def symlink(self, entry: Entry) -> None: ...
+    def symlink(self, entry: Entry) -> None:
+        """Take a symbolic link."""
 
-    def further(self, path: bytes, first: bytes) -> None:
-        """A further name of a file or link."""
+    def hard_link(self, path: bytes, first: bytes) -> None:
+        """Take a hard link to the file or symbolic link `first`."""
 
     def file(self, entry: Entry, data: bytes, digest: str) -> None:
-        """A file that holds `data`; digest: see `agent.manifest`."""
+        """Take a file with its content and digest; see `ezpz.agent.common.manifest`."""
 
     def piece(self, entry: Entry, size: int, offset: int, data: bytes) -> None:
-        """Some of a file that has `size` bytes; none for its holes, but one at least."""
+        """Take a piece of a file of `size` bytes. Holes are not passed, but every file has at least one piece."""
 
     def remove(self, path: bytes) -> None:
-        """What was fed of a path counts no more; a folder must be empty by then."""
+        """Forget an entry that was passed. A directory must be empty by then."""
 
-    def barrier(self) -> None: ...
+    def barrier(self) -> None:
+        """Write what was passed so far before anything that follows."""
 
     def end(self) -> None:
-        """There is no more."""
+        """Take no more entries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,6 @@ def _change_times(root: bytes, status: os.stat_result) -> Iterator[tuple[bytes, 
 
 
 def _was_created_at(cache: bytes, then: float) -> bool:
-    """Return whether a bytecode directory was created at a time, to judge by its files."""
+    """Return whether a bytecode directory was created at a time, by the times of its files."""
     with os.scandir(cache) as entries:
         return any(-1 <= entry.stat(follow_symlinks=False).st_mtime - then <= CACHE_DELAY for entry in entries)

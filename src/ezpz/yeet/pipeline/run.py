@@ -23,7 +23,7 @@ from ezpz.yeet.model.plan import destination_of, engine_choice
 from ezpz.yeet.model.report import RunStatus
 from ezpz.yeet.model.results import Outcome
 from ezpz.yeet.pipeline.preflight import Preflight, check_request
-from ezpz.yeet.pipeline.run_state import RunContext, RunProgress, RunRecord
+from ezpz.yeet.pipeline.run_state import PartialRun, RunContext, RunRecord
 from ezpz.yeet.strategies.base import STRATEGIES
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def _execute(
 ) -> RunReport:
     record, cancel = RunRecord(emit), CancelToken()
     engine = engine_type(_engine_options(request, preflight), record.on_event, rng)
-    run = RunContext(run_id, request, preflight, environ, engine, cancel, record, RunProgress())
+    run = RunContext(run_id, request, preflight, environ, engine, cancel, record, PartialRun())
     async with open_run(run):
         await copy_source(run)
     run.record_local()

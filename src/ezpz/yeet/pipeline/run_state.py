@@ -107,7 +107,7 @@ class RunRecord:
 
 
 @dataclass(slots=True)
-class RunProgress:
+class PartialRun:
     """What the steps of a run have made so far. A run can end before any of them."""
 
     decision: Decision | None = None
@@ -142,7 +142,7 @@ class RunContext:
     engine: Engine
     cancel: CancelToken
     record: RunRecord
-    progress: RunProgress
+    progress: PartialRun
 
     def record_local(self) -> None:
         """Record the result of this host once it has the copy, if it is a node of the job."""

@@ -56,7 +56,7 @@ class EntryTee:
         if path:
             self.manifest.directory(path, mode, mtime_ns)
         for sink in self.sinks:
-            sink.folder(path, mode, mtime_ns)
+            sink.directory(path, mode, mtime_ns)
 
     def symlink(self, entry: Entry) -> None:
         """Pass a symbolic link."""
@@ -68,7 +68,7 @@ class EntryTee:
         """Pass a hard link to a file or symbolic link."""
         self.manifest.hard_link(path, first)
         for sink in self.sinks:
-            sink.further(path, first)
+            sink.hard_link(path, first)
 
     def file(self, entry: Entry, data: bytes, made: Provenance | None = None) -> None:
         """Pass a file and its content. `made` is None for a file that was not made from the source."""

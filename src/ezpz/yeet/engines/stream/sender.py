@@ -88,14 +88,14 @@ class StreamSender:
         self._busy = 0
         self._idle = threading.Condition(self._lock)
 
-    def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
+    def directory(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """Add a directory; the top is b""."""
         self._add(["d", wire_paths.encode_path(path), mode & 0o7777, mtime_ns])
 
     def symlink(self, entry: Entry) -> None:
         self._add(["l", wire_paths.encode_path(entry.path), entry.mtime_ns, wire_paths.encode_path(entry.target)])
 
-    def further(self, path: bytes, first: bytes) -> None:
+    def hard_link(self, path: bytes, first: bytes) -> None:
         """Add a hard link to a file or link."""
         self._add(["h", wire_paths.encode_path(path), wire_paths.encode_path(first)])
 

@@ -140,7 +140,6 @@ def _run_program(python: bytes, program: str, cancel: CancelToken | None, option
 
     Raises AgentError, `Cancelled`.
     """
-
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return run_python(python, program, environ, cancel or NEVER, PROBE_TIMEOUT, cwd=b"/", options=options)
 
