@@ -43,8 +43,8 @@ def status_command(
 
     Without DST: every yeet under the usual places on each node, such as /tmp and TMPDIR. A node is current, stale
     (another version is newer, or the source has changed since), modified (not as it was published), partial, absent,
-    `foreign` (not created by ezpz) or unreachable. With --leaks: run the environment's python on one node and list what it
-    still uses of a shared filesystem, with what to do about it; exit 0 only if nothing.
+    `foreign` (not created by ezpz) or unreachable. With --leaks: run the environment's python on one node and list
+    what it still uses of a shared filesystem, with what to do about it; exit 0 only if nothing.
 
     \b
     Examples:
