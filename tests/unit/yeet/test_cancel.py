@@ -20,4 +20,4 @@ def test_a_token_raises_only_once_it_was_cancelled() -> None:
 
 def test_it_takes_no_lock() -> None:
     """A signal handler that takes a lock can meet the code that it interrupts holding it."""
-    assert set(vars(CancelToken())) == {"is_cancelled"}
+    assert set(vars(CancelToken())) == {"_is_cancelled"}

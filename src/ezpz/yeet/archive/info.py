@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ezpz.agent.common import layout, manifest
 from ezpz.agent.common.manifest import Unreadable
 from ezpz.agent.common.wire_paths import ProtocolError, decode_target
-from ezpz.errors import EzpzError, SourceUnreadable
+from ezpz.errors import EzpzError
 from ezpz.yeet.archive.decompress import decompress, split_lines
 from ezpz.yeet.archive.squashfs import open_manifest
 from ezpz.yeet.archive.tar_reader import MemberType, TarReader
 from ezpz.yeet.archive.zstd import Damaged
 from ezpz.yeet.source.archive_formats import GZIP, SQUASHFS, detect_format
+from ezpz.yeet.source.errors import source_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -93,7 +94,7 @@ def estimated_size(path: str, info: ArchiveInfo | None = None) -> int:
         packed = os.path.getsize(path)
         return _gzip_size(path, packed) if detect_format(path) is GZIP else packed
     except OSError as e:
-        raise SourceUnreadable(f"cannot read '{path}': {e.strerror}", hint="are you allowed to read it?") from e
+        raise source_unreadable(os.fsencode(path), e) from e
 
 
 @contextmanager

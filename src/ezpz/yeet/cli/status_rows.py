@@ -45,7 +45,7 @@ def escape(text: object) -> str:
 
 def failure_text(node: Node, failure: Failure) -> str:
     """Return the message of a failure without the name of the node, which the row contains already."""
-    return failure.message.removeprefix(f"{node.given}: ")
+    return failure.text_next_to(node.given)
 
 
 def print_row(output: Output, row: StatusRow) -> None:

@@ -42,7 +42,7 @@ def said(clock: float = 0.0, **checks: dict[str, Any]) -> Reply:
 
 def answer_of(python: Path | str, request: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, Any]:
     """Return what the agent answers that this Python runs on this host."""
-    line = json.dumps({"id": 7, "op": "estate", "what": "health_check", **request}) + "\n"
+    line = json.dumps({"id": 7, "op": "health_check", **request}) + "\n"
     done = subprocess.run(
         [python, "-IS", "-c", BOOTSTRAP],
         input=bundle("query_server") + line.encode(),

@@ -203,12 +203,13 @@ from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.formats.prefix import PrefixMap
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.scanner import scan_directory
+from ezpz.yeet.transfer.copy_sinks import StagingSink
 source, target = map(os.fsencode, sys.argv[2:4])
 moves = PrefixMap({source: b"/tmp/on-the-node"})
 ledger = RelocationRecorder(Relocation(b"/tmp/on-the-node", text=moves, root=source))
 os.mkdir(target)
 strategy = STRATEGIES.load(sys.argv[1])()
-job = CopyJob(source, scan_directory(source), target, ledger, CancelToken(), lambda _: None)
+job = CopyJob(source, scan_directory(source), target, ledger, CancelToken(), lambda _: None, sinks=(StagingSink(target),))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 strategy.fill(job)
 print(ledger.notices.counts, ledger.files, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
