@@ -43,15 +43,15 @@ def said(clock: float = 0.0, **checks: dict[str, Any]) -> Reply:
 def answer_of(python: Path | str, request: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, Any]:
     """Return what the agent answers that this Python runs on this host."""
     line = json.dumps({"id": 7, "op": "health_check", **request}) + "\n"
-    done = subprocess.run(
-        [python, "-IS", "-c", BOOTSTRAP],
-        input=bundle("query_server") + line.encode(),
-        capture_output=True,
-        env=env,
-        timeout=DEADLINE,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    argv = [python, "-IS", "-c", BOOTSTRAP]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(bundle("query_server") + line.encode())
+        process.stdin.flush()  # and stays open: an agent whose stdin ends gives up what it is doing
+        found: dict[str, Any] = next(json.loads(said) for said in process.stdout if said.startswith(b'{"id"'))
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0
     return dict(found["result"])
 
 
