@@ -37,21 +37,23 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path): path for path in MODULES}
 
 
-def imports_of(tree: ast.Module) -> Iterator[str]:
+def imports_of(tree: ast.Module, module: str = "") -> Iterator[str]:
     """Yield the full name of everything that a module imports, including lazy and type-only imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+            above = module.split(".")[: -node.level] if node.level else []
+            parent = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{parent}.{alias.name}" for alias in node.names)
 
 
-def imported_modules(tree: ast.Module) -> Iterator[str]:
+def imported_modules(tree: ast.Module, module: str = "") -> Iterator[str]:
     """Yield the modules of ezpz that a module imports."""
-    for name in imports_of(tree):
-        module = name if name in NAMES else name.rpartition(".")[0]
-        if module in NAMES:
-            yield module
+    for name in imports_of(tree, module):
+        found = name if name in NAMES else name.rpartition(".")[0]
+        if found in NAMES:
+            yield found
 
 
 def is_below(name: str, packages: tuple[str, ...]) -> bool:
@@ -112,16 +114,25 @@ def test_the_directories_of_unit_tests_mirror_the_packages() -> None:
 # Directions of imports; the layers themselves are the contracts in pyproject.toml
 
 
-def test_no_import_is_relative() -> None:
-    relative = {name_of(path): name for path, tree in MODULES.items() for name in imports_of(tree) if name[0] == "."}
-    assert relative == {}
+def test_the_agent_and_only_the_agent_uses_relative_imports() -> None:
+    """What is sent to a node can then be read from its imports alone."""
+    imports = [
+        (name_of(path), node)
+        for path, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+    ]
+    relative = {name for name, node in imports if node.level}
+    absolute = {name for name, node in imports if not node.level and is_below(node.module or "", ("ezpz",))}
+    assert {name for name in relative if not is_below(name, ("ezpz.agent",))} == set()
+    assert {name for name in absolute if is_below(name, ("ezpz.agent",))} == set()
 
 
 def test_no_import_is_part_of_a_cycle() -> None:
     arrows: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path, tree in MODULES.items():
         one = name_of(path)
-        for other in imported_modules(tree):
+        for other in imported_modules(tree, one):
             ones, others = one.split("."), other.split(".")
             shared = next((i for i, (a, b) in enumerate(zip(ones, others, strict=False)) if a != b), None)
             if shared is not None:
@@ -142,7 +153,7 @@ def test_the_agent_imports_the_standard_library_and_itself() -> None:
         f"{name_of(path)}: {name}"
         for path, tree in MODULES.items()
         if is_below(name_of(path), ("ezpz.agent",))
-        for name in imports_of(tree)
+        for name in imports_of(tree, name_of(path))
         if not is_below(name, allowed)
     }
     assert imported == set()

@@ -16,7 +16,7 @@ import subprocess
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
-from ezpz.agent.common.messages import queries
+from .common.messages import queries
 
 RECEIPT = ".ezpz-yeet-receipt.json"
 RECEIPT_LIMIT = 1 << 20  # bytes

@@ -11,11 +11,11 @@ import sys
 import threading
 from typing import Any, Dict, Optional, Tuple
 
-from ezpz.agent.common import errors
-from ezpz.agent.common.cancel import Cancelled, CancelToken
-from ezpz.agent.common.messages import envelope, queries
-from ezpz.agent.common.messages.base import Message
-from ezpz.agent.common.wire_paths import ProtocolError
+from .common import errors
+from .common.cancel import Cancelled, CancelToken
+from .common.messages import envelope, queries
+from .common.messages.base import Message
+from .common.wire_paths import ProtocolError
 
 READY = "EZPZ-AGENT-READY"
 VERSION = "{}.{}.{}".format(*sys.version_info[:3])
@@ -127,19 +127,19 @@ class QueryServer:
 
     def do_inventory(self, request: queries.InventoryRequest) -> queries.InventoryAnswer:
         """See `inventory.survey`."""
-        from ezpz.agent.destination import inventory
+        from .destination import inventory
 
         return inventory.survey(request, self.cancel)
 
     def do_clear(self, request: queries.ClearRequest) -> queries.ClearAnswer:
         """See `removal.clear`."""
-        from ezpz.agent.destination import removal
+        from .destination import removal
 
         return removal.clear(request, self.cancel)
 
     def do_health_check(self, request: queries.HealthCheckRequest) -> queries.HealthCheckAnswer:
         """See `health_check.answer`."""
-        from ezpz.agent import health_check
+        from . import health_check
 
         return health_check.answer(request)
 

@@ -7,10 +7,10 @@ import subprocess
 import time
 from typing import Callable, Optional, Sequence, Tuple
 
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.messages.answers import PullAnswer
-from ezpz.agent.common.processes import end_group
+from .common.cancel import CancelToken
+from .common.errors import AgentError
+from .common.messages.answers import PullAnswer
+from .common.processes import end_group
 
 PROGRESS = re.compile(rb"(\d+)\s+\d+%\s")  # --info=progress2 with --no-human-readable
 STATS = {

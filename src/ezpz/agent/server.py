@@ -14,16 +14,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
-from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.messages import answers, envelope, queries, requests
-from ezpz.agent.destination import deployment, installed
-from ezpz.agent.query_server import QueryServer, open_replies
+from .common.errors import AgentError
+from .common.messages import answers, envelope, queries, requests
+from .destination import deployment, installed
+from .query_server import QueryServer, open_replies
 
 if TYPE_CHECKING:
-    from ezpz.agent.common.messages.events import Event
-    from ezpz.agent.common.messages.parts import PeerAddress
-    from ezpz.agent.stream.connection import Connection
-    from ezpz.agent.stream.receiver import StreamReceiver
+    from .common.messages.events import Event
+    from .common.messages.parts import PeerAddress
+    from .stream.connection import Connection
+    from .stream.receiver import StreamReceiver
 
 HEARTBEAT_TIMEOUT = 10.0  # seconds without a ping, once there was one, after which the launch host is taken for dead
 
@@ -49,7 +49,7 @@ class AgentServer(QueryServer):
 
     def take_over(self, found: "Connection") -> None:
         """Take requests from this connection from now on."""
-        from ezpz.agent.stream import connection
+        from .stream import connection
 
         channel = connection.MessageChannel(found, self._receiver().secret, outgoing="to root", incoming="from root")
         with self.writing:
@@ -87,7 +87,7 @@ class AgentServer(QueryServer):
         """Return what the rsync of this node can do."""
         import shutil
 
-        from ezpz.agent import run_rsync
+        from . import run_rsync
 
         return answers.CapabilitiesAnswer(zstd=run_rsync.knows_zstd(), rsync=shutil.which("rsync") is not None)
 
@@ -98,14 +98,14 @@ class AgentServer(QueryServer):
 
     def do_interpreter(self, request: requests.InterpreterRequest) -> answers.InterpreterAnswer:
         """See `smoke_test.has_python`."""
-        from ezpz.agent.destination import smoke_test
+        from .destination import smoke_test
 
         return smoke_test.has_python(request, self.cancel)
 
     def do_pull(self, request: requests.PullRequest) -> answers.PullAnswer:
         """Run an rsync, and report how far it is."""
-        from ezpz.agent import run_rsync
-        from ezpz.agent.common.messages.events import ProgressEvent
+        from . import run_rsync
+        from .common.messages.events import ProgressEvent
 
         cancel = self._deployment().cancel
 
@@ -128,8 +128,8 @@ class AgentServer(QueryServer):
 
     def do_listen(self, request: requests.ListeningRequest) -> "PeerAddress":
         """Open the listener, and return where it is."""
-        from ezpz.agent import spawner
-        from ezpz.agent.stream import receiver
+        from . import spawner
+        from .stream import receiver
 
         name, address = spawner.own_address(request)
         self.receiver = receiver.StreamReceiver(request, name, address, self.take_over, self.emit)
@@ -137,7 +137,7 @@ class AgentServer(QueryServer):
 
     def do_start(self, request: requests.StartRequest) -> envelope.Done:
         """See `AgentSpawner.start`."""
-        from ezpz.agent import spawner
+        from . import spawner
 
         if self.spawner is None:
             self.spawner = spawner.AgentSpawner(self.emit)
@@ -185,7 +185,7 @@ class AgentServer(QueryServer):
 
     def do_leaks(self, request: requests.LeaksRequest) -> answers.LeaksAnswer:
         """See `leaks.find_leaks`."""
-        from ezpz.agent.destination import leaks
+        from .destination import leaks
 
         return leaks.find_leaks(request, self.cancel)
 

@@ -7,11 +7,11 @@ import subprocess
 import threading
 from typing import Callable, List, Optional, Sequence, Tuple
 
-from ezpz.agent.common.messages.events import Event, StartedEvent
-from ezpz.agent.common.messages.parts import PeerAddress, RemoteAgent
-from ezpz.agent.common.messages.requests import ListeningRequest
-from ezpz.agent.common.processes import end_group
-from ezpz.agent.common.wire_paths import ProtocolError
+from .common.messages.events import Event, StartedEvent
+from .common.messages.parts import PeerAddress, RemoteAgent
+from .common.messages.requests import ListeningRequest
+from .common.processes import end_group
+from .common.wire_paths import ProtocolError
 
 STDERR_KEPT = 4096  # bytes
 

@@ -16,7 +16,7 @@ SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+-]+")
 NOT_FOUND = "no python3 (3.6 or newer) was found"
 CANNOT_START = 1  # the status of a python that is too old or lacks zlib
 AGENT = "ezpz.agent"
-_IMPORT = re.compile(r"^\s*from (ezpz\.agent[\w.]*) import (?:\(([^)]*)\)|([\w, ]+))", re.MULTILINE)
+_IMPORT = re.compile(r"^\s*from (\.+)([\w.]*) import (?:\(([^)]*)\)|([\w, ]+))", re.MULTILINE)
 SETUP = """\
 import sys
 from importlib.machinery import ModuleSpec
@@ -65,8 +65,10 @@ def agent_sources(entry: str) -> dict[str, str]:
             continue
         with open(path, encoding="utf-8") as file:
             sources[module] = text = file.read()
-        for parent, folded, plain in _IMPORT.findall(text):
-            pending += [parent, *(f"{parent}.{name.strip()}" for name in (folded or plain).split(","))]
+        for dots, name, folded, plain in _IMPORT.findall(text):
+            above = ".".join(module.split(".")[: -len(dots)])
+            parent = f"{above}.{name}".rstrip(".")
+            pending += [parent, *(f"{parent}.{each.strip()}" for each in (folded or plain).split(","))]
     return sources
 
 

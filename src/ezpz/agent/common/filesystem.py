@@ -6,9 +6,9 @@ import pwd
 import shlex
 from typing import Optional
 
-from ezpz.agent.common import mounts
-from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.text import printable_path
+from . import mounts
+from .errors import AgentError
+from .text import printable_path
 
 PATH_MAX = 4096  # bytes of a path on Linux, its NUL included (limits.h)
 NAME_MAX = 255  # bytes of a file name on Linux

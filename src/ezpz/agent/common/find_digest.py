@@ -7,8 +7,8 @@ filesystem, which stays while nothing is added. So a digest that differs proves 
 import os
 import re
 
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.layout import FAILED_NODES, RECEIPT
+from .cancel import CancelToken
+from .layout import FAILED_NODES, RECEIPT
 
 TIMEOUT = 20  # seconds, after which comparing with the manifest is quicker
 POLL_INTERVAL = 0.1  # seconds
@@ -52,7 +52,7 @@ def digest(root: bytes, cancel: CancelToken) -> str:
                 continue
     finally:
         if process.poll() is None:
-            from ezpz.agent.common.processes import end_group
+            from .processes import end_group
 
             end_group(process)
     found = DIGEST.fullmatch(said)

@@ -18,9 +18,9 @@ import stat
 import zlib
 from typing import IO, Any, Dict, Iterable, List, NamedTuple, Tuple
 
-from ezpz.agent.common import tree
-from ezpz.agent.common.cancel import NEVER, CancelToken
-from ezpz.agent.common.wire_paths import decode_path, decode_target, encode_path
+from . import tree
+from .cancel import NEVER, CancelToken
+from .wire_paths import decode_path, decode_target, encode_path
 
 FORMAT = "ezpz/manifest/1"
 BLOCK = 512 << 10  # bytes

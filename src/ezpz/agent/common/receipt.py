@@ -7,7 +7,7 @@ import os
 import stat
 from typing import Any, Dict, Optional, Tuple
 
-from ezpz.agent.common.layout import RECEIPT
+from .layout import RECEIPT
 
 FORMAT = "ezpz/receipt/1"
 LIMIT = 1 << 20  # bytes of a receipt

@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 from typing import Dict, Tuple
 
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.text import printable_path
+from .cancel import CancelToken
+from .errors import AgentError
+from .text import printable_path
 
 NAMES = (b"python3", b"python")
 ERROR = re.compile(rb"\s*(\w*Error|Fatal)\b")  # a Python that dies early adds other lines

@@ -8,10 +8,10 @@ import stat
 from contextlib import suppress
 from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from ezpz.agent.common import mounts
-from ezpz.agent.common.cancel import NEVER, CancelToken
-from ezpz.agent.common.layout import CARRIED, OWN_FILES
-from ezpz.agent.common.text import printable_path
+from . import mounts
+from .cancel import NEVER, CancelToken
+from .layout import CARRIED, OWN_FILES
+from .text import printable_path
 
 MISSING = (errno.ENOENT, errno.ENAMETOOLONG)  # no copy has a path that is too long
 TO_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

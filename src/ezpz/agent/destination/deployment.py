@@ -11,17 +11,17 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Container, Dict, List, Optional, Sequence, TextIO
 
-from ezpz.agent.common import filesystem, find_digest, layout, tree
-from ezpz.agent.common.cancel import NEVER, CancelToken, ProgressToken
-from ezpz.agent.common.errors import AgentError, from_os_error
-from ezpz.agent.common.messages.answers import InstalledAnswer, PrepareAnswer, PublishAnswer
-from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
-from ezpz.agent.common.messages.requests import PrepareRequest
-from ezpz.agent.common.receipt import FORMAT, create, read_receipt
-from ezpz.agent.common.text import printable_path
-from ezpz.agent.destination import installed, validation
-from ezpz.agent.destination.lock import Lock
-from ezpz.agent.destination.swap import is_same, move_in, swap, writable
+from ..common import filesystem, find_digest, layout, tree
+from ..common.cancel import NEVER, CancelToken, ProgressToken
+from ..common.errors import AgentError, from_os_error
+from ..common.messages.answers import InstalledAnswer, PrepareAnswer, PublishAnswer
+from ..common.messages.parts import ExpectedTree, SmokeTest
+from ..common.messages.requests import PrepareRequest
+from ..common.receipt import FORMAT, create, read_receipt
+from ..common.text import printable_path
+from . import installed, validation
+from .lock import Lock
+from .swap import is_same, move_in, swap, writable
 
 RUN = rb"\d{8}-\d{6}-[0-9a-f]{8}"  # the ID of a run, in the name of a staging directory
 
@@ -193,8 +193,8 @@ class Deployment:
 
     def adopt(self, packed: bytes) -> int:
         """Take files of the version in place into staging, given the new manifest; return how many. Raise OSError."""
-        from ezpz.agent.common import manifest, wire_paths
-        from ezpz.agent.destination import reuse
+        from ..common import manifest, wire_paths
+        from . import reuse
 
         self.write_manifest(packed)
         old = self.open_installed()
@@ -215,8 +215,8 @@ class Deployment:
 
         Raises AgentError or OSError.
         """
-        from ezpz.agent.common.threads import BackgroundTask
-        from ezpz.agent.destination import smoke_test
+        from ..common.threads import BackgroundTask
+        from . import smoke_test
 
         tasks = [BackgroundTask(self._take_digest)]
         if smoke is not None:

@@ -5,22 +5,22 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional
 
-from ezpz.agent.common import find_digest, layout, manifest
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.manifest import Differences, ManifestEntry, Unreadable
-from ezpz.agent.common.receipt import open_in_own, read_receipt
-from ezpz.agent.common.wire_paths import ProtocolError, encode_path
+from ..common import find_digest, layout, manifest
+from ..common.cancel import CancelToken
+from ..common.manifest import Differences, ManifestEntry, Unreadable
+from ..common.receipt import open_in_own, read_receipt
+from ..common.wire_paths import ProtocolError, encode_path
 
 if TYPE_CHECKING:  # an agent that is only queried needs none of them
-    from ezpz.agent.common.messages.answers import InstalledAnswer, ManifestAnswer
-    from ezpz.agent.common.messages.parts import StandingCopy
+    from ..common.messages.answers import InstalledAnswer, ManifestAnswer
+    from ..common.messages.parts import StandingCopy
 
 PIECE_SIZE = 1 << 20  # bytes of a manifest in one answer
 
 
 def describe(dst: bytes) -> "Optional[StandingCopy]":
     """Return the receipt and the state (`receipt`, `foreign`) of what is at a destination, or None for nothing."""
-    from ezpz.agent.common.messages.parts import StandingCopy
+    from ..common.messages.parts import StandingCopy
 
     if not os.path.lexists(dst):
         return None
@@ -78,7 +78,7 @@ def check_installed(
         cancel: is checked for every entry
         seen: digests of `find_digest`, one of which was taken here a moment ago
     """
-    from ezpz.agent.common.messages.answers import InstalledAnswer
+    from ..common.messages.answers import InstalledAnswer
 
     if receipt is None:
         return InstalledAnswer()
@@ -98,7 +98,7 @@ def check_installed(
 
 def read_manifest(dst: bytes, offset: int) -> "ManifestAnswer":
     """Return a piece of the manifest as it is stored, in base64, "" after its end. Raise OSError."""
-    from ezpz.agent.common.messages.answers import ManifestAnswer
+    from ..common.messages.answers import ManifestAnswer
 
     fd = open_in_own(dst, layout.MANIFEST)
     try:

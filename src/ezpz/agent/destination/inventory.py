@@ -9,10 +9,10 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ezpz.agent.common import filesystem, layout, manifest, mounts, tree
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.messages.envelope import Failing
-from ezpz.agent.common.messages.queries import (
+from ..common import filesystem, layout, manifest, mounts, tree
+from ..common.cancel import CancelToken
+from ..common.messages.envelope import Failing
+from ..common.messages.queries import (
     ChangedPaths,
     CopyOnNode,
     InventoryAnswer,
@@ -20,11 +20,11 @@ from ezpz.agent.common.messages.queries import (
     LockHolder,
     StagingState,
 )
-from ezpz.agent.common.receipt import read_receipt
-from ezpz.agent.common.text import printable_path
-from ezpz.agent.destination import installed
-from ezpz.agent.destination.lock_holder import lock_holder
-from ezpz.agent.destination.places import STAGING, destinations_in, own_entries, stem_of, usual_places
+from ..common.receipt import read_receipt
+from ..common.text import printable_path
+from . import installed
+from .lock_holder import lock_holder
+from .places import STAGING, destinations_in, own_entries, stem_of, usual_places
 
 MAX_LISTED = 100  # paths that differ
 

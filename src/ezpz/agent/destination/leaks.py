@@ -5,14 +5,14 @@ import os
 import shlex
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
-from ezpz.agent.common import filesystem
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.messages.answers import LeaksAnswer
-from ezpz.agent.common.messages.parts import LeakFound
-from ezpz.agent.common.messages.requests import LeaksRequest
-from ezpz.agent.common.run_python import python_of, run_python
-from ezpz.agent.common.text import printable_path
+from ..common import filesystem
+from ..common.cancel import CancelToken
+from ..common.errors import AgentError
+from ..common.messages.answers import LeaksAnswer
+from ..common.messages.parts import LeakFound
+from ..common.messages.requests import LeaksRequest
+from ..common.run_python import python_of, run_python
+from ..common.text import printable_path
 
 TIMEOUT = 60.0  # seconds for the environment's Python to start, import and tell
 MARK = b"EZPZ-LEAKS "  # begins the line with the facts; modules may print what they like

@@ -9,10 +9,10 @@ import time
 from contextlib import suppress
 from typing import Any, Dict
 
-from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.filesystem import beside, user_name
-from ezpz.agent.common.text import printable_path
-from ezpz.agent.destination.lock_holder import CONTENT_LIMIT
+from ..common.errors import AgentError
+from ..common.filesystem import beside, user_name
+from ..common.text import printable_path
+from .lock_holder import CONTENT_LIMIT
 
 KILL_TIMEOUT = 3.0  # seconds for a process that is killed to end
 

@@ -4,8 +4,8 @@ import json
 import os
 from typing import Any, Optional
 
-from ezpz.agent.common.messages.queries import LockHolder
-from ezpz.agent.common.receipt import read_own_file
+from ..common.messages.queries import LockHolder
+from ..common.receipt import read_own_file
 
 CONTENT_LIMIT = 4096  # bytes of a lock that are read
 MAX_NAME = 80  # characters of a name in it

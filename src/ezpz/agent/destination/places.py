@@ -7,9 +7,9 @@ import stat
 from contextlib import suppress
 from typing import Dict, Iterable, Iterator, List, Set, Tuple
 
-from ezpz.agent.common import filesystem
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.receipt import read_receipt
+from ..common import filesystem
+from ..common.cancel import CancelToken
+from ..common.receipt import read_receipt
 
 STAGING = re.compile(rb"\.(.+)\.ezpz-(\d{8}-\d{6}-[0-9a-f]{8})", re.DOTALL)
 LOCK = re.compile(rb"\.(.+)\.ezpz-lock", re.DOTALL)

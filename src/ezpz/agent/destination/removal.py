@@ -9,14 +9,14 @@ import stat
 import time
 from contextlib import suppress
 
-from ezpz.agent.common import filesystem, layout, tree
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.errors import AgentError, from_os_error
-from ezpz.agent.common.messages.queries import ClearAnswer, ClearRequest, VersionKey
-from ezpz.agent.common.text import printable_path
-from ezpz.agent.destination import inventory, validation
-from ezpz.agent.destination.lock import Lock
-from ezpz.agent.destination.places import STAGING
+from ..common import filesystem, layout, tree
+from ..common.cancel import CancelToken
+from ..common.errors import AgentError, from_os_error
+from ..common.messages.queries import ClearAnswer, ClearRequest, VersionKey
+from ..common.text import printable_path
+from . import inventory, validation
+from .lock import Lock
+from .places import STAGING
 
 STALE = 3600  # seconds without a change after which the staging of a run that holds no lock may be removed
 

@@ -6,10 +6,10 @@ import os
 import stat
 from typing import Any, List, NamedTuple, Sequence, Set
 
-from ezpz.agent.common import manifest
-from ezpz.agent.common.cancel import NEVER, CancelToken
-from ezpz.agent.common.manifest import ManifestEntry
-from ezpz.agent.common.wire_paths import ProtocolError, decode_path
+from ..common import manifest
+from ..common.cancel import NEVER, CancelToken
+from ..common.manifest import ManifestEntry
+from ..common.wire_paths import ProtocolError, decode_path
 
 FICLONE = 0x40049409  # ioctl_ficlone(2)
 PIECE_SIZE = 8 << 20  # bytes for one call of sendfile(2)

@@ -6,15 +6,15 @@ import re
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
-from ezpz.agent.common import filesystem
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.common.errors import AgentError
-from ezpz.agent.common.messages.answers import InterpreterAnswer
-from ezpz.agent.common.messages.parts import SmokeTest
-from ezpz.agent.common.messages.requests import InterpreterRequest
-from ezpz.agent.common.run_python import NAMES, python_of, run_python
-from ezpz.agent.common.text import printable_path
-from ezpz.agent.common.tree import remove
+from ..common import filesystem
+from ..common.cancel import CancelToken
+from ..common.errors import AgentError
+from ..common.messages.answers import InterpreterAnswer
+from ..common.messages.parts import SmokeTest
+from ..common.messages.requests import InterpreterRequest
+from ..common.run_python import NAMES, python_of, run_python
+from ..common.text import printable_path
+from ..common.tree import remove
 
 CONFIGURATION = b"pyvenv.cfg"
 KEYS = rb"(?:home|executable|base-[a-z-]+)"  # those that name the base Python; virtualenv adds to the first one

@@ -6,7 +6,7 @@ import stat
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
-from ezpz.agent.common import tree
+from ..common import tree
 
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1  # renameat2(2)

@@ -5,9 +5,9 @@ import pwd
 import stat
 from typing import Any, Dict, Optional, Tuple
 
-from ezpz.agent.common import mounts
-from ezpz.agent.common.errors import AgentError, from_os_error
-from ezpz.agent.common.filesystem import (
+from ..common import mounts
+from ..common.errors import AgentError, from_os_error
+from ..common.filesystem import (
     FREE,
     INODES_SPARE,
     MEMORY_FILESYSTEMS,
@@ -17,8 +17,8 @@ from ezpz.agent.common.filesystem import (
     filesystem,
     user_name,
 )
-from ezpz.agent.common.receipt import read_receipt
-from ezpz.agent.common.text import format_bytes, printable_path
+from ..common.receipt import read_receipt
+from ..common.text import format_bytes, printable_path
 
 
 def check_path(dst: bytes, source: Optional[bytes]) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Callable, Dict, Optional, Set, Union
 
-from ezpz.agent.common.cancel import CancelToken
+from ..common.cancel import CancelToken
 
 KEPT_BYTES = 8 << 20  # that stay for children that are a little late
 FORWARD_TIMEOUT = 0.5  # seconds that children may take before they are left to the disk

@@ -4,9 +4,9 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from ezpz.agent.common import wire_paths
-from ezpz.agent.stream import chunks, frames
-from ezpz.agent.stream.codec import Codec
+from ..common import wire_paths
+from . import chunks, frames
+from .codec import Codec
 
 LEVEL = 1  # of compression, for a chunk that is rebuilt
 

@@ -19,9 +19,9 @@ import json
 import struct
 from typing import Any, List, Tuple
 
-from ezpz.agent.common.wire_paths import ProtocolError
-from ezpz.agent.common.zstd import CorruptData, Data
-from ezpz.agent.stream.codec import Codec
+from ..common.wire_paths import ProtocolError
+from ..common.zstd import CorruptData, Data
+from .codec import Codec
 
 CONTENT_LIMIT = 704 << 10  # bytes of content in a chunk
 LIST_LIMIT = 256 << 10  # bytes of its list; with the longest possible paths it may be a little more

@@ -4,7 +4,7 @@ import ctypes
 import zlib
 from typing import Any, Tuple
 
-from ezpz.agent.common.zstd import CorruptData, Data, ZstdLibrary, ZstdModule, ZstdProgram, bounded, first_available
+from ..common.zstd import CorruptData, Data, ZstdLibrary, ZstdModule, ZstdProgram, bounded, first_available
 
 PLAIN, ZLIB, ZSTD = 0, 1, 2
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h

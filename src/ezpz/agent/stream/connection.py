@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
-from ezpz.agent.stream import frames
+from . import frames
 
 HANDSHAKE_TIMEOUT = 5.0  # seconds
 LOW_WATER = 16 << 10  # bytes that wake a thread; well below the smallest window

@@ -5,20 +5,20 @@ import threading
 import time
 from typing import Any, Callable, Dict, Optional, Set
 
-from ezpz.agent.common.cancel import NEVER, CancelToken, ProgressToken
-from ezpz.agent.common.errors import AgentError, from_os_error
-from ezpz.agent.common.messages import events
-from ezpz.agent.common.messages.envelope import Failing
-from ezpz.agent.common.messages.parts import PeerAddress
-from ezpz.agent.common.messages.requests import ExpectRequest, ListeningRequest, ServeRequest
-from ezpz.agent.destination.deployment import Deployment
-from ezpz.agent.stream import frames
-from ezpz.agent.stream.chunk_buffer import ChunkBuffer
-from ezpz.agent.stream.chunk_index import ChunkIndex
-from ezpz.agent.stream.codec import Codec, keep_memory
-from ezpz.agent.stream.connection import Connection, Listener
-from ezpz.agent.stream.relay import Downstream, Emit, Upstream
-from ezpz.agent.stream.tree_writer import TreeWriter
+from ..common.cancel import NEVER, CancelToken, ProgressToken
+from ..common.errors import AgentError, from_os_error
+from ..common.messages import events
+from ..common.messages.envelope import Failing
+from ..common.messages.parts import PeerAddress
+from ..common.messages.requests import ExpectRequest, ListeningRequest, ServeRequest
+from ..destination.deployment import Deployment
+from . import frames
+from .chunk_buffer import ChunkBuffer
+from .chunk_index import ChunkIndex
+from .codec import Codec, keep_memory
+from .connection import Connection, Listener
+from .relay import Downstream, Emit, Upstream
+from .tree_writer import TreeWriter
 
 POSITION_INTERVAL = 0.25  # seconds between two reports of how far it is
 ADVANCED_INTERVAL = 1.0  # seconds between two reports of progress that writes nothing

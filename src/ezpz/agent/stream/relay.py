@@ -5,13 +5,13 @@ import socket
 import threading
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
 
-from ezpz.agent.common.cancel import Cancelled
-from ezpz.agent.common.messages import events
-from ezpz.agent.common.messages.parts import PeerAddress
-from ezpz.agent.common.wire_paths import ProtocolError
-from ezpz.agent.stream import frames
-from ezpz.agent.stream.chunk_buffer import ChunkBuffer
-from ezpz.agent.stream.connection import Connection, ProcessTunnel, connect, dial
+from ..common.cancel import Cancelled
+from ..common.messages import events
+from ..common.messages.parts import PeerAddress
+from ..common.wire_paths import ProtocolError
+from . import frames
+from .chunk_buffer import ChunkBuffer
+from .connection import Connection, ProcessTunnel, connect, dial
 
 BEAT_INTERVAL = 1.0  # seconds of silence after which a parent sends a heartbeat
 CONNECT_TIMEOUT = 5.0  # seconds

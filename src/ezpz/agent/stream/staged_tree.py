@@ -5,8 +5,8 @@ import stat
 import threading
 from typing import Dict, NamedTuple, Tuple
 
-from ezpz.agent.common.cancel import CancelToken
-from ezpz.agent.destination.reuse import NEW
+from ..common.cancel import CancelToken
+from ..destination.reuse import NEW
 
 EXISTING = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 

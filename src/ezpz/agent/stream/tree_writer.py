@@ -13,15 +13,15 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, List, Optional, Set
 
-from ezpz.agent.common import wire_paths
-from ezpz.agent.common.cancel import NEVER, CancelToken
-from ezpz.agent.common.threads import BackgroundTask
-from ezpz.agent.common.zstd import Data
-from ezpz.agent.destination.reuse import Clone, FileReuser, MissingSource, parse_clone
-from ezpz.agent.stream import chunks, frames
-from ezpz.agent.stream.chunk_index import ChunkIndex
-from ezpz.agent.stream.codec import Codec
-from ezpz.agent.stream.staged_tree import Piece, StagedTree
+from ..common import wire_paths
+from ..common.cancel import NEVER, CancelToken
+from ..common.threads import BackgroundTask
+from ..common.zstd import Data
+from ..destination.reuse import Clone, FileReuser, MissingSource, parse_clone
+from . import chunks, frames
+from .chunk_index import ChunkIndex
+from .codec import Codec
+from .staged_tree import Piece, StagedTree
 
 MAX_WRITERS, CORES_PER_WRITER = 4, 4
 JOIN_TIMEOUT = 5.0  # seconds that threads have to end

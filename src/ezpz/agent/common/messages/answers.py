@@ -2,9 +2,9 @@
 
 from typing import Mapping, Optional, Sequence
 
-from ezpz.agent.common.messages.base import Count, Json, Path, Seconds
-from ezpz.agent.common.messages.envelope import Answer
-from ezpz.agent.common.messages.parts import LeakFound, StandingCopy
+from .base import Count, Json, Path, Seconds
+from .envelope import Answer
+from .parts import LeakFound, StandingCopy
 
 
 class CapabilitiesAnswer(Answer):

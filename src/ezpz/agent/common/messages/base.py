@@ -6,7 +6,7 @@ Python 3.6 has no dataclasses, and needs 0.4 ms for each named tuple that it def
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Type, TypeVar
 
-from ezpz.agent.common.wire_paths import ProtocolError, decode_target
+from ..wire_paths import ProtocolError, decode_target
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform

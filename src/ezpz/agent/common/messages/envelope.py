@@ -3,8 +3,8 @@
 import json
 from typing import Any, Dict, Tuple, Type
 
-from ezpz.agent.common.messages.base import CHECKS, Count, Message, fields_of, shown
-from ezpz.agent.common.wire_paths import ProtocolError
+from ..wire_paths import ProtocolError
+from .base import CHECKS, Count, Message, fields_of, shown
 
 REQUESTS: "Dict[str, Type[AgentRequest]]" = {}
 """The requests that this agent knows, by op."""

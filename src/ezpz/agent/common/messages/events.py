@@ -2,10 +2,10 @@
 
 from typing import Any, Dict, Optional, Sequence, Type
 
-from ezpz.agent.common.messages.base import CHECKS, Count, Message, Seconds, shown
-from ezpz.agent.common.messages.envelope import Failing
-from ezpz.agent.common.messages.parts import PeerAddress
-from ezpz.agent.common.wire_paths import ProtocolError
+from ..wire_paths import ProtocolError
+from .base import CHECKS, Count, Message, Seconds, shown
+from .envelope import Failing
+from .parts import PeerAddress
 
 
 class Event(Message):

@@ -2,7 +2,7 @@
 
 from typing import Mapping, Optional, Sequence
 
-from ezpz.agent.common.messages.base import Codec, Count, Json, Message, Path, Port
+from .base import Codec, Count, Json, Message, Path, Port
 
 
 class ExpectedTree(Message):

@@ -2,8 +2,8 @@
 
 from typing import Optional, Sequence
 
-from ezpz.agent.common.messages.base import Count, Json, Message, Path, Seconds
-from ezpz.agent.common.messages.envelope import AgentRequest, Answer, Done, Failing
+from .base import Count, Json, Message, Path, Seconds
+from .envelope import AgentRequest, Answer, Done, Failing
 
 
 class VersionKey(Message):

@@ -2,7 +2,7 @@
 
 from typing import Mapping, Optional, Sequence
 
-from ezpz.agent.common.messages.answers import (
+from .answers import (
     AdoptAnswer,
     CapabilitiesAnswer,
     InstalledAnswer,
@@ -15,9 +15,9 @@ from ezpz.agent.common.messages.answers import (
     PublishAnswer,
     PullAnswer,
 )
-from ezpz.agent.common.messages.base import Count, Json, Path, Seconds
-from ezpz.agent.common.messages.envelope import AgentRequest, Done
-from ezpz.agent.common.messages.parts import ExpectedTree, PeerAddress, RemoteAgent, SmokeTest
+from .base import Count, Json, Path, Seconds
+from .envelope import AgentRequest, Done
+from .parts import ExpectedTree, PeerAddress, RemoteAgent, SmokeTest
 
 
 class CapabilitiesRequest(AgentRequest):
