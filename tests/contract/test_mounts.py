@@ -91,10 +91,11 @@ LATE = """
 import os, subprocess, sys
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.requests import PrepareRequest
 from tests.contract.test_landing import asked, write
 dst = sys.argv[1]
 landing = Deployment(os.fsencode(dst), asked(dst)["run"])
-landing.prepare(asked(dst))
+landing.prepare(PrepareRequest(**asked(dst)))
 found = write(os.fsdecode(landing.tree), "new")
 subprocess.run(["mount", "--bind", os.path.join(os.path.dirname(dst), "home"), dst + "/home"], check=True)
 try:
