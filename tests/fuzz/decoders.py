@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ezpz.agent import spawner
 from ezpz.agent.common import wire_paths
 from ezpz.agent.common.zstd import CorruptData
 from ezpz.agent.stream import chunks, frames
+from ezpz.agent.stream.chunk_entry import ChunkEntry
 from ezpz.agent.stream.codec import PLAIN, ZSTD, Codec
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 KEY, NONCES = b"k" * 32, b"n" * 64
 REFUSALS = (frames.FrameError, wire_paths.ProtocolError, CorruptData, EOFError)
 CODEC = Codec()
-LISTED: list[list[Any]] = [
-    ["d", "a", 0o755, 1],
-    ["f", "a/b", 0o644, 2, 5, 0, 5, "0" * 64],
-    ["l", "c", 3, "a/b"],
-    ["h", "d", "a/b"],
+LISTED = [
+    ChunkEntry("d", b"a", 0o755, 1),
+    ChunkEntry("f", b"a/b", 0o644, 2, 5, "0" * 64, 0, 5),
+    ChunkEntry("l", b"c", mtime_ns=3, target=b"a/b"),
+    ChunkEntry("h", b"d", target=b"a/b"),
+    ChunkEntry("k", b"e", 0o644, 2, 5, "0" * 64, target=b"old", target_mtime_ns=4),
+    ChunkEntry("x", b"f"),
 ]
 
 
@@ -68,10 +71,9 @@ def _hello(data: bytes) -> object:
 
 def _chunk(data: bytes, codec: int = ZSTD) -> object:
     kind, listed, content = chunks.split(memoryview(data))
-    records = chunks.parse_list(listed, kind, CODEC)
-    for record in records:
-        assert not wire_paths.decode_path(str(record[1])).startswith(b"/")
-    return records, chunks.unpack_content(content, codec, CODEC)
+    entries = chunks.parse_list(listed, kind, CODEC)
+    assert not any(entry.path.startswith(b"/") for entry in entries)
+    return entries, chunks.unpack_content(content, codec, CODEC)
 
 
 DECODERS = (

@@ -4,12 +4,12 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Any, List, NamedTuple, Sequence, Set
+from typing import List, NamedTuple, Sequence, Set
 
 from ..common import manifest
 from ..common.cancel import NEVER, CancelToken
 from ..common.manifest import ManifestEntry
-from ..common.wire_paths import ProtocolError, decode_path
+from ..common.wire_paths import decode_path
 
 FICLONE = 0x40049409  # ioctl_ficlone(2)
 PIECE_SIZE = 8 << 20  # bytes for one call of sendfile(2)
@@ -29,14 +29,6 @@ Clone = NamedTuple(
 
 class MissingSource(Exception):
     """A file that the version in place does not have, or not any more."""
-
-
-def parse_clone(record: List[Any]) -> Clone:
-    """Return the file that a record of kind "k" of a chunk describes. Raise ProtocolError."""
-    _, path, mode, mtime_ns, size, digest, old, old_mtime_ns = record
-    if not isinstance(mode, int) or not isinstance(size, int) or size < 0:
-        raise ProtocolError("no clone: {!r}".format(record)[:200])
-    return Clone(decode_path(path), stat.S_IMODE(mode), mtime_ns, size, digest, decode_path(old), old_mtime_ns)
 
 
 class FileReuser:

@@ -2,10 +2,10 @@
 
 import os
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
-from ..common import wire_paths
 from . import chunks, frames
+from .chunk_entry import ChunkEntry
 from .codec import Codec
 
 LEVEL = 1  # of compression, for a chunk that is rebuilt
@@ -48,7 +48,7 @@ class ChunkIndex:
         """Return whether no later chunk supersedes what this one says of a path."""
         return bool(self.superseded.get(path, number) <= number)
 
-    def records(self, number: int) -> List[List[Any]]:
+    def entries(self, number: int) -> List[ChunkEntry]:
         """Return the list of a chunk. Raise OSError or ProtocolError."""
         place, length, kind, _ = self.places[number]
         return chunks.parse_list(os.pread(self.file, length, place), kind, self.codec)
@@ -62,19 +62,16 @@ class ChunkIndex:
         """Return the frame of a chunk, made from what was written. Raise OSError or ProtocolError."""
         place, length, kind, flags = self.places[number]
         packed = os.pread(self.file, length, place)
-        pieces = []
-        for path, offset, size, current in self._pieces(number):
-            # a file that is not current may be another version by now, which is sent after this one
-            pieces.append(self.read(path, offset, size)[:size].ljust(size, b"\0") if current else bytes(size))
+        pieces = [self._content_of(entry, number) for entry in self.entries(number) if entry.kind == "f"]
         content_kind, content = self.codec.pack(b"".join(pieces), self.codec.best, LEVEL)
         payload = chunks.LENGTH.pack(length, kind) + packed + content
         return frames.encode_frame(self.key, frames.CHUNK, number, payload, content_kind, flags)
 
-    def _pieces(self, number: int) -> Iterator[Tuple[bytes, int, int, bool]]:
-        for record in self.records(number):
-            if record[0] == "f":
-                path = wire_paths.decode_path(record[1])
-                yield path, record[5], record[6], self.is_current(path, number)
+    def _content_of(self, piece: ChunkEntry, number: int) -> bytes:
+        """Return as many bytes as a piece has, zeros for what the file does not contain any more. Raise OSError."""
+        if not self.is_current(piece.path, number):  # the file may be another version, which is sent after this one
+            return bytes(piece.length)
+        return self.read(piece.path, piece.offset, piece.length)[: piece.length].ljust(piece.length, b"\0")
 
     def close(self) -> None:
         """Close the file."""

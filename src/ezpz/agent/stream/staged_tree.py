@@ -3,21 +3,13 @@
 import os
 import stat
 import threading
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, Tuple
 
 from ..common.cancel import CancelToken
 from ..destination.reuse import NEW
+from .chunk_entry import ChunkEntry
 
 EXISTING = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-
-Piece = NamedTuple(
-    "Piece",
-    [
-        ("path", bytes), ("mode", int), ("mtime_ns", int), ("size", int), ("offset", int), ("length", int),
-        ("digest", str),
-    ],
-)  # fmt: skip
-"""A file, or a piece of one; size: of the file, in bytes; digest: SHA-256 of the piece."""
 
 
 class StagedTree:
@@ -64,7 +56,7 @@ class StagedTree:
             os.rmdir(path, dir_fd=self.root)
             self.directories.pop(path, None)
 
-    def write(self, piece: Piece, content: memoryview) -> None:
+    def write(self, piece: ChunkEntry, content: memoryview) -> None:
         """Write a file, or a piece of one. Raise OSError."""
         complete = piece.length == piece.size
         fd = self._create(piece) if complete else self._open_large(piece)
@@ -80,24 +72,25 @@ class StagedTree:
         finally:
             os.close(fd)
 
-    def _create(self, piece: Piece) -> int:
+    def _create(self, piece: ChunkEntry) -> int:
         """Return a new file, in place of what may be there from a chunk that comes again."""
+        mode = stat.S_IMODE(piece.mode)
         try:
-            fd = os.open(piece.path, NEW, piece.mode, dir_fd=self.root)
+            fd = os.open(piece.path, NEW, mode, dir_fd=self.root)
         except FileExistsError:
             self.remove(piece.path)
-            fd = os.open(piece.path, NEW, piece.mode, dir_fd=self.root)
-        if piece.mode & self.umask:
-            os.fchmod(fd, piece.mode)
+            fd = os.open(piece.path, NEW, mode, dir_fd=self.root)
+        if mode & self.umask:
+            os.fchmod(fd, mode)
         return fd
 
-    def _open_large(self, piece: Piece) -> int:
+    def _open_large(self, piece: ChunkEntry) -> int:
         """Return a file that several chunks write to; its time and mode wait for the last of them."""
         with self._lock:
             if piece.path not in self.large:
                 self.remove(piece.path)
                 fd = os.open(piece.path, NEW, 0o600, dir_fd=self.root)
-                self.large[piece.path] = (piece.mode, piece.mtime_ns)
+                self.large[piece.path] = (stat.S_IMODE(piece.mode), piece.mtime_ns)
                 os.ftruncate(fd, piece.size)
                 return fd
         return os.open(piece.path, EXISTING, dir_fd=self.root)

@@ -17,11 +17,12 @@ from ..common import wire_paths
 from ..common.cancel import NEVER, CancelToken
 from ..common.threads import BackgroundTask
 from ..common.zstd import Data
-from ..destination.reuse import Clone, FileReuser, MissingSource, parse_clone
+from ..destination.reuse import Clone, FileReuser, MissingSource
 from . import chunks, frames
+from .chunk_entry import ChunkEntry
 from .chunk_index import ChunkIndex
 from .codec import Codec
-from .staged_tree import Piece, StagedTree
+from .staged_tree import StagedTree
 
 MAX_WRITERS, CORES_PER_WRITER = 4, 4
 JOIN_TIMEOUT = 5.0  # seconds that threads have to end
@@ -118,17 +119,17 @@ class TreeWriter:
     def _open(self, frame: frames.Frame) -> None:
         """Read a list, create what has no content, and pass on the rest."""
         kind, packed_list, packed = chunks.split(frame.payload)
-        records = chunks.parse_list(packed_list, kind, self.codec)
+        entries = chunks.parse_list(packed_list, kind, self.codec)
         self.index.add(frame.number, kind, packed_list, frame.flags)
         pieces = []
         kept = 0
-        for record in records:
-            if record[0] == "f":
-                pieces.append(_piece_of(record))
-            elif record[0] == "k":
-                kept += self._keep(parse_clone(record))
+        for entry in entries:
+            if entry.kind == "f":
+                pieces.append(entry)
+            elif entry.kind == "k":
+                kept += self._keep(entry)
             else:
-                self._make(record, frame.number)
+                self._make(entry, frame.number)
         if pieces:
             self.with_content.add(frame.number)
         if len(self._threads) == 1:
@@ -138,10 +139,12 @@ class TreeWriter:
             self._pending += 1
         self._writes.put((frame.number, pieces, frame.codec, packed, kept))
 
-    def _keep(self, what: Clone) -> int:
+    def _keep(self, entry: ChunkEntry) -> int:
         """Take a file from the version in place; return its size in bytes."""
         if self.reuser is None:
             raise MissingSource("there is no version in place")
+        mode = stat.S_IMODE(entry.mode)
+        what = Clone(entry.path, mode, entry.mtime_ns, entry.size, entry.digest, entry.target, entry.target_mtime_ns)
         try:
             self.reuser.take(what)
         except FileExistsError:  # from a chunk that comes again
@@ -149,18 +152,17 @@ class TreeWriter:
             self.reuser.take(what)
         return what.size
 
-    def _make(self, record: List[Any], number: int) -> None:
+    def _make(self, entry: ChunkEntry, number: int) -> None:
         """Create an entry without content, or remove what an earlier chunk has brought."""
-        path = wire_paths.decode_path(record[1])
-        if record[0] == "d":
-            self.staged.make_directory(path, record[2], record[3])
-        elif record[0] == "h":
-            self.staged.add_hard_link(path, wire_paths.decode_path(record[2]))
-        elif record[0] == "x":
-            self.index.supersede(path, number)
-            self.staged.remove(path)
+        if entry.kind == "d":
+            self.staged.make_directory(entry.path, entry.mode, entry.mtime_ns)
+        elif entry.kind == "h":
+            self.staged.add_hard_link(entry.path, entry.target)
+        elif entry.kind == "x":
+            self.index.supersede(entry.path, number)
+            self.staged.remove(entry.path)
         else:
-            self.staged.make_symlink(path, record[2], wire_paths.decode_target(record[3]))
+            self.staged.make_symlink(entry.path, entry.mtime_ns, entry.target)
 
     def _write_all(self) -> None:
         while True:
@@ -172,10 +174,10 @@ class TreeWriter:
                 self._pending -= 1
                 self._changed.notify_all()
 
-    def _write_chunk(self, number: int, pieces: List[Piece], kind: int, packed: Data, kept: int) -> None:
+    def _write_chunk(self, number: int, pieces: List[ChunkEntry], kind: int, packed: Data, kept: int) -> None:
         content = memoryview(chunks.unpack_content(packed, kind, self.codec))
         told = sum(piece.length for piece in pieces)
-        if told != len(content) or any(piece.length < 0 for piece in pieces):
+        if told != len(content):
             raise wire_paths.ProtocolError("a chunk of {} bytes for {}".format(len(content), told))
         start = 0
         for piece in pieces:
@@ -198,11 +200,10 @@ class TreeWriter:
         found.extend(number for number in numbers if not self._is_intact(number, cancel))
 
     def _is_intact(self, number: int, cancel: CancelToken) -> bool:
-        for record in self.index.records(number):
-            if record[0] != "f":
+        for piece in self.index.entries(number):
+            if piece.kind != "f":
                 continue
             cancel.raise_if_cancelled()
-            piece = _piece_of(record)
             if not self.index.is_current(piece.path, number):
                 continue
             try:
@@ -214,8 +215,3 @@ class TreeWriter:
             if hashlib.sha256(content).hexdigest() != piece.digest:
                 return False
         return True
-
-
-def _piece_of(record: List[Any]) -> Piece:
-    _, path, mode, mtime_ns, size, offset, length, digest = record
-    return Piece(wire_paths.decode_path(path), stat.S_IMODE(mode), mtime_ns, size, offset, length, digest)

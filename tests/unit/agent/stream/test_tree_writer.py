@@ -18,6 +18,7 @@ from ezpz.agent.common.messages.requests import ExpectRequest, ListeningRequest,
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.agent.stream import chunks, frames
 from ezpz.agent.stream.chunk_buffer import MAX_BYTES, ChunkBuffer
+from ezpz.agent.stream.chunk_entry import ChunkEntry
 from ezpz.agent.stream.chunk_index import ChunkIndex
 from ezpz.agent.stream.codec import ZLIB, ZSTD, Codec
 from ezpz.agent.stream.connection import Connection, Listener, MessageChannel, connect, dial
@@ -186,7 +187,7 @@ def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path
 def test_a_chunk_is_made_again_as_long_as_it_was_though_a_file_has_changed_since(tmp_path: Path) -> None:
     read = [b"12345"]
     log = ChunkIndex(os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT), Codec(), KEY, lambda *_: read[0])
-    _, payload = chunks.pack([["f", "file", 0o644, 0, 5, 0, 5, "0" * 64]], b"12345", Codec(), ZSTD, 1)
+    _, payload = chunks.pack([ChunkEntry("f", b"file", 0o644, 0, 5, "0" * 64, 0, 5)], b"12345", Codec(), ZSTD, 1)
     list_kind, packed, _ = chunks.split(memoryview(payload))
     log.add(0, list_kind, packed, 0)
     sound = log.rebuild_frame(0)
@@ -198,8 +199,8 @@ def test_a_chunk_is_made_again_as_long_as_it_was_though_a_file_has_changed_since
 
 def test_a_chunk_that_lies_about_its_content_is_a_failure(tmp_path: Path, nodes: list[Node]) -> None:
     nodes.append(node := Node(tmp_path / "node"))
-    record = ["f", "file", 0o644, 0, 9, 0, 9, "0" * 64]
-    kind, payload = chunks.pack([record], b"four", Codec(), ZSTD, 1)
+    entry = ChunkEntry("f", b"file", 0o644, 0, 9, "0" * 64, 0, 9)
+    kind, payload = chunks.pack([entry], b"four", Codec(), ZSTD, 1)
     raw = bytearray(frames.encode_frame(KEY, frames.CHUNK, 0, payload, kind))
     node.writer.put(frames.Frame(frames.CHUNK, kind, 0, 0, memoryview(payload), raw))
     wait_until(lambda: bool(node.failures))

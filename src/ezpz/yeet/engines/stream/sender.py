@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ezpz.agent.common import wire_paths
 from ezpz.agent.common.layout import MANIFEST
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.stream import chunks, frames
 from ezpz.agent.stream.chunk_buffer import KEPT_BYTES, ChunkBuffer
+from ezpz.agent.stream.chunk_entry import ChunkEntry
 from ezpz.agent.stream.chunk_index import ChunkIndex
 from ezpz.yeet.engines.base import RemoteFiles
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 ENTRY_OVERHEAD = 160  # bytes of an entry in the list of a chunk: digest and numbers, without paths
 NOTHING = RemoteFiles(())
-OWN = wire_paths.encode_path(MANIFEST)
 MIN_LEVEL, MAX_LEVEL = 1, 3  # of zstd; level 4 saves 2 % more, and decompression takes a fifth longer on every node
 
 
@@ -80,7 +79,7 @@ class StreamSender:
         self.compression = CompressionLevel()
         self.files = self.bytes = 0
         self._lock = threading.Lock()
-        self._records: list[list[Any]] = []
+        self._entries: list[ChunkEntry] = []
         self._content: list[bytes] = []
         self._size = self._list_size = 0
         self._number = 0
@@ -90,18 +89,18 @@ class StreamSender:
 
     def directory(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """Add a directory; the top is b""."""
-        self._add(["d", wire_paths.encode_path(path), mode & 0o7777, mtime_ns])
+        self._add(ChunkEntry("d", path, mode & 0o7777, mtime_ns))
 
     def symlink(self, entry: Entry) -> None:
-        self._add(["l", wire_paths.encode_path(entry.path), entry.mtime_ns, wire_paths.encode_path(entry.target)])
+        self._add(ChunkEntry("l", entry.path, mtime_ns=entry.mtime_ns, target=entry.target))
 
     def hard_link(self, path: bytes, first: bytes) -> None:
         """Add a hard link to a file or link."""
-        self._add(["h", wire_paths.encode_path(path), wire_paths.encode_path(first)])
+        self._add(ChunkEntry("h", path, target=first))
 
     def remove(self, path: bytes) -> None:
         """Remove an entry that was added before; call `barrier` first, and add the new entry afterwards."""
-        self._add(["x", wire_paths.encode_path(path)])
+        self._add(ChunkEntry("x", path))
 
     def may_have(self, size: int) -> bool:
         """Return whether the nodes may have a large file of this size already."""
@@ -116,8 +115,8 @@ class StreamSender:
         held = self.base.files.get(digest) if size else None
         if held is None or held.size != size:
             return False
-        facts = [entry.mtime_ns, size, digest, wire_paths.encode_path(held.path), held.mtime_ns]
-        self._add(["k", wire_paths.encode_path(entry.path), entry.mode & 0o7777, *facts])
+        facts = (entry.path, entry.mode & 0o7777, entry.mtime_ns, size, digest)
+        self._add(ChunkEntry("k", *facts, target=held.path, target_mtime_ns=held.mtime_ns))
         return True
 
     def file(self, entry: Entry, data: bytes, digest: str) -> None:
@@ -157,18 +156,18 @@ class StreamSender:
         self._file.close()
 
     def _piece(self, entry: Entry, size: int, offset: int, data: bytes, digest: str = "") -> None:
-        facts = [size, offset, len(data), digest or chunks.digest(data)]
-        self._add(["f", wire_paths.encode_path(entry.path), entry.mode & 0o7777, entry.mtime_ns, *facts], data)
+        mode, digest = entry.mode & 0o7777, digest or chunks.digest(data)
+        self._add(ChunkEntry("f", entry.path, mode, entry.mtime_ns, size, digest, offset, len(data)), data)
 
-    def _add(self, record: list[Any], data: bytes = b"") -> None:
-        room = ENTRY_OVERHEAD + len(record[1]) + (len(record[-1]) if isinstance(record[-1], str) else 0)
+    def _add(self, entry: ChunkEntry, data: bytes = b"") -> None:
+        room = ENTRY_OVERHEAD + len(entry.path) + len(entry.target)
         task = None
         with self._lock:
             if self._size + len(data) > self.limit or self._list_size + room > chunks.LIST_LIMIT:
                 task = self._cut()
-            self._records.append(record)
-            if data and record[1] != OWN:
-                self.files += not record[5]
+            self._entries.append(entry)
+            if data and entry.path != MANIFEST:
+                self.files += not entry.offset
                 self.bytes += len(data)
             self._size += len(data)
             self._list_size += room
@@ -177,28 +176,28 @@ class StreamSender:
         if task is not None:
             self._pack(*task)
 
-    def _cut(self) -> tuple[int, list[list[Any]], list[bytes], int]:
+    def _cut(self) -> tuple[int, list[ChunkEntry], list[bytes], int]:
         """Close the chunk that is being filled and return its number and content. The caller holds the lock."""
-        task = (self._number, self._records, self._content, self._flags)
-        if self._records:
+        task = (self._number, self._entries, self._content, self._flags)
+        if self._entries:
             self._number += 1
             self._busy += 1
             self._flags = 0
-        self._records, self._content, self._size, self._list_size = [], [], 0, 0
+        self._entries, self._content, self._size, self._list_size = [], [], 0, 0
         return task
 
-    def _pack(self, number: int, records: list[list[Any]], content: list[bytes], flags: int) -> None:
+    def _pack(self, number: int, entries: list[ChunkEntry], content: list[bytes], flags: int) -> None:
         """Compress a chunk in the thread that filled it, and put it into the buffer. Raises `Cancelled`, OSError."""
-        if not records:
+        if not entries:
             return
         try:
             level = self.compression.update(self.ring.unsent_bytes())
-            kind, payload = chunks.pack(records, b"".join(content), self.codec, self.kind, level)
+            kind, payload = chunks.pack(entries, b"".join(content), self.codec, self.kind, level)
             list_kind, packed_list, _ = chunks.split(memoryview(payload))
             self.log.add(number, list_kind, packed_list, flags)
-            for record in records:
-                if record[0] == "x":
-                    self.log.supersede(wire_paths.decode_path(record[1]), number)
+            for entry in entries:
+                if entry.kind == "x":
+                    self.log.supersede(entry.path, number)
             self.ring.put(number, frames.encode_frame(self.key, frames.CHUNK, number, payload, kind, flags))
             self.ring.mark_written(number)
         finally:
