@@ -15,6 +15,7 @@ import pytest
 
 from ezpz.agent.common.errors import AgentError, from_os_error
 from ezpz.agent.common.messages.parts import ExpectedTree
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.agent.query_server import READY
@@ -73,7 +74,7 @@ class Imported:
     def publish(self, *, expected: dict[str, Any], receipt: dict[str, Any], executable: bool) -> dict[str, Any]:
         with _refusing():
             found = self.landing.verify(ExpectedTree.from_json(expected))
-            return self.landing.publish(found, receipt, executable=executable).to_json()
+            return self.landing.publish(found, Receipt(**receipt), executable=executable).to_json()
 
     def note(self, names: list[str]) -> str:
         return self.landing.write_failed_nodes(names)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.agent.common import layout, receipt, tree
+from ezpz.agent.common import layout, tree
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.manifest import manifest_digest
+from ezpz.agent.common.messages.receipt import FORMAT
 from ezpz.yeet.pipeline.replay import feed_tree
 from ezpz.yeet.transfer.entry_tee import EntryTee
 from tests.contract.doors import IMPORTED, SYSTEM, VERSIONS, Door, Imported, Piped, Refused, interpreter, open_door
@@ -398,7 +399,7 @@ class TestWhoseItIs:
         assert stands(dst) == "ours"
 
     def receipt(self, dst: Path, **other: Any) -> str:
-        return json.dumps({"format": receipt.FORMAT, "destination": str(dst), "source": SOURCE, **other})
+        return json.dumps({"format": FORMAT, "destination": str(dst), "source": SOURCE, **other})
 
     @some_doors
     @pytest.mark.parametrize("forgery", ["elsewhere", "format", "link", "stranger", "folder", "FIFO", "text", "list"])

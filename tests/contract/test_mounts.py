@@ -91,6 +91,7 @@ LATE = """
 import os, subprocess, sys
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.agent.common.errors import AgentError
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.agent.common.messages.requests import PrepareRequest
 from tests.contract.test_landing import asked, write
 dst = sys.argv[1]
@@ -99,7 +100,7 @@ landing.prepare(PrepareRequest(**asked(dst)))
 found = write(os.fsdecode(landing.tree), "new")
 subprocess.run(["mount", "--bind", os.path.join(os.path.dirname(dst), "home"), dst + "/home"], check=True)
 try:
-    landing.publish(found, {"source": "/lus/env"}, executable=False)
+    landing.publish(found, Receipt(source="/lus/env"), executable=False)
 except AgentError as e:
     print(e.code, e.message)
 landing.close()

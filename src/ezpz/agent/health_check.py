@@ -1,25 +1,22 @@
 """Check the host, each check in a process of its own, so that one that hangs delays no other.
 
-This is one file for the standard library of Python 3.6. It is sent as source, reads a request as a line of JSON,
-answers with lines that start with MARK, and exits.
+A result goes from the process of its check to the agent as JSON.
 """
 
 import binascii
-import errno
 import json
 import os
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
-from .common.messages import queries
+from .common.messages.queries import CheckResult, HealthCheckAnswer, HealthCheckRequest
+from .common.receipt import read_receipt
+from .common.wire_paths import ProtocolError
 
-RECEIPT = ".ezpz-yeet-receipt.json"
-RECEIPT_LIMIT = 1 << 20  # bytes
 MAX_REASON = 200  # characters of an error that are kept
 NICS = "/sys/class/net"
 TOOLS = (
@@ -102,26 +99,6 @@ def new_file(directory: str) -> Tuple[int, str]:
             continue
 
 
-def read_own(directory: str, name: str, limit: int) -> bytes:
-    """Return the content, up to `limit` bytes, of a regular file of this user in a directory of this user.
-
-    Neither may be a link. The owner of the directory decides what is in it: a hard link can put a file of this user
-    into a directory of another one. Raises OSError.
-    """
-    above = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if os.fstat(above).st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "another user's", directory)
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
-    finally:
-        os.close(above)
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "no file of this user", os.path.join(directory, name))
-        return file.read(limit)
-
-
 def find_links() -> Dict[str, Any]:
     """Return the states of network interfaces that are hardware or named like a fast one, and of InfiniBand ports."""
     found = {}
@@ -158,19 +135,18 @@ def count_devices(argv: Tuple[str, ...], each: str) -> Dict[str, Any]:
     return {"devices": text.count(each)}
 
 
-def find_receipt(path: str) -> Dict[str, Any]:
+def find_copy(path: str) -> Dict[str, Any]:
     """Return the copy that a path belongs to, if this user has one: its destination, and its version."""
     directory = path
     while os.path.dirname(directory) != directory:
-        try:
-            found = json.loads(read_own(directory, RECEIPT, RECEIPT_LIMIT).decode("utf-8", "replace"))
-            return {"dst": directory, "version": str(found.get("version", ""))}
-        except OSError:
-            directory = os.path.dirname(directory)
+        receipt = read_receipt(os.fsencode(directory))
+        if receipt is not None:
+            return {"dst": directory, "version": receipt.version}
+        directory = os.path.dirname(directory)
     return {}
 
 
-def checks_of(request: queries.HealthCheckRequest) -> Dict[str, Check]:
+def checks_of(request: HealthCheckRequest) -> Dict[str, Check]:
     """Return the checks that are requested, by name."""
     found: Dict[str, Check] = {}
     for path in request.programs:
@@ -180,7 +156,7 @@ def checks_of(request: queries.HealthCheckRequest) -> Dict[str, Check]:
     for path in request.shared:
         found["shared " + path] = lambda path=path: check_filesystem(path)  # type: ignore[misc]
     for path in dict.fromkeys((*request.programs, *request.paths)):
-        found["version " + path] = lambda path=path: find_receipt(path)  # type: ignore[misc]
+        found["version " + path] = lambda path=path: find_copy(path)  # type: ignore[misc]
     tmp = request.tmp
     if tmp is not None:
         found["tmp"] = lambda: check_tmp(tmp, request.room)
@@ -238,7 +214,7 @@ def attempt(act: Check) -> Dict[str, Any]:
         return {"ok": False, "why": "{}: {}".format(type(e).__name__, e)[:MAX_REASON]}
 
 
-def check(request: queries.HealthCheckRequest) -> Dict[str, Any]:
+def check(request: HealthCheckRequest) -> Dict[str, CheckResult]:
     """Return the results of all checks, which run at once; one that exceeds `seconds` has failed.
 
     Nothing here may touch a filesystem: only the checks run in processes of their own.
@@ -262,13 +238,12 @@ def check(request: queries.HealthCheckRequest) -> Dict[str, Any]:
     return found
 
 
-def result(said: bytes, seconds: float) -> Dict[str, Any]:
+def result(said: bytes, seconds: float) -> CheckResult:
     """Return the result that a check has printed."""
     try:
-        found: Dict[str, Any] = json.loads(said.decode())
-    except ValueError:
-        return {"ok": False, "why": "no answer within {:g} s".format(seconds)}
-    return found
+        return CheckResult.from_json(json.loads(said.decode()))
+    except (ValueError, ProtocolError):
+        return CheckResult(ok=False, why="no answer within {:g} s".format(seconds))
 
 
 def sweep(mark: str) -> List[int]:
@@ -286,8 +261,8 @@ def sweep(mark: str) -> List[int]:
     return swept
 
 
-def answer(request: queries.HealthCheckRequest) -> queries.HealthCheckAnswer:
+def answer(request: HealthCheckRequest) -> HealthCheckAnswer:
     """Run the checks, and kill the processes that are left of a run, if one is named."""
     now = time.time()
     swept = sweep(request.sweep) if request.sweep else []
-    return queries.HealthCheckAnswer(time=now, swept=swept, checks=check(request))
+    return HealthCheckAnswer(time=now, swept=swept, checks=check(request))

@@ -10,13 +10,11 @@ import contextlib
 import functools
 import secrets
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeVar
 
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.errors import AgentError, from_os_error
-from ezpz.agent.common.messages.envelope import parse_request
 from ezpz.agent.common.messages.queries import ClearRequest, HealthCheckRequest, InventoryRequest
-from ezpz.agent.common.wire_paths import ProtocolError
 from ezpz.cluster.ssh import ssh_argv
 from ezpz.errors import EzpzError, by_code
 from ezpz.remote.bootstrap import BOOTSTRAP, bootstrap_command, bundle, shared_pythons
@@ -29,13 +27,14 @@ from ezpz.runtime.async_process import AsyncProcess, gather_or_cancel, run_in_th
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ezpz.agent.common.messages.envelope import Answer
     from ezpz.cluster.allocation import Node
+    from ezpz.remote.session import Question
     from ezpz.remote.startup import AgentStarter
 
+A = TypeVar("A", bound="Answer")
 MAX_DIRECT = 256  # nodes that are reached by ssh from this host; more are reached through a tree of agents
 STALL = 10.0  # seconds without a byte after which an agent's connection is given up
-
-Query: TypeAlias = InventoryRequest | ClearRequest | HealthCheckRequest
 
 
 class NodeQuery:
@@ -95,10 +94,8 @@ class NodeQuery:
                 self._lost[node] = found
         self.keep = True
 
-    async def ask(
-        self, requests: Mapping[Node, dict[str, Any]], within: float | None = None
-    ) -> dict[Node, dict[str, Any] | EzpzError]:
-        """Send each node its request and return the answers (see `agent.query_server.answer`).
+    async def ask(self, requests: Mapping[Node, Question[A]], within: float | None = None) -> dict[Node, A | EzpzError]:
+        """Send each node its request and return the answers.
 
         Args:
             requests: what to ask, by node
@@ -107,17 +104,16 @@ class NodeQuery:
         answers = await gather_or_cancel(self.ask_node(node, request, within) for node, request in requests.items())
         return dict(zip(requests, answers, strict=True))
 
-    async def ask_node(self, node: Node, request: dict[str, Any], within: float | None) -> dict[str, Any] | EzpzError:
+    async def ask_node(self, node: Node, request: Question[A], within: float | None) -> A | EzpzError:
         """Send one node a request and return its answer."""
         if node in self._lost:
             return self._lost[node]
-        wanted = _parse(request)
         try:
             if node.is_local and not self.own_process:
-                return await _answer_here(node, wanted)
+                return await _answer_here(node, request)
             session = await self._session(node)
             try:
-                return (await session.ask(wanted, timeout=within)).to_json()
+                return await session.ask(request, timeout=within)
             finally:
                 if not self.keep:
                     del self._sessions[node]
@@ -157,26 +153,24 @@ class NodeQuery:
         return await session.started()
 
 
-def _parse(request: dict[str, Any]) -> Query:
-    """Return the message that a request is. Raises ProtocolError."""
-    wanted = parse_request(request["op"], {name: value for name, value in request.items() if name != "op"})
-    if isinstance(wanted, (InventoryRequest, ClearRequest, HealthCheckRequest)):
-        return wanted
-    raise ProtocolError(f"'{wanted.op}' is not a query")
-
-
-def _answer(request: Query, cancel: CancelToken) -> dict[str, Any]:
+def _answer(request: Question[A], cancel: CancelToken) -> A:
     from ezpz.agent import health_check
     from ezpz.agent.destination import inventory, removal
 
+    found: Answer
     if isinstance(request, ClearRequest):
-        return removal.clear(request, cancel).to_json()
-    if isinstance(request, HealthCheckRequest):
-        return health_check.answer(request).to_json()
-    return inventory.survey(request, cancel).to_json()
+        found = removal.clear(request, cancel)
+    elif isinstance(request, HealthCheckRequest):
+        found = health_check.answer(request)
+    elif isinstance(request, InventoryRequest):
+        found = inventory.survey(request, cancel)
+    else:
+        raise TypeError(f"'{request.op}' is not a query")
+    assert isinstance(found, request.answer)
+    return found
 
 
-async def _answer_here(node: Node, request: Query) -> dict[str, Any]:
+async def _answer_here(node: Node, request: Question[A]) -> A:
     """Answer a request on this host, in a thread. Raises EzpzError."""
     cancel = CancelToken()
     act = functools.partial(_answer, request, cancel)

@@ -24,6 +24,7 @@ from ezpz.runtime.process import GRACE
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.cluster.allocation import Node
 
 T = TypeVar("T")
@@ -89,7 +90,7 @@ class AgentSession:
         self.gone = gone
         self.ready_within = ready_within
         self.host = Ready(ready="")
-        self.seen: dict[str, Any] | None = None
+        self.seen: Receipt | None = None
         self._starting = asyncio.Lock()
         self._number = 0
         self._heard = time.monotonic()
@@ -230,7 +231,7 @@ class AgentSession:
     def _unexpected(self, error: ProtocolError) -> NodeLost:
         return NodeLost(f"its agent sent an invalid message: {error}", hint="run it again", node=self.node.given)
 
-    async def _read_probe(self) -> dict[str, Any] | None:
+    async def _read_probe(self) -> Receipt | None:
         first = await self._first(lambda line: line.startswith(SEEN))
         return parse_probe([first, *[await self._line() for _ in range(ANSWER_LINES - 1)]])
 

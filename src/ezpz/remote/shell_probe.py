@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ezpz.agent.common import filesystem, find_digest
 from ezpz.agent.common.layout import FAILED_NODES, RECEIPT
@@ -16,6 +16,8 @@ from ezpz.agent.common.receipt import parse_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ezpz.agent.common.messages.receipt import Receipt
 
 SEEN = b"EZPZ-SEEN"
 ANSWER_LINES = 3  # SEEN with the mode of the top directory and the digest of the listing; the real path; the receipt
@@ -51,11 +53,11 @@ def probe_command(destination: str) -> bytes:
     return os.fsencode(text.replace("\n", " "))
 
 
-def parse_probe(answer: Sequence[bytes]) -> dict[str, Any] | None:
+def parse_probe(answer: Sequence[bytes]) -> Receipt | None:
     """Return the receipt of an unchanged version of this user, from the lines of an answer, or None without proof."""
     first, path, text = (line.rstrip(b"\n") for line in answer)
     receipt = parse_receipt(text)
-    if receipt is None or not receipt.get("listing") or not receipt.get("contents"):
+    if receipt is None or not receipt.listing or not receipt.contents:
         return None
-    whole = first == b" ".join((SEEN, str(receipt.get("mode")).encode(), str(receipt["listing"]).encode()))
-    return receipt if whole and os.fsencode(str(receipt.get("destination"))) == path else None
+    whole = os.fsdecode(first) == f"{os.fsdecode(SEEN)} {receipt.mode} {receipt.listing}"
+    return receipt if whole and os.fsdecode(path) == receipt.destination else None

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from ezpz.agent.common import find_digest
 from ezpz.agent.common.cancel import NEVER, ProgressToken
 from ezpz.agent.common.layout import FAILED_NODES, MANIFEST, RECEIPT
 from ezpz.agent.common.messages.parts import ExpectedTree
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.remote.shell_probe import ANSWER_LINES, SEEN, parse_probe, probe_command
@@ -37,12 +37,12 @@ def published(place: Path) -> Path:
         pass
     os.symlink("data", f"{tree}/link")
     landing.write_manifest(b"")
-    landing.publish(landing.verify(ExpectedTree()), {"contents": "c", "source": "/source"}, executable=False)
+    landing.publish(landing.verify(ExpectedTree()), Receipt(contents="c", source="/source"), executable=False)
     landing.close()
     return place
 
 
-def seen(place: Path | str, shell: str = "sh") -> dict[str, Any] | None:
+def seen(place: Path | str, shell: str = "sh") -> Receipt | None:
     """The receipt that a glance proves, as `Session` takes it."""
     applet = {"busybox": ["sh"], "zsh": ["--emulate", "sh"]}.get(shell, [])
     line = 'echo chatter; IFS= read -r first; eval "$first"; echo gone on'
@@ -59,8 +59,8 @@ def seen(place: Path | str, shell: str = "sh") -> dict[str, Any] | None:
 @pytest.mark.parametrize("name", ["env", "an 'env'", '"$x" `y`', "-n", "\\n%s", "a*"])
 def test_an_untouched_version_is_seen_by_every_shell(tmp_path: Path, shell: str, name: str) -> None:
     place = published(tmp_path / name)
-    receipt = json.loads((place / RECEIPT.decode()).read_text())
-    assert len(receipt["listing"]) == 64
+    receipt = Receipt(**json.loads((place / RECEIPT.decode()).read_text()))
+    assert len(receipt.listing) == 64
     assert seen(place, shell) == receipt
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ezpz.agent.common import layout, manifest, receipt
 from ezpz.agent.common.messages.answers import ManifestAnswer
+from ezpz.agent.common.messages.receipt import FORMAT, Receipt
 from ezpz.agent.destination import installed
 from ezpz.errors import EzpzError, UsageError
 from ezpz.yeet.reporting.html.page import check_report_path, write_report
@@ -25,7 +26,7 @@ MANIFEST = os.fsdecode(layout.MANIFEST)
 def copy_at(place: Path) -> Path:
     """A directory with a receipt that names it."""
     place.mkdir()
-    (place / RECEIPT).write_text(json.dumps({"format": receipt.FORMAT, "destination": str(place)}))
+    (place / RECEIPT).write_text(json.dumps({"format": FORMAT, "destination": str(place)}))
     return place
 
 
@@ -84,7 +85,7 @@ def test_a_manifest_of_another_user_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(PermissionError):
         installed.read_manifest(os.fsencode(copy), 0)
     with pytest.raises(manifest.Unreadable):
-        installed.read_entries(os.fsencode(copy), {})
+        installed.read_entries(os.fsencode(copy), Receipt())
 
 
 def test_a_new_file_takes_no_name_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,15 @@ import errno
 import json
 import os
 import stat
-from typing import Any, Dict, Optional, Tuple
+from typing import Optional, Tuple
 
 from .layout import RECEIPT
+from .messages.receipt import FORMAT, Receipt
 
-FORMAT = "ezpz/receipt/1"
 LIMIT = 1 << 20  # bytes of a receipt
 
 
-def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, Any]]:
+def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Receipt]:
     """Return the receipt of the tree at `at` (by default `dst`), None if nothing proves that it was created for `dst`.
 
     The proof is a regular file of this user in a directory of this user, in the format of a receipt, that names `dst`.
@@ -27,23 +27,19 @@ def read_receipt(dst: bytes, at: Optional[bytes] = None) -> Optional[Dict[str, A
     return receipt if receipt is not None and _is_for(receipt, dst) else None
 
 
-def parse_receipt(said: bytes) -> Optional[Dict[str, Any]]:
-    """Return the fields of a receipt, None if it is no receipt."""
+def parse_receipt(content: bytes) -> Optional[Receipt]:
+    """Return the receipt in a file, None if it is none; an older or newer ezpz may have written it."""
     try:
-        receipt = json.loads(said.decode("utf-8"))
+        found = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    if not isinstance(receipt, dict) or receipt.get("format") != FORMAT:
-        return None
-    sound = {name: receipt.get(name) for name in ("files", "bytes", "created")}
-    receipt.update((name, value if type(value) is int and value >= 0 else 0) for name, value in sound.items())
-    return receipt
+    return Receipt.from_file(found) if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def _is_for(receipt: Dict[str, Any], dst: bytes) -> bool:
+def _is_for(receipt: Receipt, dst: bytes) -> bool:
     """Return whether a receipt names this destination."""
     try:
-        return os.path.realpath(os.fsencode(str(receipt.get("destination", "")))) == os.path.realpath(dst)
+        return os.path.realpath(os.fsencode(receipt.destination)) == os.path.realpath(dst)
     except (OSError, ValueError):
         return False
 

@@ -16,8 +16,9 @@ from ..common.cancel import NEVER, CancelToken, ProgressToken
 from ..common.errors import AgentError, from_os_error
 from ..common.messages.answers import InstalledAnswer, PrepareAnswer, PublishAnswer
 from ..common.messages.parts import ExpectedTree, SmokeTest
+from ..common.messages.receipt import MADE_OF, Receipt
 from ..common.messages.requests import PrepareRequest
-from ..common.receipt import FORMAT, create, read_receipt
+from ..common.receipt import create, read_receipt
 from ..common.text import printable_path
 from . import installed, validation
 from .lock import Lock
@@ -48,7 +49,7 @@ class Deployment:
         self.lock = Lock(self.dst, run)
         self.report_progress: "Callable[[], None]" = lambda: None
         self.cancel = ProgressToken(cancel, self._report)
-        self.receipt: Optional[Dict[str, Any]] = None
+        self.receipt: Optional[Receipt] = None
         self.before: Optional[os.stat_result] = None
         self.public = False
         self.installed = InstalledAnswer()
@@ -86,8 +87,8 @@ class Deployment:
 
     def _check_space(self, request: PrepareRequest) -> Dict[str, Any]:
         """Return what the filesystem offers, given that a version of the same source is there. Raise AgentError."""
-        receipt = self.receipt or {}
-        held = int(receipt.get("bytes", 0)) if receipt.get("source") == request.source else 0
+        receipt = self.receipt or Receipt()
+        held = receipt.bytes if receipt.source == request.source else 0
         return validation.check_room(
             self.parent,
             size=max(0, request.bytes - held) if held else request.allocated,
@@ -164,16 +165,11 @@ class Deployment:
         self.installed = installed.check_installed(self.dst, self.receipt, self.cancel, seen)
         return self.installed
 
-    def is_installed(self, receipt: Dict[str, Any]) -> bool:
-        """Return whether the version in place, when it was checked, was the one that this receipt would publish.
-
-        The same contents have many manifests, each with another order.
-        """
-        there = self.receipt or {}
-        untouched = self.installed.untouched and receipt.get("contents")
-        return bool(untouched) and all(
-            there.get(name) == value for name, value in receipt.items() if name != "manifest"
-        )
+    def is_installed(self, receipt: Receipt) -> bool:
+        """Return whether the version in place, when it was checked, was the one that this receipt would publish."""
+        if self.receipt is None or not self.installed.untouched or not receipt.contents:
+            return False
+        return all(getattr(self.receipt, name) == getattr(receipt, name) for name in MADE_OF)
 
     def open_installed(self) -> Optional[int]:
         """Return a descriptor of the version in place, None if ezpz created none. Raise OSError."""
@@ -198,11 +194,11 @@ class Deployment:
 
         self.write_manifest(packed)
         old = self.open_installed()
-        if old is None or not self.installed.contents:
+        if old is None or self.receipt is None or not self.installed.contents:
             return 0
         new = os.open(self.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            have = installed.read_entries(self.dst, self.receipt or {})
+            have = installed.read_entries(self.dst, self.receipt)
             return reuse.adopt(have, self.installed.changed, manifest.read(packed), reuse.FileReuser(old, new))
         except (manifest.Unreadable, wire_paths.ProtocolError):
             return 0
@@ -237,7 +233,7 @@ class Deployment:
     def _take_digest(self) -> None:
         self.find_digest = find_digest.digest(self.tree, self.cancel)
 
-    def publish(self, found: tree.Survey, receipt: Dict[str, Any], *, executable: bool) -> PublishAnswer:
+    def publish(self, found: tree.Survey, receipt: Receipt, *, executable: bool) -> PublishAnswer:
         """Add the receipt to what was verified, and rename it into place. Raise AgentError or OSError."""
         if executable:
             validation.check_room(self.parent, size=0, files=0, executable=True)
@@ -245,7 +241,7 @@ class Deployment:
         mode = top_mode(times.st_mode, public=self.public)
         os.chmod(self.tree, mode | 0o700)
         facts = {"files": found.files, "bytes": found.bytes, "version": found.version, "listing": self.find_digest}
-        self._write_receipt(dict(receipt, **facts, mode=installed.mode_of(mode)))
+        self._write_receipt(receipt.updated(**facts, mode=installed.mode_of(mode)))
         os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
         has_old = os.path.isdir(self.dst) and not os.path.islink(self.dst)
         removed = tree.count_missing(self.dst, self.tree) if has_old else 0
@@ -257,7 +253,7 @@ class Deployment:
         self._made_parents = []
         with suppress(OSError):  # the new version is in place; the next run tries again to remove the old one
             tree.remove(self.staging)
-        return PublishAnswer(removed=removed, replaced=str((self.receipt or {}).get("version", "")))
+        return PublishAnswer(removed=removed, replaced="" if self.receipt is None else self.receipt.version)
 
     def _swap(self) -> None:
         """Rename the new version into the place of what was there when the run started, and of nothing else."""
@@ -281,17 +277,11 @@ class Deployment:
         message = "'{}' has been changed by somebody else during the run".format(printable_path(self.dst))
         return AgentError("destination-not-ours", message, "look at it; run it again, with --replace if it may go")
 
-    def _write_receipt(self, receipt: Dict[str, Any]) -> None:
-        content = dict(
-            receipt,
-            format=FORMAT,
-            destination=os.fsdecode(self.dst),
-            run=self.run,
-            created=int(time.time()),
-        )
+    def _write_receipt(self, receipt: Receipt) -> None:
+        complete = receipt.updated(destination=os.fsdecode(self.dst), run=self.run, created=int(time.time()))
         path = os.path.join(self.tree, layout.RECEIPT)
         with _new_private(path) as file:
-            json.dump(content, file, indent=1, sort_keys=True)
+            json.dump(complete.to_json(), file, indent=1, sort_keys=True)
             file.write("\n")
 
     def close(self) -> None:

@@ -3,11 +3,12 @@
 import binascii
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional
+from typing import TYPE_CHECKING, Container, List, Optional
 
 from ..common import find_digest, layout, manifest
 from ..common.cancel import CancelToken
 from ..common.manifest import Differences, ManifestEntry, Unreadable
+from ..common.messages.receipt import Receipt
 from ..common.receipt import open_in_own, read_receipt
 from ..common.wire_paths import ProtocolError, encode_path
 
@@ -33,7 +34,7 @@ def mode_of(mode: int) -> str:
     return "%o" % stat.S_IMODE(mode)
 
 
-def read_entries(dst: bytes, receipt: Dict[str, Any]) -> List[ManifestEntry]:
+def read_entries(dst: bytes, receipt: Receipt) -> List[ManifestEntry]:
     """Return the entries of the manifest at a destination, given its receipt. Raise Unreadable."""
     try:
         fd = open_in_own(dst, layout.MANIFEST)
@@ -43,16 +44,14 @@ def read_entries(dst: bytes, receipt: Dict[str, Any]) -> List[ManifestEntry]:
         return check_manifest(file.read(), receipt)
 
 
-def check_manifest(packed: bytes, receipt: Dict[str, Any]) -> List[ManifestEntry]:
+def check_manifest(packed: bytes, receipt: Receipt) -> List[ManifestEntry]:
     """Return the entries of a packed manifest, if it is the one that a receipt names. Raise Unreadable."""
-    if manifest.manifest_digest(packed) != receipt.get("manifest"):
+    if manifest.manifest_digest(packed) != receipt.manifest:
         raise Unreadable("the manifest is not the one that the receipt tells of")
     return manifest.read(packed)
 
 
-def find_differences(
-    dst: bytes, receipt: Dict[str, Any], cancel: CancelToken, *, contents: bool = False
-) -> Differences:
+def find_differences(dst: bytes, receipt: Receipt, cancel: CancelToken, *, contents: bool = False) -> Differences:
     """Compare the version at `dst` with its manifest. Raise Unreadable or OSError.
 
     Args:
@@ -68,7 +67,7 @@ def find_differences(
 
 
 def check_installed(
-    dst: bytes, receipt: Optional[Dict[str, Any]], cancel: CancelToken, seen: Container[str] = ()
+    dst: bytes, receipt: Optional[Receipt], cancel: CancelToken, seen: Container[str] = ()
 ) -> "InstalledAnswer":
     """Return what of the version in place can be used again, given its receipt. Raise OSError.
 
@@ -82,17 +81,17 @@ def check_installed(
 
     if receipt is None:
         return InstalledAnswer()
-    same_mode = receipt.get("mode") == mode_of(os.lstat(dst).st_mode)
-    listed = receipt.get("listing")
+    same_mode = receipt.mode == mode_of(os.lstat(dst).st_mode)
+    listed = receipt.listing
     if listed and (listed in seen or listed == find_digest.digest(dst, cancel)):
-        return InstalledAnswer(contents=receipt.get("contents", ""), untouched=same_mode, receipt=receipt)
+        return InstalledAnswer(contents=receipt.contents, untouched=same_mode, receipt=receipt)
     try:
         found = find_differences(dst, receipt, cancel)
     except Unreadable:
         return InstalledAnswer(receipt=receipt)
     changed = [encode_path(path) for path in found.changed + found.missing]
     return InstalledAnswer(
-        contents=receipt.get("contents", ""), changed=changed, untouched=same_mode and not any(found), receipt=receipt
+        contents=receipt.contents, changed=changed, untouched=same_mode and not any(found), receipt=receipt
     )
 
 

@@ -20,6 +20,7 @@ from ..common.messages.queries import (
     LockHolder,
     StagingState,
 )
+from ..common.messages.receipt import Receipt
 from ..common.receipt import read_receipt
 from ..common.text import printable_path
 from . import installed
@@ -106,10 +107,10 @@ def _why_foreign(dst: bytes) -> str:
     return "it has no receipt of a yeet"
 
 
-def _compare(dst: bytes, receipt: Dict[str, Any], request: InventoryRequest, cancel: CancelToken) -> "Dict[str, Any]":
+def _compare(dst: bytes, receipt: Receipt, request: InventoryRequest, cancel: CancelToken) -> "Dict[str, Any]":
     """Compare a version with its manifest, or if it has none (an older ezpz made it), with its receipt."""
     why = ""
-    if receipt.get("contents"):
+    if receipt.contents:
         try:
             differences = installed.find_differences(dst, receipt, cancel, contents=request.contents)
         except manifest.Unreadable as e:
@@ -119,11 +120,11 @@ def _compare(dst: bytes, receipt: Dict[str, Any], request: InventoryRequest, can
                 return {"state": "whole", "contents": request.contents}
             return {"state": "modified", "contents": request.contents, "differences": _listed(differences)}
     found = tree.summarize(dst, cancel)
-    facts = (("files", found.files), ("bytes", found.bytes), ("version", found.version))
-    unlike = [(name, have) for name, have in facts if have != receipt.get(name)]
+    unlike = [name for name in ("files", "bytes", "version") if getattr(found, name) != getattr(receipt, name)]
     if unlike and not why:
-        name, have = unlike[0]
-        numbers = "" if name == "version" else ": {:,} instead of {:,}".format(have, receipt[name])
+        name = unlike[0]
+        counts = (getattr(found, name), getattr(receipt, name))
+        numbers = "" if name == "version" else ": {:,} instead of {:,}".format(*counts)
         why = {"version": "times, permissions or names", "bytes": "its size", "files": "the number of its files"}[name]
         why += (" differ" if name == "version" else " differs") + numbers
     return {"state": "modified" if unlike or why else "whole", "why": why}

@@ -82,9 +82,9 @@ def _move_aside(dst: bytes, expected: VersionKey, run: str) -> bytes:
     receipt = validation.check_ownership(dst, replace=False)
     if before is None or receipt is None:
         return b""
-    if any(receipt.get(name) != value for name, value in expected.to_json().items()):
+    if any(getattr(receipt, name) != value for name, value in expected.to_json().items()):
         message = "'{}' is another version than the one that was looked at: run {}".format(
-            printable_path(dst), str(receipt.get("run", ""))[:80]
+            printable_path(dst), receipt.run[:80]
         )
         raise AgentError("destination-not-ours", message, "look again")
     staging = filesystem.beside(dst, b".ezpz-" + run.encode())

@@ -17,6 +17,7 @@ from ..common.filesystem import (
     filesystem,
     user_name,
 )
+from ..common.messages.receipt import Receipt
 from ..common.receipt import read_receipt
 from ..common.text import format_bytes, printable_path
 
@@ -137,7 +138,7 @@ def _holds(outer: bytes, inner: bytes) -> bool:
     return inner == outer or inner.startswith(outer.rstrip(b"/") + b"/")
 
 
-def check_ownership(dst: bytes, *, replace: bool) -> Optional[Dict[str, Any]]:
+def check_ownership(dst: bytes, *, replace: bool) -> Optional[Receipt]:
     """Return the receipt of the version at `dst`, None for nothing. Raise AgentError for what ezpz did not create."""
     try:
         status = os.lstat(dst)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ezpz.agent.common.messages.queries import HealthCheckRequest
 from ezpz.errors import EzpzError, ToolMissing
 from ezpz.remote.health_check import Reply
 
@@ -38,10 +39,12 @@ class CheckRequest:
     room: int = MIN_FREE_BYTES
     timeout: float = TIMEOUT
 
-    def to_request(self) -> dict[str, Any]:
+    def to_request(self) -> HealthCheckRequest:
         """Return the request for the agent on a node."""
-        lists = {"programs": list(self.programs), "paths": list(self.paths), "shared": list(self.shared)}
-        return {**lists, "tmp": self.tmp, "room": self.room, "seconds": self.timeout, "links": True, "devices": True}
+        return HealthCheckRequest(
+            programs=self.programs, paths=self.paths, shared=self.shared, tmp=self.tmp, room=self.room,
+            seconds=self.timeout, links=True, devices=True,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +89,13 @@ def evaluate_replies(answers: Mapping[str, ReplyOrError]) -> CheckResults:
 
 def _own_faults(name: str, reply: Reply) -> Iterable[NodeFault]:
     """Yield the faults of a node that need no comparison with others."""
-    checks: Mapping[str, Mapping[str, Any]] = reply.answer.get("checks", {})
-    for title, found in checks.items():
-        if not found.get("ok"):
+    for title, found in reply.answer.checks.items():
+        if not found.ok:
             check, _, where = title.partition(" ")
-            why = str(found.get("why", "it failed"))
+            why = found.why or "it failed"
             named = f"{where}: {why}" if where and where not in why else why
             yield NodeFault(name, check.removesuffix("s") if check == "links" else check, named)
-    clock = float(reply.answer.get("time", reply.asked))
+    clock = float(reply.answer.time)
     early, late = reply.asked - clock, clock - reply.heard
     if max(early, late) > MAX_CLOCK_SKEW:
         yield NodeFault(name, "clock", f"{max(early, late):.0f} s {'slow' if early > late else 'fast'}")
@@ -101,7 +103,7 @@ def _own_faults(name: str, reply: Reply) -> Iterable[NodeFault]:
 
 def _facts(replies: Mapping[str, Reply], check: str, fact: str) -> dict[str, Any]:
     """Return a fact that a check found on each node that has it."""
-    found = {name: answer.answer.get("checks", {}).get(check, {}).get(fact) for name, answer in replies.items()}
+    found = {name: getattr(reply.answer.checks.get(check), fact, None) for name, reply in replies.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -110,7 +112,7 @@ def _link_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
     states: dict[str, dict[str, str]] = {}
     for name, links in _facts(replies, "links", "links").items():
         for link, state in links.items():
-            states.setdefault(link, {})[name] = str(state)
+            states.setdefault(link, {})[name] = state
     for link, by_node in states.items():
         down = [name for name, state in by_node.items() if state == "down"]
         if 2 * sum(state == "up" for state in by_node.values()) >= len(by_node):
@@ -119,7 +121,7 @@ def _link_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
 
 def _device_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """Yield each node with fewer devices than most nodes."""
-    for check in dict.fromkeys(check for answer in replies.values() for check in answer.answer.get("checks", {})):
+    for check in dict.fromkeys(check for answer in replies.values() for check in answer.answer.checks):
         if check.startswith("devices "):
             counts = _facts(replies, check, "devices")
             usual = _most_common(counts.values())
@@ -130,7 +132,7 @@ def _device_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
 
 def _version_faults(replies: Mapping[str, Reply]) -> Iterable[NodeFault]:
     """Yield each node whose copy has another version than on most nodes, or that has no copy."""
-    checks = dict.fromkeys(check for answer in replies.values() for check in answer.answer.get("checks", {}))
+    checks = dict.fromkeys(check for answer in replies.values() for check in answer.answer.checks)
     told: set[tuple[str, str]] = set()
     for check in checks:
         versions = _facts(replies, check, "version") if check.startswith("version ") else {}

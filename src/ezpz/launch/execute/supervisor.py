@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ezpz.agent.common.messages.queries import HealthCheckRequest
 from ezpz.cluster.hostnames import fold
 from ezpz.errors import ChecksFailed, CommandNotFound, EzpzError, Interrupted, NotEnoughNodes, ToolMissing, UsageError
 from ezpz.launch.execute import restart_policy
@@ -215,7 +216,8 @@ class Supervisor:
     def _find_lost_nodes(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return which of these nodes do not answer. On the others, end the processes that are left of the run."""
         nodes: tuple[Node, ...] = tuple(self.nodes[name] for name in names)
-        request = {"seconds": SWEEP_TIMEOUT, "sweep": f"{RUN_ID_VARIABLE}={self.dependencies.environ[RUN_ID_VARIABLE]}"}
+        mark = f"{RUN_ID_VARIABLE}={self.dependencies.environ[RUN_ID_VARIABLE]}"
+        request = HealthCheckRequest(seconds=SWEEP_TIMEOUT, sweep=mark)
         heard = self.dependencies.consult(nodes, request, transport=self.transport, within=SWEEP_TIMEOUT)
         return tuple(
             name for name, said in heard.items() if isinstance(said, EzpzError) and not isinstance(said, ToolMissing)

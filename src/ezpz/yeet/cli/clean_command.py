@@ -48,7 +48,7 @@ def clean_command(
     from ezpz.cluster.detect import detect
     from ezpz.yeet.cli import show_clean, show_status
     from ezpz.yeet.inventory import clean
-    from ezpz.yeet.model.plan import new_run_id
+    from ezpz.yeet.model.run_id import new_run_id
 
     choice = where.pop("transport")
     allocation = detect(**where, environ=os.environ)

@@ -16,7 +16,7 @@ from ezpz.yeet.cli.clean_command import clean_command
 from ezpz.yeet.cli.options import PREFIX, Finite, excludes, option, transport_option
 from ezpz.yeet.cli.status_command import status_command
 from ezpz.yeet.cli.tar_command import tar_command
-from ezpz.yeet.model.plan import new_run_id
+from ezpz.yeet.model.run_id import new_run_id
 
 if TYPE_CHECKING:
     from ezpz.yeet.model.plan import Request

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ezpz.cli.preparation import PreparationOutput, Prepared
 from ezpz.yeet.cli.env_command import env_command, request_from
-from ezpz.yeet.model.plan import new_run_id
+from ezpz.yeet.model.run_id import new_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -88,14 +88,14 @@ def _count_nodes(removals: Iterable[Removal]) -> str:
 def _describe(removal: Removal) -> str:
     """Describe what is removed, without what differs between nodes."""
     parts = []
-    if removal.version:
-        receipt = removal.status.receipt
-        why = removal.status.why if removal.status.answer.get("state") == "modified" else ""
+    receipt = removal.status.receipt if removal.version else None
+    if receipt is not None:
+        why = removal.status.why if removal.status.is_modified else ""
         changed = f" (modified since: {why})" if why else ""
-        parts.append(f"version {escape(receipt.get('version'))[:12]}{changed} from {escape(receipt.get('source'))}")
+        parts.append(f"version {escape(receipt.version)[:12]}{changed} from {escape(receipt.source)}")
     if removal.staging:
-        runs = ", ".join(escape(each["run"]) for each in removal.staging)
-        unchanged = age(min(each["age"] for each in removal.staging))
+        runs = ", ".join(escape(each.run) for each in removal.staging)
+        unchanged = age(min(each.age for each in removal.staging))
         parts.append(f"what run {runs} left, unchanged for {unchanged}")
     return " and ".join(parts)
 

@@ -14,8 +14,10 @@ from ezpz.yeet.inventory.status import describe_run
 from ezpz.yeet.inventory.status_report import CopyState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from ezpz.agent.common.messages.queries import ChangedPaths
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.cli.output import Output
     from ezpz.cluster.allocation import Allocation
     from ezpz.yeet.inventory.status_report import Destination, NodeStatus, StatusReport
@@ -81,19 +83,19 @@ def status_rows(destination: Destination, now: float, *, verify: bool = False) -
 
 
 def _title(destination: Destination) -> str:
-    source = destination.newest_receipt.get("source")
-    return escape(destination.path) + (f"  from {escape(source)}" if source else "")
+    newest = destination.newest_receipt
+    return escape(destination.path) + (f"  from {escape(newest.source)}" if newest is not None else "")
 
 
 def _group_key(status: NodeStatus, *, verify: bool) -> tuple[Any, ...]:
     """Return what the nodes in one row have in common."""
-    names = ("version", "files", "bytes", "run")
+    receipt = status.receipt
     return (
         status.state,
         status.why,
-        str(status.answer.get("differences")) if verify else "",
-        *(status.receipt.get(name) for name in names),
-        bool(status.answer.get("lock")),
+        repr(status.differences) if verify else "",
+        receipt and (receipt.version, receipt.files, receipt.bytes, receipt.run),
+        status.lock is not None,
         status.failure and failure_text(status.node, status.failure),
     )
 
@@ -110,37 +112,35 @@ def _row(group: Sequence[NodeStatus], now: float, *, verify: bool) -> StatusRow:
         state += f": {first.why}"
     facts = [state]
     if first.receipt:
-        facts += [*([first.why] if first.why else []), *_receipt_facts(group, now)]
+        facts += [*([first.why] if first.why else []), *_receipt_facts(first.receipt, group, now)]
     elif first.state is CopyState.PARTIAL:
         facts.append(_staging_facts(group))
-    lock = first.answer.get("lock")
-    if lock and first.state is not CopyState.PARTIAL:
-        facts.append(describe_run(lock))
+    if first.lock is not None and first.state is not CopyState.PARTIAL:
+        facts.append(describe_run(first.lock))
     names = fold(status.node.given for status in group)
-    below = _list_differences(first.answer.get("differences") or {}) if verify else ()
+    below = _list_differences(first.differences) if verify and first.differences is not None else ()
     return StatusRow(f"{len(group):>5}  {names}  {', '.join(facts)}", COLORS[first.state], tuple(below))
 
 
-def _receipt_facts(group: Sequence[NodeStatus], now: float) -> list[str]:
+def _receipt_facts(receipt: Receipt, group: Sequence[NodeStatus], now: float) -> list[str]:
     """Return size, files, age, time, and run of a version; the time is that of the last node that got it."""
-    receipt = group[0].receipt
-    created = max(status.receipt["created"] for status in group)
+    created = max(status.receipt.created for status in group if status.receipt is not None)
     when = time.strftime("%d %b %H:%M:%S", time.localtime(created))
     return [
-        format_bytes(receipt["bytes"]),
-        pluralize(receipt["files"], "file"),
+        format_bytes(receipt.bytes),
+        pluralize(receipt.files, "file"),
         f"{age(now - created)} old ({when})",
-        f"run {escape(receipt.get('run'))[:MAX_RUN_LENGTH]}",
+        f"run {escape(receipt.run)[:MAX_RUN_LENGTH]}",
     ]
 
 
 def _staging_facts(group: Sequence[NodeStatus]) -> str:
     """Return how much of an incomplete version is written, as a range over the nodes."""
-    staging = [max(status.answer["staging"], key=lambda each: each["live"]) for status in group]
-    sizes, counts = [each["bytes"] for each in staging], [each["files"] for each in staging]
+    staging = [max(status.staging, key=lambda each: each.live) for status in group]
+    sizes, counts = [each.bytes for each in staging], [each.files for each in staging]
     size = _range(format_bytes(min(sizes)), format_bytes(max(sizes)))
     count = _range(f"{min(counts):,}", f"{max(counts):,}")
-    changed = "" if staging[0]["live"] else f", last changed {age(min(each['age'] for each in staging))} ago"
+    changed = "" if staging[0].live else f", last changed {age(min(each.age for each in staging))} ago"
     return f"{size} in {count} file{'' if count == '1' else 's'} so far{changed}"
 
 
@@ -148,22 +148,22 @@ def _range(least: str, most: str) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def _list_differences(differences: Mapping[str, Any]) -> Iterator[str]:
+def _list_differences(differences: ChangedPaths) -> Iterator[str]:
     """Yield the first paths that differ, and how many more there are."""
     paths = [
         f"{word}  {escape(path)}"
         for name, word in DIFFERENCE_WORDS.items()
-        for path in differences.get(f"{name}_paths", ())
+        for path in getattr(differences, f"{name}_paths")
     ]
     yield from paths[:MAX_DIFFERENCES]
-    total = sum(differences.get(name, 0) for name in DIFFERENCE_WORDS)
+    total = sum(getattr(differences, name) for name in DIFFERENCE_WORDS)
     if total > MAX_DIFFERENCES:
         yield f"... and {total - min(len(paths), MAX_DIFFERENCES):,} more; --json lists {len(paths):,} of them"
 
 
 def _notes(destination: Destination, *, verify: bool) -> Iterator[str]:
     """Yield notes about a destination on all nodes."""
-    if verify and any(each.receipt and not each.receipt.get("contents") for each in destination.statuses):
+    if verify and any(each.receipt is not None and not each.receipt.contents for each in destination.statuses):
         yield "note: some have no digests to hold their content against: an older ezpz, or a shell, put them there"
     if destination.source.change is SourceChange.GONE:
         yield "note: its source is not there any more, as seen from this host"

@@ -102,7 +102,8 @@ def _unpack(output: Output, archive: str, destination: str, *, base: str) -> int
     from ezpz.errors import UsageError
     from ezpz.yeet.cli.progress import ProgressDisplay
     from ezpz.yeet.cli.show_report import show_report
-    from ezpz.yeet.model.plan import Request, new_run_id
+    from ezpz.yeet.model.plan import Request
+    from ezpz.yeet.model.run_id import new_run_id
     from ezpz.yeet.pipeline.run import execute
     from ezpz.yeet.source.inspect import inspect_source
 

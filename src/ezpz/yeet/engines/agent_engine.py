@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from ezpz.agent.common.messages.answers import PrepareAnswer
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.cluster.allocation import Node
     from ezpz.remote.session import Question
     from ezpz.yeet.engines.base import EngineOptions
@@ -63,7 +64,7 @@ class AgentEngine:
         raise_open_files(len(nodes))
         return await self.on_each(nodes, lambda node: self.connect(node, destination))
 
-    def seen(self) -> Mapping[Node, dict[str, Any]]:
+    def seen(self) -> Mapping[Node, Receipt]:
         return {node: session.seen for node, session in self.sessions.items() if session.seen is not None}
 
     async def check(self, nodes: tuple[Node, ...], request: dict[str, Any]) -> Mapping[Node, Failure]:

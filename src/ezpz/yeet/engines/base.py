@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Mapping
 
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.remote.session import Question
     from ezpz.yeet.model.entry import Entry
     from ezpz.yeet.model.events import Emit
@@ -35,7 +36,7 @@ class Payload:
         version: Version that each copy must have.
         files: Number of files that each copy must have.
         bytes: Content that each copy must have.
-        receipt: Further keys of each node's receipt.
+        receipt: The receipt of each copy, without what each node adds.
         executable: Whether it is an environment, so that its filesystem must allow execution.
         smoke_test: What its python must print on every node (see `agent.destination.smoke_test`), None without one.
         manifest: Its manifest, packed.
@@ -47,7 +48,7 @@ class Payload:
     version: str
     files: int
     bytes: int
-    receipt: dict[str, Any]
+    receipt: Receipt
     executable: bool
     smoke_test: dict[str, Any] | None = None
     manifest: Packed = b""
@@ -173,7 +174,7 @@ class Engine(Protocol):
     async def reach(self, nodes: tuple[Node, ...], destination: str = "") -> Mapping[Node, Failure]:
         """Connect to the nodes, and read the receipt of the destination, if one is given; return the failures."""
 
-    def seen(self) -> Mapping[Node, dict[str, Any]]:
+    def seen(self) -> Mapping[Node, Receipt]:
         """Return the receipts of nodes that are known to have an unmodified version.
 
         `check` is needed for those of them that get another version. The result may be empty: nodes that are not in it

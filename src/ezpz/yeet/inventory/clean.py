@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ezpz.agent.common.messages.queries import ClearRequest, VersionKey
 from ezpz.agent.destination.removal import STALE
 from ezpz.errors import EzpzError
 from ezpz.remote.query import NodeQuery
@@ -18,6 +19,7 @@ from ezpz.yeet.model.results import Failure
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from ezpz.agent.common.messages.queries import ClearAnswer, StagingState
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.inventory.status_report import Destination, NodeStatus
 
@@ -73,10 +75,9 @@ def newest_versions(destinations: Iterable[Destination], count: int, *, by_sourc
     made: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for destination in destinations:
         for status in destination.statuses:
-            if status.receipt:
+            if status.receipt is not None:
                 versions = made[_family(destination, status, by_source=by_source)]
-                created = int(status.receipt["created"])
-                versions[status.version] = max(created, versions.get(status.version, 0))
+                versions[status.version] = max(status.receipt.created, versions.get(status.version, 0))
     return frozenset(
         (family, version)
         for family, versions in made.items()
@@ -109,7 +110,9 @@ def remove(report: CleanReport, run: str, transport: str) -> CleanReport:
 
 def _family(destination: Destination, status: NodeStatus, *, by_source: bool) -> str:
     """Return what versions are compared by: their source, or their destination."""
-    return str(status.receipt.get("source", "")) if by_source else destination.path
+    if not by_source:
+        return destination.path
+    return "" if status.receipt is None else status.receipt.source
 
 
 def _select(
@@ -125,38 +128,40 @@ def _select(
     keeping = []
     for status in destination.statuses:
         is_kept = (_family(destination, status, by_source=by_source), status.version) in kept
-        staging = tuple(each for each in status.answer.get("staging", ()) if _is_removable(each, keep))
-        version = bool(status.receipt) and not is_kept
+        staging = tuple(each for each in status.staging if _is_removable(each, keep))
+        version = status.receipt is not None and not is_kept
         if version or staging:
             failure = _refusal(status, staging, version=version)
             (removals if failure is None else refused).append(Removal(status, version, staging, failure=failure))
-        if status.receipt and is_kept:
+        if status.receipt is not None and is_kept:
             keeping.append(status)
     return CleanSelection(destination, tuple(removals), tuple(keeping), unowned, refused=tuple(refused))
 
 
-def _refusal(status: NodeStatus, staging: Iterable[Mapping[str, Any]], *, version: bool) -> Failure | None:
+def _refusal(status: NodeStatus, staging: Iterable[StagingState], *, version: bool) -> Failure | None:
     """Return why the node forbids a removal, such as a mount below the destination."""
-    affected = [status.answer, *staging] if version else [*staging]
-    found = next((each["barred"] for each in affected if each.get("barred")), None)
-    return None if found is None else Failure(found["code"], found["message"], found["hint"])
+    refusals = [each.barred for each in staging]
+    if version and status.found is not None:
+        refusals.insert(0, status.found.barred)
+    return next((Failure(each.code, each.message, each.hint) for each in refusals if each is not None), None)
 
 
-def _is_removable(staging: Mapping[str, Any], keep: int) -> bool:
+def _is_removable(staging: StagingState, keep: int) -> bool:
     """Return whether no run writes to a staging directory, and it is old or holds only what was being removed."""
-    holds_version = staging["rescue"] and keep  # the previous version: the next run puts it back
-    return not staging["live"] and not holds_version and (staging["spent"] or staging["age"] >= STALE)
+    holds_version = staging.rescue and keep  # the previous version: the next run puts it back
+    return not staging.live and not holds_version and (staging.spent or staging.age >= STALE)
 
 
-def _removal_request(destination: Destination, removal: Removal, run: str) -> dict[str, Any]:
-    receipt = removal.status.receipt
-    version = {name: receipt.get(name) for name in ("run", "version", "created")} if removal.version else None
-    staging = [each["run"] for each in removal.staging]
-    return {"op": "clear", "dst": destination.path, "run": run, "version": version, "staging": staging}
+def _removal_request(destination: Destination, removal: Removal, run: str) -> ClearRequest:
+    receipt = removal.status.receipt if removal.version else None
+    version = None
+    if receipt is not None:
+        version = VersionKey(run=receipt.run, version=receipt.version, created=receipt.created)
+    return ClearRequest(dst=destination.path, run=run, version=version, staging=[each.run for each in removal.staging])
 
 
-def _record_answer(removal: Removal, answer: dict[str, Any] | EzpzError) -> Removal:
+def _record_answer(removal: Removal, answer: ClearAnswer | EzpzError) -> Removal:
     """Return the removal with the node's answer."""
     if isinstance(answer, EzpzError):
         return replace(removal, failure=Failure.of(answer))
-    return replace(removal, freed=int(answer["freed"]), removed=tuple(answer["removed"]))
+    return replace(removal, freed=answer.freed, removed=tuple(answer.removed))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ezpz import __version__
 from ezpz.errors import DestinationBusy, NodesFailed, UsageError, by_code
-from ezpz.yeet.inventory.status_report import failure_document
+from ezpz.yeet.inventory.status_report import failure_document, receipt_fields
 from ezpz.yeet.model.results import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ezpz.agent.common.messages.queries import StagingState
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.inventory.status_report import Destination, NodeStatus
 
@@ -34,7 +35,7 @@ class Removal:
 
     status: NodeStatus
     version: bool
-    staging: tuple[Mapping[str, Any], ...]
+    staging: tuple[StagingState, ...]
     freed: int | None = None
     removed: tuple[str, ...] = ()
     failure: Failure | None = None
@@ -47,17 +48,16 @@ class Removal:
     @property
     def freeable(self) -> int:
         """Bytes of disk that it is expected to free."""
-        own = int(self.status.answer.get("disk", 0)) if self.version else 0
-        return own + sum(int(each["disk"]) for each in self.staging)
+        own = self.status.found.disk if self.version and self.status.found is not None else 0
+        return own + sum(each.disk for each in self.staging)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the removal for JSON."""
-        receipt = self.status.receipt if self.version else {}
         return {
             "node": self.node.given,
-            **{name: receipt.get(name) for name in ("version", "files", "bytes", "created", "source", "run")},
-            "modified": self.version and self.status.answer.get("state") == "modified",
-            "staging": [str(each["path"]) for each in self.staging],
+            **receipt_fields(self.status.receipt if self.version else None),
+            "modified": self.version and self.status.is_modified,
+            "staging": [each.path for each in self.staging],
             "frees": self.freeable,
             "freed": self.freed,
             "removed": list(self.removed),

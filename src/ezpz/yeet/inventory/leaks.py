@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ezpz.agent.common.cancel import CancelToken
     from ezpz.agent.common.messages.answers import LeaksAnswer
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.cluster.allocation import Allocation, Node
 
 SessionOpener: TypeAlias = "Callable[[Node], Awaitable[AgentSession]]"
@@ -189,7 +190,7 @@ async def _session_opener(nodes: tuple[Node, ...], transport: str) -> AsyncItera
 
 async def _first_with_copy(
     nodes: tuple[Node, ...], destination: str, open_session: SessionOpener
-) -> tuple[AgentSession, dict[str, Any]]:
+) -> tuple[AgentSession, Receipt]:
     """Return the session to the first node that answers and has a copy, and its receipt. Raises NodesFailed."""
     queries = [asyncio.ensure_future(_read_receipt(node, destination, open_session)) for node in nodes]
     failures: list[EzpzError] = []
@@ -216,7 +217,7 @@ async def _first_with_copy(
 
 async def _read_receipt(
     node: Node, destination: str, open_session: SessionOpener
-) -> tuple[AgentSession, dict[str, Any] | None]:
+) -> tuple[AgentSession, Receipt | None]:
     """Return the open session to a node, and the receipt of its copy, None if it has none. Raises EzpzError."""
     session = await open_session(node)
     answered = False
@@ -240,9 +241,9 @@ def leaks_request(destination: str, known: Iterable[str], environ: Mapping[str, 
     return LeaksRequest(dst=destination, known=list(known), environ=leaks.job_environ(environ))
 
 
-def _original_directories(receipt: Mapping[str, Any]) -> tuple[str, ...]:
+def _original_directories(receipt: Receipt) -> tuple[str, ...]:
     """Return the directories that a copy was made from."""
-    return tuple(str(path) for path in receipt.get("origins", ())) or (str(receipt["source"]),)
+    return tuple(receipt.origins) or (receipt.source,)
 
 
 def _leak_report(destination: str, node: Node, found: LeaksAnswer) -> LeakReport:

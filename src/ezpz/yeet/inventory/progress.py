@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ezpz.errors import EzpzError
 from ezpz.remote.query import NodeQuery
@@ -17,6 +17,7 @@ from ezpz.yeet.inventory.status_report import CopyState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ezpz.agent.common.messages.queries import StagingState
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.inventory.status import Answers
     from ezpz.yeet.inventory.status_report import Destination, NodeStatus, StatusReport
@@ -103,15 +104,15 @@ def watch_runs(
 
 def run_progress(destination: Destination) -> RunProgress | None:
     """Return the progress of the run that holds the locks of most nodes, None if no run holds any."""
-    runs = [str(lock["run"]) for lock in destination.held_locks]
+    runs = [lock.run for lock in destination.held_locks]
     if not runs:
         return None
     run = max(set(runs), key=lambda each: (runs.count(each), each))
-    user = next(str(lock["user"]) for lock in destination.held_locks if lock["run"] == run)
+    user = next(lock.user for lock in destination.held_locks if lock.run == run)
     stages = Counter(_stage(status, run) for status in destination.statuses)
-    published = [each.receipt for each in destination.statuses if each.receipt.get("run") == run]
-    size = int(published[0]["bytes"]) if published else None
-    staged = sum(max((each["bytes"] for each in _staging_of(s, run)), default=0) for s in destination.statuses)
+    published = [each.receipt for each in destination.statuses if each.receipt is not None and each.receipt.run == run]
+    size = published[0].bytes if published else None
+    staged = sum(max((each.bytes for each in _staging_of(s, run)), default=0) for s in destination.statuses)
     reachable = len(destination.statuses) - stages[_Stage.LOST]
     return RunProgress(
         destination.path, run, user,
@@ -123,23 +124,26 @@ def run_progress(destination: Destination) -> RunProgress | None:
 
 def pause_after(answers: Answers) -> float:
     """Return the seconds until the next query, from how long this one took on the slowest node."""
-    took = [float(answer["seconds"]) for answer in answers.values() if not isinstance(answer, EzpzError)]
+    took = [answer.seconds for answer in answers.values() if not isinstance(answer, EzpzError)]
     return min(MAX_PAUSE, max(MIN_PAUSE, PAUSE_FACTOR * max(took, default=0.0)))
 
 
 def _stage(status: NodeStatus, run: str) -> _Stage:
     if status.state is CopyState.UNREACHABLE:
         return _Stage.LOST
-    if status.receipt.get("run") == run:
+    if _has_published(status, run):
         return _Stage.PUBLISHED
-    lock = status.answer.get("lock") or {}
-    if lock.get("run") != run:
+    if status.lock is None or status.lock.run != run:
         return _Stage.WAITING
-    return _Stage.WRITING if any(each["files"] for each in _staging_of(status, run)) else _Stage.PREPARING
+    return _Stage.WRITING if any(each.files for each in _staging_of(status, run)) else _Stage.PREPARING
 
 
-def _staging_of(status: NodeStatus, run: str) -> list[Mapping[str, Any]]:
+def _has_published(status: NodeStatus, run: str) -> bool:
+    return status.receipt is not None and status.receipt.run == run
+
+
+def _staging_of(status: NodeStatus, run: str) -> list[StagingState]:
     """Return the staging directories of a run on a node, none once the run has published its copy there."""
-    if status.receipt.get("run") == run:
+    if _has_published(status, run):
         return []
-    return [each for each in status.answer.get("staging", ()) if each["run"] == run]
+    return [each for each in status.staging if each.run == run]

@@ -7,13 +7,15 @@ import stat
 import time
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ezpz.agent.common.layout import OWN_FILES
 from ezpz.yeet.model.entry import BYTECODE_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+
+    from ezpz.agent.common.messages.receipt import Receipt
 
 TIME_ZONE_STEP = 900  # seconds; the offsets of time zones are multiples of it
 CHECK_TIMEOUT = 2.0  # seconds to check a source, unless all of it has to be checked
@@ -45,22 +47,21 @@ class SourceState:
 UNKNOWN_SOURCE = SourceState(SourceChange.UNKNOWN)
 
 
-def run_start_time(receipt: Mapping[str, Any]) -> float | None:
+def run_start_time(receipt: Receipt) -> float | None:
     """Return when the run of a receipt started, in seconds since 1970, None if its identifier is not a time.
 
     The identifier contains the local time of a host that may be in another time zone. So only its position within a
     quarter of an hour counts.
     """
     try:
-        named = time.mktime(time.strptime(str(receipt.get("run", ""))[:15], "%Y%m%d-%H%M%S"))
+        named = time.mktime(time.strptime(receipt.run[:15], "%Y%m%d-%H%M%S"))
     except (ValueError, OverflowError):
         return None
-    created = float(receipt.get("created", 0))
-    return created - (created - named) % TIME_ZONE_STEP
+    return receipt.created - (receipt.created - named) % TIME_ZONE_STEP
 
 
 def check_source(
-    receipt: Mapping[str, Any],
+    receipt: Receipt | None,
     destination: str,
     check_cancel: Callable[[], None],
     *,
@@ -69,12 +70,14 @@ def check_source(
     """Check the source of a receipt. Changes in the second in which the run started are not detected.
 
     Args:
-        receipt: the receipt of the copy
+        receipt: the receipt of the copy, None without a copy
         destination: the path of the copy
         check_cancel: called for each entry; what it raises ends the check
         timeout: seconds, None for no limit
     """
-    source, start = str(receipt.get("source", "")), run_start_time(receipt)
+    if receipt is None:
+        return UNKNOWN_SOURCE
+    source, start = receipt.source, run_start_time(receipt)
     if not os.path.isabs(source) or "\0" in source or start is None:
         return UNKNOWN_SOURCE
     if os.path.realpath(source) == os.path.realpath(destination):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.common.messages.queries import InventoryRequest
 from ezpz.agent.common.text import printable_path
 from ezpz.agent.destination.places import VARIABLES
 from ezpz.errors import EzpzError
@@ -20,11 +21,12 @@ from ezpz.yeet.model.results import Failure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ezpz.agent.common.messages.queries import CopyOnNode, InventoryAnswer, LockHolder
     from ezpz.cluster.allocation import Node
 
 ANSWER_TIMEOUT = 300.0  # seconds for a node to report all its copies without reading their files
 
-Answers: TypeAlias = "Mapping[Node, dict[str, Any] | EzpzError]"
+Answers: TypeAlias = "Mapping[Node, InventoryAnswer | EzpzError]"
 
 
 def query_status(
@@ -57,21 +59,21 @@ async def report_status(
     return make_report(await check_sources(found, verify=verify), answers)
 
 
-def survey_request(destination: str, environ: Mapping[str, str], **options: bool) -> dict[str, Any]:
+def survey_request(destination: str, environ: Mapping[str, str], **options: bool) -> InventoryRequest:
     """Return the request for copies on a node.
 
     Args:
         destination: the destination, "" for all that are found
         environ: the variables of the job, some of which name directories to search
-        options: as in `agent.destination.inventory.survey`
+        options: `contents`, `quick`, and `weigh` of the request
     """
     places = [environ[name] for name in VARIABLES if environ.get(name)]
-    return {"op": "inventory", "wanted": [destination] if destination else [], "places": places, **options}
+    return InventoryRequest(wanted=[destination] if destination else [], places=places, **options)
 
 
 async def query_copies(
-    query: NodeQuery, request: dict[str, Any], timeout: float | None = ANSWER_TIMEOUT
-) -> dict[Node, dict[str, Any] | EzpzError]:
+    query: NodeQuery, request: InventoryRequest, timeout: float | None = ANSWER_TIMEOUT
+) -> dict[Node, InventoryAnswer | EzpzError]:
     """Query all nodes for their copies.
 
     A node may search fewer directories than others. So it is queried again for the destinations that only others
@@ -83,14 +85,15 @@ async def query_copies(
         timeout: seconds for each answer, None for no limit
     """
     answers = await query.ask(dict.fromkeys(query.nodes, request), within=timeout)
-    missing = missing_places(answers) if not request["wanted"] else {}
-    more = await query.ask({node: {**request, "wanted": places} for node, places in missing.items()}, within=timeout)
+    missing = missing_places(answers) if not request.wanted else {}
+    requests = {node: request.updated(wanted=places) for node, places in missing.items()}
+    more = await query.ask(requests, within=timeout)
     for node, answer in more.items():
         first = answers[node]
         answers[node] = (
             answer
             if isinstance(answer, EzpzError) or isinstance(first, EzpzError)
-            else {"found": [*first["found"], *answer["found"]]}
+            else answer.updated(found=[*first.found, *answer.found])
         )
     return answers
 
@@ -98,7 +101,7 @@ async def query_copies(
 def missing_places(answers: Answers) -> dict[Node, list[str]]:
     """Return the destinations that other nodes reported, for every node that did not report them."""
     reported = {
-        node: {str(found["place"]) for found in answer["found"]}
+        node: {found.place for found in answer.found}
         for node, answer in answers.items()
         if not isinstance(answer, EzpzError)
     }
@@ -134,10 +137,10 @@ def group_by_destination(answers: Answers, destination: str) -> tuple[Destinatio
         answers: the answers of the nodes
         destination: the destination that was named, "" for all
     """
-    by_place: dict[str, dict[Node, dict[str, Any]]] = {destination: {}} if destination else {}
+    by_place: dict[str, dict[Node, CopyOnNode]] = {destination: {}} if destination else {}
     for node, answer in answers.items():
-        for found in () if isinstance(answer, EzpzError) else answer["found"]:
-            by_place.setdefault(found["place"], {})[node] = found
+        for found in () if isinstance(answer, EzpzError) else answer.found:
+            by_place.setdefault(found.place, {})[node] = found
     return tuple(
         Destination(place, tuple(_node_status(node, answer, copies.get(node)) for node, answer in answers.items()))
         for place, copies in sorted(by_place.items())
@@ -146,14 +149,13 @@ def group_by_destination(answers: Answers, destination: str) -> tuple[Destinatio
 
 def mark_stale(destination: Destination) -> Destination:
     """Return the destination with copies as STALE that are not the newest version, or whose source changed."""
-    newest = destination.newest_receipt
-    version, source = newest.get("version"), destination.source
+    newest, source = destination.newest_receipt, destination.source
 
     def mark(status: NodeStatus) -> NodeStatus:
         if status.state is not CopyState.CURRENT:
             return status
-        if status.version != version:
-            return replace(status, state=CopyState.STALE, why=f"version {str(version)[:12]} is newer")
+        if newest is not None and status.version != newest.version:
+            return replace(status, state=CopyState.STALE, why=f"version {newest.version[:12]} is newer")
         if source.change is SourceChange.CHANGED:
             what = f": {printable_path(source.path)}" if source.path else ""
             return replace(status, state=CopyState.STALE, why=f"its source has changed since{what}")
@@ -172,27 +174,30 @@ def failures_in(answers: Answers) -> dict[Node, Failure | None]:
     return {node: Failure.of(answer) if isinstance(answer, EzpzError) else None for node, answer in answers.items()}
 
 
-def describe_run(lock: Mapping[str, Any]) -> str:
+def describe_run(lock: LockHolder) -> str:
     """Describe the run that holds a lock, without what differs between nodes."""
-    return printable_path(f"run {lock['run'] or '(not told)'} of {lock['user'] or '(not told)'} is under way".encode())
+    return printable_path(f"run {lock.run or '(not told)'} of {lock.user or '(not told)'} is under way".encode())
 
 
-def _node_status(node: Node, answer: dict[str, Any] | EzpzError, found: dict[str, Any] | None) -> NodeStatus:
+def _node_status(node: Node, answer: InventoryAnswer | EzpzError, found: CopyOnNode | None) -> NodeStatus:
     """Return the status of one node from its answer and from what is in it about the destination."""
     if isinstance(answer, EzpzError):
-        return NodeStatus(node, CopyState.UNREACHABLE, {}, failure=Failure.of(answer))
+        return NodeStatus(node, CopyState.UNREACHABLE, failure=Failure.of(answer))
     if found is None:
-        return NodeStatus(node, CopyState.ABSENT, {})
-    state = CopyState.CURRENT if found["state"] == "whole" else CopyState(found["state"])
+        return NodeStatus(node, CopyState.ABSENT)
+    state = CopyState.CURRENT if found.state == "whole" else CopyState(found.state)
     return NodeStatus(node, state, found, why=_explain(found))
 
 
-def _explain(found: Mapping[str, Any]) -> str:
+def _explain(found: CopyOnNode) -> str:
     """Return an explanation of a node's own state, equal for nodes on which the same happened."""
-    if found["state"] == "partial":
-        return describe_run(found["lock"]) if found["lock"] else "left by a run that died"
-    differences = found["differences"]
-    if not differences:
-        return str(found["why"])
-    words = {"changed": "changed", "missing": "missing", "extra": "added"}
-    return ", ".join(f"{differences[name]:,} {word}" for name, word in words.items() if differences[name])
+    if found.state == "partial":
+        return describe_run(found.lock) if found.lock else "left by a run that died"
+    if found.differences is None:
+        return found.why
+    counts = {
+        "changed": found.differences.changed,
+        "missing": found.differences.missing,
+        "added": found.differences.extra,
+    }
+    return ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)

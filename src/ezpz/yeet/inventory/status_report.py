@@ -11,8 +11,10 @@ from ezpz.errors import NodesFailed
 from ezpz.yeet.inventory.source_changes import UNKNOWN_SOURCE, SourceState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from ezpz.agent.common.messages.queries import ChangedPaths, CopyOnNode, LockHolder, StagingState
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.model.results import Failure
 
@@ -38,44 +40,63 @@ class NodeStatus:
     Attributes:
         node: the node
         state: the state of the destination
-        answer: what the node reported about it, as `agent.destination.inventory.classify` does, {} for nothing
+        found: what the node reported about it, None for nothing
         why: an explanation of the state, "" if the state needs none
         failure: why the node did not answer, None if it did
     """
 
     node: Node
     state: CopyState
-    answer: Mapping[str, Any]
+    found: CopyOnNode | None = None
     why: str = ""
     failure: Failure | None = None
 
     @property
-    def receipt(self) -> dict[str, Any]:
-        """Receipt of the copy, {} if there is none."""
-        return self.answer.get("receipt") or {}
+    def receipt(self) -> Receipt | None:
+        """Receipt of the copy, None if there is none."""
+        return None if self.found is None else self.found.receipt
+
+    @property
+    def lock(self) -> LockHolder | None:
+        """The run that holds the destination, None if no run does."""
+        return None if self.found is None else self.found.lock
+
+    @property
+    def differences(self) -> ChangedPaths | None:
+        """How the copy differs from its manifest, None if it does not or was not compared."""
+        return None if self.found is None else self.found.differences
+
+    @property
+    def staging(self) -> Sequence[StagingState]:
+        """Staging directories next to the destination."""
+        return () if self.found is None else self.found.staging
+
+    @property
+    def is_modified(self) -> bool:
+        """Whether the copy is not what was published, whatever else it is."""
+        return self.found is not None and self.found.state == "modified"
 
     @property
     def version(self) -> str:
         """Version of the copy, "" if there is none."""
-        return str(self.receipt.get("version", ""))
+        return "" if self.receipt is None else self.receipt.version
 
     def to_dict(self, now: float) -> dict[str, Any]:
         """Return the status for JSON."""
-        receipt = self.receipt
-        names = ("version", "files", "bytes", "created", "source", "run", "kind")
-        created = receipt.get("created")
+        receipt, found = self.receipt, self.found
         return {
             "node": self.node.given,
             "state": self.state.value,
             "why": self.why,
-            **{name: receipt.get(name) for name in names},
-            "age": None if created is None else max(0, int(now - created)),
-            "contents_compared": bool(self.answer.get("contents")),
-            "differences": self.answer.get("differences"),
-            "lock": self.answer.get("lock"),
+            **receipt_fields(receipt),
+            "kind": None if receipt is None else receipt.kind,
+            "age": None if receipt is None else max(0, int(now - receipt.created)),
+            "contents_compared": found is not None and found.contents,
+            "differences": None if self.differences is None else self.differences.to_json(),
+            "lock": None if self.lock is None else self.lock.to_json(),
             "staging": [
-                {name: each[name] for name in ("path", "run", "files", "bytes", "age", "live")}
-                for each in self.answer.get("staging", ())
+                {name: getattr(each, name) for name in ("path", "run", "files", "bytes", "age", "live")}
+                for each in self.staging
             ],
             "failure": failure_document(self.failure),
         }
@@ -96,14 +117,15 @@ class Destination:
     source: SourceState = UNKNOWN_SOURCE
 
     @property
-    def newest_receipt(self) -> Mapping[str, Any]:
-        """Most recent receipt, {} if there is none."""
-        return max((each.receipt for each in self.statuses), key=lambda each: each.get("created", -1), default={})
+    def newest_receipt(self) -> Receipt | None:
+        """Most recent receipt, None if there is none."""
+        receipts = (each.receipt for each in self.statuses if each.receipt is not None)
+        return max(receipts, key=lambda each: each.created, default=None)
 
     @property
-    def held_locks(self) -> tuple[Mapping[str, Any], ...]:
+    def held_locks(self) -> tuple[LockHolder, ...]:
         """Locks that runs hold on any node."""
-        return tuple(each.answer["lock"] for each in self.statuses if each.answer.get("lock"))
+        return tuple(each.lock for each in self.statuses if each.lock is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +159,7 @@ class StatusReport:
                 {
                     "destination": each.path,
                     "source": {
-                        "path": each.newest_receipt.get("source"),
+                        "path": None if each.newest_receipt is None else each.newest_receipt.source,
                         "state": each.source.change.value,
                         "changed": each.source.path or None,
                     },
@@ -146,6 +168,12 @@ class StatusReport:
                 for each in self.destinations
             ],
         }
+
+
+def receipt_fields(receipt: Receipt | None) -> dict[str, Any]:
+    """Return the fields of a receipt that reports have in JSON, all None without one."""
+    names = ("version", "files", "bytes", "created", "source", "run")
+    return {name: None if receipt is None else getattr(receipt, name) for name in names}
 
 
 def failure_document(failure: Failure | None) -> dict[str, str] | None:

@@ -291,11 +291,3 @@ def threshold(request: Request, nodes: int) -> int | None:
     if request.min_success_fraction is not None:
         return max(1, math.ceil(round(request.min_success_fraction * nodes, 9)))
     return None
-
-
-def new_run_id() -> str:
-    """Return an identifier for a run: the time, and random digits."""
-    import secrets
-    import time
-
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"

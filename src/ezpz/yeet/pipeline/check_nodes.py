@@ -91,12 +91,12 @@ async def _compare(run: RunContext, checked: CheckedNodes) -> RemoteInventory:
     engine, record, here = run.engine, run.record, checked.here
     replies = await query_installed(engine, here, record.waiting_nodes(checked.plan))
     interpreter = replies.interpreter
-    made_of = await run_in_thread(lambda: checked.reader.prepare(interpreter))
-    late = replies.seen_with_other_version(made_of)
+    fingerprint = await run_in_thread(lambda: checked.reader.prepare(interpreter))
+    late = replies.seen_with_other_version(fingerprint)
     if late:
         record.record_failures(await engine.check(late, here.request))
         replies = await replies.ask_again(engine, late, lost=record.results)
-    return await compare_installed(engine, here, replies, made_of)
+    return await compare_installed(engine, here, replies, fingerprint)
 
 
 def _interpreter_missing_on(

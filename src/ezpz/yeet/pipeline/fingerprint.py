@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ezpz.agent.common.tree import version_of
@@ -11,14 +12,43 @@ from ezpz.errors import SourceUnreadable
 from ezpz.yeet.model.entry import Entry
 
 if TYPE_CHECKING:
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.yeet.model.plan import Plan
     from ezpz.yeet.relocate.inspect.interpreter import Interpreter
     from ezpz.yeet.source.scan import Scan
 
-INPUTS = "inputs"  # in a receipt
-PUBLIC = "public"  # in a receipt: whether the top has the permissions of the source
-REREAD = "reread"  # a value of INPUTS that no receipt has
+REREAD = "reread"  # `inputs` that no receipt has
 FACTS = Entry._fields.index("identity")  # of an entry; its identity is useful within one run only
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What identifies a version before it is made: fields of its receipt.
+
+    Attributes:
+        source: The path of the source.
+        ezpz: The version of ezpz.
+        public: Whether the top has the permissions of the source.
+        inputs: See `inputs_of` and `inputs_of_archive`.
+        kind: The kind of the source, None for an archive, which is known only once it is unpacked.
+        relocation: How it is relocated, None for an archive.
+    """
+
+    source: str
+    ezpz: str
+    public: bool
+    inputs: str
+    kind: str | None = None
+    relocation: str | None = None
+
+    def is_of(self, receipt: Receipt) -> bool:
+        """Return whether a receipt is that of this very version."""
+        return (receipt.inputs, receipt.public) == (self.inputs, self.public) and self.has_rules_of(receipt)
+
+    def has_rules_of(self, receipt: Receipt) -> bool:
+        """Return whether a version was made of the same source by the same rules, whatever the source held then."""
+        rules = {"source": self.source, "ezpz": self.ezpz, "kind": self.kind, "relocation": self.relocation}
+        return all(value in (None, getattr(receipt, name)) for name, value in rules.items())
 
 
 def inputs_of(scanned: Scan, python: Interpreter | None) -> str:

@@ -65,7 +65,7 @@ async def _count(
 ) -> int | None:
     if payload.smoke_test is None:
         return None
-    node, origins = await first_copy.wait(), payload.receipt["origins"]
+    node, origins = await first_copy.wait(), payload.receipt.origins
     if not node.is_local:
         answers = await engine.ask((node,), leaks_request(payload.destination, origins, environ))
         return len(answers[node].leaks) if node in answers else None

@@ -14,13 +14,13 @@ from ezpz import __version__
 from ezpz.agent.common.errors import AgentError, from_os_error
 from ezpz.agent.common.manifest import manifest_digest
 from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.common.tree import Survey
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.errors import EzpzError, by_code
 from ezpz.yeet.engines.base import Payload
 from ezpz.yeet.model.source import Kind
-from ezpz.yeet.pipeline.fingerprint import PUBLIC
 from ezpz.yeet.pipeline.replay import ReplayReader, feed_tree
 from ezpz.yeet.source.changes import check_directories, check_files
 from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVersion
@@ -127,9 +127,9 @@ class LocalNode:
         """Accept the installed version as the result."""
         self.is_unchanged = self.is_deployed = True
 
-    def installed_payload(self, receipt: dict[str, Any]) -> Payload:
+    def installed_payload(self, receipt: Receipt) -> Payload:
         """Return the payload that all nodes already have, given the receipt of one of them."""
-        facts = (receipt["version"], receipt["files"], receipt["bytes"], receipt, False)
+        facts = (receipt.version, receipt.files, receipt.bytes, receipt, False)
         return Payload("", self.plan.destination, *facts, self.reader.smoke_test)
 
     def read(self, tee: EntryTee, previous: PreviousVersion = NO_PREVIOUS_VERSION) -> Payload:
@@ -220,18 +220,18 @@ class LocalNode:
 
     def _payload(self, path: str, summary: ManifestSummary) -> Payload:
         reader, found = self.reader, summary.survey
-        receipt = {
-            "source": self.plan.source.real,
-            "kind": reader.kind.value,
-            "ezpz": __version__,
-            PUBLIC: self.plan.request.public,
-            "relocation": reader.digest,
-            "origins": reader.origins,
-            "inputs": reader.inputs,
-            "interpreter": reader.base.interpreter,
-            "contents": summary.contents,
-            "manifest": manifest_digest(summary.manifest),
-        }
+        receipt = Receipt(
+            source=self.plan.source.real,
+            kind=reader.kind.value,
+            ezpz=__version__,
+            public=self.plan.request.public,
+            relocation=reader.digest,
+            origins=reader.origins,
+            inputs=reader.inputs,
+            interpreter=reader.base.interpreter,
+            contents=summary.contents,
+            manifest=manifest_digest(summary.manifest),
+        )
         return Payload(
             path, self.plan.destination, found.version, found.files, found.bytes, receipt,
             reader.kind.is_environment, reader.smoke_test, summary.manifest,

@@ -13,7 +13,7 @@ from ezpz.yeet.model.report import RelocationSummary
 from ezpz.yeet.model.source import Kind
 from ezpz.yeet.model.warnings import SourceWarnings
 from ezpz.yeet.pipeline.choose_base import NONE, BaseChoice, choose_base, interpreter_name, interpreter_request
-from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC, REREAD, inputs_of, inputs_of_archive
+from ezpz.yeet.pipeline.fingerprint import REREAD, Fingerprint, inputs_of, inputs_of_archive
 from ezpz.yeet.pipeline.make_plan import relocation_options
 from ezpz.yeet.pipeline.renew_bytecode import RenewedBytecode, renew_bytecode
 from ezpz.yeet.pipeline.replay import feed_tree, materialize
@@ -92,18 +92,16 @@ class SourceReader:
         """Whether the source can be read only by writing it to staging."""
         return self.plan.source.is_archive or not STRATEGIES.load(self.plan.strategy.name).feeds
 
-    def prepare(self, trusted_interpreter: str = "") -> dict[str, Any]:
-        """Decide what can be decided before reading, and return the facts that identify the version in a receipt.
-
-        Raise EzpzError.
+    def prepare(self, trusted_interpreter: str = "") -> Fingerprint:
+        """Decide what can be decided before reading, and return what identifies the version. Raise EzpzError.
 
         Args:
             trusted_interpreter: The interpreter that every node has according to its receipt. Nodes are asked only
                 about another one, and only if the decision depends on it.
         """
         self.trusted_interpreter = trusted_interpreter
-        made_of = {"source": self.plan.source.real, "ezpz": __version__, PUBLIC: self.plan.request.public}
         environment = self.environment
+        kind = relocation = None
         if environment is None:
             self.inputs = inputs_of_archive(self.plan)
         else:
@@ -111,8 +109,10 @@ class SourceReader:
             self._decide(environment, source)
             self.contents.scan.add_all(self._additions(environment, source))
             self.inputs = inputs_of(self.contents.scan, environment.interpreter)
-            made_of.update(kind=self.kind.value, relocation=self.digest)
-        return {**made_of, INPUTS: REREAD if self.plan.request.checksum else self.inputs}
+            kind, relocation = self.kind.value, self.digest
+        request = self.plan.request
+        inputs = REREAD if request.checksum else self.inputs
+        return Fingerprint(self.plan.source.real, __version__, request.public, inputs, kind, relocation)
 
     def fill(
         self, staging: bytes, tee: EntryTee, previous: PreviousVersion = NO_PREVIOUS_VERSION, *, is_kept: bool = True

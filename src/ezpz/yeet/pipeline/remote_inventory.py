@@ -14,15 +14,16 @@ from ezpz.agent.common.wire_paths import ProtocolError, decode_path
 from ezpz.agent.destination import installed
 from ezpz.runtime.async_process import gather_or_cancel, run_in_thread
 from ezpz.yeet.engines.base import RemoteFiles
-from ezpz.yeet.pipeline.fingerprint import INPUTS, PUBLIC
 from ezpz.yeet.transfer.previous_version import NO_PREVIOUS_VERSION, PreviousVersion
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from ezpz.agent.common.manifest import ManifestEntry
+    from ezpz.agent.common.messages.receipt import Receipt
     from ezpz.cluster.allocation import Node
     from ezpz.yeet.engines.base import Engine
+    from ezpz.yeet.pipeline.fingerprint import Fingerprint
     from ezpz.yeet.pipeline.local_node import LocalNode
 
 NOTHING = InstalledAnswer()
@@ -49,16 +50,16 @@ class InventoryReplies:
     def interpreter(self) -> str:
         """The interpreter that every node had when its untouched version was made, or ""."""
         replies = [*self.nodes.values(), *([self.here] if self.is_target else [])]
-        found = {str((each.receipt or {}).get("interpreter", "")) if each.untouched else "" for each in replies}
+        found = {each.receipt.interpreter if each.untouched and each.receipt else "" for each in replies}
         return found.pop() if len(found) == 1 else ""
 
-    def seen_with_other_version(self, made_of: dict[str, Any]) -> tuple[Node, ...]:
-        """Return the nodes of `seen` whose version is not made of these facts."""
-        return tuple(node for node in self.nodes if node in self.seen and not _is_same(self.nodes[node], made_of))
+    def seen_with_other_version(self, fingerprint: Fingerprint) -> tuple[Node, ...]:
+        """Return the nodes of `seen` that have another version."""
+        return tuple(node for node in self.nodes if node in self.seen and not _is_same(self.nodes[node], fingerprint))
 
     async def ask_again(self, engine: Engine, nodes: tuple[Node, ...], lost: Container[Node]) -> InventoryReplies:
         """Return these replies, updated by the agents of some nodes. Lost nodes have nothing."""
-        seen = sorted({str((self.nodes[node].receipt or {}).get("listing", "")) for node in nodes})
+        seen = sorted({receipt.listing for node in nodes if (receipt := self.nodes[node].receipt) is not None})
         replies = await engine.ask(tuple(node for node in nodes if node not in lost), InstalledRequest(seen=seen))
         return replace(self, nodes={**self.nodes, **{node: replies.get(node, NOTHING) for node in nodes}})
 
@@ -76,7 +77,7 @@ class RemoteInventory:
     """
 
     same: tuple[Node, ...] = ()
-    receipt: dict[str, Any] | None = None
+    receipt: Receipt | None = None
     is_here: bool = False
     bases: Mapping[Node, RemoteFiles] = field(default_factory=dict)
     previous: PreviousVersion = NO_PREVIOUS_VERSION
@@ -88,7 +89,7 @@ async def query_installed(engine: Engine, here: LocalNode, nodes: tuple[Node, ..
     A node that does not answer has nothing.
     """
     seen = {
-        node: InstalledAnswer(contents=receipt["contents"], untouched=True, receipt=receipt)
+        node: InstalledAnswer(contents=receipt.contents, untouched=True, receipt=receipt)
         for node, receipt in engine.seen().items()
         if node in nodes
     }
@@ -101,26 +102,26 @@ async def query_installed(engine: Engine, here: LocalNode, nodes: tuple[Node, ..
 
 
 async def compare_installed(
-    engine: Engine, here: LocalNode, replies: InventoryReplies, made_of: dict[str, Any]
+    engine: Engine, here: LocalNode, replies: InventoryReplies, fingerprint: Fingerprint
 ) -> RemoteInventory:
-    """Compare what all nodes have with the version that is made of these facts."""
+    """Compare what all nodes have with the version of a fingerprint."""
     by_node, ours = replies.nodes, replies.here
-    same = tuple(node for node, reply in by_node.items() if _is_same(reply, made_of))
-    is_here = replies.is_target and _is_same(ours, made_of)
+    same = tuple(node for node, reply in by_node.items() if _is_same(reply, fingerprint))
+    is_here = replies.is_target and _is_same(ours, fingerprint)
     receipt = by_node[same[0]].receipt if same else ours.receipt if is_here else None
     if len(same) == len(by_node) and (is_here or not replies.is_target):
         return RemoteInventory(same, receipt, is_here)
     bases: dict[Node, RemoteFiles] = {}
-    previous = _previous_here(here, ours) if _is_alike(ours, made_of) else None
+    previous = _previous_here(here, ours) if _is_alike(ours, fingerprint) else None
     for nodes in _most_frequent(by_node, same):
-        records = await _manifest(engine, here, ours, nodes[0], by_node[nodes[0]].receipt or {})
+        records = await _manifest(engine, here, ours, nodes[0], by_node[nodes[0]].receipt)
         if records is None:
             continue
         untouched = [node for node in nodes if not by_node[node].changed]
         for group in (untouched, [node for node in nodes if node not in untouched]):
             changed = {decode_path(path) for node in group for path in by_node[node].changed}
             bases.update(dict.fromkeys(group, RemoteFiles(records, changed)))
-        if previous is None and _is_alike(by_node[nodes[0]], made_of) and not replies.is_target:
+        if previous is None and _is_alike(by_node[nodes[0]], fingerprint) and not replies.is_target:
             previous = PreviousVersion(records, None)
     return RemoteInventory(same, receipt, is_here, bases, previous or NO_PREVIOUS_VERSION)
 
@@ -134,34 +135,35 @@ def _most_frequent(by_node: Mapping[Node, InstalledAnswer], same: tuple[Node, ..
     return sorted(by_contents.values(), key=lambda nodes: -len(nodes))[:MAX_VERSIONS]
 
 
-def _is_same(reply: InstalledAnswer, made_of: dict[str, Any]) -> bool:
-    """Return whether a node has exactly the version that is made of these facts."""
-    receipt = reply.receipt or {}
-    return bool(reply.untouched) and all(receipt.get(name) == value for name, value in made_of.items())
+def _is_same(reply: InstalledAnswer, fingerprint: Fingerprint) -> bool:
+    """Return whether a node has exactly the version of a fingerprint."""
+    return reply.untouched and reply.receipt is not None and fingerprint.is_of(reply.receipt)
 
 
-def _is_alike(reply: InstalledAnswer, made_of: dict[str, Any]) -> bool:
-    """Return whether a version was made of the same source by the same rules, whatever the source held then."""
-    receipt = reply.receipt or {}
-    rules = (item for item in made_of.items() if item[0] not in (INPUTS, PUBLIC))
-    return bool(reply.contents) and all(receipt.get(name) == value for name, value in rules)
+def _is_alike(reply: InstalledAnswer, fingerprint: Fingerprint) -> bool:
+    """Return whether files of a node's version can be used again."""
+    return bool(reply.contents) and reply.receipt is not None and fingerprint.has_rules_of(reply.receipt)
 
 
 def _previous_here(here: LocalNode, ours: InstalledAnswer) -> PreviousVersion | None:
+    if ours.receipt is None:
+        return None
     try:
-        records = installed.read_entries(here.deployment.dst, ours.receipt or {})
+        records = installed.read_entries(here.deployment.dst, ours.receipt)
     except manifest.Unreadable:
         return None
     return PreviousVersion(records, here.deployment.dst, (decode_path(path) for path in ours.changed))
 
 
 async def _manifest(
-    engine: Engine, here: LocalNode, ours: InstalledAnswer, node: Node, receipt: dict[str, Any]
+    engine: Engine, here: LocalNode, ours: InstalledAnswer, node: Node, receipt: Receipt | None
 ) -> list[ManifestEntry] | None:
     """Return the manifest of a version, from this host or from a node that has it, or None if it is unavailable."""
+    if receipt is None:
+        return None
     try:
-        if ours.contents == receipt["contents"]:
-            return installed.read_entries(here.deployment.dst, ours.receipt or {})
+        if ours.receipt is not None and ours.contents == receipt.contents:
+            return installed.read_entries(here.deployment.dst, ours.receipt)
         packed = b""
         while True:
             answer = await engine.ask((node,), ManifestRequest(dst=here.plan.destination, offset=len(packed)))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ezpz.agent.common import manifest, tree
 from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.manifest import BLOCK, ManifestEntry, Unreadable
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.agent.common.wire_paths import encode_path
 from ezpz.agent.destination import installed
 from ezpz.yeet.model.entry import Entry, Provenance
@@ -82,7 +83,7 @@ class TestLines:
     @given(st.lists(records, min_size=1, max_size=5), st.data())
     def test_one_that_is_damaged_is_refused(self, entries: list[ManifestEntry], data: st.DataObject) -> None:
         whole = packed([manifest.line_of(entry) for entry in entries])
-        receipt = {"manifest": manifest.manifest_digest(whole)}
+        receipt = Receipt(manifest=manifest.manifest_digest(whole))
         assert installed.check_manifest(whole, receipt) == entries
         at = data.draw(st.integers(0, len(whole) - 1))
         damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]

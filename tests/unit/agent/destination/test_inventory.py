@@ -15,6 +15,7 @@ from ezpz.agent.common.errors import AgentError
 from ezpz.agent.common.layout import RECEIPT
 from ezpz.agent.common.messages.parts import ExpectedTree
 from ezpz.agent.common.messages.queries import ClearRequest, InventoryRequest, LockHolder
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.agent.common.messages.requests import PrepareRequest
 from ezpz.agent.destination import inventory, places, removal
 from ezpz.agent.destination.deployment import Deployment
@@ -43,7 +44,7 @@ def publish(dst: Path, content: str = "content", run: str = RUN, source: str = "
     try:
         prepare(landing, source=source)
         (dst.parent / f".{dst.name}.ezpz-{run}" / "tree" / "file").write_text(content)
-        landing.publish(landing.verify(ExpectedTree()), {"source": source, "kind": "data"}, executable=False)
+        landing.publish(landing.verify(ExpectedTree()), Receipt(source=source, kind="data"), executable=False)
     finally:
         landing.close()
     found: dict[str, Any] = json.loads((dst / os.fsdecode(RECEIPT)).read_text())

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from ezpz.agent import health_check
+from ezpz.agent.common.messages.queries import CheckResult, HealthCheckAnswer, HealthCheckRequest
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.cluster.allocation import Node
 from ezpz.errors import EzpzError, Interrupted, NodeLost, ToolMissing
 from ezpz.launch.execute.node_checks import (
@@ -37,12 +39,12 @@ PYTHONS = sorted(Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3"))
 
 def said(clock: float = 0.0, **checks: dict[str, Any]) -> Reply:
     named = {name.replace("__", " /").replace("_", " "): {"ok": True, **found} for name, found in checks.items()}
-    return Reply({"time": 1000.0 + clock, "checks": named}, 1000.0, 1001.0)
+    return Reply(HealthCheckAnswer.from_json({"time": 1000.0 + clock, "checks": named}), 1000.0, 1001.0)
 
 
-def answer_of(python: Path | str, request: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, Any]:
+def answer_of(python: Path | str, request: HealthCheckRequest, env: dict[str, str] | None = None) -> HealthCheckAnswer:
     """Return what the agent answers that this Python runs on this host."""
-    line = json.dumps({"id": 7, "op": "health_check", **request}) + "\n"
+    line = json.dumps({"id": 7, "op": "health_check", **request.to_json()}) + "\n"
     argv = [python, "-IS", "-c", BOOTSTRAP]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdin is not None
@@ -52,7 +54,7 @@ def answer_of(python: Path | str, request: dict[str, Any], env: dict[str, str] |
         found: dict[str, Any] = next(json.loads(said) for said in process.stdout if said.startswith(b'{"id"'))
         process.stdin.close()
         assert process.wait(DEADLINE) == 0
-    return dict(found["result"])
+    return HealthCheckAnswer.from_json(found["result"])
 
 
 def faults(**heard: ReplyOrError) -> list[tuple[str, str, str]]:
@@ -120,7 +122,7 @@ def test_the_table() -> None:
 @pytest.mark.processes
 def test_all_looks_on_this_host(tmp_path: Path) -> None:
     (tmp_path / "tree" / "bin").mkdir(parents=True)
-    (tmp_path / "tree" / ".ezpz-yeet-receipt.json").write_text(json.dumps({"version": "abc"}))
+    receipt_of(tmp_path / "tree")
     (tmp_path / "tree" / "bin" / "run").write_text("")
     os.mkfifo(tmp_path / "blocks")
     wanted = CheckRequest(
@@ -133,12 +135,12 @@ def test_all_looks_on_this_host(tmp_path: Path) -> None:
     )
     heard = check_health((HERE,), wanted.to_request(), transport="ssh", within=5)["here"]
     assert isinstance(heard, Reply), heard
-    checks = heard.answer["checks"]
-    assert {name for name, found in checks.items() if not found["ok"]} == {
+    checks = heard.answer.checks
+    assert {name for name, found in checks.items() if not found.ok} == {
         f"path {tmp_path}/tree/bin/run", f"path {tmp_path}/no", f"path {tmp_path}/blocks"
     }  # fmt: skip
-    assert checks[f"path {tmp_path}/blocks"]["why"] == "no answer within 1.5 s"
-    assert checks[f"version {tmp_path}/tree/bin/run"] == {"ok": True, "dst": f"{tmp_path}/tree", "version": "abc"}
+    assert checks[f"path {tmp_path}/blocks"].why == "no answer within 1.5 s"
+    assert checks[f"version {tmp_path}/tree/bin/run"] == CheckResult(dst=f"{tmp_path}/tree", version="abc")
     assert not [fault for fault in evaluate_replies({"here": heard}).faults if fault.check != "path"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blocks", "tree"]
 
@@ -182,9 +184,9 @@ def test_the_file_of_the_checkup_can_be_read_by_nobody_else(tmp_path: Path, monk
 
 
 def receipt_of(folder: Path) -> Path:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     receipt = folder / ".ezpz-yeet-receipt.json"
-    receipt.write_text(json.dumps({"version": "abc"}))
+    receipt.write_text(json.dumps(Receipt(version="abc", destination=str(folder)).to_json()))
     return receipt
 
 
@@ -193,7 +195,7 @@ def receipt_of(folder: Path) -> Path:
 def test_a_receipt_counts_only_if_it_and_its_directory_are_the_users(tmp_path: Path, how: str) -> None:
     copy = tmp_path / "copy"
     receipt = receipt_of(copy)
-    assert health_check.find_receipt(f"{copy}/bin/python3") == {"dst": str(copy), "version": "abc"}
+    assert health_check.find_copy(f"{copy}/bin/python3") == {"dst": str(copy), "version": "abc"}
     if how in ("file", "both"):
         os.chown(receipt, NOBODY, NOBODY)
     if how in ("folder", "both"):
@@ -212,7 +214,7 @@ def test_a_receipt_counts_only_if_it_and_its_directory_are_the_users(tmp_path: P
     if how == "linked folder":
         copy.rename(tmp_path / "elsewhere")
         copy.symlink_to("elsewhere")
-    assert health_check.find_receipt(f"{copy}/bin/python3") == {}
+    assert health_check.find_copy(f"{copy}/bin/python3") == {}
 
 
 @pytest.mark.processes
@@ -222,9 +224,9 @@ def test_what_is_left_of_a_run_is_ended_and_nothing_else() -> None:
         subprocess.Popen(argv, env={**os.environ, "EZPZ_LAUNCH_ID": "x17"}) as ours,
         subprocess.Popen(argv, env={**os.environ, "EZPZ_LAUNCH_ID": "x171"}) as other,
     ):
-        heard = check_health((HERE,), {"sweep": "EZPZ_LAUNCH_ID=x17"}, transport="ssh", within=5)["here"]
+        heard = check_health((HERE,), HealthCheckRequest(sweep="EZPZ_LAUNCH_ID=x17"), transport="ssh", within=5)["here"]
         assert isinstance(heard, Reply)
-        assert heard.answer["swept"] == [ours.pid]
+        assert heard.answer.swept == [ours.pid]
         assert ours.wait(DEADLINE) == -9
         assert other.poll() is None
         other.kill()
@@ -237,7 +239,7 @@ def test_a_node_that_cannot_be_reached_is_an_answer(tmp_path: Path, monkeypatch:
     )
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    heard = check_health((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
+    heard = check_health((Node("n1", "n1", "n1"),), HealthCheckRequest(), transport="ssh", within=1)["n1"]
     assert "connection was refused" in str(heard)
 
 
@@ -265,7 +267,7 @@ def test_one_srun_starts_agents_on_all_nodes(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr("ezpz.remote.health_check.CONNECT_TIMEOUT", 10.0)  # seconds that n3 is waited for
     nodes = tuple(Node(name, "127.0.0.1", name) for name in ("n1", "n2", "n3"))
-    heard = check_health(nodes, {"tmp": str(tmp_path)}, transport="srun", within=5)
+    heard = check_health(nodes, HealthCheckRequest(tmp=str(tmp_path)), transport="srun", within=5)
     assert [isinstance(heard[name], Reply) for name in ("n1", "n2", "n3")] == [True, True, False], heard
     assert str(heard["n3"]) == "n3: srun started no agent there: no answer within 10 s"
 
@@ -282,7 +284,7 @@ def test_an_answer_that_is_no_json_is_none(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "ssh").write_text('#!/bin/sh\necho \'{"ready": "EZPZ-AGENT-READY"}\'\necho \'{"id": 1, \'\nexec true\n')
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    heard = check_health((Node("n1", "n1", "n1"),), {}, transport="ssh", within=1)["n1"]
+    heard = check_health((Node("n1", "n1", "n1"),), HealthCheckRequest(), transport="ssh", within=1)["n1"]
     assert isinstance(heard, EzpzError)
 
 
@@ -293,7 +295,7 @@ def test_a_signal_ends_the_asking_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     sender = act_when((tmp_path / "begun").exists, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     with pytest.raises(Interrupted, match="SIGUSR1") as raised:
-        check_health((Node("n1", "n1", "n1"),), {}, transport="ssh", within=DEADLINE)
+        check_health((Node("n1", "n1", "n1"),), HealthCheckRequest(), transport="ssh", within=DEADLINE)
     sender.join()
     assert raised.value.signal == signal.SIGUSR1
 
@@ -304,16 +306,16 @@ def test_a_directory_on_path_that_hangs_hangs_nothing(tmp_path: Path) -> None:
     (tmp_path / "slow").mkdir()
     request = CheckRequest(paths=(str(tmp_path / "slow" / "x"),), room=0, timeout=1).to_request()
     env = {**slow, "PATH": f"{tmp_path}/slow:{os.environ['PATH']}"}
-    checks = answer_of(os.path.realpath(sys.executable), request, env)["checks"]
-    silent = {name for name, found in checks.items() if found.get("why") == "no answer within 1 s"}
+    checks = answer_of(os.path.realpath(sys.executable), request, env).checks
+    silent = {name for name, found in checks.items() if found.why == "no answer within 1 s"}
     assert {f"path {tmp_path}/slow/x", "devices nvidia-smi", "devices rocm-smi", "devices xpu-smi"} <= silent
-    assert checks["tmp"]["ok"]
+    assert checks["tmp"].ok
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("python", PYTHONS, ids=lambda path: path.parts[-3])
 def test_every_python_can_run_it(python: Path, tmp_path: Path) -> None:
     request = CheckRequest(paths=(str(tmp_path),), tmp=str(tmp_path), room=0, timeout=20).to_request()
-    checks = answer_of(python, request)["checks"]
-    assert checks["tmp"]["ok"]
-    assert checks[f"path {tmp_path}"] == {"ok": True}
+    checks = answer_of(python, request).checks
+    assert checks["tmp"].ok
+    assert checks[f"path {tmp_path}"] == CheckResult()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ezpz.agent.common.messages.queries import HealthCheckAnswer, HealthCheckRequest
 from ezpz.cluster.allocation import Allocation, Node
 from ezpz.cluster.schedulers.pbs import PBS
 from ezpz.cluster.schedulers.slurm import SLURM
@@ -55,7 +56,7 @@ class Fake:
     script: str
     dead: set[str] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
-    asked: list[tuple[tuple[str, ...], dict[str, Any]]] = field(default_factory=list)
+    asked: list[tuple[tuple[str, ...], HealthCheckRequest]] = field(default_factory=list)
     min_nodes: int = 1
     system: JobSystem | None = None
 
@@ -73,12 +74,10 @@ class Fake:
         request, topology = LaunchRequest(("app",)), Topology(count, count, 1)
         return LaunchPlan(FakeLauncher(), "because", (), Invocation(argv), job, request, topology, Facts())
 
-    def consult(self, nodes: tuple[Node, ...], request: dict[str, Any], **_: object) -> dict[str, ReplyOrError]:
+    def consult(self, nodes: tuple[Node, ...], request: HealthCheckRequest, **_: object) -> dict[str, ReplyOrError]:
         self.asked.append((tuple(node.name for node in nodes), request))
-        return {
-            node.name: NodeLost(f"{node.name}: gone") if node.name in self.dead else Reply({"time": 1.0}, 1.0, 1.0)
-            for node in nodes
-        }
+        well = Reply(HealthCheckAnswer(time=1.0), 1.0, 1.0)
+        return {node.name: NodeLost(f"{node.name}: gone") if node.name in self.dead else well for node in nodes}
 
     def run(
         self, supervision: SupervisionOptions, rank_request: RankRequest = ALL, *, backoff: float = 0.0
@@ -108,7 +107,7 @@ def test_a_dead_node_that_no_message_names_is_found_by_asking() -> None:
     outcome = fake.run(supervision(max_restarts=3), RankRequest(spares=1))
     assert [record.nodes for record in outcome.attempts] == [("n0", "n1", "n2"), ("n0", "n1", "n3")]
     assert fake.asked[0][0] == NAMES
-    assert fake.asked[0][1]["sweep"] == "EZPZ_LAUNCH_ID=1a2b"
+    assert fake.asked[0][1].sweep == "EZPZ_LAUNCH_ID=1a2b"
 
 
 @pytest.mark.processes
@@ -143,7 +142,7 @@ def test_a_lost_node_is_not_the_commands_failure() -> None:
     assert outcome.error is not None
     assert (outcome.reason, outcome.error.exit_code) == ("failed", 36)
     assert outcome.error.message == "n2 was lost: Timeout, server n2 not responding."
-    assert "sweep" in fake.asked[-1][1]
+    assert fake.asked[-1][1].sweep
 
 
 @pytest.mark.processes
@@ -152,7 +151,7 @@ def test_silence_without_restarts() -> None:
     outcome = fake.run(SupervisionOptions(MonitorOptions(idle=0.3, grace=5)))
     assert outcome.error is not None
     assert outcome.error.exit_code == 124
-    assert "sweep" in fake.asked[-1][1]
+    assert fake.asked[-1][1].sweep
 
 
 @pytest.mark.processes

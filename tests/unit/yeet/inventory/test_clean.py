@@ -16,7 +16,7 @@ from ezpz.yeet.inventory.clean import newest_versions, select_removals
 from ezpz.yeet.inventory.clean_report import CleanReport
 from ezpz.yeet.inventory.status import group_by_destination
 from ezpz.yeet.model.results import Failure
-from tests.unit.yeet.inventory.test_status import DST, NOW, RUN, found, lock, node, staging
+from tests.unit.yeet.inventory.test_status import DST, NOW, RUN, answer, found, lock, node, staging
 
 
 def at(place: str, version: str = "a", created: int = NOW, source: str = "/lus/env", **more: Any) -> dict[str, Any]:
@@ -26,11 +26,8 @@ def at(place: str, version: str = "a", created: int = NOW, source: str = "/lus/e
 
 
 def chosen(*answers: list[dict[str, Any]] | NodeLost, keep: int = 0, by_source: bool = True) -> CleanReport:
-    told = {
-        node(number): answer if isinstance(answer, NodeLost) else {"found": answer}
-        for number, answer in enumerate(answers)
-    }
-    lost = {each: Failure.of(answer) if isinstance(answer, NodeLost) else None for each, answer in told.items()}
+    told = {node(number): each if isinstance(each, NodeLost) else answer(*each) for number, each in enumerate(answers)}
+    lost = {each: Failure.of(heard) if isinstance(heard, NodeLost) else None for each, heard in told.items()}
     selections = select_removals(group_by_destination(told, ""), keep, by_source=by_source)
     return CleanReport(selections, lost, is_named=not by_source)
 
@@ -70,7 +67,7 @@ class TestChoice:
         old = {**staging(live=False, age=STALE), "barred": why}
         report = chosen([at("/tmp/b", staging=[old])], keep=1)
         assert not report.removals
-        assert [removal.staging for removal in report.selections[0].refused] == [(old,)]
+        assert [[each.to_json() for each in kept.staging] for kept in report.selections[0].refused] == [[old]]
 
     def test_one_version_at_two_places_is_one(self) -> None:
         report = chosen([at("/tmp/x", "a", 10), at("/tmp/y", "a", 30), at("/tmp/z", "b", 20)], keep=1)
@@ -139,7 +136,7 @@ class TestChoice:
             assert all(newest[old] <= newest[new] for old in left for new in kept)
 
     def test_a_tie_is_decided_the_same_everywhere(self) -> None:
-        told = {node(0): {"found": [at("/tmp/x", "b", 5), at("/tmp/y", "a", 5)]}}
+        told = {node(0): answer(at("/tmp/x", "b", 5), at("/tmp/y", "a", 5))}
         assert newest_versions(group_by_destination(told, ""), 1, by_source=True) == {("/lus/env", "a")}
 
 

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ezpz.agent.common.messages.queries import InventoryAnswer
+from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.cluster.allocation import Node
 from ezpz.cluster.hostnames import expand
-from ezpz.errors import NodeLost
+from ezpz.errors import EzpzError, NodeLost
 from ezpz.yeet.cli.show_status import status_rows
 from ezpz.yeet.cli.status_rows import INDENT, wrap_line
 from ezpz.yeet.cli.watch_display import describe_progress
@@ -25,8 +27,6 @@ from ezpz.yeet.inventory.status_report import CopyState, StatusReport
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from ezpz.errors import EzpzError
 
 NOW = 1_800_000_000
 DST = "/tmp/env"
@@ -44,14 +44,19 @@ def found(state: str = "whole", version: str = "a" * 64, created: int = NOW - 60
     }  # fmt: skip
     return {
         "place": DST, "state": state, "why": "", "receipt": receipt if state in ("whole", "modified") else None,
-        "differences": None, "contents": False, "lock": None, "staging": [], "disk": 0, **more,
+        "differences": None, "contents": False, "lock": None, "staging": [], "disk": 0, "barred": None, **more,
     }  # fmt: skip
+
+
+def answer(*copies: dict[str, Any], seconds: float = 0.0) -> InventoryAnswer:
+    """Return the answer of a node that found these copies."""
+    return InventoryAnswer.from_json({"found": copies, "seconds": seconds})
 
 
 def staging(run: str = RUN, *, live: bool = True, size: int = 5, **more: Any) -> dict[str, Any]:
     path = f"/tmp/.env.ezpz-{run}"
     told = {"path": path, "run": run, "files": 1, "bytes": size, "disk": 4096, "age": 7, "live": live}
-    return {**told, "spent": False, "rescue": False, **more}
+    return {**told, "spent": False, "rescue": False, "barred": None, **more}
 
 
 def lock(run: str = RUN) -> dict[str, Any]:
@@ -60,9 +65,9 @@ def lock(run: str = RUN) -> dict[str, Any]:
 
 def report(*answers: dict[str, Any] | EzpzError | None, source: SourceState | None = None) -> StatusReport:
     """The status of nodes of which each has this one thing, nothing, or no answer."""
-    told: dict[Node, dict[str, Any] | EzpzError] = {
-        node(number): answer if isinstance(answer, NodeLost) else {"found": [answer] if answer else []}
-        for number, answer in enumerate(answers)
+    told: dict[Node, InventoryAnswer | EzpzError] = {
+        node(number): each if isinstance(each, EzpzError) else answer(*([each] if each else []))
+        for number, each in enumerate(answers)
     }
     looked = source or SourceState(SourceChange.UNCHANGED)
     destinations = group_by_destination(told, DST)
@@ -112,16 +117,16 @@ class TestStates:
         assert report(*answers).exit_code == code
 
     def test_nothing_anywhere_is_not_current(self) -> None:
-        told: dict[Node, dict[str, Any] | EzpzError] = {node(0): {"found": []}, node(1): NodeLost("n1: gone")}
+        told: dict[Node, InventoryAnswer | EzpzError] = {node(0): answer(), node(1): NodeLost("n1: gone")}
         assert group_by_destination(told, "") == ()
         assert make_report((), told).exit_code == 1
 
     def test_nodes_are_asked_again_for_what_only_others_told_of(self) -> None:
-        told: dict[Node, dict[str, Any] | EzpzError] = {
-            node(0): {"found": [found(), {**found(), "place": "/tmp/other"}]},
-            node(1): {"found": [found()]},
+        told: dict[Node, InventoryAnswer | EzpzError] = {
+            node(0): answer(found(), {**found(), "place": "/tmp/other"}),
+            node(1): answer(found()),
             node(2): NodeLost("n2: gone"),
-            node(3): {"found": []},
+            node(3): answer(),
         }
         assert missing_places(told) == {node(1): ["/tmp/other"], node(3): [DST, "/tmp/other"]}
 
@@ -196,11 +201,9 @@ class TestSince:
             os.utime(path, (NOW - 5000, NOW - 5000))
         return root
 
-    def receipt(self, source: Path, start: float) -> dict[str, Any]:
-        return {
-            "source": str(source), "created": int(start) + 3,
-            "run": time.strftime("%Y%m%d-%H%M%S-252269f7", time.localtime(start)),
-        }  # fmt: skip
+    def receipt(self, source: Path, start: float) -> Receipt:
+        run = time.strftime("%Y%m%d-%H%M%S-252269f7", time.localtime(start))
+        return Receipt(source=str(source), created=int(start) + 3, run=run)
 
     def look(self, source: Path, *, timeout: float | None = 60.0) -> SourceState:
         return check_source(self.receipt(source, time.time() - 1000), "/tmp/dst", lambda: None, timeout=timeout)
@@ -264,16 +267,17 @@ class TestSince:
         assert self.look(source, timeout=-1.0) == SourceState(SourceChange.UNKNOWN)
         receipt = self.receipt(source, time.time())
         assert check_source(receipt, str(source), lambda: None).change is SourceChange.UNKNOWN
-        assert check_source({}, "/tmp/dst", lambda: None).change is SourceChange.UNKNOWN
-        assert check_source({**receipt, "run": "nonsense"}, "/tmp/dst", lambda: None).change is SourceChange.UNKNOWN
-        assert check_source({**receipt, "source": "/a\0b"}, "/tmp/dst", lambda: None).change is not SourceChange.CHANGED
+        for unknown in (None, Receipt(), receipt.updated(run="nonsense")):
+            assert check_source(unknown, "/tmp/dst", lambda: None).change is SourceChange.UNKNOWN
+        odd = receipt.updated(source="/a\0b")
+        assert check_source(odd, "/tmp/dst", lambda: None).change is not SourceChange.CHANGED
 
     @given(st.integers(-14 * 4, 14 * 4), st.integers(0, 899))
     def test_a_run_is_dated_whatever_the_time_zone_of_its_host(self, quarters: int, took: int) -> None:
         named = time.localtime(NOW + quarters * 900)
         run = time.strftime("%Y%m%d-%H%M%S-252269f7", named)
         if time.mktime(named) == NOW + quarters * 900:  # not in an hour that is there twice
-            assert run_start_time({"run": run, "created": NOW + took}) == NOW
+            assert run_start_time(Receipt(run=run, created=NOW + took)) == NOW
 
 
 class TestProgress:
@@ -299,8 +303,8 @@ class TestProgress:
 
     def test_looking_is_rarer_where_it_takes_long(self) -> None:
         def after(*seconds: float) -> float:
-            told: dict[Node, dict[str, Any] | EzpzError] = {
-                node(number): {"found": [], "seconds": each} for number, each in enumerate(seconds)
+            told: dict[Node, InventoryAnswer | EzpzError] = {
+                node(number): answer(seconds=each) for number, each in enumerate(seconds)
             }
             return pause_after({**told, node(99): NodeLost("n99: gone")})
 

@@ -2,9 +2,10 @@
 
 from typing import Mapping, Optional, Sequence
 
-from .base import Count, Json, Path, Seconds
+from .base import Count, Path, Seconds
 from .envelope import Answer
 from .parts import LeakFound, StandingCopy
+from .receipt import Receipt
 
 
 class CapabilitiesAnswer(Answer):
@@ -18,7 +19,7 @@ class PrepareAnswer(Answer):
     """The staging directory, the receipt of the version in place, paths of tools, and what the filesystem offers."""
 
     staging: "Path"
-    receipt: "Optional[Json]"
+    receipt: "Optional[Receipt]"
     tools: "Mapping[str, Path]" = {}  # noqa: RUF012 - never changed
     free_bytes: "Count" = 0
     free_files: "Optional[Count]" = None
@@ -51,7 +52,7 @@ class InstalledAnswer(Answer):
     contents: "str" = ""
     changed: "Sequence[str]" = ()
     untouched: "bool" = False
-    receipt: "Optional[Json]" = None
+    receipt: "Optional[Receipt]" = None
 
 
 class AdoptAnswer(Answer):

@@ -4,6 +4,7 @@ The annotation of a field is a string: the name of a check or of a message, perh
 Python 3.6 has no dataclasses, and needs 0.4 ms for each named tuple that it defines.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Dict, Type, TypeVar
 
 from ..wire_paths import ProtocolError, decode_target
@@ -73,6 +74,19 @@ class Message:
         made.__dict__.update(_checked(cls, found))
         return made
 
+    @classmethod
+    def from_file(cls: "Type[M]", found: "Dict[str, Any]") -> "M":
+        """Return the message in a file of another ezpz: fields that it does not know or that are wrong are left out."""
+        fields = {}
+        for name, kind in fields_of(cls).items():
+            with suppress(KeyError, ProtocolError):
+                fields[name] = _value_of(found[name], kind)
+        return cls(**fields)
+
+    def updated(self: M, **fields: Any) -> M:
+        """Return a copy with other values of some fields. Raise ProtocolError."""
+        return type(self)(**dict(self.__dict__, **fields))
+
     def to_json(self) -> "Dict[str, Any]":
         """Return the fields as JSON has them."""
         return {name: _json_of(getattr(self, name)) for name in fields_of(type(self))}
@@ -122,6 +136,8 @@ def _value_of(value: Any, kind: str) -> Any:
 def _json_of(value: Any) -> Any:
     if isinstance(value, Message):
         return value.to_json()
+    if isinstance(value, dict):
+        return {name: _json_of(each) for name, each in value.items()}
     return [_json_of(each) for each in value] if isinstance(value, list) else value
 
 

@@ -2,7 +2,8 @@
 
 from typing import Mapping, Optional, Sequence
 
-from .base import Codec, Count, Json, Message, Path, Port
+from .base import Codec, Count, Message, Path, Port
+from .receipt import Receipt
 
 
 class ExpectedTree(Message):
@@ -62,4 +63,4 @@ class StandingCopy(Message):
     """What is at a destination; state: `receipt`, or `foreign`."""
 
     state: "str"
-    receipt: "Optional[Json]"
+    receipt: "Optional[Receipt]"

@@ -1,9 +1,10 @@
 """Requests that every agent answers, with their answers."""
 
-from typing import Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
-from .base import Count, Json, Message, Path, Seconds
+from .base import Count, Message, Path, Seconds
 from .envelope import AgentRequest, Answer, Done, Failing
+from .receipt import Receipt
 
 
 class VersionKey(Message):
@@ -64,7 +65,7 @@ class CopyOnNode(Message):
     place: "Path"
     state: "str"
     why: "str"
-    receipt: "Optional[Json]"
+    receipt: "Optional[Receipt]"
     differences: "Optional[ChangedPaths]"
     contents: "bool"
     lock: "Optional[LockHolder]"
@@ -87,12 +88,27 @@ class ClearAnswer(Answer):
     removed: "Sequence[Path]"
 
 
+class CheckResult(Message):
+    """Whether a check passed, why not, and what it found.
+
+    links: states of network links by name; devices: how many a tool lists; free: bytes; dst, version: of a copy
+    """
+
+    ok: "bool" = True
+    why: "str" = ""
+    links: "Optional[Mapping[str, str]]" = None
+    devices: "Optional[Count]" = None
+    free: "Optional[Count]" = None
+    dst: "Optional[Path]" = None
+    version: "Optional[str]" = None
+
+
 class HealthCheckAnswer(Answer):
     """When the request arrived, in seconds since 1970; the processes that were killed; the result of each check."""
 
     time: "Seconds"
-    swept: "Sequence[Count]"
-    checks: "Json"
+    swept: "Sequence[Count]" = ()
+    checks: "Mapping[str, CheckResult]" = {}  # noqa: RUF012 - never changed
 
 
 class PingRequest(AgentRequest):

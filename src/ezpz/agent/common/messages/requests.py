@@ -15,9 +15,10 @@ from .answers import (
     PublishAnswer,
     PullAnswer,
 )
-from .base import Count, Json, Path, Seconds
+from .base import Count, Path, Seconds
 from .envelope import AgentRequest, Done
 from .parts import ExpectedTree, PeerAddress, RemoteAgent, SmokeTest
+from .receipt import Receipt
 
 
 class CapabilitiesRequest(AgentRequest):
@@ -144,7 +145,7 @@ class PublishRequest(AgentRequest):
 
     op, answer = "publish", PublishAnswer
     expected: "ExpectedTree"
-    receipt: "Json"
+    receipt: "Receipt"
     executable: "bool" = False
     trial: "Optional[SmokeTest]" = None
     streamed: "bool" = False
