@@ -16,6 +16,7 @@ import json
 import os
 import stat
 import zlib
+from operator import attrgetter
 from typing import IO, Any, Dict, Iterable, List, NamedTuple, Tuple
 
 from . import tree
@@ -30,6 +31,7 @@ FIELDS = {
     "l": (("mtime_ns", int), ("target", str)),
     "h": (("target", str),),
 }  # after the kind and the path
+VALUES = {kind: attrgetter("kind", "path", *(name for name, _ in fields)) for kind, fields in FIELDS.items()}
 PRECISIONS = (100, 1000, 10**9)  # ns, of the times on filesystems that store no exact ones
 SHOWN = 80  # characters of a bad entry in an error
 
@@ -60,7 +62,7 @@ class ManifestEntry(NamedTuple):
 
     def to_json(self) -> List[Any]:
         """Return the array of an entry."""
-        return [self.kind, self.path, *(getattr(self, name) for name, _ in FIELDS[self.kind]), *self.extra]
+        return [*VALUES[self.kind](self), *self.extra]
 
 
 def parse_entry(record: Any) -> ManifestEntry:

@@ -11,6 +11,7 @@ The digest of a file that is kept is that of its manifest. Paths are relative to
 are not UTF-8 are lone surrogates.
 """
 
+from operator import attrgetter
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from ..common.wire_paths import ProtocolError, decode_path, decode_target, encode_path
@@ -27,6 +28,7 @@ STRINGS, TIMES = ("digest", "target"), ("mtime_ns", "target_mtime_ns")  # all ot
 TYPES = {
     kind: [str, str, *(str if name in STRINGS else int for name in names)] for kind, names in FIELDS.items()
 }  # of the elements of an array
+VALUES = {kind: attrgetter("kind", "path", *names) for kind, names in FIELDS.items()}
 MAX_INT = (1 << 63) - 1
 SHOWN = 200  # characters of a bad entry in an error
 
@@ -57,8 +59,7 @@ class ChunkEntry(NamedTuple):
 
     def to_json(self) -> List[Any]:
         """Return the array of an entry."""
-        values = [getattr(self, name) for name in FIELDS[self.kind]]
-        return [self.kind, encode_path(self.path), *(encode_path(v) if isinstance(v, bytes) else v for v in values)]
+        return [encode_path(value) if isinstance(value, bytes) else value for value in VALUES[self.kind](self)]
 
 
 def parse_entry(record: Any) -> ChunkEntry:

@@ -195,6 +195,7 @@ class _ParallelScan:
         above = task.path and task.path + b"/"
         started = time.perf_counter()
         items = [ScannedItem(above + entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        elapsed = time.perf_counter() - started  # of the calls of the filesystem alone
         listing = self.result.listings.get(task.location, task.path)
         if listing is not None:
             content = listing.digest_of((entry.name, item.status) for entry, item in zip(entries, items, strict=True))
@@ -205,7 +206,6 @@ class _ParallelScan:
                 item._replace(origin=os.path.join(task.location, entry.name), trail=task.trail)
                 for item, entry in zip(items, entries, strict=True)
             ]
-        elapsed = time.perf_counter() - started
         followed = [
             self.follower.follow(item, task.location) if stat.S_ISLNK(item.status.st_mode) else item for item in items
         ]
