@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.agent.common import tree
+from ezpz.agent.destination.remove_tree import remove_tree
 from tests.unit.agent.destination.test_removal import make_deep
 
 if TYPE_CHECKING:
@@ -62,4 +62,4 @@ def test_a_deep_tree_comes_again_and_again_and_goes(job: Job) -> None:
         assert job.yeet("clean", "/tmp/deep", "--yes").returncode == 0
         assert "".join(job.sh(each.name, "ls -A /tmp") for each in job.lab.hosts) == ""
     finally:
-        tree.remove(os.fsencode(source))  # which shutil.rmtree cannot
+        remove_tree(os.fsencode(source))  # which shutil.rmtree cannot

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.agent.common import layout, tree
+from ezpz.agent.common import layout, tree_version
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.manifest import manifest_digest
 from ezpz.agent.common.messages.receipt import FORMAT
@@ -55,14 +55,14 @@ def run_id(word: str) -> str:
     return word if re.fullmatch(r"[\d-]{16}[0-9a-f]{8}", word) else f"20240101-000000-{zlib.crc32(word.encode()):08x}"
 
 
-def write(staging: str | Path, word: str, files: int = 2) -> tree.Survey:
+def write(staging: str | Path, word: str, files: int = 2) -> tree_version.Survey:
     """Put a small version into a staging directory, as rsync would."""
     root = Path(staging)
     (root / "folder").mkdir()
     for number in range(files):
         (root / "folder" / f"file{number}").write_text(word)
     (root / word).write_text(word)
-    return tree.summarize(os.fsencode(staging))
+    return tree_version.summarize(os.fsencode(staging))
 
 
 def with_manifest(staging: str | Path) -> dict[str, str]:
@@ -74,7 +74,7 @@ def with_manifest(staging: str | Path) -> dict[str, str]:
     return {"contents": taken.contents, "manifest": manifest_digest(taken.manifest)}
 
 
-def expect(found: tree.Survey) -> dict[str, Any]:
+def expect(found: tree_version.Survey) -> dict[str, Any]:
     return {"version": found.version, "files": found.files, "bytes": found.bytes}
 
 
@@ -98,7 +98,7 @@ def code_of(act: Callable[[], object]) -> str:
 def stands(dst: Path) -> str:
     """The word of the version at `dst`, after a look at all of it."""
     receipt = json.loads((dst / RECEIPT).read_text())
-    found = tree.summarize(os.fsencode(dst))
+    found = tree_version.summarize(os.fsencode(dst))
     assert (found.version, found.files, found.bytes) == (receipt["version"], receipt["files"], receipt["bytes"])
     words = {path.read_text() for path in dst.glob("folder/*")}
     assert len(words) == 1

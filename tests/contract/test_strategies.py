@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ezpz.agent.common import tree
+from ezpz.agent.common import tree_version
 from ezpz.agent.common.cancel import Cancelled, CancelToken
 from ezpz.yeet.strategies.base import STRATEGIES
 from tests.contract.sources import DESTINATION, EVERY, OURS, Sources, Way, arrive, fill, relocation_of, ways
@@ -41,7 +41,7 @@ def test_a_copy_is_the_same_in_everything(way: Way, nasty: Path, sources: Source
     staging = tmp_path / "run" / "tree"
     fill(way, sources.job(way, nasty, staging, moved=moved.append))
     assert compare_trees(nasty, staging, mtime_ns=way.keeps_nanoseconds) == []
-    assert tree.summarize(os.fsencode(staging)) == tree.summarize(os.fsencode(nasty))
+    assert tree_version.summarize(os.fsencode(staging)) == tree_version.summarize(os.fsencode(nasty))
     assert [path.name for path in staging.parent.iterdir()] == ["tree"]
     assert sum(moved) == sources.scan(nasty).size
 
@@ -253,7 +253,10 @@ class TestRelocation:
         staging = tmp_path / "tree"
         arrive(way, sources, source, staging, previous=reference if rerun else None)
         assert compare_trees(reference, staging, mtime_ns=way.keeps_nanoseconds) == []
-        assert tree.summarize(os.fsencode(staging)).version == tree.summarize(os.fsencode(reference)).version
+        assert (
+            tree_version.summarize(os.fsencode(staging)).version
+            == tree_version.summarize(os.fsencode(reference)).version
+        )
         assert photograph(source) == before
 
     @every_way
@@ -281,7 +284,7 @@ class TestRelocation:
 ORDINARY = """
 import os, sys
 from pathlib import Path
-from ezpz.agent.common import tree
+from ezpz.agent.destination.remove_tree import remove_tree
 from tests.contract.sources import Sources, Way, arrive, fill
 from tests.lab.compare import compare_trees
 work, nasty, venv, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]
@@ -291,8 +294,8 @@ fill(way, sources.job(way, nasty, work / "run" / "tree"))
 print(compare_trees(nasty, work / "run" / "tree", mtime_ns=way.keeps_nanoseconds))
 arrive(way, sources, venv, work / "venv" / "tree")
 print("/tmp/on-the-node/env/bin/python3" in (work / "venv" / "tree" / "bin" / "tool").read_text())
-tree.remove(os.fsencode(work / "run"))
-tree.remove(os.fsencode(work / "venv"))
+remove_tree(os.fsencode(work / "run"))
+remove_tree(os.fsencode(work / "venv"))
 print(sorted(path.suffix for path in work.iterdir() if path.stem.split(".")[0] not in "01"))
 """
 

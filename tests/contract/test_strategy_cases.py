@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.agent.common import tree
+from ezpz.agent.common import tree_version
 from ezpz.errors import SourceChanged
 from ezpz.yeet.relocate.extra_entries import ExtraEntries
 from ezpz.yeet.relocate.large_file import MAX_WHOLE_FILE
@@ -135,7 +135,7 @@ class TestLinksThatLeadOut:
         before = photograph(tmp_path / "p"), photograph(cache)
         arrive(way, sources, env, tmp_path / "tree", follow=True, previous=reference if rerun else None)
         assert compare_trees(reference, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds) == []
-        assert tree.summarize(os.fsencode(tmp_path / "tree")) == tree.summarize(os.fsencode(reference))
+        assert tree_version.summarize(os.fsencode(tmp_path / "tree")) == tree_version.summarize(os.fsencode(reference))
         assert (photograph(tmp_path / "p"), photograph(cache)) == before
 
     @ours
@@ -213,7 +213,7 @@ class TestWhatComesAlong:
         found = compare_trees(reference, tmp_path / "tree", mtime_ns=way.keeps_nanoseconds)
         touched = "'lib/python3.11/site-packages': mtime"  # of an unpacked tree, which is added to where it lies
         assert [line for line in found if not (way.maker and line.startswith(touched))] == []
-        assert tree.summarize(os.fsencode(tmp_path / "tree")) == tree.summarize(os.fsencode(reference))
+        assert tree_version.summarize(os.fsencode(tmp_path / "tree")) == tree_version.summarize(os.fsencode(reference))
         assert (photograph(env), photograph(elsewhere)) == before
 
     @every_way
@@ -319,7 +319,7 @@ class TestOddFiles:
 ORDINARY = """
 import os, sys
 from pathlib import Path
-from ezpz.agent.common import tree
+from ezpz.agent.destination.remove_tree import remove_tree
 from tests.contract.sources import OURS, PLAIN, Sources, Way, arrive
 work, env, strategy, maker = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
 there = work / "run" / "tree"
@@ -330,7 +330,7 @@ print((package / "__init__.py").read_text(), end="")
 assert not follow or (package / "out" / "closed" / "file").read_text() == "kept\\n"
 closed = package / "out" / "closed" if follow else package
 print(*(oct(path.stat().st_mode & 0o777) for path in (there, package, package / "__init__.py", closed)))
-tree.remove(os.fsencode(work / "run"))
+remove_tree(os.fsencode(work / "run"))
 """
 
 

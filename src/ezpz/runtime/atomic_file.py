@@ -9,10 +9,10 @@ import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from ezpz.agent.common import tree
 from ezpz.agent.common.cancel import NEVER
 from ezpz.agent.destination import inventory
 from ezpz.agent.destination.removal import STALE
+from ezpz.agent.destination.remove_tree import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def temporary_directory(directory: str) -> Iterator[str]:
         yield part
     finally:
         with suppress(OSError):
-            tree.remove(os.fsencode(part))
+            remove_tree(os.fsencode(part))
 
 
 def publish(part: str, path: str, shared: int) -> None:
@@ -88,7 +88,7 @@ def remove_stale(directory: str, now: float) -> None:
             with suppress(OSError):
                 old = now - inventory.disk_usage(path, NEVER).changed >= STALE
                 if old and os.lstat(path).st_uid == os.geteuid():
-                    tree.remove(path)
+                    remove_tree(path)
 
 
 def _open(directory: str) -> tuple[int, str]:

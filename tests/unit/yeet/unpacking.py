@@ -6,8 +6,8 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from ezpz.agent.common import tree
 from ezpz.agent.common.cancel import CancelToken
+from ezpz.agent.destination.remove_tree import remove_tree
 from ezpz.yeet.relocate.recorder import RelocationRecorder
 from ezpz.yeet.relocate.relocation import Relocation
 from ezpz.yeet.source.scan import Scan
@@ -40,7 +40,7 @@ class Bench:
     def unpack(self, content: bytes) -> Path:
         """Unpack an archive and return the staging directory; nothing around it changes."""
         self.archive.write_bytes(content)
-        tree.remove(os.fsencode(self.staging.parent))
+        remove_tree(os.fsencode(self.staging.parent))
         self.staging.mkdir(parents=True, mode=0o700)
         before = self._around()
         job = CopyJob(

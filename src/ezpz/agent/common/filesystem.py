@@ -12,9 +12,6 @@ from .text import printable_path
 
 PATH_MAX = 4096  # bytes of a path on Linux, its NUL included (limits.h)
 NAME_MAX = 255  # bytes of a file name on Linux
-ST_NOEXEC = 8  # statvfs(3)
-INODES_SPARE = 16
-MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
 SHARED_FILESYSTEMS = (
     "nfs", "nfs4", "lustre", "gpfs", "ceph", "beegfs", "beegfs_nodev", "panfs", "pvfs2", "orangefs", "cifs", "smb3",
     "smbfs", "9p", "afs", "dvs", "glusterfs", "wekafs", "vast", "daos", "virtiofs",

@@ -19,7 +19,7 @@ import zlib
 from operator import attrgetter
 from typing import IO, Any, Dict, Iterable, List, NamedTuple, Tuple
 
-from . import tree
+from . import tree_version
 from .cancel import NEVER, CancelToken
 from .wire_paths import decode_path, decode_target, encode_path
 
@@ -127,7 +127,7 @@ def line_hash(line: bytes) -> int:
 
 def content_digest(total: int) -> str:
     """Return the digest of all entries, from the sum over their lines: it does not depend on their order."""
-    return tree.version_of(total)
+    return tree_version.version_of(total)
 
 
 def write(file: IO[bytes], header: Dict[str, Any], lines: Iterable[bytes]) -> None:
@@ -187,7 +187,7 @@ def compare(
         contents: whether files are read as well, and compared with their digests
     """
     changed, extra = [], []
-    for path, status in tree.walk(root):
+    for path, status in tree_version.walk(root):
         cancel.raise_if_cancelled()
         entry = entries.pop(encode_path(path), None)
         if entry is None:

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Container, Dict, List, Optional, Sequence, TextIO
 
-from ..common import filesystem, find_digest, layout, tree
+from ..common import filesystem, find_digest, layout, tree_version
 from ..common.cancel import NEVER, CancelToken, ProgressToken
 from ..common.errors import AgentError, from_os_error
 from ..common.messages.answers import InstalledAnswer, PrepareAnswer, PublishAnswer
@@ -21,7 +21,9 @@ from ..common.messages.requests import PrepareRequest
 from ..common.receipt import create, read_receipt
 from ..common.text import printable_path
 from . import installed, validation
+from .free_space import check_free_space
 from .lock import Lock
+from .remove_tree import remove_tree
 from .swap import is_same, move_in, swap, writable
 
 RUN = rb"\d{8}-\d{6}-[0-9a-f]{8}"  # the ID of a run, in the name of a staging directory
@@ -89,7 +91,7 @@ class Deployment:
         """Return what the filesystem offers, given that a version of the same source is there. Raise AgentError."""
         receipt = self.receipt or Receipt()
         held = receipt.bytes if receipt.source == request.source else 0
-        return validation.check_room(
+        return check_free_space(
             self.parent,
             size=max(0, request.bytes - held) if held else request.allocated,
             files=0 if held else request.files,
@@ -130,7 +132,7 @@ class Deployment:
         for path in self._leftovers():
             self.cancel.raise_if_cancelled()
             with suppress(OSError):  # perhaps files of another user in it, which are in nobody's way
-                tree.remove(path)
+                remove_tree(path)
 
     def remove_failed_nodes(self) -> None:
         """Remove the list of failed nodes of an earlier run, which would mislead. Raise AgentError."""
@@ -206,7 +208,7 @@ class Deployment:
             os.close(old)
             os.close(new)
 
-    def verify(self, expected: ExpectedTree, smoke: Optional[SmokeTest] = None) -> tree.Survey:
+    def verify(self, expected: ExpectedTree, smoke: Optional[SmokeTest] = None) -> tree_version.Survey:
         """Compare the staged tree with what is expected, and run the smoke test meanwhile, if there is one.
 
         Raises AgentError or OSError.
@@ -219,7 +221,7 @@ class Deployment:
             spellings = (self.given, self.dst)
             tasks.append(BackgroundTask(smoke_test.run_smoke_test, self.tree, spellings, smoke, self.cancel))
         try:
-            found = tree.summarize(self.tree, self.cancel)
+            found = tree_version.summarize(self.tree, self.cancel)
         finally:
             for each in reversed(tasks):
                 each.finish()
@@ -233,10 +235,10 @@ class Deployment:
     def _take_digest(self) -> None:
         self.find_digest = find_digest.digest(self.tree, self.cancel)
 
-    def publish(self, found: tree.Survey, receipt: Receipt, *, executable: bool) -> PublishAnswer:
+    def publish(self, found: tree_version.Survey, receipt: Receipt, *, executable: bool) -> PublishAnswer:
         """Add the receipt to what was verified, and rename it into place. Raise AgentError or OSError."""
         if executable:
-            validation.check_room(self.parent, size=0, files=0, executable=True)
+            check_free_space(self.parent, size=0, files=0, executable=True)
         times = os.stat(self.tree)
         mode = top_mode(times.st_mode, public=self.public)
         os.chmod(self.tree, mode | 0o700)
@@ -244,7 +246,7 @@ class Deployment:
         self._write_receipt(receipt.updated(**facts, mode=installed.mode_of(mode)))
         os.utime(self.tree, ns=(times.st_atime_ns, times.st_mtime_ns))
         has_old = os.path.isdir(self.dst) and not os.path.islink(self.dst)
-        removed = tree.count_missing(self.dst, self.tree) if has_old else 0
+        removed = tree_version.count_missing(self.dst, self.tree) if has_old else 0
         self.cancel.raise_if_cancelled()
         self._swap()
         self.report_progress()
@@ -252,7 +254,7 @@ class Deployment:
             os.chmod(self.dst, mode)
         self._made_parents = []
         with suppress(OSError):  # the new version is in place; the next run tries again to remove the old one
-            tree.remove(self.staging)
+            remove_tree(self.staging)
         return PublishAnswer(removed=removed, replaced="" if self.receipt is None else self.receipt.version)
 
     def _swap(self) -> None:
@@ -288,7 +290,7 @@ class Deployment:
         """Remove staging, and give up the lock. Never raise OSError."""
         if self.lock.fd >= 0:
             with suppress(OSError):  # a disk that has failed; the next run removes what is left
-                tree.remove(self.staging)
+                remove_tree(self.staging)
             with suppress(OSError):
                 self.lock.release()
         with suppress(OSError):

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ..common import filesystem, layout, manifest, mounts, tree
+from ..common import filesystem, layout, manifest, mounts, tree_version
 from ..common.cancel import CancelToken
 from ..common.messages.envelope import Failing
 from ..common.messages.queries import (
@@ -119,7 +119,7 @@ def _compare(dst: bytes, receipt: Receipt, request: InventoryRequest, cancel: Ca
             if not any(differences):
                 return {"state": "whole", "contents": request.contents}
             return {"state": "modified", "contents": request.contents, "differences": _listed(differences)}
-    found = tree.summarize(dst, cancel)
+    found = tree_version.summarize(dst, cancel)
     unlike = [name for name in ("files", "bytes", "version") if getattr(found, name) != getattr(receipt, name)]
     if unlike and not why:
         name = unlike[0]

@@ -9,7 +9,7 @@ import stat
 import time
 from contextlib import suppress
 
-from ..common import filesystem, layout, tree
+from ..common import filesystem, layout
 from ..common.cancel import CancelToken
 from ..common.errors import AgentError, from_os_error
 from ..common.messages.queries import ClearAnswer, ClearRequest, VersionKey
@@ -17,6 +17,7 @@ from ..common.text import printable_path
 from . import inventory, validation
 from .lock import Lock
 from .places import STAGING
+from .remove_tree import open_directory, remove_tree
 
 STALE = 3600  # seconds without a change after which the staging of a run that holds no lock may be removed
 
@@ -54,7 +55,7 @@ def _clear(dst: bytes, request: ClearRequest, cancel: CancelToken) -> ClearAnswe
     for path in filter(None, doomed):
         cancel.raise_if_cancelled()
         freed += inventory.disk_usage(path, cancel).disk
-        tree.remove(path)
+        remove_tree(path)
         removed.append(os.fsdecode(path))
     return ClearAnswer(freed=freed, removed=removed)
 
@@ -92,7 +93,7 @@ def _move_aside(dst: bytes, expected: VersionKey, run: str) -> bytes:
     try:
         name, aside = os.path.basename(dst), os.path.basename(staging)
         os.mkdir(aside, 0o700, dir_fd=directory)
-        os.close(tree.open_directory(name, directory))  # a directory that is moved must be writable itself
+        os.close(open_directory(name, directory))  # a directory that is moved must be writable itself
         inside = os.path.join(aside, layout.GONE)
         os.rename(name, inside, src_dir_fd=directory, dst_dir_fd=directory)
         if not os.path.samestat(before, os.stat(inside, dir_fd=directory, follow_symlinks=False)):

@@ -14,7 +14,7 @@ from ..common.messages.parts import SmokeTest
 from ..common.messages.requests import InterpreterRequest
 from ..common.run_python import NAMES, python_of, run_python
 from ..common.text import printable_path
-from ..common.tree import remove
+from .remove_tree import remove_tree
 
 CONFIGURATION = b"pyvenv.cfg"
 KEYS = rb"(?:home|executable|base-[a-z-]+)"  # those that name the base Python; virtualenv adds to the first one
@@ -163,4 +163,4 @@ def at_final_path(tree: bytes, destinations: Tuple[bytes, ...]) -> Iterator[byte
                     os.symlink(os.path.join(tree, directory, entry), os.path.join(root, directory, entry))
         yield root
     finally:
-        remove(root)
+        remove_tree(root)

@@ -6,7 +6,7 @@ import stat
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
-from ..common import tree
+from .remove_tree import open_directory
 
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1  # renameat2(2)
@@ -21,7 +21,7 @@ def writable(directory: bytes) -> Iterator[None]:
     if before.st_mode & 0o700 == 0o700 or not stat.S_ISDIR(before.st_mode):
         yield
         return
-    fd = tree.open_directory(directory)
+    fd = open_directory(directory)
     try:
         yield
     finally:

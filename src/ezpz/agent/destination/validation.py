@@ -3,23 +3,19 @@
 import os
 import pwd
 import stat
-from typing import Any, Dict, Optional, Tuple
+from typing import Optional, Tuple
 
 from ..common import mounts
 from ..common.errors import AgentError, from_os_error
 from ..common.filesystem import (
     FREE,
-    INODES_SPARE,
-    MEMORY_FILESYSTEMS,
     PATH_MAX,
-    ST_NOEXEC,
     SYSTEM,
-    filesystem,
     user_name,
 )
 from ..common.messages.receipt import Receipt
 from ..common.receipt import read_receipt
-from ..common.text import format_bytes, printable_path
+from ..common.text import printable_path
 
 
 def check_path(dst: bytes, source: Optional[bytes]) -> None:
@@ -162,42 +158,6 @@ def check_ownership(dst: bytes, *, replace: bool) -> Optional[Receipt]:
     return receipt
 
 
-def check_room(parent: bytes, *, size: int, files: int, executable: bool) -> Dict[str, Any]:
-    """Return what the filesystem of `parent` offers. Raise AgentError if a version does not fit, or cannot run."""
-    room = os.statvfs(parent)
-    free = room.f_bavail * room.f_frsize
-    kind = filesystem(parent)
-    where = "'{}' ({})".format(printable_path(parent), kind or "filesystem unknown")
-    if executable and room.f_flag & ST_NOEXEC:
-        raise AgentError(
-            "noexec",
-            "{} is mounted noexec: an environment cannot run there".format(where),
-            "choose another place with --dst",
-        )
-    if size > free:
-        raise AgentError(
-            "no-space",
-            "{} has {} free, {} needed".format(where, format_bytes(free), format_bytes(size)),
-            "free some space there, or choose another place with --dst",
-        )
-    if room.f_files and files + INODES_SPARE > room.f_favail:
-        raise AgentError(
-            "no-space",
-            "{} has {} inodes free, {} needed".format(where, room.f_favail, files + INODES_SPARE),
-            "remove some files there, or choose another place with --dst",
-        )
-    memory = _memory_available() if kind in MEMORY_FILESYSTEMS else None
-    if memory is not None and size > memory:
-        raise AgentError(
-            "no-space",
-            "{} lives in memory, of which {} is available, {} needed".format(
-                where, format_bytes(memory), format_bytes(size)
-            ),
-            "choose a place on disk with --dst",
-        )
-    return {"free_bytes": free, "free_files": room.f_favail if room.f_files else None, "filesystem": kind}
-
-
 def check_names(tree: bytes, longest: int, longest_name: int, clash: bytes) -> None:
     """Raise AgentError if a filesystem cannot have the paths or names of a source.
 
@@ -236,14 +196,3 @@ def _folds_case(directory: bytes) -> bool:
         return os.path.exists(os.path.join(directory, b"CASE"))
     finally:
         os.rmdir(path)
-
-
-def _memory_available() -> Optional[int]:
-    try:
-        with open("/proc/meminfo", "rb") as file:
-            for line in file:
-                if line.startswith(b"MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return None

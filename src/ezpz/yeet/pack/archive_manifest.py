@@ -21,7 +21,7 @@ import stat
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ezpz.agent.common import layout, manifest, tree
+from ezpz.agent.common import layout, manifest, tree_version
 from ezpz.agent.common.wire_paths import encode_path
 from ezpz.yeet.archive import tar_header
 from ezpz.yeet.model.entry import Entry
@@ -89,7 +89,7 @@ class ArchiveManifest:
         lines = [manifest_line(entries[number], files.get(number)) for number in packed]
         linked = self._linked_sizes(files)
         known = {
-            "version": tree.version_of(sum(_fingerprint(entries[n], files.get(n), linked) for n in packed)),
+            "version": tree_version.version_of(sum(_fingerprint(entries[n], files.get(n), linked) for n in packed)),
             "contents": manifest.content_digest(sum(map(manifest.line_hash, lines))),
             "files": sum(1 for n, entry in enumerate(entries) if n not in omitted and not entry.is_directory),
             "bytes": sum(each.size for each in files.values()),
@@ -150,9 +150,9 @@ def _join_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _fingerprint(entry: Entry, packed: PackedFile | None, linked: Mapping[bytes, int]) -> int:
-    """Return the fingerprint of an entry in its archive, as `tree.summarize` computes it of the unpacked one."""
+    """Return the fingerprint of an entry in its archive, as `summarize` computes it of the unpacked one."""
     mode = 0o120777 if entry.is_symlink else entry.mode
     size = 0 if packed is None else packed.size
     if entry.link and entry.is_regular:
         size = linked[entry.link]
-    return tree.fingerprint(entry.path, mode, size, entry.mtime_ns, entry.target)
+    return tree_version.fingerprint(entry.path, mode, size, entry.mtime_ns, entry.target)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ezpz.agent.common.tree import version_of
+from ezpz.agent.common.tree_version import version_of
 from ezpz.errors import SourceUnreadable
 from ezpz.yeet.model.entry import Entry
 

@@ -16,7 +16,7 @@ from ezpz.agent.common.manifest import manifest_digest
 from ezpz.agent.common.messages.parts import ExpectedTree, SmokeTest
 from ezpz.agent.common.messages.receipt import Receipt
 from ezpz.agent.common.messages.requests import PrepareRequest
-from ezpz.agent.common.tree import Survey
+from ezpz.agent.common.tree_version import Survey
 from ezpz.agent.destination.deployment import Deployment
 from ezpz.errors import EzpzError, by_code
 from ezpz.yeet.engines.base import Payload

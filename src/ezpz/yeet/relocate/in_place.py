@@ -8,7 +8,7 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from ezpz.agent.common import tree
+from ezpz.agent.common import tree_version
 from ezpz.agent.destination.swap import writable
 from ezpz.runtime.threads import ordered_map
 from ezpz.yeet.model.entry import Entry
@@ -73,7 +73,7 @@ class _TreeRewriter:
     def _batches(self, hard_links: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, os.stat_result]]]:
         """Yield the regular files in batches. All but the first name of a hard-linked file go to `hard_links`."""
         files: list[tuple[bytes, os.stat_result]] = []
-        for path, status in tree.walk(self.root):
+        for path, status in tree_version.walk(self.root):
             entry = self._relocate_entry(path, status)
             if entry.is_regular and status.st_nlink > 1 and self.first_names.setdefault(status.st_ino, path) != path:
                 hard_links.append((path, self.first_names[status.st_ino]))

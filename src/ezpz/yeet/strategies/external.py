@@ -7,7 +7,7 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.agent.common import tree
+from ezpz.agent.destination.remove_tree import remove_tree
 from ezpz.agent.destination.swap import writable
 from ezpz.runtime import process
 from ezpz.yeet.relocate.in_place import relocate_tree
@@ -54,7 +54,7 @@ def _remove(job: CopyJob, path: bytes) -> None:
     full = os.path.join(job.staging, path)
     if os.path.lexists(full):
         with writable(os.path.dirname(full)):
-            tree.remove(full)
+            remove_tree(full)
 
 
 def _set_mode(path: bytes, permissions: int) -> None:

@@ -7,8 +7,9 @@ import re
 import stat
 from typing import TYPE_CHECKING, ClassVar
 
-from ezpz.agent.common import layout, tree
+from ezpz.agent.common import layout, tree_version
 from ezpz.agent.common.text import format_bytes, printable_path
+from ezpz.agent.destination.remove_tree import remove_tree
 from ezpz.agent.destination.swap import writable
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, NoSpace, SourceEmpty
 from ezpz.runtime import process
@@ -85,11 +86,11 @@ class Squashfs:
         top = os.stat(job.staging)
         with writable(job.staging):
             for name in layout.OWN_FILES:
-                tree.remove(os.path.join(job.staging, name))
+                remove_tree(os.path.join(job.staging, name))
         os.utime(job.staging, ns=(top.st_mtime_ns, top.st_mtime_ns))
         size = entries = 0
         counted: set[int] = set()  # inodes with hard links
-        for path, status in tree.walk(job.staging):
+        for path, status in tree_version.walk(job.staging):
             entries += 1
             full = os.path.join(job.staging, path)
             if status.st_uid != os.geteuid():

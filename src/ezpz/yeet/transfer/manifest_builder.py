@@ -8,7 +8,7 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from ezpz.agent.common import manifest, tree
+from ezpz.agent.common import manifest, tree_version
 from ezpz.agent.common.manifest import ManifestEntry
 from ezpz.agent.common.wire_paths import decode_path, decode_target, encode_path
 
@@ -23,7 +23,7 @@ SPOOL_MEMORY = 32 << 20  # bytes of lines kept in memory, beyond that in a tempo
 class ManifestSummary(NamedTuple):
     """A complete manifest: the totals of the tree, the digest of its content, and the packed lines."""
 
-    survey: tree.Survey
+    survey: tree_version.Survey
     contents: str
     manifest: bytes
 
@@ -144,16 +144,16 @@ class _Tally:
         kind, path = entry.kind, decode_path(name)
         self._entries += 1
         if kind == "d":
-            self._version += tree.fingerprint(path, stat.S_IFDIR | entry.mode, 0, 0, b"")
+            self._version += tree_version.fingerprint(path, stat.S_IFDIR | entry.mode, 0, 0, b"")
             return
         self._files += 1
         if kind == "l":
-            self._version += tree.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, decode_target(entry.target))
+            self._version += tree_version.fingerprint(path, stat.S_IFLNK | 0o777, 0, 0, decode_target(entry.target))
             return
         self._bytes += entry.size
-        self._version += tree.fingerprint(path, stat.S_IFREG | entry.mode, entry.size, entry.mtime_ns, b"")
+        self._version += tree_version.fingerprint(path, stat.S_IFREG | entry.mode, entry.size, entry.mtime_ns, b"")
 
     @property
-    def survey(self) -> tree.Survey:
+    def survey(self) -> tree_version.Survey:
         """The totals of all lines that were yielded."""
-        return tree.Survey(self._files, self._bytes, self._entries, tree.version_of(self._version))
+        return tree_version.Survey(self._files, self._bytes, self._entries, tree_version.version_of(self._version))

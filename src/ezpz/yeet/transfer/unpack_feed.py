@@ -10,7 +10,7 @@ import stat
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ezpz.agent.common import tree
+from ezpz.agent.common import tree_version
 from ezpz.runtime.threads import WorkerPool
 from ezpz.yeet.model.entry import Entry
 
@@ -79,13 +79,13 @@ class UnpackFeed:
         """Pass everything again: all content of the root was moved to a directory in it."""
         self._finish()
         self.tee.barrier()
-        found = list(tree.walk(os.path.join(self.root, directory)))
+        found = list(tree_version.walk(os.path.join(self.root, directory)))
         for path, _ in reversed(found):  # files before their directories
             self.tee.remove(path)
         self.deferred = {os.path.join(directory, path) for path in self.deferred}
         self._pool = self._new_pool()
         self.tee.barrier()
-        for path, status in tree.walk(self.root):
+        for path, status in tree_version.walk(self.root):
             if stat.S_ISDIR(status.st_mode):
                 self.directory(path)
             elif path not in self.deferred:
@@ -102,7 +102,7 @@ class UnpackFeed:
         for path in dropped:
             self.tee.remove(path)
         groups: defaultdict[int, list[bytes]] = defaultdict(list)
-        for path, status in tree.walk(self.root):
+        for path, status in tree_version.walk(self.root):
             if stat.S_ISDIR(status.st_mode):
                 self.tee.directory(path, status.st_mode, status.st_mtime_ns)
             elif status.st_nlink > 1:

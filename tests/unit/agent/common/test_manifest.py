@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezpz.agent.common import manifest, tree
+from ezpz.agent.common import manifest, tree_version
 from ezpz.agent.common.cancel import NEVER, CancelToken
 from ezpz.agent.common.manifest import BLOCK, ManifestEntry, Unreadable
 from ezpz.agent.common.messages.receipt import Receipt
@@ -127,7 +127,7 @@ class TestDigest:
 class TestIntake:
     def test_it_counts_what_a_survey_counts(self, nasty: Path) -> None:
         found = taken(nasty)
-        assert found.survey == tree.summarize(os.fsencode(nasty))
+        assert found.survey == tree_version.summarize(os.fsencode(nasty))
         assert taken(nasty).contents == found.contents
         assert differences(nasty, found, contents=True) == ([], [], [])
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ezpz.agent.common import mounts, tree
-from ezpz.agent.destination import reuse
+from ezpz.agent.common import mounts, tree_version
+from ezpz.agent.destination import remove_tree, reuse
 from ezpz.agent.destination.swap import writable
 from tests.contract.support import in_mount_namespace, powerless, run_code
 
@@ -24,9 +24,9 @@ MODES = st.sampled_from((0o700, 0o500, 0o300, 0o100, 0))
 
 REMOVE = """
 import os, sys
-from ezpz.agent.common import tree
+from ezpz.agent.destination import remove_tree
 try:
-    tree.remove(os.fsencode(sys.argv[1]))
+    remove_tree.remove_tree(os.fsencode(sys.argv[1]))
 except OSError as e:
     print(e.strerror)
 """
@@ -71,7 +71,7 @@ class TestRemove:
             top, outside = os.path.join(os.fsencode(folder), b"top"), os.path.join(os.fsencode(folder), b"outside")
             make(outside, {b"kept": "file"}, b"", [0o500])
             make(top, shape, outside, list(modes))
-            tree.remove(top)
+            remove_tree.remove_tree(top)
             assert os.listdir(folder) == ["outside"]
             assert os.listdir(outside) == [b"kept"]
             assert stat.S_IMODE(os.stat(outside).st_mode) == 0o500
@@ -87,15 +87,15 @@ class TestRemove:
         assert list(tmp_path.iterdir()) == []
 
     def test_what_is_not_there_is_gone(self, tmp_path: Path) -> None:
-        tree.remove(os.fsencode(tmp_path / "nothing"))
-        tree.remove(os.fsencode(tmp_path / "no" / "folder" / "nothing"))
+        remove_tree.remove_tree(os.fsencode(tmp_path / "nothing"))
+        remove_tree.remove_tree(os.fsencode(tmp_path / "no" / "folder" / "nothing"))
 
     @pytest.mark.processes
     @pytest.mark.parametrize("levels", [DEEP, 5000])
     def test_a_deep_tree_takes_few_descriptors(self, deep_path: Path, levels: int) -> None:
         make_deep(deep_path / "top", levels)
         few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))\n"
-        done = run_code(f"import ezpz.agent.common.tree\n{few}{REMOVE}", deep_path / "top")
+        done = run_code(f"import ezpz.agent.destination.remove_tree\n{few}{REMOVE}", deep_path / "top")
         assert (done.stdout, done.stderr) == ("", "")
         assert list(deep_path.iterdir()) == []
 
@@ -114,11 +114,11 @@ class TestRemove:
                 folder.symlink_to(home)
             return found
 
-        unlink = tree._unlink
+        unlink = remove_tree._unlink
         monkeypatch.setattr(os, "listdir", listed_and_exchanged)
-        monkeypatch.setattr(tree, "_unlink", lambda name, fd: name != "folder" and unlink(name, fd))
+        monkeypatch.setattr(remove_tree, "_unlink", lambda name, fd: name != "folder" and unlink(name, fd))
         with pytest.raises(NotADirectoryError):
-            tree.remove(os.fsencode(tmp_path / "top"))
+            remove_tree.remove_tree(os.fsencode(tmp_path / "top"))
         assert stat.S_IMODE(home.stat().st_mode) == 0o500
 
     def test_a_directory_that_is_moved_away_takes_nothing_along(
@@ -128,18 +128,18 @@ class TestRemove:
         folder.mkdir(parents=True)
         (elsewhere / "folder").mkdir(parents=True)
         (elsewhere / "kept").touch()
-        opened = tree.open_directory
+        opened = remove_tree.open_directory
 
-        def opened_and_moved(name: tree.Name, above: int | None = None) -> int:
+        def opened_and_moved(name: remove_tree.Name, above: int | None = None) -> int:
             fd = opened(name, above)
             if name == "folder":
                 (elsewhere / "folder").rmdir()
                 folder.rename(elsewhere / "folder")
             return fd
 
-        monkeypatch.setattr(tree, "open_directory", opened_and_moved)
+        monkeypatch.setattr(remove_tree, "open_directory", opened_and_moved)
         with pytest.raises(OSError, match="was moved meanwhile"):
-            tree.remove(os.fsencode(tmp_path / "top"))
+            remove_tree.remove_tree(os.fsencode(tmp_path / "top"))
         assert sorted(os.listdir(elsewhere)) == ["folder", "kept"]
 
 
@@ -224,11 +224,11 @@ def test_folders_above_are_made_at_any_depth(deep_path: Path) -> None:
 
 def test_longer_paths_than_can_be_opened_are_left_out(deep_path: Path) -> None:
     make_deep(deep_path / "top", 2 * DEEP)
-    assert 0 < len(list(tree.walk(os.fsencode(deep_path / "top")))) < 4 * DEEP
-    assert tree.count_missing(os.fsencode(deep_path / "top"), os.fsencode(deep_path)) > 0
+    assert 0 < len(list(tree_version.walk(os.fsencode(deep_path / "top")))) < 4 * DEEP
+    assert tree_version.count_missing(os.fsencode(deep_path / "top"), os.fsencode(deep_path)) > 0
 
 
 def test_no_other_way_to_remove_a_tree_is_used() -> None:
-    sources = Path(tree.__file__).parents[2].rglob("*.py")
+    sources = Path(remove_tree.__file__).parents[2].rglob("*.py")
     words = ("rmtree", "TemporaryDirectory")
     assert [str(path) for path in sources if any(word in path.read_text() for word in words)] == []

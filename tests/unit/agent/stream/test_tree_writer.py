@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.agent.common import layout, tree, wire_paths
+from ezpz.agent.common import layout, tree_version, wire_paths
 from ezpz.agent.common.cancel import NEVER, Cancelled, CancelToken
 from ezpz.agent.common.messages.events import AdvancedEvent, Event, PositionEvent, ReceivedEvent
 from ezpz.agent.common.messages.requests import ExpectRequest, ListeningRequest, PrepareRequest
@@ -97,7 +97,11 @@ def test_a_nasty_tree_arrives_as_it_is(tmp_path: Path, nasty: Path, nodes: list[
     node.finish()
     assert facts(node.root) == facts(nasty)
     assert node.writer.find_damaged(NEVER) == []
-    assert tree.summarize(os.fsencode(node.root)) == feed.taken.survey == tree.summarize(os.fsencode(nasty))
+    assert (
+        tree_version.summarize(os.fsencode(node.root))
+        == feed.taken.survey
+        == tree_version.summarize(os.fsencode(nasty))
+    )
 
 
 def test_a_node_that_has_landed_it_serves_another(tmp_path: Path, nasty: Path, nodes: list[Node]) -> None:
@@ -174,7 +178,7 @@ def test_what_comes_after_a_barrier_takes_the_place_of_what_came_before(tmp_path
     }  # fmt: skip
     assert node.root.stat().st_mode & 0o777 == 0o755
     assert node.writer.find_damaged(NEVER) == []
-    assert taken.survey == tree.summarize(os.fsencode(node.root))
+    assert taken.survey == tree_version.summarize(os.fsencode(node.root))
     for number in node.log.numbers():  # and any of it can be passed on from the disk
         frame = node.log.rebuild_frame(number)
         sent.ring.frames[number] = frame

@@ -85,7 +85,7 @@ class TestWriting:
         work.mkdir()
         pack(scanned(nasty), str(work / "x.tar.gz"), nothing)
         code = (
-            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent.common import layout, tree\n"
+            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent.common import layout, tree_version\n"
             "from tests.lab.compare import compare_trees\nos.chdir(sys.argv[1])\nos.mkdir('out')\n"
             "our = (layout.MANIFEST,)\n"
             "done = subprocess.run(['tar', '--warning=no-unknown-keyword', '-xpzf', 'x.tar.gz', '-C', 'out'])\n"

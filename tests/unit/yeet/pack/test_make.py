@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ezpz.agent.common import layout, manifest, tree
+from ezpz.agent.common import layout, manifest, tree_version
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.agent.common.wire_paths import decode_path
 from ezpz.errors import SourceEmpty, UsageError
@@ -178,10 +178,10 @@ class TestManifest:
         assert (told.files, told.bytes) == (made.files, made.content_bytes)
         assert is_complete(str(path), told)
         facts = {decode_path(record[1]): record for record in read_records(str(path))}
-        assert facts.keys() == {path for path, _ in tree.walk(os.fsencode(nasty))}
+        assert facts.keys() == {path for path, _ in tree_version.walk(os.fsencode(nasty))}
         with (nasty / "contents" / "random").open("rb") as file:
             assert facts[b"contents/random"].digest == manifest.digest(file.read())
-        assert told.version == tree.summarize(os.fsencode(nasty)).version
+        assert told.version == tree_version.summarize(os.fsencode(nasty)).version
         if kind is not SQUASHFS:
             done = subprocess.run(["tar", "-tf", path], capture_output=True, env=UTF8)
             assert done.stdout.splitlines()[0] == b"./" + layout.MANIFEST

@@ -196,9 +196,9 @@ try:
 except EzpzError as e:
     print(e.code, os.listdir(bench.staging))
 else:
-    from ezpz.agent.common import tree
+    from ezpz.agent.destination.remove_tree import remove_tree
     print("unpacked", tree.survey(os.fsencode(bench.staging)).files)
-    tree.remove(os.fsencode(bench.staging))
+    remove_tree(os.fsencode(bench.staging))
 """
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.agent.common import layout, tree
+from ezpz.agent.common import layout, tree_version
 from ezpz.agent.common.cancel import Cancelled
 from ezpz.errors import ArchiveCorrupt, ArchiveUnsafe, DestinationRefused, EzpzError, SourceEmpty
 from ezpz.yeet.archive.info import estimated_size
@@ -168,7 +168,7 @@ class TestDamage:
                 bench.unpack(sound[:cut])
 
     def test_a_flipped_bit_anywhere_is_noticed_or_means_nothing(self, bench: Tars, sound: bytes) -> None:
-        right = tree.summarize(os.fsencode(bench.unpack(sound)))
+        right = tree_version.summarize(os.fsencode(bench.unpack(sound)))
         rng = random.Random(11)
         noticed = 0
         positions = [*range(40), *rng.sample(range(40, len(sound)), 120), *range(len(sound) - 8, len(sound))]
@@ -180,7 +180,7 @@ class TestDamage:
             except (ArchiveCorrupt, ArchiveUnsafe):
                 noticed += 1
             else:
-                assert tree.summarize(os.fsencode(staging)) == right, f"byte {position}"
+                assert tree_version.summarize(os.fsencode(staging)) == right, f"byte {position}"
         assert noticed > 120
 
     @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.agent.common import manifest, tree
+from ezpz.agent.common import manifest, tree_version
 from ezpz.agent.common.cancel import CancelToken
 from ezpz.yeet.pipeline.replay import feed_tree
 from ezpz.yeet.relocate.recorder import RelocationRecorder
@@ -71,7 +71,7 @@ def test_staging_and_manifest_get_the_same_tree(source: Path, tmp_path: Path) ->
         Direct().fill(job_of(source, staging, tee, StagingSink(os.fsencode(staging))))
         summary = tee.end()
     assert compare_trees(source, staging) == []
-    assert summary.survey == tree.summarize(os.fsencode(source))
+    assert summary.survey == tree_version.summarize(os.fsencode(source))
 
 
 def test_without_a_sink_for_staging_nothing_stays_there(source: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_without_a_sink_for_staging_nothing_stays_there(source: Path, tmp_path: 
         Direct().fill(job_of(source, staging, tee))
         summary = tee.end()
     assert list(staging.iterdir()) == []
-    assert summary.survey == tree.summarize(os.fsencode(source))
+    assert summary.survey == tree_version.summarize(os.fsencode(source))
 
 
 def test_several_directories_can_be_filled_at_once(source: Path, tmp_path: Path) -> None:

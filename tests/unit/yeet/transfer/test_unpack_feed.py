@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ezpz.agent.common import tree
+from ezpz.agent.common import tree_version
 from ezpz.agent.common.cancel import NEVER, Cancelled, CancelToken
 from ezpz.agent.common.manifest import BLOCK
 from ezpz.agent.stream.codec import ZSTD, Codec
@@ -263,7 +263,7 @@ def test_whatever_an_archive_holds_a_node_ends_with_what_staging_has(
         way.archive.file("last" if changes else "top/last", b"so that it is not empty")
 
         def change(staging: Path) -> tuple[bytes, ...]:
-            for path, status in list(tree.walk(os.fsencode(staging))):
+            for path, status in list(tree_version.walk(os.fsencode(staging))):
                 if changes and status.st_nlink == 1 and status.st_size == 3:
                     rewrite(staging / os.fsdecode(path), b"new")
             return ()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ezpz.agent.common.cancel import Cancelled, CancelToken
-from ezpz.agent.common.tree import summarize, walk
+from ezpz.agent.common.tree_version import summarize, walk
 from ezpz.errors import ToolMissing
 from ezpz.yeet.model.entry import BYTECODE_DIRECTORY, Entry
 from ezpz.yeet.relocate.bytecode import compile_worker
