@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from ezpz.cli.options import node_options
     from ezpz.cli.output import Output, output_options
     from ezpz.cluster.allocation import Allocation, Node
-    from ezpz.cluster.detect import detect
+    from ezpz.cluster.detect_nodes import detect_nodes as detect
     from ezpz.cluster.hostnames import expand as expand_nodeset
     from ezpz.cluster.hostnames import fold as fold_nodeset
     from ezpz.cluster.schedulers.base import (
@@ -251,7 +251,7 @@ _LOCATIONS = {
     # Nodes of the job
     "Allocation": "ezpz.cluster.allocation:Allocation",
     "Node": "ezpz.cluster.allocation:Node",
-    "detect": "ezpz.cluster.detect:detect",
+    "detect": "ezpz.cluster.detect_nodes:detect_nodes",
     "expand_nodeset": "ezpz.cluster.hostnames:expand",
     "fold_nodeset": "ezpz.cluster.hostnames:fold",
     # Local processes

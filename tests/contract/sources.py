@@ -138,7 +138,7 @@ class Sources:
             root=archive or os.fsencode(source),
             scan=scanned,
             staging=os.fsencode(staging),
-            ledger=RelocationRecorder(relocation or Relocation(DESTINATION)),
+            recorder=RelocationRecorder(relocation or Relocation(DESTINATION)),
             cancel=cancel or CancelToken(),
             moved=moved,
             previous=known,
@@ -198,9 +198,9 @@ def arrive(
     job = sources.job(way, source, staging, follow=follow, along=along, relocation=relocation, previous=previous)
     fill(way, job)
     if not way.maker:
-        return job.ledger
-    unpacked = replace(job, ledger=RelocationRecorder(change(relocation_of(staging, None))))
-    relocate_tree(unpacked.staging, unpacked.ledger, unpacked.cancel)
+        return job.recorder
+    unpacked = replace(job, recorder=RelocationRecorder(change(relocation_of(staging, None))))
+    relocate_tree(unpacked.staging, unpacked.recorder, unpacked.cancel)
     if along is not None:
         status = staging.stat()
         staging.chmod(0o700)
@@ -209,4 +209,4 @@ def arrive(
         copier.finish()
         os.utime(staging, ns=(status.st_atime_ns, status.st_mtime_ns))
         staging.chmod(status.st_mode & 0o7777)
-    return unpacked.ledger
+    return unpacked.recorder

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezpz.cluster.allocation import Allocation, Node
-from ezpz.cluster.detect import installed_steps
+from ezpz.cluster.detect_nodes import installed_steps
 from ezpz.launch.cli.command import launch
 from ezpz.launch.launchers import failure_lines
 from ezpz.launch.launchers.base import HOSTFILE, LAUNCHERS, Availability, Launcher, LaunchSpec, installed_launchers

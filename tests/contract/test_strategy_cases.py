@@ -285,7 +285,7 @@ class TestOddFiles:
         os.link(env / "bin" / "activate", env / "zzz-activate")
         settle_times(env)
         before = photograph(env)
-        ledger = arrive(way, sources, env, tmp_path / "tree")
+        recorder = arrive(way, sources, env, tmp_path / "tree")
         there = tmp_path / "tree"
         for name in ("small", "large", "same"):
             names = [site(there) / "pkg" / name, there / "aaa" / name, there / "lib" / "between" / name]
@@ -295,7 +295,7 @@ class TestOddFiles:
         assert (there / "aaa" / "small").read_bytes() == b"HERE = '%b'\n" % DESTINATION
         assert (there / "aaa" / "large").read_bytes().endswith(b"\nHERE = '%b'\n" % DESTINATION)
         assert (there / "bin" / "activate").samefile(there / "zzz-activate")
-        assert (ledger.files, ledger.replaced) == (3, 3)
+        assert (recorder.files, recorder.replaced) == (3, 3)
         assert photograph(env) == before
 
     @every_way
@@ -349,11 +349,11 @@ class TestLargeFiles:
         old = b" %b/lib " % os.fsencode(env)
         text = self.filled(2 * MAX_WHOLE_FILE + 99, MAX_WHOLE_FILE + shift - 1, old, b"word after word\n")
         (site(env) / "pkg" / "data.txt").write_bytes(text)
-        ledger = arrive(way, sources, env, tmp_path / "tree")
+        recorder = arrive(way, sources, env, tmp_path / "tree")
         there = site(tmp_path / "tree") / "pkg" / "data.txt"
         assert there.read_bytes() == text.replace(old, b" %b/lib " % DESTINATION)
         assert there.stat().st_mtime_ns // 10**9 == (site(env) / "pkg" / "data.txt").stat().st_mtime_ns // 10**9
-        assert (ledger.files, ledger.replaced) == (2, 2)
+        assert (recorder.files, recorder.replaced) == (2, 2)
 
     @every_way
     @pytest.mark.parametrize("shift", [-20, -3, 0])
@@ -369,11 +369,11 @@ class TestLargeFiles:
         def with_room(relocation: Relocation) -> Relocation:
             return replace(relocation, binaries={b"lib/libx.so": len(os.fsencode(env))})
 
-        ledger = arrive(way, sources, env, tmp_path / "tree", change=with_room)
+        recorder = arrive(way, sources, env, tmp_path / "tree", change=with_room)
         new = (DESTINATION + b"/share\0").ljust(len(old), b"\0")
         assert (tmp_path / "tree" / "lib" / "libx.so").read_bytes() == data.replace(old, new)
-        assert ledger.notices.counts == {}
-        assert ledger.files == 2
+        assert recorder.notices.counts == {}
+        assert recorder.files == 2
 
     @every_way
     @pytest.mark.parametrize("shift", [-20, -3, 0])
@@ -385,10 +385,10 @@ class TestLargeFiles:
             3 * MAX_WHOLE_FILE, 2 * MAX_WHOLE_FILE + shift, old, random.Random(1).randbytes(997).replace(b"/", b".")
         )
         (env / "lib" / "libx.so").write_bytes(data)
-        ledger = arrive(way, sources, env, tmp_path / "tree")
+        recorder = arrive(way, sources, env, tmp_path / "tree")
         assert (tmp_path / "tree" / "lib" / "libx.so").read_bytes() == data
-        assert ledger.notices.paths == {"baked-prefix": [b"lib/libx.so"]}
-        assert ledger.files == 1
+        assert recorder.notices.paths == {"baked-prefix": [b"lib/libx.so"]}
+        assert recorder.files == 1
 
     def test_one_that_is_no_longer_what_was_counted(self, env: Path, sources: Sources, tmp_path: Path) -> None:
         """Of those that other programs copy this is seen when the tree is verified."""

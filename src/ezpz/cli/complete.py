@@ -46,11 +46,11 @@ complete_engines = complete_names("ezpz.yeet.engines")
 
 
 def _hosts(hostfile: str | None) -> tuple[str, ...]:
-    from ezpz.cluster.detect import detect
+    from ezpz.cluster.detect_nodes import detect_nodes
     from ezpz.cluster.schedulers.base import System
 
     try:
-        allocation = detect(hostfile=hostfile, hsn="off", environ=os.environ, system=System(run=_start_nothing))
+        allocation = detect_nodes(hostfile=hostfile, hsn="off", environ=os.environ, system=System(run=_start_nothing))
     except (EzpzError, OSError):
         return ()
     return tuple(node.given for node in allocation.nodes)

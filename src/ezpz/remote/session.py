@@ -31,7 +31,7 @@ T = TypeVar("T")
 A = TypeVar("A", bound=Message)
 A_co = TypeVar("A_co", bound=Message, covariant=True)
 PING_INTERVAL = 2.0  # seconds
-SILENCE_TIMEOUT = 10.0  # seconds without a message after which an agent counts as lost
+HEARTBEAT_TIMEOUT = 10.0  # seconds without a message after which an agent counts as lost
 READY_TIMEOUT = 60.0  # seconds for a node that accepts the login to start the agent
 MAX_LOGIN_LINES = 1000  # lines that a .bashrc may print
 
@@ -284,16 +284,16 @@ class AgentSession:
             pending.answer.set_result(pending.kind.from_json(message.get("result")))
 
     async def _keep_alive(self) -> None:
-        """Send pings to the agent, and end the session if it sends nothing for SILENCE_TIMEOUT."""
+        """Send pings to the agent, and end the session if it sends nothing for HEARTBEAT_TIMEOUT."""
         while True:
             with contextlib.suppress(ConnectionError):
                 self.line.write(json.dumps({"id": 0, "op": "ping"}).encode() + b"\n")
             await asyncio.sleep(PING_INTERVAL)
-            if time.monotonic() - self._heard > SILENCE_TIMEOUT:
+            if time.monotonic() - self._heard > HEARTBEAT_TIMEOUT:
                 self._tasks[0].cancel()
                 await self.line.end(0.0)
                 lost = NodeSilent(
-                    f"it has not answered for {SILENCE_TIMEOUT:g} s", hint="is the node hung?", node=self.node.given
+                    f"it has not answered for {HEARTBEAT_TIMEOUT:g} s", hint="is the node hung?", node=self.node.given
                 )
                 for each in self._waiting.values():
                     if not each.answer.done():

@@ -35,7 +35,7 @@ class Bench:
         self.moved = 0
         self.stop_after: float = math.inf
         self.cancel = CancelToken()
-        self.ledger = RelocationRecorder(Relocation(b"/tmp/x"))
+        self.recorder = RelocationRecorder(Relocation(b"/tmp/x"))
 
     def unpack(self, content: bytes) -> Path:
         """Unpack an archive and return the staging directory; nothing around it changes."""
@@ -44,7 +44,7 @@ class Bench:
         self.staging.mkdir(parents=True, mode=0o700)
         before = self._around()
         job = CopyJob(
-            root=os.fsencode(self.archive), scan=Scan(b""), staging=os.fsencode(self.staging), ledger=self.ledger,
+            root=os.fsencode(self.archive), scan=Scan(b""), staging=os.fsencode(self.staging), recorder=self.recorder,
             cancel=self.cancel, moved=self._move,
         )  # fmt: skip
         try:

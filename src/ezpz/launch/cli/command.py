@@ -136,10 +136,10 @@ class YeetHook:
 
 def _nodes(options: dict[str, Any]) -> tuple[Node, ...]:
     """Return the nodes without the excluded ones."""
-    from ezpz.cluster.detect import detect
+    from ezpz.cluster.detect_nodes import detect_nodes
     from ezpz.launch.plan.usable_nodes import choose_nodes
 
-    allocation = detect(hosts=options["hosts"], hostfile=options["hostfile"], hsn="off", environ=os.environ)
+    allocation = detect_nodes(hosts=options["hosts"], hostfile=options["hostfile"], hsn="off", environ=os.environ)
     return choose_nodes(allocation, exclude=options["exclude"]).allocation.nodes
 
 

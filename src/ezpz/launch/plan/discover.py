@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ezpz.cluster import addresses
-from ezpz.cluster.detect import detect, installed_steps, job_system_of
+from ezpz.cluster.detect_nodes import detect_nodes, installed_steps, job_system_of
 from ezpz.cluster.schedulers.base import REAL, System
 from ezpz.cluster.schedulers.hostfile import is_named
 from ezpz.errors import SchedulerError
@@ -145,7 +145,7 @@ def find_nodes(
     dependencies: LaunchDependencies,
 ) -> usable_nodes.UsableNodes:
     """Return the nodes that may run ranks. Raise NodesOutside if the user names some outside of the job."""
-    allocation = detect(
+    allocation = detect_nodes(
         hosts=placement.hosts,
         hostfile=placement.hostfile,
         hsn=placement.hsn,
@@ -179,7 +179,7 @@ def _nodes_of_job(
     """Return the nodes that the user names with the names of the current job, unchanged outside of a job."""
     steps = [step for step in installed_steps([]) if step.in_job]
     try:
-        job = detect(hsn=addresses.OFF, environ=environ, system=dependencies.system, steps=steps)
+        job = detect_nodes(hsn=addresses.OFF, environ=environ, system=dependencies.system, steps=steps)
     except SchedulerError:
         return allocation
     named = (

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ezpz.cluster.detect import job_system_of
+from ezpz.cluster.detect_nodes import job_system_of
 from ezpz.cluster.hostnames import fold
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch.launchers.base import (

@@ -45,13 +45,13 @@ def clean_command(
       ezpz yeet clean --keep 1                  older versions of each source, wherever they stand
       ezpz yeet clean --dry-run --json
     """
-    from ezpz.cluster.detect import detect
+    from ezpz.cluster.detect_nodes import detect_nodes
     from ezpz.yeet.cli import show_clean, show_status
     from ezpz.yeet.inventory import clean
     from ezpz.yeet.model.run_id import new_run_id
 
     choice = where.pop("transport")
-    allocation = detect(**where, environ=os.environ)
+    allocation = detect_nodes(**where, environ=os.environ)
     show_status.show_allocation(output, allocation)
     transport = transport_name(choice, allocation)
     destination = "" if dst is None else os.path.abspath(dst)

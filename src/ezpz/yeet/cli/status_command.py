@@ -54,14 +54,14 @@ def status_command(
       ezpz yeet status --leaks /tmp/torch
       ezpz yeet status --json | jq '.destinations[].nodes[] | select(.state != "current")'
     """
-    from ezpz.cluster.detect import detect
+    from ezpz.cluster.detect_nodes import detect_nodes
     from ezpz.yeet.cli import show_status
 
     transport = where.pop("transport")
     destination = None if dst is None else os.path.abspath(dst)
     if leaks:
         ctx.exit(_show_leaks(output, destination, transport, where))
-    allocation = detect(**where, environ=os.environ)
+    allocation = detect_nodes(**where, environ=os.environ)
     show_status.show_allocation(output, allocation)
     query = (allocation.nodes, destination or "", os.environ, transport_name(transport, allocation))
     if watch:
@@ -80,14 +80,14 @@ def status_command(
 
 def _show_leaks(output: Output, destination: str | None, transport: str, where: dict[str, Any]) -> int:
     """Find and print leaks, and return the exit code."""
-    from ezpz.cluster.detect import detect
+    from ezpz.cluster.detect_nodes import detect_nodes
     from ezpz.yeet.cli.show_leaks import show_leaks
     from ezpz.yeet.inventory.leaks import find_leaks
     from ezpz.yeet.model.source import default_destination
     from ezpz.yeet.source.inspect import active_environment, inspect_source
 
     place = destination or default_destination(inspect_source(active_environment(os.environ)))
-    allocation = detect(**where, environ=os.environ)
+    allocation = detect_nodes(**where, environ=os.environ)
     found = find_leaks(allocation, place, os.environ, transport_name(transport, allocation))
     show_leaks(output, allocation, found)
     return found.exit_code

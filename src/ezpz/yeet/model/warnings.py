@@ -42,7 +42,7 @@ class SourceWarnings:
     paths: dict[str, list[bytes]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def note(self, case: str, path: bytes) -> None:
+    def add(self, case: str, path: bytes) -> None:
         """Add a path to a case, which is a key of `MESSAGES`."""
         with self._lock:
             self.counts[case] = self.counts.get(case, 0) + 1

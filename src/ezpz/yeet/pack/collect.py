@@ -85,7 +85,7 @@ def collect_input(
     patterns = (*exclude, *(f"/{os.fsdecode(name)}" for name in omitted))
     scanned = scan_directory(root, exclude=patterns, link_policy=link_policy_of(kind, known), cancel=cancel)
     for name in omitted:
-        scanned.notices.note("environments-left-out", name)
+        scanned.notices.add("environments-left-out", name)
     plan = _describe(plan_archive(scanned), source, kind, _external_base(root, kind))
     return ArchiveInput(plan, UNCHANGED_RULES, (scanned.notices,), (scanned,))
 

@@ -71,7 +71,7 @@ def choose_base(
     if mode == "auto":
         return BaseChoice(KEPT, "every node has it", interpreter=interpreter_name(python))
     if on_shared_filesystem(python.base_prefix):
-        notices.note("base-kept", python.base_prefix)
+        notices.add("base-kept", python.base_prefix)
     return BaseChoice(KEPT, "asked for")
 
 

@@ -214,7 +214,7 @@ class LocalNode:
         """Return what staging must hold according to the scan, with the bytecode that was made."""
         if self.plan.source.is_archive:
             return {}
-        scan, relocation = self.reader.contents.scan, self.reader.ledger.relocation
+        scan, relocation = self.reader.contents.scan, self.reader.recorder.relocation
         files = {"files": scan.files + self.reader.bytecode.added}
         return files if relocation.is_needed else {**files, "bytes": scan.size + scan.linked}
 

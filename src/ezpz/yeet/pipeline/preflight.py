@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ezpz.cluster.detect import detect
+from ezpz.cluster.detect_nodes import detect_nodes
 from ezpz.errors import UsageError
 from ezpz.remote.transports import usable
 from ezpz.yeet.engines.base import ENGINES
@@ -46,7 +46,7 @@ def check_request(request: Request, environ: Mapping[str, str]) -> Preflight:
         raise UsageError(
             f"--exclude {request.exclude[0]} cannot be used with an archive", hint="make the archive without it"
         )
-    allocation = detect(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
+    allocation = detect_nodes(hosts=request.hosts, hostfile=request.hostfile, hsn=request.hsn, environ=environ)
     if request.orig_prefix is not None:
         refuse_prefix(request.orig_prefix)
     destination_of(request, source)  # raises before any node is contacted

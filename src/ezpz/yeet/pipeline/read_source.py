@@ -75,7 +75,7 @@ class SourceReader:
         self.destination = os.fsencode(plan.destination)
         self.kind = plan.source.kind or Kind.DATA
         self.notices = SourceWarnings()
-        self.ledger = RelocationRecorder(Relocation(self.destination))
+        self.recorder = RelocationRecorder(Relocation(self.destination))
         self.base = BaseChoice()
         self.bytecode = RenewedBytecode()
         self.restore: Callable[[bytes], None] = lambda _: None  # writes what was read to a directory once more
@@ -126,7 +126,7 @@ class SourceReader:
             is_kept: Whether the tree is written to staging. If not, staging gets only what is compiled.
         """
         source = os.fsencode(self.plan.source.real)
-        job = CopyJob(source, self.contents.scan, staging, self.ledger, self.cancel, self.moved)
+        job = CopyJob(source, self.contents.scan, staging, self.recorder, self.cancel, self.moved)
         if not STRATEGIES.load(self.plan.strategy.name).feeds:
             self._copy(job)
             feed_tree(staging, tee, self.cancel)
@@ -162,7 +162,7 @@ class SourceReader:
         relocation = plan_relocation(self.destination, environment, where, self.base.embedded, self.contents.snapshot)
         python = environment.interpreter
         tag = BytecodeTag(python.tag, python.magic) if python is not None and python.tag else None
-        self.ledger = RelocationRecorder(relocation, None if tag is None else BytecodeTracker(tag))
+        self.recorder = RelocationRecorder(relocation, None if tag is None else BytecodeTracker(tag))
 
     def _missing_on(self, python: Interpreter) -> str:
         if self.trusted_interpreter == interpreter_name(python):
@@ -187,11 +187,11 @@ class SourceReader:
             job.staging, job.scan, environment, options, self.destination, notices, self.cancel
         )
         self._decide(environment, job.staging)
-        relocate_tree(job.staging, self.ledger, job.cancel)
+        relocate_tree(job.staging, self.recorder, job.cancel)
         extra = Scan(job.staging)
         extra.add_all(self._additions(environment, job.staging))
         more = replace(
-            job, scan=extra, ledger=self.ledger, previous=NO_PREVIOUS_VERSION, sinks=(StagingSink(job.staging),)
+            job, scan=extra, recorder=self.recorder, previous=NO_PREVIOUS_VERSION, sinks=(StagingSink(job.staging),)
         )
         parents = {os.path.dirname(entry.path) for entry in entries_of(extra)}
         with ExitStack() as opened:
@@ -204,19 +204,19 @@ class SourceReader:
         check_directories(extra, job.cancel)
 
     def _renew_bytecode(self, job: CopyJob, tees: Sequence[EntryTee]) -> None:
-        bytecode = self.ledger.bytecode
+        bytecode = self.recorder.bytecode
         python = self.environment.interpreter if self.environment is not None else None
         if bytecode is None or python is None:
             return
         compiles = self.plan.request.compile != "never"
         self.bytecode = renew_bytecode(job, tees, bytecode, python.base_executable, self.destination, compiles=compiles)
         if self.bytecode.not_compiled:
-            self.notices.note("not-compiled", self.bytecode.not_compiled)
+            self.notices.add("not-compiled", self.bytecode.not_compiled)
 
     @property
     def digest(self) -> str:
         """Fingerprint of the rules: equal for two readers that make the same copy of the same source."""
-        return f"{self.ledger.relocation.digest}-{self.plan.request.compile}"
+        return f"{self.recorder.relocation.digest}-{self.plan.request.compile}"
 
     @property
     def smoke_test(self) -> dict[str, Any] | None:
@@ -248,12 +248,12 @@ class SourceReader:
     def carried(self) -> RelocationSummary:
         """The summary of the relocation for the report."""
         scan, environment, base = self.contents.scan, self.environment, self.base.embedded
-        notices = (self.contents.notices, self.contents.scan.notices, self.notices, self.ledger.notices)
+        notices = (self.contents.notices, self.contents.scan.notices, self.notices, self.recorder.notices)
         python = environment.interpreter if environment is not None else None
         return RelocationSummary(
-            files_patched=self.ledger.files,
-            paths_replaced=self.ledger.replaced,
-            links_rewritten=self.ledger.links,
+            files_patched=self.recorder.files,
+            paths_replaced=self.recorder.replaced,
+            links_rewritten=self.recorder.links,
             links_followed=scan.followed,
             followed_bytes=scan.followed_bytes,
             base=self.base.mode,

@@ -42,8 +42,8 @@ def feed_tree(
         previous: What an earlier run made of the tree.
     """
     found = scan_directory(root, cancel=cancel) if scanned is None else scanned
-    ledger = RelocationRecorder(Relocation(b""))
-    job = CopyJob(root, found, root, ledger, cancel, lambda _: None, previous, (sink,))
+    recorder = RelocationRecorder(Relocation(b""))
+    job = CopyJob(root, found, root, recorder, cancel, lambda _: None, previous, (sink,))
     copier = TreeCopier(job, entries_of(found))
     try:
         copier.run()
@@ -75,7 +75,7 @@ def materialize(job: CopyJob, paths: Iterable[bytes] | None = None) -> None:
     )
     copy = replace(
         job,
-        ledger=RelocationRecorder(job.ledger.relocation),
+        recorder=RelocationRecorder(job.recorder.relocation),
         moved=lambda _: None,
         previous=NO_PREVIOUS_VERSION,
         sinks=(StagingSink(job.staging),),

@@ -85,7 +85,7 @@ class RelocationRecorder:
     def record(self, path: bytes, result: RewriteResult) -> None:
         """Record the result for a file that `relocate_content` was not called for."""
         if result.case:
-            self.notices.note(result.case, path)
+            self.notices.add(result.case, path)
         if result.changed or result.case:
             self._results[path] = result
         if not result.changed:

@@ -73,7 +73,7 @@ def survey_source(
         examining.exception()  # waits for its end
     environment = examining.result()
     for name in nested:
-        scanned.notices.note("environments-left-out", name)
+        scanned.notices.add("environments-left-out", name)
     return survey_environment(root, scanned, environment, options, os.fsencode(destination), notices, cancel)
 
 
@@ -143,5 +143,5 @@ def survey_environment(
     if options.public:
         directories = (move.source for move in snapshot.moves)
         for path in find_exposed(os.stat(root).st_mode, entries_of(scanned), directories):
-            notices.note("exposed", path)
+            notices.add("exposed", path)
     return SourceSurvey(scanned, environment, snapshot, notices)

@@ -201,14 +201,14 @@ class LinkFollower:
         except PermissionError:
             return link._replace(barred=real is not None)
         except OSError:
-            self.notices.note("dangling-link", item.path)
+            self.notices.add("dangling-link", item.path)
             return link
         if real is None or stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             return link
         if stat.S_ISDIR(status.st_mode):
             around = (self.root, *item.trail, os.path.realpath(directory))
             if any(is_below(each, real) for each in around):
-                self.notices.note("link-loop", item.path)
+                self.notices.add("link-loop", item.path)
                 return link
             return ScannedItem(item.path, status, origin=real, trail=(*item.trail, real))
         return ScannedItem(item.path, status, origin=real)

@@ -263,7 +263,7 @@ class _ParallelScan:
         if reason:
             self.result.left_out.append(LeftOut(path, reason))
             if reason in ("special-file", "unreadable"):
-                self.result.notices.note(reason, path)
+                self.result.notices.add(reason, path)
             return None
         mode = status.st_mode
         link = self._first_name(item)
@@ -271,7 +271,7 @@ class _ParallelScan:
             identity = 0 if stat.S_ISDIR(mode) else identity_of(status)
             return Entry(path, mode, status.st_mtime_ns, 0, item.target, link, item.origin, item.content, identity)
         if mode & SET_ID:
-            self.result.notices.note("setuid", path)
+            self.result.notices.add("setuid", path)
             mode &= ~SET_ID
         mode &= ~stat.S_ISVTX  # it has no meaning on a file
         if item.origin:

@@ -32,7 +32,7 @@ class CopyJob:
         root: The real path of the source.
         scan: The entries of the source. Empty for an archive.
         staging: An existing, empty, private directory.
-        ledger: Relocates what is copied.
+        recorder: Relocates what is copied.
         cancel: Is canceled when the run is interrupted.
         moved: Is called with the number of further bytes of content that were copied.
         previous: What an earlier run made of the same source by the same rules. Unchanged files are not read.
@@ -43,7 +43,7 @@ class CopyJob:
     root: bytes
     scan: Scan
     staging: bytes
-    ledger: RelocationRecorder
+    recorder: RelocationRecorder
     cancel: CancelToken
     moved: Callable[[int], None]
     previous: PreviousVersion = NO_PREVIOUS_VERSION

@@ -38,7 +38,7 @@ def normalize_copy(job: CopyJob) -> None:
                 _set_mode(os.path.join(job.staging, entry.path), entry.permissions)
             if entry.is_directory:
                 directories[entry.path] = (entry.mode, entry.mtime_ns)
-        relocate_tree(job.staging, job.ledger, job.cancel)
+        relocate_tree(job.staging, job.recorder, job.cancel)
         for entry in entries_of(job.scan):
             if entry.is_directory and not entry.is_foreign:
                 os.chmod(os.path.join(job.staging, entry.path), entry.permissions | 0o700)

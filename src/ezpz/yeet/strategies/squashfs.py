@@ -100,7 +100,7 @@ class Squashfs:
                 if status.st_nlink > 1:
                     counted.add(status.st_ino)
                 if status.st_mode & SET_ID:
-                    job.ledger.notices.note("setuid", path)
+                    job.recorder.notices.add("setuid", path)
                     os.chmod(full, status.st_mode & 0o777)
         if not entries:
             raise SourceEmpty(f"the archive '{printable_path(job.root)}' is empty")

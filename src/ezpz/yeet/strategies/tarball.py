@@ -228,7 +228,7 @@ class _TarExtractor:
         mtime = member.mtime_ns
         entry = Entry(relative, stat.S_IFREG | (member.mode & 0o777), mtime, member.size)
         if member.mode & SET_ID:
-            self.job.ledger.notices.note("setuid", relative)
+            self.job.recorder.notices.add("setuid", relative)
         fd = os.open(self._at(relative), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if member.size <= BLOCK:

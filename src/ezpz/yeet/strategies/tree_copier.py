@@ -73,7 +73,7 @@ class TreeCopier:
         """Pass directories in the order they come, parents first, and give everything else to the threads."""
         batch: Batch = []
         size = 0
-        for entry in map(self.job.ledger.relocate_entry, self.entries):
+        for entry in map(self.job.recorder.relocate_entry, self.entries):
             if entry.is_directory:
                 for sink in self.sinks:
                     sink.directory(entry.path, entry.mode, entry.mtime_ns)
@@ -99,7 +99,7 @@ class TreeCopier:
         elif not self._reuse_previous(entry):
             if entry.content is not None:
                 self._pass_file(entry, entry.content, None)
-            elif entry.size <= MAX_WHOLE_FILE or self.job.ledger.relocation.needs_full_content(entry.path):
+            elif entry.size <= MAX_WHOLE_FILE or self.job.recorder.relocation.needs_full_content(entry.path):
                 self._copy_small(entry)
             else:
                 self._copy_large(entry)
@@ -116,25 +116,25 @@ class TreeCopier:
             data = read_whole(source, entry.size, self._origin(entry))
         if len(data) != entry.size:
             raise source_changed(entry.path)
-        data = self.job.ledger.relocate_content(entry.path, data)
-        self._pass_file(entry, data, self.job.ledger.take_provenance(entry))
+        data = self.job.recorder.relocate_content(entry.path, data)
+        self._pass_file(entry, data, self.job.recorder.take_provenance(entry))
 
     def _copy_large(self, entry: Entry) -> None:
         """Copy a file in pieces, relocated. Raise SourceChanged if it is not the file that was counted."""
-        ledger = self.job.ledger
+        recorder = self.job.recorder
         with self._large_file(entry) as target:
             outcome = None
             with self._opened(entry) as (source, before):
-                if ledger.relocation.may_change_content(entry.path):
+                if recorder.relocation.may_change_content(entry.path):
                     rewriter = LargeFileRewriter(
-                        source, before, entry.path, ledger.relocation, self._raise_if_cancelled
+                        source, before, entry.path, recorder.relocation, self._raise_if_cancelled
                     )
                     outcome = rewriter.rewrite(target)
                 else:
                     self._send_all(source, target, entry, before)
             if outcome is not None:
-                ledger.record(entry.path, outcome)
-            made = ledger.take_provenance(entry)
+                recorder.record(entry.path, outcome)
+            made = recorder.take_provenance(entry)
             for sink in self.sinks:
                 sink.open_file(entry, target, made)
 
@@ -169,7 +169,7 @@ class TreeCopier:
 
     def _send_all(self, source: int, target: int, entry: Entry, status: os.stat_result) -> None:
         """Copy a large file unchanged, with its holes."""
-        self.job.ledger.relocate_content(entry.path, os.pread(source, HEADER_SIZE, 0))
+        self.job.recorder.relocate_content(entry.path, os.pread(source, HEADER_SIZE, 0))
         for start, end in data_ranges(source, status):
             self._send(source, target, start, end)
         os.ftruncate(target, entry.size)
@@ -193,7 +193,7 @@ class TreeCopier:
             return False
         for sink in self.sinks:
             sink.reuse(entry, file, unchanged)
-        self.job.ledger.record_reused(entry.path, file.made)
+        self.job.recorder.record_reused(entry.path, file.made)
         return True
 
     def _copy_symlink(self, entry: Entry) -> None:
@@ -208,7 +208,7 @@ class TreeCopier:
             return
         for sink in self.sinks:
             sink.hard_link(entry.path, entry.link)
-        self.job.ledger.record_hard_link(entry.path, entry.link, self._kept_path(entry.path) or self._origin(entry))
+        self.job.recorder.record_hard_link(entry.path, entry.link, self._kept_path(entry.path) or self._origin(entry))
 
     def _link_target(self, path: bytes) -> bytes:
         """Return the target of a symbolic link that was copied."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.cluster.detect import installed_steps
+from ezpz.cluster.detect_nodes import installed_steps
 from ezpz.cluster.schedulers.base import JobCandidate, NodeDetector, NodesFound, NotFound, run_query, select_job
 from ezpz.errors import SchedulerError
 from ezpz.runtime import process

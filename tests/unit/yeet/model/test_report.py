@@ -151,7 +151,7 @@ class TestDocument:
         notices = SourceWarnings()
         for case in MESSAGES:
             for number in range(12):
-                notices.note(case, b"name \xff%d" % number)
+                notices.add(case, b"name \xff%d" % number)
         carried = RelocationSummary(
             files_patched=1, paths_replaced=2, links_rewritten=3, links_followed=4, followed_bytes=5, base="embedded",
             base_reason="n001: it is not there", base_path="/opt/py", base_bytes=6,

@@ -18,8 +18,8 @@ SOURCES = Path(warnings.__file__).parents[1]
 def test_one_line_a_case_in_the_order_of_the_words() -> None:
     found = SourceWarnings()
     for case in reversed(MESSAGES):
-        found.note(case, b"x")
-        found.note(case, b"y")
+        found.add(case, b"x")
+        found.add(case, b"y")
     assert [warning.case for warning in found.warnings()] == list(MESSAGES)
     assert {warning.count for warning in found.warnings()} == {2}
     assert all("'x', 'y'" in warning.text for warning in found.warnings())
@@ -29,7 +29,7 @@ def test_one_line_a_case_in_the_order_of_the_words() -> None:
 def test_the_first_few_are_named_and_all_are_counted(count: int) -> None:
     found = SourceWarnings()
     for number in range(count):
-        found.note("setuid", b"f%d" % number)
+        found.add("setuid", b"f%d" % number)
     (warning,) = found.warnings()
     assert warning.count == count
     assert warning.paths == tuple(f"f{number}" for number in range(min(count, MAX_KEPT)))
@@ -40,7 +40,7 @@ def test_the_first_few_are_named_and_all_are_counted(count: int) -> None:
 @given(st.binary(max_size=12))
 def test_a_name_cannot_fake_a_line(name: bytes) -> None:
     found = SourceWarnings()
-    found.note("special-file", name)
+    found.add("special-file", name)
     (warning,) = found.warnings()
     assert warning.text.isprintable()
     assert all(path.isprintable() for path in warning.paths)
@@ -55,7 +55,7 @@ def test_many_threads_lose_none() -> None:
 
     def note() -> None:
         for _ in range(500):
-            found.note("setuid", b"x")
+            found.add("setuid", b"x")
 
     threads = [threading.Thread(target=note) for _ in range(4)]
     for thread in threads:
@@ -73,6 +73,6 @@ def test_every_case_is_noted_somewhere() -> None:
 
 def test_what_is_noted_has_words() -> None:
     texts = [path.read_text() for path in SOURCES.rglob("*.py")]
-    noted = {case for text in texts for case in re.findall(r'\bnotices\.note\(\s*"([^"]+)"', text)}
+    noted = {case for text in texts for case in re.findall(r'\bnotices\.add\(\s*"([^"]+)"', text)}
     assert noted
     assert noted <= set(MESSAGES)

@@ -206,14 +206,14 @@ from ezpz.yeet.source.scanner import scan_directory
 from ezpz.yeet.transfer.copy_sinks import StagingSink
 source, target = map(os.fsencode, sys.argv[2:4])
 moves = PrefixMap({source: b"/tmp/on-the-node"})
-ledger = RelocationRecorder(Relocation(b"/tmp/on-the-node", text=moves, root=source))
+recorder = RelocationRecorder(Relocation(b"/tmp/on-the-node", text=moves, root=source))
 os.mkdir(target)
 strategy = STRATEGIES.load(sys.argv[1])()
 sinks = (StagingSink(target),)
-job = CopyJob(source, scan_directory(source), target, ledger, CancelToken(), lambda _: None, sinks=sinks)
+job = CopyJob(source, scan_directory(source), target, recorder, CancelToken(), lambda _: None, sinks=sinks)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 strategy.fill(job)
-print(ledger.notices.counts, ledger.files, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(recorder.notices.counts, recorder.files, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 GIGABYTES = 3
 

@@ -162,12 +162,12 @@ class TestContent:
         assert change is None or change.case == ""
 
     def test_case_50_they_are_listed(self) -> None:
-        ledger = RelocationRecorder(RELOCATION)
+        recorder = RelocationRecorder(RELOCATION)
         for number in range(12):
-            ledger.relocate_content(b"lib/%02d.bin" % number, b"\0" + OLD + b"\0")
-        (warning,) = ledger.notices.warnings()
+            recorder.relocate_content(b"lib/%02d.bin" % number, b"\0" + OLD + b"\0")
+        (warning,) = recorder.notices.warnings()
         assert (warning.case, warning.count, len(warning.paths)) == ("baked-prefix", 12, 10)
-        assert (ledger.files, ledger.replaced) == (0, 0)
+        assert (recorder.files, recorder.replaced) == (0, 0)
 
     def test_case_48_in_a_binary_of_conda_it_is_replaced(self) -> None:
         conda = Relocation(b"/d", text=PrefixMap({OLD: b"/d"}), binaries={b"bin/tool": 100})

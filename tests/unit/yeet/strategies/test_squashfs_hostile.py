@@ -150,7 +150,7 @@ class TestDefused:
         (source / "plain").write_text("plain")
         staging = bench.unpack(image(source, "-p", f"tool m {mode:o} 0 0"))
         assert stat.S_IMODE((staging / "tool").stat().st_mode) == mode & 0o777
-        assert [warning.case for warning in bench.ledger.notices.warnings()] == ["setuid"]
+        assert [warning.case for warning in bench.recorder.notices.warnings()] == ["setuid"]
 
     @needs_root
     def test_other_owners(self, bench: Bench, source: Path) -> None:

@@ -42,7 +42,7 @@ class Copy:
 
     def run(
         self,
-        ledger: RelocationRecorder | None = None,
+        recorder: RelocationRecorder | None = None,
         before: Callable[[], object] = lambda: None,
         scanned: Scan | None = None,
     ) -> RelocationRecorder:
@@ -51,12 +51,12 @@ class Copy:
         scanned = scanned or scan_directory(root)
         before()
         self.target.mkdir()
-        ledger = ledger or RelocationRecorder(self.relocation)
+        recorder = recorder or RelocationRecorder(self.relocation)
         target = os.fsencode(self.target)
         sinks = (StagingSink(target),)
-        job = CopyJob(root, scanned, target, ledger, CancelToken(), lambda _: None, sinks=sinks)
+        job = CopyJob(root, scanned, target, recorder, CancelToken(), lambda _: None, sinks=sinks)
         TreeCopier(job, (entry for batch in scanned.batches() for entry in batch)).run()
-        return ledger
+        return recorder
 
     @property
     def relocation(self) -> Relocation:
@@ -119,9 +119,9 @@ class TestSparse:
         with (copy.source / "sparse.txt").open("wb") as file:
             file.write(b"#" * 4096 + old)
             file.truncate(8 << 20)
-        ledger = copy.run()
+        recorder = copy.run()
         assert (copy.target / "sparse.txt").stat().st_size == 8 << 20
-        assert ledger.notices.counts == {"baked-prefix": 1}  # with NULs it is no text
+        assert recorder.notices.counts == {"baked-prefix": 1}  # with NULs it is no text
 
 
 def meddle(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], times: int) -> None:
@@ -243,9 +243,9 @@ class TestLarge:
         old = os.fsencode(copy.source)
         text = b"#" * offset + b"\n" + old + b"/bin/python\n" + b"#" * MAX_WHOLE_FILE
         (copy.source / "large.txt").write_bytes(text)
-        ledger = copy.run()
+        recorder = copy.run()
         assert (copy.target / "large.txt").read_bytes() == text.replace(old, DESTINATION)
-        assert (ledger.files, ledger.replaced) == (1, 1)
+        assert (recorder.files, recorder.replaced) == (1, 1)
 
     def test_one_without_is_copied_as_it_is(self, copy: Copy, plain: RelocationRecorder | None) -> None:
         data = os.urandom(3 * MAX_WHOLE_FILE + 1)
@@ -278,10 +278,10 @@ class TestHardLinks:
     def test_case_37_a_patched_file_is_patched_under_all_its_names(self, copy: Copy) -> None:
         (copy.source / "one").write_text(f"#!{copy.source}/bin/python\n")
         os.link(copy.source / "one", copy.source / "two")
-        ledger = copy.run()
+        recorder = copy.run()
         assert (copy.target / "two").read_text() == "#!/tmp/on-the-node/env/bin/python\n"
         assert (copy.target / "one").samefile(copy.target / "two")
-        assert ledger.files == 1
+        assert recorder.files == 1
 
     def test_case_38_the_source_is_another_file(self, copy: Copy) -> None:
         (copy.source / "one").write_text(f"#!{copy.source}/bin/python\n")

@@ -51,9 +51,9 @@ def source(tmp_path: Path) -> Path:
 
 def job_of(source: Path, staging: Path, *sinks: CopySink, previous: PreviousVersion = NO_PREVIOUS_VERSION) -> CopyJob:
     root = os.fsencode(source)
-    ledger = RelocationRecorder(Relocation(b"/tmp/x"))
+    recorder = RelocationRecorder(Relocation(b"/tmp/x"))
     return CopyJob(
-        root, scan_directory(root), os.fsencode(staging), ledger, CancelToken(), lambda _: None, previous, sinks
+        root, scan_directory(root), os.fsencode(staging), recorder, CancelToken(), lambda _: None, previous, sinks
     )
 
 

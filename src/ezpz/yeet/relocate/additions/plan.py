@@ -154,7 +154,7 @@ def generate_files(environment: Environment, root: bytes, destination: bytes, no
         extra.add_content(path, content)
     if os.path.lexists(os.path.join(root, ENV_SCRIPT)):
         if not is_env_script(os.path.join(root, ENV_SCRIPT)):
-            notices.note("env-script-taken", ENV_SCRIPT)
+            notices.add("env-script-taken", ENV_SCRIPT)
     elif made or os.path.lexists(os.path.join(root, b"bin", b"activate")):
         extra.add_content(ENV_SCRIPT, render_env_script(destination))
     return extra.scan

@@ -169,7 +169,7 @@ def _probe_interpreter(
     """
     root = tree.root
     if find_python(root) is None:
-        notices.note("no-interpreter", b"bin/python")
+        notices.add("no-interpreter", b"bin/python")
         return None
     try:
         with at_final_path(root, moved) as location:
@@ -178,7 +178,7 @@ def _probe_interpreter(
         if options.base != "keep":
             _check_configuration(tree)
             raise
-        notices.note("no-interpreter", b"bin/python")
+        notices.add("no-interpreter", b"bin/python")
         return None
     own = tuple(path.replace(location, root, 1) for path in found.site_packages)
     return replace(found, prefix=found.prefix.replace(location, root, 1), site_packages=own)
@@ -244,7 +244,7 @@ def _warn_about_import_path(
         is_local=lambda path: is_below(path, tree.root) or not on_shared_filesystem(path),
     )
     for each in found:
-        notices.note(each.case, each.path)
+        notices.add(each.case, each.path)
 
 
 def _find_editables(
@@ -264,7 +264,7 @@ def _find_editables(
     check_editables(found, options.editable)
     for editable in found:
         if editable.missing:
-            notices.note("editable-missing", editable.path)
+            notices.add("editable-missing", editable.path)
         elif options.editable == "keep":
-            notices.note("editable-kept", editable.path)
+            notices.add("editable-kept", editable.path)
     return found

@@ -78,14 +78,14 @@ class Tree:
         path = self.root / os.fsdecode(self.path(name))
         subprocess.run([self.python, *options, "-m", "py_compile", str(path)], check=True, env={})
 
-    def ledger(self) -> BytecodeTracker:
+    def recorder(self) -> BytecodeTracker:
         """What a copy of this tree notes."""
-        ledger = BytecodeTracker(self.bytecode_tag)
+        recorder = BytecodeTracker(self.bytecode_tag)
         for path, status in walk(self.tree):
             if path.endswith(b".pyc"):
-                ledger.add_bytecode(path, (self.root / os.fsdecode(path)).read_bytes()[:16])
-            ledger.add_source(Entry(path, status.st_mode, status.st_mtime_ns, status.st_size))
-        return ledger
+                recorder.add_bytecode(path, (self.root / os.fsdecode(path)).read_bytes()[:16])
+            recorder.add_source(Entry(path, status.st_mode, status.st_mtime_ns, status.st_size))
+        return recorder
 
     def compile(self, *paths: bytes, workers: int = 2, destination: bytes | None = None) -> CompileResult:
         python = os.fsencode(self.python)
@@ -117,14 +117,14 @@ class TestCatalogue:
         tree.put("outdated", OLD)
         kept = tree.cached("valid").stat()
 
-        stale = tree.ledger().stale()
+        stale = tree.recorder().stale()
         assert stale == StaleBytecode((tree.path("__init__"), tree.path("missing")), (tree.path("outdated"),))
         assert len(remove_bytecode(tree.tree, stale.outdated)) == 1
         done = tree.compile(*stale.missing, *stale.outdated)
 
         assert (done.compiled, done.failed) == (3, 0)
         assert os.path.samestat(tree.cached("valid").stat(), kept)
-        assert tree.ledger().stale() == StaleBytecode((), ())
+        assert tree.recorder().stale() == StaleBytecode((), ())
         before = summarize(tree.tree)
         for name in ("missing", "valid", "outdated"):
             tricked(tree, name)
@@ -142,11 +142,11 @@ class TestCatalogue:
         assert tree.ask("patched") == "old", "this would be the trap"
         assert tree.ask("patched", "VALUE", "-O") == "old"
 
-        ledger = tree.ledger()
-        ledger.mark_rewritten(path)
-        assert ledger.stale().outdated == (path,)
-        assert len(remove_bytecode(tree.tree, ledger.stale().outdated)) == 2
-        tree.compile(*ledger.stale().outdated)
+        recorder = tree.recorder()
+        recorder.mark_rewritten(path)
+        assert recorder.stale().outdated == (path,)
+        assert len(remove_bytecode(tree.tree, recorder.stale().outdated)) == 2
+        tree.compile(*recorder.stale().outdated)
 
         assert tree.cached("patched").exists()
         assert tree.ask("patched") == "new"
@@ -163,7 +163,7 @@ class TestCatalogue:
         shutil.copytree(old.root, new.root, dirs_exist_ok=True)
         assert os.fsencode(old.root) in new.cached("shipped").read_bytes()
 
-        stale = new.ledger().stale()
+        stale = new.recorder().stale()
         assert new.path("shipped") not in (*stale.missing, *stale.outdated)
         new.compile(*stale.missing, destination=b"/final/place")
 
@@ -192,7 +192,7 @@ class TestTheSameTreeEachTime:
                 shutil.copytree(stdlib / package, tree.root / tree.site / package)
             shutil.copy2(stdlib / "ftplib.py", tree.root / tree.site)
             remove_bytecode(tree.tree, [path for path, _ in walk(tree.tree) if path.endswith(b".py")])
-            done = tree.compile(*tree.ledger().stale().missing, workers=workers, destination=b"/same")
+            done = tree.compile(*tree.recorder().stale().missing, workers=workers, destination=b"/same")
             assert done.compiled > 30
             assert done.failed == 0
             versions.add(summarize(tree.tree))

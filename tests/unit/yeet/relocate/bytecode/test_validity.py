@@ -1,4 +1,4 @@
-"""The ledger of bytecode: what is valid, missing or stale does not depend on the order in which threads tell it."""
+"""The tracker of bytecode: what is valid, missing or stale does not depend on the order in which threads tell it."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def cached(path: bytes, tag: bytes = OURS.tag) -> bytes:
     return os.path.join(folder, b"__pycache__", BytecodeTag(tag, b"").file_name(name))
 
 
-def ledger_of(*paths: bytes, header: bytes | None = None) -> BytecodeTracker:
-    """A ledger of sources, each with bytecode that begins like this."""
-    ledger = BytecodeTracker(OURS)
+def tracker_of(*paths: bytes, header: bytes | None = None) -> BytecodeTracker:
+    """A tracker of sources, each with bytecode that begins like this."""
+    tracker = BytecodeTracker(OURS)
     for path in paths:
-        ledger.add_source(source(path))
+        tracker.add_source(source(path))
         if header is not None:
-            ledger.add_bytecode(cached(path), header)
-    return ledger
+            tracker.add_bytecode(cached(path), header)
+    return tracker
 
 
 class TestWhichAreExpected:
@@ -67,7 +67,7 @@ class TestWhichAreExpected:
         ],
     )  # fmt: skip
     def test_missing(self, path: bytes) -> None:
-        assert ledger_of(path).stale() == StaleBytecode((path,), ())
+        assert tracker_of(path).stale() == StaleBytecode((path,), ())
 
     @pytest.mark.parametrize(
         "path",
@@ -77,7 +77,7 @@ class TestWhichAreExpected:
         ],
     )  # fmt: skip
     def test_nobody_misses(self, path: bytes) -> None:
-        assert ledger_of(path).stale() == StaleBytecode((), ())
+        assert tracker_of(path).stale() == StaleBytecode((), ())
 
 
 class TestHeaders:
@@ -94,7 +94,7 @@ class TestHeaders:
         ],
     )
     def test_valid(self, header: bytes) -> None:
-        assert ledger_of(self.PATH, header=header).stale() == StaleBytecode((), ())
+        assert tracker_of(self.PATH, header=header).stale() == StaleBytecode((), ())
 
     @pytest.mark.parametrize(
         "header",
@@ -104,16 +104,16 @@ class TestHeaders:
         ],
     )  # fmt: skip
     def test_stale(self, header: bytes) -> None:
-        assert ledger_of(self.PATH, header=header).stale() == StaleBytecode((), (self.PATH,))
+        assert tracker_of(self.PATH, header=header).stale() == StaleBytecode((), (self.PATH,))
 
     @pytest.mark.parametrize("size", [0, 2**32 + 5])
     @pytest.mark.parametrize("seconds", [0, -1, 2**31, 2**32 + 7])
     def test_times_and_sizes_beyond_32_bits(self, seconds: int, size: int) -> None:
-        ledger = BytecodeTracker(OURS)
-        ledger.add_source(source(self.PATH, seconds * 10**9, size))
+        tracker = BytecodeTracker(OURS)
+        tracker.add_source(source(self.PATH, seconds * 10**9, size))
         number = (seconds & 0xFFFFFFFF).to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
-        ledger.add_bytecode(cached(self.PATH), OURS.magic + bytes(4) + number)
-        assert ledger.stale() == StaleBytecode((), ())
+        tracker.add_bytecode(cached(self.PATH), OURS.magic + bytes(4) + number)
+        assert tracker.stale() == StaleBytecode((), ())
 
     @pytest.mark.parametrize("ns", [1_700_000_000_999_999_999, 1_700_000_000_999_999_700, -1_500_000_000, 1])
     def test_a_time_is_rounded_as_pythons_own_compiler_rounds_it(self, ns: int, tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ class TestHeaders:
         "name", [b"six.cpython-311.opt-1.pyc", b"six.cpython-39.pyc", b"six.pyc", b"six.cpython-311.so"]
     )
     def test_what_this_interpreter_does_not_read_is_no_bytecode_of_its(self, name: bytes) -> None:
-        ledger = ledger_of(self.PATH)
-        ledger.add_bytecode(SITE + b"__pycache__/" + name, OURS.header(TIME, SIZE))
-        assert ledger.stale() == StaleBytecode((self.PATH,), ())
+        tracker = tracker_of(self.PATH)
+        tracker.add_bytecode(SITE + b"__pycache__/" + name, OURS.header(TIME, SIZE))
+        assert tracker.stale() == StaleBytecode((self.PATH,), ())
 
     def test_bytecode_without_a_source_is_nobodys_business(self) -> None:
-        ledger = BytecodeTracker(OURS)
-        ledger.add_bytecode(cached(SITE + b"gone.py"), b"")
-        assert ledger.stale() == StaleBytecode((), ())
+        tracker = BytecodeTracker(OURS)
+        tracker.add_bytecode(cached(SITE + b"gone.py"), b"")
+        assert tracker.stale() == StaleBytecode((), ())
 
 
 class TestPatched:
@@ -145,19 +145,19 @@ class TestPatched:
 
     @pytest.mark.parametrize("header", HEADERS)
     def test_is_renewed(self, header: bytes | None) -> None:
-        ledger = ledger_of(SITE + b"six.py", SITE + b"other.py", header=header)
-        ledger.mark_rewritten(SITE + b"six.py")
-        assert ledger.stale().outdated == (SITE + b"six.py",)
-        assert ledger.stale().missing == (() if header else (SITE + b"other.py",))
+        tracker = tracker_of(SITE + b"six.py", SITE + b"other.py", header=header)
+        tracker.mark_rewritten(SITE + b"six.py")
+        assert tracker.stale().outdated == (SITE + b"six.py",)
+        assert tracker.stale().missing == (() if header else (SITE + b"other.py",))
 
     @pytest.mark.parametrize("tag", [OURS.tag, b"cpython-39", b"cpython-311.opt-1"])
     def test_where_import_compiles_nothing_only_what_has_bytecode_is(self, tag: bytes) -> None:
-        ledger = ledger_of(b"bin/jp.py", b"bin/rst2html.py", b"bin/django-admin.py")
-        ledger.add_bytecode(cached(b"bin/jp.py", tag), OURS.header(TIME, SIZE))
-        ledger.add_bytecode(cached(b"bin/django-admin.py", tag), b"")
+        tracker = tracker_of(b"bin/jp.py", b"bin/rst2html.py", b"bin/django-admin.py")
+        tracker.add_bytecode(cached(b"bin/jp.py", tag), OURS.header(TIME, SIZE))
+        tracker.add_bytecode(cached(b"bin/django-admin.py", tag), b"")
         for path in (b"bin/jp.py", b"bin/rst2html.py", b"bin/activate", b"lib/python3.11/x.txt"):
-            ledger.mark_rewritten(path)
-        assert ledger.stale() == StaleBytecode((), (b"bin/jp.py",))
+            tracker.mark_rewritten(path)
+        assert tracker.stale() == StaleBytecode((), (b"bin/jp.py",))
 
 
 NAMES = st.sampled_from([SITE + b"%d.py" % number for number in range(8)] + [b"bin/a.py", b"bin/b.py"])
@@ -169,26 +169,26 @@ VERDICTS = st.sampled_from(sorted(HEADERS))
 def test_the_order_in_which_threads_tell_does_not_matter(
     sources: set[bytes], bytecode: dict[bytes, str], patched: set[bytes], random: Random
 ) -> None:
-    ledger = BytecodeTracker(OURS)
-    steps: list[Callable[[], None]] = [partial(ledger.add_source, source(path)) for path in sources]
-    steps += [partial(ledger.add_bytecode, cached(path), HEADERS[what]) for path, what in bytecode.items()]
-    steps += [partial(ledger.mark_rewritten, path) for path in patched]
+    tracker = BytecodeTracker(OURS)
+    steps: list[Callable[[], None]] = [partial(tracker.add_source, source(path)) for path in sources]
+    steps += [partial(tracker.add_bytecode, cached(path), HEADERS[what]) for path, what in bytecode.items()]
+    steps += [partial(tracker.mark_rewritten, path) for path in patched]
     random.shuffle(steps)
     for step in steps:
         step()
     libraries = {path for path in sources if path.startswith(SITE)}
     renew = {path for path in libraries if bytecode.get(path) == "old" or path in patched}
     renew |= {path for path in bytecode if path.startswith(b"bin/") and path in patched}
-    assert ledger.stale() == StaleBytecode(tuple(sorted(libraries - set(bytecode) - renew)), tuple(sorted(renew)))
+    assert tracker.stale() == StaleBytecode(tuple(sorted(libraries - set(bytecode) - renew)), tuple(sorted(renew)))
 
 
 def test_many_threads_tell_at_once() -> None:
     paths = [SITE + b"%d.py" % number for number in range(4000)]
-    ledger = BytecodeTracker(OURS)
+    tracker = BytecodeTracker(OURS)
 
     def check(part: list[bytes]) -> None:
         for path in part:
-            ledger.add_bytecode(cached(path), OURS.header(TIME, SIZE))
+            tracker.add_bytecode(cached(path), OURS.header(TIME, SIZE))
 
     threads = [threading.Thread(target=check, args=(paths[number:3000:4],)) for number in range(4)]
     interval = sys.getswitchinterval()
@@ -197,22 +197,22 @@ def test_many_threads_tell_at_once() -> None:
         for thread in threads:
             thread.start()
         for path in paths:
-            ledger.add_source(source(path))
+            tracker.add_source(source(path))
         for thread in threads:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert ledger.stale() == StaleBytecode(tuple(sorted(paths[3000:])), ())
+    assert tracker.stale() == StaleBytecode(tuple(sorted(paths[3000:])), ())
 
 
 @pytest.mark.scale
 def test_300_000_files_take_less_than_100_mb() -> None:
     tracemalloc.start()
     try:
-        ledger = BytecodeTracker(OURS)
+        tracker = BytecodeTracker(OURS)
         for number in range(30_000):
             path = SITE + b"a_package/of_usual/depth_%d/module_%d.py" % (number // 10, number)
-            ledger.add_source(source(path, TIME + number, number))
+            tracker.add_source(source(path, TIME + number, number))
         assert tracemalloc.get_traced_memory()[0] < 100e6 / 10
     finally:
         tracemalloc.stop()
@@ -232,23 +232,23 @@ IN_WORDS = re.compile(rb"(?:lib[^/]*/python\d+\.\d+t?|\.python|\.editable)/(?!(?
 
 @given(PATHS, st.sampled_from([OURS.header(TIME, SIZE), b"stale"]))
 def test_paths_are_told_apart_as_these_patterns_say(path: bytes, header: bytes) -> None:
-    ledger = BytecodeTracker(OURS)
-    ledger.add_source(source(path))
+    tracker = BytecodeTracker(OURS)
+    tracker.add_source(source(path))
     is_expected = path.endswith(b".py") and IN_WORDS.match(path) is not None
-    assert ledger.stale() == StaleBytecode((path,) if is_expected else (), ())
+    assert tracker.stale() == StaleBytecode((path,) if is_expected else (), ())
 
     match = CACHED_PATH.fullmatch(path)
     module = b"%b%b.py" % match.group(1, 2) if match else SITE + b"other.py"
     ours = match is not None and os.path.basename(path) == OURS.file_name(os.path.basename(module))
-    ledger = BytecodeTracker(OURS)
-    ledger.add_source(source(module))
-    ledger.add_bytecode(path, header)
+    tracker = BytecodeTracker(OURS)
+    tracker.add_source(source(module))
+    tracker.add_bytecode(path, header)
     if IN_WORDS.match(module) is not None:
         missing, renew = (() if ours else (module,)), ((module,) if ours and header == b"stale" else ())
-        assert ledger.stale() == StaleBytecode(missing, renew)
+        assert tracker.stale() == StaleBytecode(missing, renew)
     else:
-        ledger.mark_rewritten(module)
-        assert ledger.stale() == StaleBytecode((), (module,) if match else ())
+        tracker.mark_rewritten(module)
+        assert tracker.stale() == StaleBytecode((), (module,) if match else ())
 
 
 class TestEstimate:
@@ -269,15 +269,15 @@ class TestEstimate:
         assert estimate_missing(iter(entries), OURS.tag)[0] == 2
 
     @given(st.sets(PATHS), st.randoms(use_true_random=False))
-    def test_it_is_what_the_ledger_misses_in_any_order(self, paths: set[bytes], random: Random) -> None:
+    def test_it_is_what_the_tracker_misses_in_any_order(self, paths: set[bytes], random: Random) -> None:
         both = [*paths, *(cached(path) for path in sorted(paths) if random.random() < 0.5)]
         both = [*dict.fromkeys(both)]
         random.shuffle(both)
-        ledger = BytecodeTracker(OURS)
+        tracker = BytecodeTracker(OURS)
         for path in both:
-            ledger.add_source(source(path))
-            ledger.add_bytecode(path, OURS.header(TIME, SIZE))
-        missing = len(ledger.stale().missing)
+            tracker.add_source(source(path))
+            tracker.add_bytecode(path, OURS.header(TIME, SIZE))
+        missing = len(tracker.stale().missing)
         assert estimate_missing(map(source, both), OURS.tag) == (missing, missing * 4096)
 
     @pytest.mark.scale

@@ -508,9 +508,9 @@ def test_the_longest_possible_names_are_relocated_too(tmp_path: Path) -> None:
     script, link = tmp_path / "bin" / ("s" * 255), tmp_path / "bin" / ("l" * 255)
     script.write_text("#!/p/venv/bin/python\n")
     link.symlink_to("/p/venv/bin/python")
-    ledger = RelocationRecorder(MOVED)
-    relocate_tree(os.fsencode(tmp_path), ledger, CancelToken())
-    assert (ledger.files, ledger.links) == (1, 1)
+    recorder = RelocationRecorder(MOVED)
+    relocate_tree(os.fsencode(tmp_path), recorder, CancelToken())
+    assert (recorder.files, recorder.links) == (1, 1)
     assert script.read_text() == "#!/tmp/env/bin/python\n"
     assert link.readlink() == Path("python")
 
@@ -523,9 +523,9 @@ def test_modes_and_times_stay_when_content_changes(tmp_path: Path) -> None:
     for path in (script, tmp_path / "bin"):
         os.utime(path, ns=(10**18 + 1, 10**18 + 2))
     (tmp_path / "bin").chmod(0o555)
-    ledger = RelocationRecorder(MOVED)
-    relocate_tree(os.fsencode(tmp_path), ledger, CancelToken())
-    assert ledger.files == 1
+    recorder = RelocationRecorder(MOVED)
+    relocate_tree(os.fsencode(tmp_path), recorder, CancelToken())
+    assert recorder.files == 1
     for path in (script, tmp_path / "bin"):
         assert path.stat().st_mtime_ns == 10**18 + 2
         assert path.stat().st_mode & 0o777 == 0o555

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SCHEDULERS: Registry[tuple[NodeDetector, ...]] = Registry("ezpz.schedulers", "scheduler")
 
 
-def detect(
+def detect_nodes(
     *,
     hosts: str | None = None,
     hostfile: str | None = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ezpz.cluster.detect import detect
+from ezpz.cluster.detect_nodes import detect_nodes
 from ezpz.cluster.schedulers.base import DetectionContext, NodeDetector, NodesFound
 from ezpz.errors import BadHostName, HostfileError, SchedulerError, UsageError
 from tests.unit.cluster.fakes import STEPS, World, recorded
@@ -27,7 +27,9 @@ def find(
     hostfile: str | None = None,
     hsn: str = "auto",
 ) -> Allocation:
-    return detect(hosts=hosts, hostfile=hostfile, hsn=hsn, environ=environ or {}, system=world.system(), steps=STEPS)
+    return detect_nodes(
+        hosts=hosts, hostfile=hostfile, hsn=hsn, environ=environ or {}, system=world.system(), steps=STEPS
+    )
 
 
 def everything() -> tuple[World, dict[str, str]]:
@@ -143,15 +145,15 @@ def test_a_third_partys_step_is_no_less_and_its_names_are_checked() -> None:
 
     steps = (*STEPS, NodeDetector(65, "LSF", lsf))
     world = World("login1")
-    allocation = detect(environ={"LSB_HOSTS": "n1,n2"}, system=world.system(), steps=steps)
+    allocation = detect_nodes(environ={"LSB_HOSTS": "n1,n2"}, system=world.system(), steps=steps)
     assert (allocation.scheduler, len(allocation.nodes)) == ("lsf", 2)
     with pytest.raises(BadHostName, match="LSF"):
-        detect(environ={"LSB_HOSTS": "n1,-x"}, system=world.system(), steps=steps)
+        detect_nodes(environ={"LSB_HOSTS": "n1,-x"}, system=world.system(), steps=steps)
 
 
 def test_no_scheduler_installed_is_an_error() -> None:
     with pytest.raises(SchedulerError, match="no step found"):
-        detect(environ={}, system=World().system(), steps=())
+        detect_nodes(environ={}, system=World().system(), steps=())
 
 
 def test_4096_nodes() -> None:
