@@ -27,7 +27,7 @@ def hello(text: bytes, length: int | None = None) -> bytes:
 
 SAYINGS = {
     "garbage": NONCE + b"\xff" + os.urandom(200),
-    "a request": b'{"id": 1, "op": "ping"}\n' * 10,
+    "a request": b'{"id": 1, "op": "heartbeat"}\n' * 10,
     "a huge hello": hello(b"x" * 60_000, length=65_535),
     "a huge frame": NONCE + struct.pack(">BBHIQ", 1, 0, 0, 0xFFFFFFFF, 0) + bytes(100_000),
     "no facts": hello(b"{}"),

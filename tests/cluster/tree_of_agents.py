@@ -12,7 +12,7 @@ import secrets
 import sys
 
 from ezpz.agent.common.messages.envelope import Done
-from ezpz.agent.common.messages.queries import PingRequest
+from ezpz.agent.common.messages.queries import HeartbeatRequest
 from ezpz.cluster.allocation import Node
 from ezpz.errors import EzpzError
 from ezpz.remote.limits import connection_limit
@@ -44,7 +44,7 @@ async def main(fan: int, names: list[str]) -> None:
 
 async def _answers(session: AgentSession) -> bool:
     try:
-        return await session.ask(PingRequest(), timeout=ANSWER_WITHIN) == Done()
+        return await session.ask(HeartbeatRequest(), timeout=ANSWER_WITHIN) == Done()
     except EzpzError:
         return False
 

@@ -80,7 +80,7 @@ def test_what_it_refuses_is_an_answer(attendant: Attendant) -> None:
     assert attendant.read()["error"]["code"] == "destination-refused"
     attendant.send(2, op="inventory")
     assert attendant.read()["error"]["code"] == "error"
-    attendant.send(3, op="ping")
+    attendant.send(3, op="heartbeat")
     assert attendant.read() == {"id": 3, "result": {}}
 
 
@@ -95,7 +95,7 @@ def test_it_gives_up_what_it_reads_when_its_line_ends(tmp_path: Path) -> None:
         (tmp_path / f"file-{number}").touch()
     attendant = Attendant(interpreter(SYSTEM))
     attendant.send(1, op="inventory", wanted=[str(tmp_path / "dst")] * 5000, places=[])  # for a minute
-    attendant.send(2, op="ping")
+    attendant.send(2, op="heartbeat")
     assert attendant.read() == {"id": 2, "result": {}}
     assert attendant.process.stdin is not None
     attendant.process.stdin.close()
@@ -103,12 +103,12 @@ def test_it_gives_up_what_it_reads_when_its_line_ends(tmp_path: Path) -> None:
     attendant.end()
 
 
-def test_pings_are_answered_meanwhile_and_a_signal_ends_it(tmp_path: Path) -> None:
+def test_heartbeats_are_answered_meanwhile_and_a_signal_ends_it(tmp_path: Path) -> None:
     for number in range(2_000):
         (tmp_path / f"file-{number}").touch()
     attendant = Attendant(interpreter(SYSTEM))
     attendant.send(1, op="inventory", wanted=[str(tmp_path / "dst")] * 1000, places=[])
-    attendant.send(2, op="ping")
+    attendant.send(2, op="heartbeat")
     assert attendant.read() == {"id": 2, "result": {}}
     os.kill(attendant.process.pid, signal.SIGTERM)
     assert attendant.process.wait(timeout=DEADLINE) == -signal.SIGTERM

@@ -15,7 +15,7 @@ from ezpz.agent.common.messages.answers import LookAnswer
 from ezpz.agent.common.messages.envelope import Done
 from ezpz.agent.common.messages.events import Event, ServingEvent
 from ezpz.agent.common.messages.parts import PeerAddress
-from ezpz.agent.common.messages.queries import PingRequest
+from ezpz.agent.common.messages.queries import HeartbeatRequest
 from ezpz.agent.common.messages.requests import LookRequest
 from ezpz.agent.stream import chunks
 from ezpz.agent.stream.chunk_buffer import KEPT_BYTES, ChunkBuffer
@@ -190,7 +190,7 @@ def test_who_knows_the_secret_takes_over(python: str, hands: Callable[..., Hand]
             Node("node", HERE, "node"), PeerAddress.from_json(hand.where)
         )
         assert session.host.python == hand.hello["python"]
-        assert await session.ask(PingRequest(), attached=bytes(2_000_000)) == Done()
+        assert await session.ask(HeartbeatRequest(), attached=bytes(2_000_000)) == Done()
         assert await session.ask(LookRequest(dst=str(hand.place))) == LookAnswer(standing=None)
         await session.close()
 

@@ -28,7 +28,7 @@ class QueryServer:
     The method whose name is `do_` and the op carries a request out. Requests wait for each other.
     """
 
-    immediate: "Tuple[str, ...]" = ("ping",)  # ops that do not wait
+    immediate: "Tuple[str, ...]" = ("heartbeat",)  # ops that do not wait
 
     def __init__(self, channel: Any, replies: Any) -> None:
         """Take the two ends of a channel: a file to read from, and one to write to."""
@@ -121,7 +121,7 @@ class QueryServer:
         except OSError:
             self.abandon()
 
-    def do_ping(self, _request: queries.PingRequest) -> envelope.Done:
+    def do_heartbeat(self, _request: queries.HeartbeatRequest) -> envelope.Done:
         """Answer, and nothing else."""
         return envelope.Done()
 

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from .stream.connection import Connection
     from .stream.receiver import StreamReceiver
 
-HEARTBEAT_TIMEOUT = 10.0  # seconds without a ping, once there was one, after which the launch host is taken for dead
+HEARTBEAT_TIMEOUT = 10.0  # seconds without one, after the first, until the launch host counts as dead
 
 
 class AgentServer(QueryServer):
     """Answers requests about one destination on this node."""
 
-    immediate = ("ping", "expect", "serve", "release", "start")
+    immediate = ("heartbeat", "expect", "serve", "release", "start")
 
     def __init__(self, channel: Any, replies: Any) -> None:
         """Take the two ends of a channel: a file to read from, and one to write to."""
@@ -39,7 +39,7 @@ class AgentServer(QueryServer):
         self.deployment: Optional[deployment.Deployment] = None
         self.receiver: "Optional[StreamReceiver]" = None
         self.spawner: Any = None
-        self.last_ping = 0.0
+        self.last_heartbeat = 0.0
 
     def close(self) -> None:
         """End what was started, and remove what was not published."""
@@ -71,15 +71,15 @@ class AgentServer(QueryServer):
             raise AgentError("error", "agent: nobody listens")
         return self.receiver
 
-    def do_ping(self, _request: queries.PingRequest) -> envelope.Done:
-        """Note that the launch host is alive; from now on its silence means that it is not."""
-        first, self.last_ping = not self.last_ping, time.monotonic()
+    def do_heartbeat(self, _request: queries.HeartbeatRequest) -> envelope.Done:
+        """Note that the launch host is alive; from now on, a missing heartbeat means that it is not."""
+        first, self.last_heartbeat = not self.last_heartbeat, time.monotonic()
         if first:
-            threading.Thread(target=self._watch_pings, daemon=True).start()
+            threading.Thread(target=self._watch_heartbeats, daemon=True).start()
         return envelope.Done()
 
-    def _watch_pings(self) -> None:
-        while time.monotonic() - self.last_ping < HEARTBEAT_TIMEOUT:
+    def _watch_heartbeats(self) -> None:
+        while time.monotonic() - self.last_heartbeat < HEARTBEAT_TIMEOUT:
             time.sleep(1.0)
         self.leave()
 

@@ -8,6 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from ezpz.agent.common.messages.queries import HeartbeatRequest
 from ezpz.agent.common.messages.base import Message
 from ezpz.agent.common.messages.envelope import Failing, Ready
 from ezpz.agent.common.messages.events import Event, parse_event
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 A = TypeVar("A", bound=Message)
 A_co = TypeVar("A_co", bound=Message, covariant=True)
-PING_INTERVAL = 2.0  # seconds
+HEARTBEAT_INTERVAL = 2.0  # seconds
 HEARTBEAT_TIMEOUT = 10.0  # seconds without a message after which an agent counts as lost
 READY_TIMEOUT = 60.0  # seconds for a node that accepts the login to start the agent
 MAX_LOGIN_LINES = 1000  # lines that a .bashrc may print
@@ -148,7 +149,7 @@ class AgentSession:
     async def started(self) -> AgentSession:
         """Wait until the agent is ready and return this session. Raises EzpzError."""
         self.host = await self._in_time(self._ready())
-        self._tasks = [asyncio.ensure_future(task) for task in (self._listen(), self._keep_alive())]
+        self._tasks = [asyncio.ensure_future(task) for task in (self._listen(), self._send_heartbeats())]
         return self
 
     async def _in_time(self, hearing: Coroutine[Any, Any, T]) -> T:
@@ -283,12 +284,12 @@ class AgentSession:
         else:
             pending.answer.set_result(pending.kind.from_json(message.get("result")))
 
-    async def _keep_alive(self) -> None:
-        """Send pings to the agent, and end the session if it sends nothing for HEARTBEAT_TIMEOUT."""
+    async def _send_heartbeats(self) -> None:
+        """Send heartbeats to the agent, and end the session if it sends nothing for HEARTBEAT_TIMEOUT."""
         while True:
             with contextlib.suppress(ConnectionError):
-                self.line.write(json.dumps({"id": 0, "op": "ping"}).encode() + b"\n")
-            await asyncio.sleep(PING_INTERVAL)
+                self.line.write(json.dumps({"id": 0, "op": HeartbeatRequest.op}).encode() + b"\n")
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
             if time.monotonic() - self._heard > HEARTBEAT_TIMEOUT:
                 self._tasks[0].cancel()
                 await self.line.end(0.0)

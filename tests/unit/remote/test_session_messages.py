@@ -33,7 +33,7 @@ class Agent:
 
     def write(self, data: bytes) -> None:
         request = json.loads(data)
-        if request["op"] != "ping":
+        if request["op"] != "heartbeat":
             self.lines.put_nowait(self.answer(request["id"]) + b"\n")
 
     async def drain(self) -> None: ...

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ezpz.agent.common.messages.base import Message
-from ezpz.agent.common.messages.queries import PingRequest
+from ezpz.agent.common.messages.queries import HeartbeatRequest
 from ezpz.agent.common.messages.requests import NoteRequest, PrepareRequest
 from ezpz.errors import EzpzError
 from ezpz.remote.limits import connection_limit, raise_open_files
@@ -146,7 +146,7 @@ async def measure_bandwidth(sessions: Sequence[AgentSession]) -> float:
 async def _measure(session: AgentSession) -> float:
     async def seconds(size: int) -> float:
         started_at = time.monotonic()
-        await session.ask(PingRequest(), timeout=PROBE_TIMEOUT, attached=bytes(size))
+        await session.ask(HeartbeatRequest(), timeout=PROBE_TIMEOUT, attached=bytes(size))
         return time.monotonic() - started_at
 
     try:

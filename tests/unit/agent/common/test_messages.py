@@ -89,7 +89,7 @@ def test_hostile_json_is_refused_and_nothing_else_happens(kind: type[Message], d
             parse(hostile)
 
 
-@pytest.mark.parametrize("line", [b"", b"\xff", b"[" * 100_000, b"1", b"{}", b'{"id": -1, "op": "ping"}', b"NaN"])
+@pytest.mark.parametrize("line", [b"", b"\xff", b"[" * 100_000, b"1", b"{}", b'{"id": -1, "op": "heartbeat"}', b"NaN"])
 def test_a_line_that_is_no_request(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         envelope.parse_line(line)

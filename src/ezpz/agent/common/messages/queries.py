@@ -111,10 +111,10 @@ class HealthCheckAnswer(Answer):
     checks: "Mapping[str, CheckResult]" = {}  # noqa: RUF012 - never changed
 
 
-class PingRequest(AgentRequest):
+class HeartbeatRequest(AgentRequest):
     """The launch host is alive."""
 
-    op, answer = "ping", Done
+    op, answer = "heartbeat", Done
 
 
 class InventoryRequest(AgentRequest):
