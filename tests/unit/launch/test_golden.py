@@ -13,7 +13,7 @@ from ezpz.errors import ToolMissing
 from ezpz.launch.plan.accelerators import AcceleratorProbe
 from ezpz.launch.plan.discover import LaunchDependencies, PlacementOptions, make_launch_plan
 from ezpz.launch.plan.plan import LaunchPlan, LaunchRequest
-from tests.unit.launch.plan.test_plan import HYDRA, OPEN_MPI, PALS, FakeTools
+from tests.unit.launch.plan.test_make_plan import HYDRA, OPEN_MPI, PALS, FakeTools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,8 @@ from ezpz.errors import SchedulerError
 from ezpz.launch.launchers.base import PathTools, Tools
 from ezpz.launch.plan import accelerators, usable_nodes
 from ezpz.launch.plan.environment import find_environment
-from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, make_plan
+from ezpz.launch.plan.make_plan import make_plan
+from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.plan.rendezvous import choose_rendezvous
 from ezpz.launch.plan.topology import NodeCapacity, NodeCount
 from ezpz.launch.sites import site

@@ -22,7 +22,7 @@ from ezpz.launch.output.startup_markers import StartupMarker, StartupReport
 from ezpz.launch.output.stderr_reader import StderrReader
 from ezpz.launch.plan.environment import RankEnvironment
 from ezpz.launch.plan.plan import Facts, LaunchPlan
-from tests.unit.launch.plan.test_plan import HYDRA, OPEN_MPI, FakeTools, decide
+from tests.unit.launch.plan.test_make_plan import HYDRA, OPEN_MPI, FakeTools, decide
 
 SAID = "[mpiexec@n000] bad option\nssh: connect to host n001 port 22: No route to host\n\n"
 

@@ -12,7 +12,7 @@ from ezpz.cluster.schedulers.base import System
 from ezpz.launch.plan.accelerators import AcceleratorProbe
 from ezpz.launch.plan.discover import LaunchContext, LaunchDependencies, PlacementOptions, discover
 from ezpz.launch.plan.plan import LaunchPlan, LaunchRequest
-from tests.unit.launch.plan.test_plan import HYDRA, FakeTools
+from tests.unit.launch.plan.test_make_plan import HYDRA, FakeTools
 from tests.unit.launch.test_golden import missing
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""launch/plan.py and launch/launchers/: pure, so every site is a table row."""
+"""launch/plan/make_plan.py and launch/launchers/: pure, so every site is a table row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ezpz.cluster.allocation import Allocation, Node
 from ezpz.errors import LauncherMissing, UsageError
 from ezpz.launch.launchers.base import HOSTFILE, Availability, Invocation, Launcher, LaunchSpec, Tools
 from ezpz.launch.plan.environment import RankEnvironment
-from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest, make_plan
+from ezpz.launch.plan.make_plan import make_plan
+from ezpz.launch.plan.plan import Facts, LaunchPlan, LaunchRequest
 from ezpz.launch.plan.rendezvous import Rendezvous
 from ezpz.launch.plan.topology import NodeCount, RankRequest
 from ezpz.launch.sites.site import Site
