@@ -25,7 +25,8 @@ EXIT_TIMEOUT = 3.0  # seconds that the work in hand has to end once the channel 
 class QueryServer:
     """Reads requests, one JSON object per line, and answers each with a result or an error.
 
-    The method whose name is `do_` and the op carries a request out. Requests wait for each other.
+    The method whose name is `do_` and the op carries a request out. Requests wait for each other. What carries them out
+    is imported then: a node compiles what it imports, and all of it would nearly double the time to start.
     """
 
     immediate: "Tuple[str, ...]" = ("heartbeat",)  # ops that do not wait
