@@ -8,10 +8,10 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from ezpz.agent.common.messages.queries import HeartbeatRequest
 from ezpz.agent.common.messages.base import Message
 from ezpz.agent.common.messages.envelope import Failing, Ready
 from ezpz.agent.common.messages.events import Event, parse_event
+from ezpz.agent.common.messages.queries import HeartbeatRequest
 from ezpz.agent.common.wire_paths import ProtocolError
 from ezpz.agent.query_server import READY
 from ezpz.cluster.ssh import ssh_argv
