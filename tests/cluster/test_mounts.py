@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ezpz.agent.destination.remove_tree import remove_tree
-from tests.unit.agent.destination.test_removal import make_deep
+from tests.unit.agent.destination.test_remove_tree import make_deep
 
 if TYPE_CHECKING:
     from pathlib import Path

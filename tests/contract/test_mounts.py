@@ -12,7 +12,7 @@ from ezpz.agent.common import filesystem, mounts
 from tests.contract.doors import IMPORTED, open_door
 from tests.contract.support import in_mount_namespace
 from tests.contract.test_landing import asked, land
-from tests.unit.agent.destination.test_removal import make_deep
+from tests.unit.agent.destination.test_remove_tree import make_deep
 
 if TYPE_CHECKING:
     from pathlib import Path

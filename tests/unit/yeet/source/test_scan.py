@@ -24,7 +24,7 @@ from tests.contract.support import as_ordinary_user, photograph, powerless, run_
 from tests.lab import LabUnavailable
 from tests.lab.nasty import nasty_tree
 from tests.lab.slowfs import slowfs
-from tests.unit.agent.destination.test_removal import make_deep
+from tests.unit.agent.destination.test_remove_tree import make_deep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
