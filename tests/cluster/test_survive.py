@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ezpz.agent.common.messages.receipt import Receipt
 from tests.cluster.test_launch import openmpi
 from tests.conftest import clean_environment
 from tests.waiting import DEADLINE, wait_until
@@ -375,7 +376,7 @@ def test_a_rank_that_not_even_sigkill_ends_does_not_keep_us(job: Job, frozen: st
 @hydra
 def test_checks_compare_versions_and_links(job: Job, bare_venv: Path) -> None:
     assert job.yeet(bare_venv, "--dst", "/tmp/env").returncode == 0
-    other = json.dumps({"version": "0123456789abcdef"})
+    other = json.dumps(Receipt(version="0123456789abcdef", destination="/tmp/env").to_json())
     job.lab.cover("n001", "/tmp/env/.ezpz-yeet-receipt.json", other)
     job.lab.run("n002", ["sh", "-ec", "mount -t sysfs sysfs /sys; ip link add eth7 type veth peer name peer7"])
     for host in ("n000", "n001", "n003"):

@@ -85,11 +85,12 @@ class TestWriting:
         work.mkdir()
         pack(scanned(nasty), str(work / "x.tar.gz"), nothing)
         code = (
-            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent.common import layout, tree_version\n"
+            "import os, subprocess, sys\nfrom pathlib import Path\nfrom ezpz.agent.common import layout\n"
+            "from ezpz.agent.destination.remove_tree import remove_tree\n"
             "from tests.lab.compare import compare_trees\nos.chdir(sys.argv[1])\nos.mkdir('out')\n"
             "our = (layout.MANIFEST,)\n"
             "done = subprocess.run(['tar', '--warning=no-unknown-keyword', '-xpzf', 'x.tar.gz', '-C', 'out'])\n"
-            "print(done.returncode, compare_trees(Path(sys.argv[2]), Path('out'), but=our))\ntree.remove(b'out')\n"
+            "print(done.returncode, compare_trees(Path(sys.argv[2]), Path('out'), but=our))\nremove_tree(b'out')\n"
         )
         done = as_ordinary_user(code, work, nasty)
         assert (done.stdout, done.stderr) == ("0 []\n", "")
